@@ -1,0 +1,73 @@
+/* cb/loop.h - one loop a thread: timers, signals, tasks from other threads, and foreign loops.
+ *
+ * Every handle belongs to the loop that made it and is used on the loop's thread only;
+ * cb_loop_post() and cb_loop_stop() are the calls that any thread may make. */
+#ifndef CB_LOOP_H
+#define CB_LOOP_H
+
+#include <cb/base.h>
+
+CB_BEGIN
+
+typedef struct cb_loop cb_loop;
+typedef struct cb_timer cb_timer;
+
+/* A piece of work that a loop runs on its own thread. */
+typedef void (*cb_task_fn)(cb_loop *loop, void *user);
+
+typedef struct cb_loop_opts {
+    size_t size;
+    const cb_alloc *alloc; /* copied; NULL = malloc. Objects of this loop inherit it */
+    const cb_log *log;     /* borrowed for the life of the loop; NULL = silent */
+} cb_loop_opts;
+
+/* Makes a loop. opts may be NULL. CB_ENOMEM, CB_E2BIG, CB_EINVAL (size), CB_ESYS (no descriptors). */
+CB_API int cb_loop_new(cb_loop **out, const cb_loop_opts *opts);
+
+/* Runs until cb_loop_stop(), or until nothing is left that could wake the loop (no live server,
+ * connection, endpoint, timer or pending task; signal handlers do not keep a loop alive).
+ * CB_OK, or CB_ESYS. Must not be called from inside the loop (CB_EINVAL). */
+CB_API int cb_loop_run(cb_loop *loop);
+
+/* Handles what is ready now and returns without waiting. CB_OK, CB_ESYS or CB_EINVAL as above. */
+CB_API int cb_loop_step(cb_loop *loop);
+
+/* Makes cb_loop_run() return after the current turn. Any thread, and signal handlers, may call it. */
+CB_API void cb_loop_stop(cb_loop *loop);
+
+/* For foreign event loops: a descriptor that polls readable when cb_loop_step() has work to do. It
+ * stays the same for the life of the loop; the caller does not close it. */
+CB_API int cb_loop_fd(const cb_loop *loop);
+
+/* For foreign event loops: after how many milliseconds cb_loop_step() must be called even when the
+ * descriptor is quiet; 0 = now, -1 = no need. Ask again after each step and after each call that may
+ * have queued work. */
+CB_API int64_t cb_loop_timeout_ms(const cb_loop *loop);
+
+/* Is there anything left that could wake this loop? 1 or 0. cb_loop_run() returns when it is 0. */
+CB_API int cb_loop_alive(const cb_loop *loop);
+
+/* The time of the current turn, read once a turn. */
+CB_API cb_time cb_loop_now(const cb_loop *loop);
+
+/* Runs fn on the loop's thread in one of its next turns, in the order of posting. Any thread may call
+ * this while the loop exists. CB_ENOMEM; CB_ECLOSED when the loop is being freed. Tasks that have
+ * not run when the loop is freed are dropped. */
+CB_API int cb_loop_post(cb_loop *loop, cb_task_fn fn, void *user);
+
+/* Calls fn on the loop's thread whenever the process gets signum; replaces the loop's earlier handler
+ * for it; fn NULL removes it. CB_EINVAL (signum), CB_ENOMEM, CB_ESYS. */
+CB_API int cb_loop_on_signal(cb_loop *loop, int signum, cb_task_fn fn, void *user);
+
+/* Calls fn after first_ms, then each repeat_ms (0 = once). The timer is the caller's to free, also
+ * after it has fired and also inside fn. CB_ENOMEM, CB_EINVAL. */
+CB_API int cb_timer_start(cb_timer **out, cb_loop *loop, uint64_t first_ms, uint64_t repeat_ms, cb_task_fn fn,
+                          void *user);
+CB_API void cb_timer_free(cb_timer *timer);
+
+/* Frees the loop. Every object made on it must have been freed before (their closing callbacks that
+ * are still due run here). Must not be called from inside the loop. */
+CB_API void cb_loop_free(cb_loop *loop);
+
+CB_END
+#endif
