@@ -20,7 +20,7 @@
 
 #ifdef __cplusplus
 #define CB_BEGIN extern "C" {
-#define CB_END }
+#define CB_END   }
 #else
 #define CB_BEGIN
 #define CB_END

@@ -19,12 +19,14 @@ typedef struct cb_chain {
 } cb_chain;
 
 void cb_chain_init(cb_chain *c, const cb_alloc *alloc);
-void cb_chain_free(cb_chain *c); /* everything goes; still usable */
+void cb_chain_free(cb_chain *c);                             /* everything goes; still usable */
 int cb_chain_add(cb_chain *c, const void *data, size_t len); /* all or nothing: CB_ENOMEM */
 /* Up to n slices from the cursor on; returns how many. Does not move the cursor. */
 size_t cb_chain_peek(const cb_chain *c, cb_slice *out, size_t n);
 void cb_chain_take(cb_chain *c, size_t bytes); /* moves the cursor; bytes <= len - taken */
 void cb_chain_drop(cb_chain *c, size_t bytes); /* releases from the head; moves the cursor if needed */
-static inline size_t cb_chain_ready(const cb_chain *c) { return c->len - c->taken; }
+static inline size_t cb_chain_ready(const cb_chain *c) {
+    return c->len - c->taken;
+}
 
 #endif

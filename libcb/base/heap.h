@@ -19,6 +19,8 @@ void cb_heap_init(cb_heap *h, const cb_alloc *alloc);
 void cb_heap_free(cb_heap *h);
 int cb_heap_set(cb_heap *h, cb_heap_node *n, uint64_t key); /* inserts or moves; CB_ENOMEM on insert */
 void cb_heap_del(cb_heap *h, cb_heap_node *n);              /* not in the heap: nothing */
-static inline cb_heap_node *cb_heap_min(const cb_heap *h) { return h->len ? h->at[0] : NULL; }
+static inline cb_heap_node *cb_heap_min(const cb_heap *h) {
+    return h->len ? h->at[0] : NULL;
+}
 
 #endif

@@ -11,8 +11,12 @@ typedef struct cb_list {
 
 #define CB_CONTAINER(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
-static inline void cb_list_init(cb_list *l) { l->next = l->prev = l; }
-static inline bool cb_list_empty(const cb_list *l) { return l->next == l; }
+static inline void cb_list_init(cb_list *l) {
+    l->next = l->prev = l;
+}
+static inline bool cb_list_empty(const cb_list *l) {
+    return l->next == l;
+}
 static inline void cb_list_add_tail(cb_list *head, cb_list *node) {
     node->prev = head->prev;
     node->next = head;

@@ -9,8 +9,8 @@
 #include <cb/loop.h>
 
 #define CB_NEVER UINT64_MAX
-#define CB_MS ((cb_time)1000000)
-#define CB_SEC ((cb_time)1000000000)
+#define CB_MS    ((cb_time)1000000)
+#define CB_SEC   ((cb_time)1000000000)
 
 const cb_alloc *cb_loop_alloc(const cb_loop *loop);
 const cb_log *cb_loop_log(const cb_loop *loop);
@@ -29,7 +29,9 @@ struct cb_alarm {
 void cb_alarm_init(cb_alarm *a, cb_loop *loop, void (*fire)(cb_alarm *alarm, cb_time now));
 int cb_alarm_set(cb_alarm *a, cb_time at); /* CB_ENOMEM only when newly armed */
 void cb_alarm_stop(cb_alarm *a);
-static inline cb_time cb_alarm_at(const cb_alarm *a) { return a->node.pos ? a->node.key : CB_NEVER; }
+static inline cb_time cb_alarm_at(const cb_alarm *a) {
+    return a->node.pos ? a->node.key : CB_NEVER;
+}
 
 /* Work for the end of this turn (after the descriptors that were ready have been handled, before the
  * loop waits): flushing what the turn produced, in one go. Embedded; deferring twice runs it once;

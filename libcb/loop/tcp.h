@@ -10,8 +10,8 @@ typedef struct cb_tcp_connector cb_tcp_connector;
 
 typedef struct cb_tcp_listener_opts {
     cb_addr bind;
-    int fd;            /* > 0: an already listening socket (socket activation, hot restart); owned from here */
-    uint32_t backlog;  /* 0 = 4096, capped by the kernel */
+    int fd;           /* > 0: an already listening socket (socket activation, hot restart); owned from here */
+    uint32_t backlog; /* 0 = 4096, capped by the kernel */
     bool v6_only, reuseport, fastopen;
     /* A new non-blocking, close-on-exec socket with TCP_NODELAY; owned by the callee. */
     void (*on_accept)(cb_tcp_listener *l, int fd, const cb_addr *remote, void *user);

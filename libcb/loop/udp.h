@@ -8,10 +8,10 @@
 typedef struct cb_udp cb_udp;
 
 typedef struct cb_datagram {
-    cb_addr local;   /* where it came in (address from pktinfo, port of the socket) */
+    cb_addr local; /* where it came in (address from pktinfo, port of the socket) */
     cb_addr remote;
-    uint8_t ecn;     /* the two ECN bits: 0 Not-ECT, 1 ECT(1), 2 ECT(0), 3 CE */
-    uint8_t *data;   /* valid during the callback; may be changed in place */
+    uint8_t ecn;   /* the two ECN bits: 0 Not-ECT, 1 ECT(1), 2 ECT(0), 3 CE */
+    uint8_t *data; /* valid during the callback; may be changed in place */
     size_t len;
 } cb_datagram;
 

@@ -1,0 +1,70 @@
+/* cb/tls.h - who we are and whom we trust: certificates by name, trust roots, session-ticket keys.
+ *
+ * These objects are shared by all workers of a process: every call here is thread-safe, and each object is
+ * reference counted. They allocate with malloc(). */
+#ifndef CB_TLS_H
+#define CB_TLS_H
+
+#include <cb/base.h>
+
+CB_BEGIN
+
+/* Certificate chains with their keys, chosen by the client's server name (SNI), plus trust roots. */
+typedef struct cb_identity cb_identity;
+
+typedef struct cb_identity_opts {
+    size_t size;
+    const char *cert_file; /* PEM chain, leaf first. NULL with key_file NULL: no certificate (a client) */
+    const char *key_file;  /* PEM private key (unencrypted PKCS#8, EC or RSA) */
+    const char *ca_file;   /* PEM trust roots for verifying the peer; NULL = the system's roots */
+} cb_identity_opts;
+
+/* Reads the files. A key that others may read (mode & 077) is used, with a warning in cb_last_error().
+ * CB_ENOENT, CB_EPERM, CB_ESYS: a file cannot be read; CB_EINVAL: not PEM, no certificate in it, or key and
+ * certificate do not belong together (the detail names the file); CB_ENOMEM, CB_E2BIG. */
+CB_API int cb_identity_new(cb_identity **out, const cb_identity_opts *opts);
+
+/* Adds one more chain and key (ca_file must be NULL). Names come from the certificate's subject alternative names:
+ * an exact name wins over a wildcard ("*.example.org" covers one label); for one name an ECDSA and an RSA
+ * certificate may stand side by side and the client's abilities decide; the first chain added serves
+ * unknown names. Errors as cb_identity_new(); on failure nothing changes. */
+CB_API int cb_identity_add(cb_identity *id, const cb_identity_opts *opts);
+
+/* Reads every file again and swaps the whole set at once: new handshakes use the new certificates,
+ * connections that exist are not touched. On failure the old set stays. Errors as cb_identity_new(). */
+CB_API int cb_identity_reload(cb_identity *id);
+
+/* When the first of the certificates expires: seconds since 1970; 0 when there is none. */
+CB_API int64_t cb_identity_expires(cb_identity *id);
+
+CB_API cb_identity *cb_identity_ref(cb_identity *id);
+CB_API void cb_identity_unref(cb_identity *id); /* NULL is fine */
+
+/* A ring of three session-ticket keys: the newest seals, all three open (RFC 8446, 4.6.1). Workers of a process
+ * share the object; processes share the file. */
+typedef struct cb_tickets cb_tickets;
+
+typedef struct cb_tickets_opts {
+    size_t size;
+    const char *file;    /* keys shared by several processes, made with mode 0600 if absent; NULL = memory only */
+    uint32_t rotate_s;   /* a new key this often; 0 = 43,200 (12 h) */
+    uint32_t lifetime_s; /* of a ticket; 0 = 7,200 (2 h), at most 604,800 */
+} cb_tickets_opts;
+
+/* CB_EINVAL: the file is not a key ring or is open to others (mode & 077); CB_ESYS, CB_EPERM, CB_ENOMEM, CB_E2BIG. */
+CB_API int cb_tickets_new(cb_tickets **out, const cb_tickets_opts *opts);
+/* Rotates when it is due (or now if `force`), and reads the file again when another process changed it. A server that
+ * was given the ring calls this by itself. CB_OK; on failure the old keys stay. */
+CB_API int cb_tickets_rotate(cb_tickets *t, int force);
+CB_API cb_tickets *cb_tickets_ref(cb_tickets *t);
+CB_API void cb_tickets_unref(cb_tickets *t);
+
+/* How a client checks its server. */
+enum cb_verify {
+    CB_VERIFY_FULL = 0,  /* chain to a trust root, dates, and the server's name */
+    CB_VERIFY_CHAIN = 1, /* chain and dates, any name */
+    CB_VERIFY_NONE = 2   /* nothing: for tests of your own only */
+};
+
+CB_END
+#endif

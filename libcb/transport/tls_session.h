@@ -1,0 +1,64 @@
+/* TLS sessions, made alike for TCP (channel) and QUIC: priorities, certificates by SNI, tickets, verification. */
+#ifndef CB_TRANSPORT_TLS_SESSION_H
+#define CB_TRANSPORT_TLS_SESSION_H
+
+#include "base/buf.h"
+#include <cb/tls.h>
+#include <gnutls/gnutls.h>
+#include <stdbool.h>
+
+/* What a client keeps to resume: per client object, keyed by "host:port/alpn-set"; bounded, newest first. */
+typedef struct cb_session_cache cb_session_cache;
+int cb_session_cache_new(cb_session_cache **out, const cb_alloc *alloc, size_t max_entries);
+void cb_session_cache_free(cb_session_cache *c);
+/* Takes (removes) a saved session: tickets are used once. Data valid until the next call. False: none. `extra` is what
+ * the protocol stored beside it (QUIC: 0-RTT transport parameters). */
+bool cb_session_cache_take(cb_session_cache *c, const char *key, cb_slice *session, cb_slice *extra);
+int cb_session_cache_put(cb_session_cache *c, const char *key, cb_slice session, cb_slice extra);
+
+typedef struct cb_tls_opts {
+    bool server;
+    bool quic;       /* TLS 1.3 only, no record layer use; flags for ngtcp2's crypto library */
+    bool tls12;      /* TCP: TLS 1.2 too (AEAD suites with forward secrecy only) */
+    bool early_data; /* 0-RTT allowed (off by default) */
+    bool request_client_cert, require_client_cert; /* server: verified against the identity's roots */
+    cb_identity *identity;      /* server: required. Client: may be NULL (system roots, no certificate) */
+    cb_tickets *tickets;        /* server: may be NULL (no resumption) */
+    const char *ticket_context; /* bound into the ticket keys (decision 13): what must be equal to resume; NULL = "" */
+    const char *alpn;        /* comma list in order of preference, such as "h2,http/1.1"; a server refuses no overlap */
+    const char *server_name; /* client: SNI (not sent for IP literals) and name to verify */
+    int verify;              /* client: enum cb_verify */
+    cb_session_cache *cache; /* client: may be NULL */
+    const char *cache_key;
+} cb_tls_opts;
+
+/* The TLS part of one connection: owns the gnutls session and holds references on what it was made from. */
+typedef struct cb_tls_session cb_tls_session;
+int cb_tls_session_new(cb_tls_session **out, const cb_alloc *alloc, const cb_tls_opts *opts);
+void cb_tls_session_free(cb_tls_session *s);
+gnutls_session_t cb_tls_session_handle(cb_tls_session *s);
+/* After the handshake: verification result is part of the handshake (it fails with an alert); these read what came out.
+ */
+const char *cb_tls_session_sni(const cb_tls_session *s);  /* "" when none */
+const char *cb_tls_session_alpn(const cb_tls_session *s); /* "" when none */
+bool cb_tls_session_resumed(const cb_tls_session *s);
+/* The detail for a failed handshake in a person's words ("certificate expired on 2026-01-02 (CN=...)"). Sets
+ * cb_last_error() and returns CB_ETLS or CB_EAUTH. gnutls_rc is the code of the failing call. */
+int cb_tls_session_fail(cb_tls_session *s, int gnutls_rc);
+
+/* --- TLS over a byte stream, sans-I/O: ciphertext in and out through buffers (for the channel) --- */
+typedef struct cb_tls_stream_ops {
+    int (*cipher_out)(void *user, const cb_slice *v, size_t n); /* records to send; takes all */
+    int64_t (*plain_in)(void *user, cb_slice data);             /* bytes taken; less pauses (see _resume) */
+    void (*open)(void *user);                                   /* handshake complete */
+    void (*eof)(void *user);                                    /* close_notify */
+} cb_tls_stream_ops;
+/* Feeds ciphertext (all of it is consumed or kept). < 0: fatal, detail set; an alert may have been sent out. */
+int cb_tls_stream_attach(cb_tls_session *s, const cb_tls_stream_ops *ops, void *user);
+int cb_tls_stream_start(cb_tls_session *s); /* client: sends the ClientHello */
+int cb_tls_stream_feed(cb_tls_session *s, cb_slice cipher);
+int cb_tls_stream_resume(cb_tls_session *s); /* after plain_in took less than it was given */
+int cb_tls_stream_write(cb_tls_session *s, const cb_slice *v, size_t n); /* seals all, records of up to 16 KiB */
+int cb_tls_stream_bye(cb_tls_session *s);                                /* close_notify */
+
+#endif
