@@ -1,0 +1,243 @@
+/* cb/http.h - one exchange model over HTTP/1.1, HTTP/2 and HTTP/3, for servers and clients.
+ *
+ * A cb_exchange is one request with its response (RFC 9110). Above framing nothing differs between the versions:
+ * headers, bodies that stream both ways with backpressure, trailers, informational responses, CONNECT and extended
+ * CONNECT (RFC 8441, 9220), HTTP datagrams (RFC 9297). Everything runs on the loop's thread. An exchange lives until
+ * on_close returns; do not keep it longer. */
+#ifndef CB_HTTP_H
+#define CB_HTTP_H
+
+#include <cb/group.h>
+#include <cb/loop.h>
+#include <cb/quic.h>
+
+CB_BEGIN
+
+typedef struct cb_exchange cb_exchange;
+typedef struct cb_http_server cb_http_server;
+typedef struct cb_http_client cb_http_client;
+
+/* A header or trailer field. Names are lower case when they come from libcb, and may be any case when given to it. */
+typedef struct cb_field {
+    cb_slice name;
+    cb_slice value;
+} cb_field;
+
+enum cb_http_version {
+    CB_HTTP_1 = 1, /* 1.1; 1.0 is understood */
+    CB_HTTP_2 = 2,
+    CB_HTTP_3 = 4
+};
+
+/* The code that an exchange is reset with; mapped to RST_STREAM / H3 error codes / closing an HTTP/1.1 connection. */
+enum cb_http_reset {
+    CB_RESET_CANCEL = 0,   /* not wanted any more */
+    CB_RESET_REFUSED = 1,  /* not processed at all: safe to retry */
+    CB_RESET_INTERNAL = 2, /* we failed */
+    CB_RESET_PROTOCOL = 3, /* the message was malformed */
+    CB_RESET_CALM = 4,     /* too much: ENHANCE_YOUR_CALM / H3_EXCESSIVE_LOAD */
+    CB_RESET_CONNECT = 5   /* a CONNECT tunnel failed below */
+};
+
+/* What happens on an exchange. Every member may be NULL. A negative int return resets this exchange only. All but
+ * on_close may finish, reset or pause the exchange; on_close is the last call and comes exactly once. */
+typedef struct cb_exchange_ops {
+    size_t size;
+    /* Server: a request's head is complete. Client: the final response's head is complete. */
+    int (*on_head)(cb_exchange *x, void *user);
+    /* Client: an informational response (1xx except 101); its fields are readable during the call. */
+    int (*on_info)(cb_exchange *x, int status, void *user);
+    /* Body bytes. Returns how many were taken; if fewer, the rest is kept, the peer is held back by flow control, and
+     * nothing more comes until cb_exchange_resume(). CB_EAGAIN counts as 0. NULL: bodies are read and thrown away. */
+    int64_t (*on_body)(cb_exchange *x, cb_slice data, void *user);
+    /* The message is complete; trailers are readable. */
+    int (*on_end)(cb_exchange *x, void *user);
+    /* cb_exchange_write() took less than it was given before; now there is room. */
+    int (*on_writable)(cb_exchange *x, void *user);
+    /* An HTTP datagram (RFC 9297). */
+    int (*on_datagram)(cb_exchange *x, cb_slice payload, void *user);
+    /* rc: CB_OK when both messages were complete, else why not (CB_ECLOSED: the peer reset it or went away). */
+    void (*on_close)(cb_exchange *x, int rc, void *user);
+} cb_exchange_ops;
+
+/* ---- reading: slices are valid until on_close returns ---- */
+CB_API cb_slice cb_exchange_method(const cb_exchange *x);
+CB_API cb_slice cb_exchange_scheme(const cb_exchange *x);    /* "https", "http" */
+CB_API cb_slice cb_exchange_authority(const cb_exchange *x); /* :authority or Host; empty when there is none */
+CB_API cb_slice cb_exchange_path(const cb_exchange *x);      /* with the query; "*" for OPTIONS *; empty for CONNECT */
+CB_API cb_slice
+cb_exchange_protocol(const cb_exchange *x);            /* extended CONNECT's :protocol, or HTTP/1.1's Upgrade token */
+CB_API int cb_exchange_status(const cb_exchange *x);   /* client: of the response; 0 before on_head */
+CB_API int cb_exchange_version(const cb_exchange *x);  /* enum cb_http_version */
+CB_API int cb_exchange_is_early(const cb_exchange *x); /* server: it came in 0-RTT data and may be a replay */
+/* The first field of that name (lower case) that was received, or the empty slice (base NULL). */
+CB_API cb_slice cb_exchange_field(const cb_exchange *x, const char *name);
+/* All received fields in order; *n gets how many. Pseudo-header fields are not among them. */
+CB_API const cb_field *cb_exchange_fields(const cb_exchange *x, size_t *n);
+CB_API const cb_field *cb_exchange_trailers(const cb_exchange *x, size_t *n); /* readable from on_end on */
+/* The declared length of the received body, or -1 when it is not declared. */
+CB_API int64_t cb_exchange_length(const cb_exchange *x);
+/* "address:port" of the peer (after PROXY protocol, where accepted) and of our side; "" where unknown. Valid as slices
+ * above. */
+CB_API const char *cb_exchange_remote(const cb_exchange *x);
+CB_API const char *cb_exchange_local(const cb_exchange *x);
+CB_API const char *cb_exchange_sni(const cb_exchange *x); /* the TLS server name; "" when there is none */
+CB_API int cb_exchange_is_secure(const cb_exchange *x);   /* 1 when TLS protects it */
+
+/* ---- the exchange itself ---- */
+/* Gives the exchange to other callbacks; usually a server does this in on_head. ops must outlive the exchange. */
+CB_API void cb_exchange_handle(cb_exchange *x, const cb_exchange_ops *ops, void *user);
+CB_API void *cb_exchange_user(const cb_exchange *x);
+CB_API cb_loop *cb_exchange_loop(const cb_exchange *x);
+/* Goes on delivering after on_body took less than it was given. Delivery happens at the end of the turn. */
+CB_API void cb_exchange_resume(cb_exchange *x);
+/* Ends the exchange at once in both directions; on_close(CB_ECLOSED) follows. `code` is enum cb_http_reset. */
+CB_API void cb_exchange_reset(cb_exchange *x, int code);
+/* Gives up an exchange's callbacks without on_close (for owners that go away); it is reset if it is not complete. */
+CB_API void cb_exchange_abandon(cb_exchange *x);
+
+/* ---- writing a response (server) ---- */
+/* Sends a head. 1xx may come several times before the final one. The body follows by cb_exchange_write(), then
+ * cb_exchange_finish(). Framing fields (connection, transfer-encoding, ...) are libcb's own and are left out when
+ * given; content-length is kept and enforced; for HEAD, 204 and 304 the body is left out by itself. CB_EINVAL (status,
+ * field syntax: named in the detail), CB_ECLOSED, CB_ENOMEM. */
+CB_API int cb_exchange_reply(cb_exchange *x, int status, const cb_field *fields, size_t n);
+/* A whole response in one call. Adds content-length. */
+CB_API int cb_exchange_send(cb_exchange *x, int status, const cb_field *fields, size_t n, cb_slice body);
+/* The same with text/plain; charset=utf-8. */
+CB_API int cb_exchange_send_text(cb_exchange *x, int status, const char *text);
+
+/* ---- writing a body (server: response; client: request; tunnels: both) ---- */
+/* Takes bytes into the send buffer: returns how many, or CB_EAGAIN when none fits now (on_writable follows).
+ * CB_ECLOSED, CB_ENOMEM, CB_EINVAL (no head yet, body not allowed, or more than content-length). */
+CB_API int64_t cb_exchange_write(cb_exchange *x, cb_slice data);
+/* How many bytes a write would take now. */
+CB_API size_t cb_exchange_room(const cb_exchange *x);
+/* Ends the message; trailers may be NULL (left out on HTTP/1.1 without chunked coding, and on HTTP/1.0). CB_EINVAL:
+ * fewer bytes than content-length (the exchange is reset then). */
+CB_API int cb_exchange_finish(cb_exchange *x);
+CB_API int cb_exchange_finish_trailers(cb_exchange *x, const cb_field *trailers, size_t n);
+
+/* An HTTP datagram on an extended CONNECT exchange: a QUIC DATAGRAM on HTTP/3, a DATAGRAM capsule elsewhere. Unreliable
+ * on HTTP/3. CB_EAGAIN (dropped: full), CB_ELIMIT (too large), CB_ENOTSUP. */
+CB_API int cb_exchange_datagram_send(cb_exchange *x, cb_slice payload);
+
+/* ---- limits, with safe defaults: 0 = the default named ---- */
+typedef struct cb_http_limits {
+    size_t size;
+    uint32_t max_head_bytes;   /* all fields of a head or trailer section, names + values + 32 each; 0 = 65,536 (431) */
+    uint32_t max_fields;       /* 0 = 100 (431) */
+    uint32_t max_target_bytes; /* of the request target; 0 = 8,192 (414) */
+    uint32_t max_streams;      /* concurrent exchanges of a connection; 0 = 128 */
+    uint64_t max_body_bytes;   /* of a request; 0 = no limit (413) */
+    uint32_t head_timeout_ms;  /* from a request's first byte to the end of its head; 0 = 10,000 (408) */
+    uint32_t body_timeout_ms;  /* without a byte of an expected body; 0 = 30,000 (408) */
+    uint32_t idle_timeout_ms;  /* of a connection without exchanges; 0 = 60,000 */
+    uint32_t send_timeout_ms;  /* the peer takes no byte of our output; 0 = 30,000 */
+    uint32_t max_resets_per_s; /* streams that the peer resets early, a second over 10 s; 0 = 20 (rapid reset) */
+    uint32_t max_settings_per_s;  /* SETTINGS, PING, PRIORITY_UPDATE and empty frames of each kind; 0 = 50 */
+    uint32_t max_continuations;   /* CONTINUATION frames of one head; 0 = 8 */
+    uint32_t table_bytes;         /* HPACK/QPACK dynamic table; 0 = 4,096 */
+    uint32_t stream_window_bytes; /* received and not taken, an exchange; 0 = 262,144 */
+    uint32_t send_buffer_bytes;   /* written and not sent (HTTP/3: not acknowledged), an exchange; 0 = 262,144 */
+    uint32_t max_requests;        /* of one connection, then it is closed gracefully; 0 = 100,000 */
+    uint32_t reserved;
+} cb_http_limits;
+
+/* ---- server ---- */
+typedef struct cb_http_server_opts {
+    size_t size;
+    const char *listen;           /* "127.0.0.1:8443", "[::1]:8443", ":8443" (both families); required */
+    cb_identity *identity;        /* NULL = clear text HTTP/1.1 (and HTTP/2 with prior knowledge) */
+    cb_tickets *tickets;          /* NULL = private, in memory */
+    cb_group *group;              /* NULL = private; needed for several workers on one address */
+    const cb_exchange_ops *ops;   /* of each new exchange; must outlive the server */
+    void *user;                   /* of each new exchange */
+    const cb_http_limits *limits; /* copied; NULL = defaults */
+    const char *server_name;      /* value of the Server field; NULL = none is sent */
+    uint32_t versions;            /* enum cb_http_version, or-ed; 0 = all that fit */
+    uint32_t worker;              /* number in the group */
+    uint32_t max_conns;           /* 0 = 100,000 */
+    int32_t cc;                   /* enum cb_cc for HTTP/3 */
+    uint8_t tls12;                /* 1 = TLS 1.2 too */
+    uint8_t early_data;           /* 1 = allow 0-RTT */
+    uint8_t request_client_cert;  /* 1 = ask, 2 = require; verified against the identity's roots */
+    uint8_t proxy_protocol;       /* 1 = each TCP connection starts with a PROXY header (v1 or v2) */
+    uint8_t retry;                /* QUIC Retry: 0 under load, 1 always, 2 never */
+    uint8_t alt_svc;              /* 0 = advertise HTTP/3 on HTTP/1.1 and /2 responses when it is served, 1 = do not */
+    uint8_t reserved[2];
+    uint32_t alt_svc_port; /* 0 = the listening port */
+    uint32_t retry_above;  /* handshakes under way; 0 = 1,000 */
+    uint32_t rcvbuf_bytes; /* UDP; 0 = 4 MiB */
+    uint32_t sndbuf_bytes;
+    int32_t tcp_fd; /* > 0: a listening TCP socket to use; owned by the server */
+    uint32_t reserved2;
+} cb_http_server_opts;
+
+/* Opens the sockets and serves: HTTP/1.1 and HTTP/2 on TCP (with ALPN), HTTP/3 on UDP of the same port. With port 0
+ * both get the same port. CB_EINVAL, CB_EEXIST (address in use: named), CB_EPERM, CB_ESYS, CB_ENOMEM, CB_E2BIG. */
+CB_API int cb_http_server_new(cb_http_server **out, cb_loop *loop, const cb_http_server_opts *opts);
+/* "127.0.0.1:8443" with the real port; valid while the server lives. */
+CB_API const char *cb_http_server_address(const cb_http_server *srv);
+/* No new connections; GOAWAY / Connection: close; exchanges that run may end within deadline_ms, then they are reset.
+ * `done` (may be set by cb_http_server_on_drained) is called when the last connection is gone. Calling it again
+ * shortens the deadline. */
+CB_API int cb_http_server_drain(cb_http_server *srv, uint64_t deadline_ms);
+CB_API void cb_http_server_on_drained(cb_http_server *srv, cb_task_fn done, void *user);
+/* Ends everything at once. Each open exchange gets its on_close. */
+CB_API void cb_http_server_free(cb_http_server *srv);
+
+typedef struct cb_http_server_stats {
+    size_t size;                           /* set by the caller */
+    uint64_t conns_h1, conns_h2, conns_h3; /* open now */
+    uint64_t conns_total, exchanges_total, exchanges_now;
+    uint64_t handshakes_failed, limits_hit;
+    cb_quic_endpoint_stats quic;
+} cb_http_server_stats;
+CB_API int cb_http_server_stats_get(const cb_http_server *srv, cb_http_server_stats *out);
+
+/* ---- client ---- */
+typedef struct cb_http_client_opts {
+    size_t size;
+    cb_identity *identity;        /* trust roots and own certificate; NULL = system roots */
+    const cb_http_limits *limits; /* NULL = defaults */
+    const char *resolver;         /* "address:port,..." of DNS servers; NULL = the system's */
+    uint32_t versions;            /* offered; 0 = HTTP/2 and HTTP/1.1 (HTTP/3 by Alt-Svc or when asked for alone) */
+    uint32_t connect_timeout_ms;  /* 0 = 10,000, name resolution and handshake included */
+    uint32_t idle_timeout_ms;     /* of kept connections; 0 = 60,000 */
+    uint32_t max_conns_per_host;  /* 0 = 64 */
+    uint32_t max_idle_per_host;   /* 0 = 32 */
+    uint32_t happy_eyeballs_ms;   /* delay between address attempts (RFC 8305); 0 = 250 */
+    int32_t cc;
+    uint8_t verify; /* enum cb_verify */
+    uint8_t tls12;
+    uint8_t early_data;
+    uint8_t send_proxy;      /* 1 or 2: write that version of the PROXY header on new connections */
+    const char *server_name; /* NULL = the URL's host: SNI and name to verify */
+} cb_http_client_opts;
+
+CB_API int cb_http_client_new(cb_http_client **out, cb_loop *loop, const cb_http_client_opts *opts);
+CB_API void cb_http_client_free(cb_http_client *c); /* open exchanges get their on_close(CB_ECLOSED) */
+
+typedef struct cb_request {
+    size_t size;
+    const char *method;   /* NULL = GET */
+    const char *url;      /* "https://host[:port]/path?query"; required */
+    const char *protocol; /* extended CONNECT (:protocol) or HTTP/1.1 Upgrade token, e.g. "websocket"; NULL = none */
+    const cb_field *fields;
+    size_t n_fields;
+    const char *connect_to; /* "address:port" to dial instead of the URL's host; NULL = resolve it */
+    uint32_t versions;      /* of this request; 0 = the client's */
+    uint32_t timeout_ms;    /* to the end of the response; 0 = none */
+    uint8_t has_body;       /* 1: the body follows by cb_exchange_write() and cb_exchange_finish() */
+    uint8_t reserved[7];
+} cb_request;
+
+/* Starts a request. The head goes out when a connection is there; writing a body may begin at once (CB_EAGAIN until
+ * connected). Failing to resolve, connect or verify arrives as on_close with the reason in cb_last_error(). CB_EINVAL
+ * (url, fields: named), CB_ELIMIT, CB_ENOMEM. */
+CB_API int cb_http_request(cb_exchange **out, cb_http_client *c, const cb_request *req, const cb_exchange_ops *ops,
+                           void *user);
+
+CB_END
+#endif

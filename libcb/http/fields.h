@@ -1,0 +1,38 @@
+/* Field syntax and message rules that hold for all versions (RFC 9110, 9112, 9113, 9114). */
+#ifndef CB_HTTP_FIELDS_H
+#define CB_HTTP_FIELDS_H
+
+#include "base/buf.h"
+#include <cb/http.h>
+#include <stdbool.h>
+
+/* Fields of one head or trailer section, copied into one arena: names in lower case. Bounded by bytes and count. */
+typedef struct cb_fields {
+    cb_field *at;
+    size_t len, cap;
+    cb_buf arena; /* slices point into it: valid once cb_fields_seal() was called */
+    size_t bytes; /* names + values + 32 each, for the limit */
+    uint32_t max_bytes, max_fields;
+    bool sealed;
+} cb_fields;
+
+void cb_fields_init(cb_fields *f, const cb_alloc *alloc, uint32_t max_bytes, uint32_t max_fields);
+void cb_fields_free(cb_fields *f);
+void cb_fields_clear(cb_fields *f);                             /* keeps memory */
+int cb_fields_add(cb_fields *f, cb_slice name, cb_slice value); /* CB_ELIMIT, CB_ENOMEM; does not validate */
+void cb_fields_seal(cb_fields *f);
+cb_slice cb_fields_get(const cb_fields *f, const char *lower_name); /* the first; base NULL: absent */
+
+bool cb_field_name_ok(cb_slice name);   /* a token, not empty */
+bool cb_field_value_ok(cb_slice value); /* no CR, LF, NUL or other controls but HTAB; trimmed */
+bool cb_slice_eq(cb_slice a, const char *b);
+bool cb_slice_ieq(cb_slice a, const char *b);              /* ASCII case-insensitive */
+bool cb_field_has_token(cb_slice list, const char *token); /* comma list, case-insensitive */
+bool cb_field_is_hop(
+    cb_slice lower_name); /* connection, keep-alive, proxy-connection, te, trailer?, transfer-encoding, upgrade */
+bool cb_authority_ok(cb_slice authority); /* host [":" port], no userinfo */
+bool cb_method_ok(cb_slice method);
+bool cb_target_ok(cb_slice path);          /* origin form or "*"; no controls, spaces or fragments */
+int64_t cb_content_length(cb_slice value); /* digits only (identical repeats joined by commas allowed); -1: malformed */
+
+#endif
