@@ -24,8 +24,7 @@ static int run_file(const char *path, size_t size) {
     } else {
         fprintf(stderr, "%s: %s\n", path, strerror(errno));
     }
-    if (file)
-        fclose(file);
+    if (file) fclose(file);
     free(data);
     return rc;
 }
@@ -43,11 +42,9 @@ static int run_folder(const char *path) {
         return -1;
     }
     while ((entry = readdir(dir)) != NULL) {
-        if (entry->d_name[0] == '.')
-            continue;
+        if (entry->d_name[0] == '.') continue;
         int n = snprintf(child, sizeof child, "%s/%s", path, entry->d_name);
-        if (n < 0 || (size_t)n >= sizeof child || run_path(child) != 0)
-            rc = -1;
+        if (n < 0 || (size_t)n >= sizeof child || run_path(child) != 0) rc = -1;
     }
     closedir(dir);
     return rc;
