@@ -42,10 +42,13 @@ struct cb_exchange {
     cb_defer deliver;              /* resumed: deliver at the end of the turn (only when loop is set) */
     void (*on_release)(cb_exchange *x, void *user); /* client.c: the exchange is gone */
     void *release_user;
+    /* Client: asked by cb_exchange_closed() before anything else when rc < 0 and no response head has come. True: the
+     * pool has taken the exchange back for another connection (conn is NULL again); nothing is delivered or freed. */
+    bool (*on_retry)(cb_exchange *x, int rc, void *release_user);
     char remote[CB_ADDR_TEXT], local[CB_ADDR_TEXT];
     unsigned server : 1, head_in : 1, end_in : 1, head_out : 1, end_out : 1, blocked : 1, paused : 1, closed : 1,
         end_due : 1, head_req : 1, connect : 1, tunnel : 1, early : 1, abandoned : 1, no_body : 1, in_callback : 1,
-        freed : 1;
+        freed : 1, refused : 1; /* refused: set by framing before closed(): the peer did not process the request */
     int close_rc;
     cb_time started; /* cb_loop_now() when the first byte came or the request was made */
 };

@@ -1,0 +1,58 @@
+/* cb/resolver.h - names to addresses without blocking: both families, TTLs, a bounded cache.
+ *
+ * Order: IP literals; "localhost" and names below it (always loopback, RFC 6761, 6.3); the cache; /etc/hosts; DNS.
+ * Questions for the same name that are under way are asked once. Everything runs on the loop's thread. */
+#ifndef CB_RESOLVER_H
+#define CB_RESOLVER_H
+
+#include <cb/loop.h>
+
+CB_BEGIN
+
+typedef struct cb_resolver cb_resolver;
+typedef struct cb_lookup cb_lookup;
+
+typedef struct cb_resolver_opts {
+    size_t size;
+    const char *servers;     /* "address[:port],..." (IPv6 with a port in brackets); NULL = /etc/resolv.conf */
+    const char *hosts_file;  /* NULL = /etc/hosts */
+    uint32_t timeout_ms;     /* of the first try at a server; 0 = 2,000 */
+    uint32_t tries;          /* at each server; 0 = 2 */
+    uint32_t cache_entries;  /* names kept; 0 = 1,024 */
+    uint32_t min_ttl_s;      /* answers are kept at least so long; 0 = 1 */
+    uint32_t max_ttl_s;      /* and at most so long; 0 = 3,600 */
+    uint32_t negative_ttl_s; /* "no such name" is kept so long; 0 = 5. Other failures are kept 1 s */
+    uint32_t max_lookups;    /* waiting at one time; 0 = 4,096 */
+    uint32_t reserved;
+} cb_resolver_opts;
+
+/* One address of a name. */
+typedef struct cb_host_address {
+    uint8_t bytes[16]; /* network order; IPv4 uses the first 4 */
+    uint8_t family;    /* 4 or 6 */
+    uint8_t reserved[3];
+    uint32_t scope; /* interface index of a link-local IPv6 literal, else 0 */
+    uint32_t ttl_s; /* seconds that are left of its life; literals and the hosts file: max_ttl_s */
+} cb_host_address;
+
+enum cb_family { CB_FAMILY_ANY = 0, CB_FAMILY_V4 = 4, CB_FAMILY_V6 = 6 };
+
+/* The answer of one lookup. rc CB_OK: n >= 1 addresses in the order of preference of RFC 6724 as far as it does not
+ * need sockets (families are not interleaved; see RFC 8305 for that), valid during the call. CB_EDNS: the name does
+ * not exist or has no such address; CB_ETIMEOUT: no server answered; CB_EINVAL: not a name; CB_ENOMEM; the detail is
+ * in cb_last_error(). The lookup is gone after the call. */
+typedef void (*cb_lookup_fn)(int rc, const cb_host_address *at, size_t n, void *user);
+
+/* CB_EINVAL (servers: names the part), CB_ENOMEM, CB_ESYS, CB_E2BIG. opts may be NULL. */
+CB_API int cb_resolver_new(cb_resolver **out, cb_loop *loop, const cb_resolver_opts *opts);
+/* Asks for the addresses of a name. fn is called later from the loop, never inside this call, and exactly once unless
+ * the lookup is cancelled. out may be NULL. CB_EINVAL (too long or empty), CB_ELIMIT, CB_ENOMEM. */
+CB_API int cb_resolver_lookup(cb_lookup **out, cb_resolver *r, const char *name, int family, cb_lookup_fn fn,
+                              void *user);
+CB_API void cb_lookup_cancel(cb_lookup *l); /* fn is not called any more; NULL is fine */
+CB_API void cb_resolver_flush(cb_resolver *r);
+/* Cancels what waits: each fn gets CB_ECLOSED. Must not be called inside fn. */
+CB_API void cb_resolver_free(cb_resolver *r);
+
+CB_END
+#endif
