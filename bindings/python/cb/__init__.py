@@ -1,0 +1,166 @@
+"""libcb for Python: typed errors, identities, ticket rings and a development CA. The network is in :mod:`cb.aio`."""
+
+from __future__ import annotations
+
+import os
+from typing import Iterable, Optional, Tuple, Type, Union
+
+from ._cb import ffi, lib
+
+__all__ = ["Error", "Identity", "Tickets", "CA", "HTTP_1", "HTTP_2", "HTTP_3", "version"]
+
+HTTP_1: int = lib.CB_HTTP_1
+HTTP_2: int = lib.CB_HTTP_2
+HTTP_3: int = lib.CB_HTTP_3
+
+Path = Union[str, "os.PathLike[str]"]
+
+
+class Error(Exception):
+    """A libcb call failed. ``code`` is one of enum cb_error; the text says what, where, and what to do."""
+
+    def __init__(self, code: int, detail: Optional[str] = None) -> None:
+        self.code = code
+        self.name = ffi.string(lib.cb_strerror(code)).decode()
+        self.detail = ffi.string(lib.cb_last_error()).decode(errors="replace") if detail is None else detail
+        super().__init__(f"{self.name}: {self.detail}" if self.detail else self.name)
+
+
+def check(rc: int) -> int:
+    """Passes a result through, or raises what it says."""
+    if rc < 0:
+        raise Error(rc)
+    return rc
+
+
+def version() -> str:
+    """The version of the loaded library."""
+    return ffi.string(lib.cb_version_text()).decode()
+
+
+def _text(keep: list, value: Optional[Path]):
+    """A C string that lives as long as ``keep``; None stays NULL."""
+    if value is None:
+        return ffi.NULL
+    text = ffi.new("char[]", os.fspath(value).encode())
+    keep.append(text)
+    return text
+
+
+def _options(type_name: str):
+    """A zeroed option struct with its size set."""
+    opts = ffi.new(f"{type_name} *")
+    opts.size = ffi.sizeof(type_name)
+    return opts
+
+
+def _slice_bytes(s) -> bytes:
+    return bytes(ffi.buffer(s.base, s.len)) if s.len else b""
+
+
+class _Handle:
+    """Something of libcb that is freed once: by close(), the end of a with-block, or the collector."""
+
+    def __init__(self, pointer, free) -> None:
+        self._pointer = ffi.gc(pointer, free)
+
+    def close(self) -> None:
+        if self._pointer is not None:
+            ffi.release(self._pointer)
+            self._pointer = None
+
+    @property
+    def pointer(self):
+        if self._pointer is None:
+            raise ValueError(f"{type(self).__name__} is closed")
+        return self._pointer
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind: Optional[Type[BaseException]], value, trace) -> None:
+        self.close()
+
+
+class Identity(_Handle):
+    """Certificates with their keys, and trust roots. Shared and thread-safe."""
+
+    def __init__(self, cert_file: Optional[Path] = None, key_file: Optional[Path] = None, ca_file: Optional[Path] = None) -> None:
+        keep: list = []
+        out = ffi.new("cb_identity **")
+        check(lib.cb_identity_new(out, self._opts(keep, cert_file, key_file, ca_file)))
+        super().__init__(out[0], lib.cb_identity_unref)
+
+    @staticmethod
+    def _opts(keep: list, cert_file, key_file, ca_file):
+        opts = _options("cb_identity_opts")
+        opts.cert_file, opts.key_file, opts.ca_file = (_text(keep, f) for f in (cert_file, key_file, ca_file))
+        return opts
+
+    def add(self, cert_file: Path, key_file: Path) -> None:
+        """Adds a certificate for other names (SNI)."""
+        keep: list = []
+        check(lib.cb_identity_add(self.pointer, self._opts(keep, cert_file, key_file, None)))
+
+    def reload(self) -> None:
+        """Reads every file again; on failure the old set stays."""
+        check(lib.cb_identity_reload(self.pointer))
+
+    @property
+    def expires(self) -> int:
+        """When the first certificate expires, in seconds since 1970; 0 when there is none."""
+        return lib.cb_identity_expires(self.pointer)
+
+
+class Tickets(_Handle):
+    """A ring of session-ticket keys, shared by servers and, with a file, by processes."""
+
+    def __init__(self, file: Optional[Path] = None, rotate_s: int = 0, lifetime_s: int = 0) -> None:
+        keep: list = []
+        opts = _options("cb_tickets_opts")
+        opts.file, opts.rotate_s, opts.lifetime_s = _text(keep, file), rotate_s, lifetime_s
+        out = ffi.new("cb_tickets **")
+        check(lib.cb_tickets_new(out, opts))
+        super().__init__(out[0], lib.cb_tickets_unref)
+
+    def rotate(self) -> None:
+        check(lib.cb_tickets_rotate(self.pointer, 1))
+
+
+class CA(_Handle):
+    """A small certificate authority in a directory, for development and tests."""
+
+    def __init__(self, directory: Path, common_name: Optional[str] = None) -> None:
+        keep: list = []
+        opts = _options("cb_ca_opts")
+        opts.dir, opts.common_name = _text(keep, directory), _text(keep, common_name)
+        out = ffi.new("cb_ca **")
+        check(lib.cb_ca_open(out, opts))
+        self.ca_file = os.path.join(os.fspath(directory), "ca.pem")
+        super().__init__(out[0], lib.cb_ca_free)
+
+    def issue(self, *names: str, days: int = 0) -> Tuple[str, str]:
+        """Makes a key and a certificate for these names; returns the paths of both files."""
+        keep: list = []
+        array = ffi.new("const char *[]", [_text(keep, name) for name in names])
+        opts = _options("cb_leaf_opts")
+        opts.names, opts.names_len, opts.days = array, len(names), days
+        paths = ffi.new("char *[2]")
+        check(lib.cb_ca_issue(self.pointer, opts, paths, paths + 1))
+        try:
+            return ffi.string(paths[0]).decode(), ffi.string(paths[1]).decode()
+        finally:
+            lib.cb_ca_text_free(paths[0])
+            lib.cb_ca_text_free(paths[1])
+
+
+def _fields(keep: list, headers: Iterable[Tuple[str, str]]):
+    """An array of cb_field and its length."""
+    pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    array = ffi.new("cb_field[]", len(pairs))
+    for at, (name, value) in zip(array, pairs):
+        name_c, value_c = ffi.from_buffer("uint8_t[]", name), ffi.from_buffer("uint8_t[]", value)
+        keep.extend((name_c, value_c))
+        at.name.base, at.name.len, at.value.base, at.value.len = name_c, len(name), value_c, len(value)
+    keep.append(array)
+    return array, len(pairs)

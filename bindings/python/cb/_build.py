@@ -1,0 +1,58 @@
+"""Builds the extension module cb._cb with cffi in API mode, from the installed public headers.
+
+The headers are preprocessed with empty standard headers and an empty CB_API, so that what reaches cffi's parser is libcb's own
+declarations only; the C compiler later checks every one of them against the real headers. libcb is found by pkg-config.
+"""
+
+import os
+import subprocess
+import tempfile
+
+from cffi import FFI
+
+STANDARD_HEADERS = ("stddef.h", "stdint.h", "stdbool.h")
+
+# One C function for each kind of callback; the object that it is for comes back through the `void *user` handle.
+CALLBACKS = """
+extern "Python" int cbpy_on_head(cb_exchange *, void *);
+extern "Python" int64_t cbpy_on_body(cb_exchange *, cb_slice, void *);
+extern "Python" int cbpy_on_end(cb_exchange *, void *);
+extern "Python" int cbpy_on_writable(cb_exchange *, void *);
+extern "Python" void cbpy_on_close(cb_exchange *, int, void *);
+extern "Python" int cbpy_on_request(cb_exchange *, void *);
+extern "Python" void cbpy_on_drained(cb_loop *, void *);
+extern "Python" void cbpy_log(int, const char *, const char *, void *);
+"""
+
+
+def pkg_config(*args):
+    out = subprocess.run(["pkg-config", *args, "libcb"], check=True, capture_output=True, text=True)
+    return out.stdout.split()
+
+
+def declarations(include_flags):
+    """The public headers as one text that cffi's parser takes."""
+    with tempfile.TemporaryDirectory() as stubs:
+        for name in STANDARD_HEADERS:
+            open(os.path.join(stubs, name), "w").close()
+        command = [os.environ.get("CC", "cc"), "-E", "-P", "-undef", "-nostdinc", "-x", "c", "-I", stubs, *include_flags, "-"]
+        out = subprocess.run(command, input="#include <cb.h>\n", check=True, capture_output=True, text=True)
+    return out.stdout
+
+
+include_flags = pkg_config("--cflags-only-I") or ["-I/usr/include"]
+library_dirs = [flag[2:] for flag in pkg_config("--libs-only-L")]
+
+ffi = FFI()
+ffi.cdef(declarations(include_flags) + CALLBACKS)
+ffi.set_source(
+    "cb._cb",
+    "#include <cb.h>",
+    include_dirs=[flag[2:] for flag in include_flags],
+    library_dirs=library_dirs,
+    runtime_library_dirs=library_dirs,
+    libraries=["cb"],
+)
+
+if __name__ == "__main__":
+    ffi.compile(verbose=True)

@@ -1,0 +1,3 @@
+from setuptools import setup
+
+setup(cffi_modules=["cb/_build.py:ffi"])

@@ -1,0 +1,13 @@
+/* cb.h - all of libcb's public headers. */
+#ifndef CB_H
+#define CB_H
+
+#include <cb/base.h>
+#include <cb/ca.h>
+#include <cb/group.h>
+#include <cb/http.h>
+#include <cb/loop.h>
+#include <cb/quic.h>
+#include <cb/tls.h>
+
+#endif

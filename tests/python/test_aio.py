@@ -1,0 +1,136 @@
+"""The Python bindings over real sockets on loopback: a server handler and a client, in each HTTP version."""
+
+import asyncio
+import hashlib
+import os
+
+import pytest
+
+import cb
+import cb.aio
+
+VERSIONS = [pytest.param(cb.HTTP_1, id="h1"), pytest.param(cb.HTTP_2, id="h2"), pytest.param(cb.HTTP_3, id="h3")]
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("pki")
+    with cb.CA(directory / "ca") as ca:
+        cert, key = ca.issue("localhost", "127.0.0.1", "::1")
+        return {"ca": ca.ca_file, "cert": cert, "key": key}
+
+
+async def handler(request):
+    if request.path == "/hello":
+        return cb.aio.Response(200, {"content-type": "text/plain"}, b"hello from python\n")
+    if request.path == "/echo":
+        return cb.aio.Response(200, {"x-method": request.method}, request)
+    if request.path == "/digest":
+        digest = hashlib.sha256()
+        async for chunk in request:
+            digest.update(chunk)
+            await asyncio.sleep(0)
+        return cb.aio.Response(200, body=digest.hexdigest().encode())
+    if request.path == "/boom":
+        raise RuntimeError("boom")
+    if request.path == "/half":
+        async def half():
+            yield b"x" * 1000
+            raise ValueError("the source broke")
+        return cb.aio.Response(200, {"content-length": "2000"}, half())
+    return cb.aio.Response(404, body=b"no such thing\n")
+
+
+def serve(pki, test, versions=0):
+    async def main():
+        with cb.Identity(pki["cert"], pki["key"]) as identity:
+            async with cb.aio.Server("127.0.0.1:0", identity, handler) as server:
+                async with cb.aio.Client(ca_file=pki["ca"], versions=versions) as client:
+                    return await asyncio.wait_for(test(client, "https://localhost:" + server.address.rsplit(":", 1)[1]), 30)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_get(pki, version):
+    async def test(client, base):
+        response = await client.get(base + "/hello")
+        assert (response.status, response.version) == (200, version)
+        assert response.header("Content-Type") == "text/plain"
+        assert await response.read() == b"hello from python\n"
+        assert (await client.get(base + "/nothing")).status == 404
+
+    serve(pki, test, version)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_bodies_both_ways_are_exact(pki, version):
+    data = os.urandom(3 * 1024 * 1024)
+
+    async def pieces():
+        for at in range(0, len(data), 100_000):
+            yield data[at : at + 100_000]
+
+    async def test(client, base):
+        response = await client.post(base + "/digest", pieces())
+        assert (await response.read()).decode() == hashlib.sha256(data).hexdigest()
+        response = await client.post(base + "/echo", data)
+        assert response.header("x-method") == "POST"
+        assert hashlib.sha256(await response.read()).digest() == hashlib.sha256(data).digest()
+
+    serve(pki, test, version)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_many_at_once(pki, version):
+    async def test(client, base):
+        async def one(i):
+            response = await client.post(base + "/echo", b"%d" % i)
+            return await response.read()
+
+        assert await asyncio.gather(*(one(i) for i in range(100))) == [b"%d" % i for i in range(100)]
+
+    serve(pki, test, version)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_failures_are_errors(pki, version):
+    async def test(client, base):
+        assert (await client.get(base + "/boom")).status == 500
+        response = await client.get(base + "/half")
+        assert response.status == 200
+        with pytest.raises(cb.Error):
+            await response.read()
+        assert (await client.get(base + "/hello")).status == 200  # others are unharmed
+
+    serve(pki, test, version)
+
+
+def test_untrusted_server_is_refused(pki):
+    async def main():
+        with cb.Identity(pki["cert"], pki["key"]) as identity:
+            async with cb.aio.Server("127.0.0.1:0", identity, handler) as server:
+                async with cb.aio.Client() as client:
+                    with pytest.raises(cb.Error) as caught:
+                        await client.get("https://localhost:" + server.address.rsplit(":", 1)[1] + "/hello")
+                    assert caught.value.name.startswith(("CB_ETLS", "CB_EAUTH")), caught.value
+
+    asyncio.run(main())
+
+
+def test_bad_arguments_name_what_is_wrong(tmp_path):
+    with pytest.raises(cb.Error) as caught:
+        cb.Identity(tmp_path / "none.pem", tmp_path / "none-key.pem")
+    assert "none.pem" in str(caught.value)
+
+    async def main():
+        async with cb.aio.Client() as client:
+            with pytest.raises(cb.Error) as caught:
+                await client.get("ftp://localhost/")
+            assert "ftp" in str(caught.value)
+
+    asyncio.run(main())
+
+
+def test_version():
+    assert cb.version().count(".") == 2
