@@ -1,0 +1,152 @@
+"""What the interop tests share: where the programs are, a private PKI, processes that are ended by pid, free ports, an origin.
+
+Programs come from the build tree named by CB_BUILD (default: build/ at the top). A peer that is not installed makes a skip that
+names it, never a pass.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+BUILD = Path(os.environ.get("CB_BUILD", TOP / "build")).resolve()
+
+
+def program(name):
+    """The path of one of our own programs; it must have been built."""
+    for folder in ("bin", "examples", f"daemons/{name.removeprefix('cb-')}", "daemons", "tests", "tests/bench", "."):
+        path = BUILD / folder / name
+        if path.is_file() and os.access(path, os.X_OK):
+            return str(path)
+    pytest.fail(f"{name} is not in {BUILD}: build first")
+
+
+def peer(name):
+    """The path of an independent program, or a skip that names it."""
+    path = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    if path is None:
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+class Process:
+    """A program that runs beside the test; its output is in .log."""
+
+    def __init__(self, command, log, **kw):
+        self.command, self.log = [str(c) for c in command], Path(log)
+        self._out = open(log, "ab")
+        self.popen = subprocess.Popen(self.command, stdout=self._out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **kw)
+        self.pid = self.popen.pid
+
+    def output(self):
+        return self.log.read_text(errors="replace")
+
+    def wait_for(self, text, seconds=10):
+        """Waits until the output contains text."""
+        end = time.monotonic() + seconds
+        while text not in self.output():
+            if self.popen.poll() is not None:
+                raise AssertionError(f"{self.command[0]} ended with {self.popen.returncode} before it said {text!r}:\n{self.output()}")
+            if time.monotonic() > end:
+                raise AssertionError(f"{self.command[0]} did not say {text!r} in {seconds} s:\n{self.output()}")
+            time.sleep(0.01)
+        return self
+
+    def signal(self, number):
+        self.popen.send_signal(number)
+
+    def stop(self, number=signal.SIGTERM, seconds=10):
+        """Ends it and returns its exit code; -9 means that it had to be killed."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(number)
+            try:
+                self.popen.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+                self.popen.wait()
+        self._out.close()
+        return self.popen.returncode
+
+    def alive(self):
+        return self.popen.poll() is None
+
+
+@pytest.fixture
+def spawn(tmp_path):
+    """spawn(command..., name=) starts a Process; all are ended after the test, sanitizer reports fail it."""
+    started = []
+
+    def start(*command, name=None, **kw):
+        name = name or Path(str(command[0])).name
+        process = Process(command, tmp_path / f"{name}-{len(started)}.log", **kw)
+        started.append(process)
+        return process
+
+    yield start
+    for process in reversed(started):
+        process.stop()
+    for process in started:
+        for mark in ("AddressSanitizer", "LeakSanitizer", "runtime error:", "ThreadSanitizer"):
+            assert mark not in process.output(), process.output()
+
+
+def free_port(family=socket.AF_INET, host="127.0.0.1"):
+    """A port that is free for TCP and UDP right now."""
+    for _ in range(50):
+        with socket.socket(family, socket.SOCK_STREAM) as tcp, socket.socket(family, socket.SOCK_DGRAM) as udp:
+            tcp.bind((host, 0))
+            port = tcp.getsockname()[1]
+            try:
+                udp.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port is free for both TCP and UDP")
+
+
+def wait_tcp(port, host="127.0.0.1", seconds=10):
+    """Waits until something listens there."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory):
+    """A development CA made by cbctl, with a certificate for localhost, 127.0.0.1, ::1 and *.test."""
+    folder = tmp_path_factory.mktemp("pki")
+    subprocess.run([program("cbctl"), "ca", "dev", "--dir", folder, "localhost", "127.0.0.1", "::1", "*.test"], check=True,
+                   capture_output=True)
+    return {"dir": folder, "ca": folder / "ca.pem", "cert": folder / "localhost.pem", "key": folder / "localhost-key.pem"}
+
+
+def run(*command, timeout=60, **kw):
+    """Runs a program to its end; stdout and stderr as text (use binary=True for bytes)."""
+    binary = kw.pop("binary", False)
+    return subprocess.run([str(c) for c in command], capture_output=True, text=not binary, timeout=timeout, stdin=kw.pop("stdin", subprocess.DEVNULL),
+                          **kw)
+
+
+def rss_kib(pid, field="Pss"):
+    """Memory of a process from smaps_rollup, in KiB."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1])
+    raise AssertionError(f"no {field} for {pid}")
+
+
+if __name__ == "__main__":
+    sys.exit("run the tests with pytest")
