@@ -79,6 +79,8 @@ typedef struct cb_hconn_env {
     const char *sni;         /* "" */
     const char *server_name; /* Server field or NULL */
     const char *alt_svc;     /* whole value of Alt-Svc or NULL */
+    const char *date; /* Date field for final responses that carry none (RFC 9110, 6.6.1), 29 bytes that the owner
+                       * updates in place; NULL = none is added */
     cb_addr remote, local;
     bool server;
 } cb_hconn_env;
