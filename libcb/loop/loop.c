@@ -1,0 +1,360 @@
+/* A turn: libuv waits, handles descriptors, then alarms, deferred work and burials run in the check
+ * callback. The prepare callback does the same once more for what was queued outside, and sets the time
+ * to wake. Whether the loop has anything left to do is counted here and not in libuv's references. */
+#include "base/error.h"
+#include "base/opts.h"
+#include "loop/loop_priv.h"
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+enum { SCRATCH_BYTES = 65536, ROUNDS_MAX = 16 };
+
+/* ---- time, memory, random ---- */
+
+cb_time cb_loop_now(const cb_loop *loop) {
+    if (loop->fresh) return loop->now;
+    if (!loop->in_turn) return uv_hrtime();
+    cb_loop *l = (cb_loop *)loop; /* a cache: every loop was allocated by cb_loop_new() */
+    l->now = uv_hrtime();
+    l->fresh = true;
+    return l->now;
+}
+
+const cb_alloc *cb_loop_alloc(const cb_loop *loop) {
+    return &loop->alloc;
+}
+
+const cb_log *cb_loop_log(const cb_loop *loop) {
+    return loop->log;
+}
+
+const uint8_t *cb_loop_hash_key(const cb_loop *loop) {
+    return loop->hash_key;
+}
+
+uint8_t *cb_loop_scratch(cb_loop *loop, size_t *cap) {
+    *cap = SCRATCH_BYTES;
+    return loop->scratch;
+}
+
+static int from_kernel(void *out, size_t len) {
+    uint8_t *p = out;
+    while (len) {
+        ssize_t n = getrandom(p, len, 0);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return cb_fail_errno(errno, "getrandom");
+        p += n;
+        len -= (size_t)n;
+    }
+    return CB_OK;
+}
+
+int cb_loop_random(cb_loop *loop, void *out, size_t len) {
+    if (len > RANDOM_STOCK / 4) return from_kernel(out, len);
+    if (len > loop->stock_left) {
+        int rc = from_kernel(loop->stock, RANDOM_STOCK);
+        if (rc < 0) return rc;
+        loop->stock_left = RANDOM_STOCK;
+    }
+    uint8_t *from = loop->stock + RANDOM_STOCK - loop->stock_left;
+    memcpy(out, from, len);
+    cb_mem_wipe(from, len); /* what was handed out must not be found here later */
+    loop->stock_left -= len;
+    return CB_OK;
+}
+
+/* ---- deferred work and burials ---- */
+
+void cb_defer_init(cb_defer *d, cb_loop *loop, void (*run)(cb_defer *defer)) {
+    cb_list_init(&d->link);
+    d->run = run;
+    d->loop = loop;
+}
+
+void cb_defer_later(cb_defer *d) {
+    if (cb_list_empty(&d->link)) cb_list_add_tail(&d->loop->defers, &d->link);
+}
+
+void cb_defer_cancel(cb_defer *d) {
+    cb_list_del(&d->link);
+}
+
+void cb_loop_bury(cb_loop *loop, cb_grave *grave, void (*bury)(cb_grave *grave)) {
+    grave->bury = bury;
+    cb_list_add_tail(&loop->graves, &grave->link);
+}
+
+void cb_loop_hold(cb_loop *loop) {
+    loop->holds++;
+}
+
+void cb_loop_release(cb_loop *loop) {
+    if (loop->holds) loop->holds--;
+}
+
+static void take_all(cb_list *from, cb_list *to) {
+    cb_list_init(to);
+    if (cb_list_empty(from)) return;
+    *to = *from;
+    to->next->prev = to;
+    to->prev->next = to;
+    cb_list_init(from);
+}
+
+static bool has_leftovers(const cb_loop *loop) {
+    return !cb_list_empty(&loop->defers) || !cb_list_empty(&loop->graves);
+}
+
+/* In rounds with an end: work that defers itself for ever must not starve the descriptors. */
+static void run_leftovers(cb_loop *loop) {
+    cb_list batch;
+    for (int round = 0; round < ROUNDS_MAX && has_leftovers(loop); round++) {
+        take_all(&loop->defers, &batch);
+        while (!cb_list_empty(&batch)) {
+            cb_defer *d = CB_CONTAINER(batch.next, cb_defer, link);
+            cb_list_del(&d->link);
+            d->run(d);
+        }
+        if (!cb_list_empty(&loop->defers)) continue; /* the dead may still be needed by those */
+        take_all(&loop->graves, &batch);
+        while (!cb_list_empty(&batch)) {
+            cb_grave *g = CB_CONTAINER(batch.next, cb_grave, link);
+            cb_list_del(&g->link);
+            g->bury(g);
+        }
+    }
+}
+
+static void on_check(uv_check_t *check) {
+    cb_loop *loop = check->data;
+    cb_alarms_run(loop);
+    run_leftovers(loop);
+}
+
+static void on_busy(uv_idle_t *busy) {
+    (void)busy;
+}
+
+static void on_prepare(uv_prepare_t *prepare) {
+    cb_loop *loop = prepare->data;
+    cb_alarms_run(loop);
+    run_leftovers(loop);
+    bool due = cb_alarms_arm(loop);
+    if (due || has_leftovers(loop)) {
+        uv_idle_start(&loop->busy, on_busy);
+    } else {
+        uv_idle_stop(&loop->busy);
+    }
+    loop->dirty = false; /* libuv hands its changes to epoll right after this */
+    loop->fresh = false;
+}
+
+/* ---- tasks from other threads ---- */
+
+static void on_wake(uv_async_t *wake) {
+    cb_loop *loop = wake->data;
+    pthread_mutex_lock(&loop->lock);
+    cb_post *p = loop->posts;
+    loop->posts = NULL;
+    loop->posts_end = &loop->posts;
+    pthread_mutex_unlock(&loop->lock);
+    while (p) {
+        cb_post *next = p->next;
+        p->fn(loop, p->user);
+        cb_mem_free(&cb_alloc_libc, p);
+        p = next;
+    }
+}
+
+int cb_loop_post(cb_loop *loop, cb_task_fn fn, void *user) {
+    /* Not from the loop's allocator: that one belongs to the loop's thread. */
+    cb_post *p = cb_mem_get(&cb_alloc_libc, sizeof *p);
+    if (!p) return cb_fail(CB_ENOMEM, "no memory to post a task");
+    *p = (cb_post){.fn = fn, .user = user};
+
+    pthread_mutex_lock(&loop->lock);
+    bool closing = loop->closing;
+    bool first = !loop->posts;
+    if (!closing) {
+        *loop->posts_end = p;
+        loop->posts_end = &p->next;
+        if (first) uv_async_send(&loop->wake);
+    }
+    pthread_mutex_unlock(&loop->lock);
+    if (!closing) return CB_OK;
+    cb_mem_free(&cb_alloc_libc, p);
+    return cb_fail(CB_ECLOSED, "a task was posted to a loop that is being freed");
+}
+
+static bool has_posts(const cb_loop *loop) {
+    cb_loop *l = (cb_loop *)loop;
+    pthread_mutex_lock(&l->lock);
+    bool yes = l->posts != NULL;
+    pthread_mutex_unlock(&l->lock);
+    return yes;
+}
+
+static void drop_posts(cb_loop *loop) {
+    pthread_mutex_lock(&loop->lock);
+    cb_post *p = loop->posts;
+    loop->posts = NULL;
+    loop->posts_end = &loop->posts;
+    loop->closing = true;
+    pthread_mutex_unlock(&loop->lock);
+    while (p) {
+        cb_post *next = p->next;
+        cb_mem_free(&cb_alloc_libc, p);
+        p = next;
+    }
+}
+
+/* ---- running ---- */
+
+int cb_loop_alive(const cb_loop *loop) {
+    return loop->watch_count || loop->holds || loop->alarms.len || has_leftovers(loop) || has_posts(loop);
+}
+
+static int turn(cb_loop *loop, uv_run_mode mode) {
+    loop->in_turn = true;
+    loop->fresh = false;
+    int rc = uv_run(&loop->uv, mode);
+    loop->fresh = false;
+    loop->in_turn = false;
+    return rc < 0 ? cb_fail_errno(-rc, "event loop") : CB_OK;
+}
+
+int cb_loop_run(cb_loop *loop) {
+    if (loop->in_turn) return cb_fail(CB_EINVAL, "cb_loop_run() was called from inside of the same loop");
+    int rc = CB_OK;
+    while (rc == CB_OK && !atomic_load(&loop->stop) && cb_loop_alive(loop))
+        rc = turn(loop, UV_RUN_ONCE);
+    atomic_store(&loop->stop, false);
+    return rc;
+}
+
+int cb_loop_step(cb_loop *loop) {
+    if (loop->in_turn) return cb_fail(CB_EINVAL, "cb_loop_step() was called from inside of the same loop");
+    int rc = turn(loop, UV_RUN_NOWAIT);
+    cb_alarms_arm(loop); /* whoever waits on cb_loop_fd() wakes in time, too */
+    return rc;
+}
+
+void cb_loop_stop(cb_loop *loop) {
+    atomic_store(&loop->stop, true);
+    uv_async_send(&loop->wake);
+}
+
+int cb_loop_fd(const cb_loop *loop) {
+    return uv_backend_fd(&loop->uv);
+}
+
+int64_t cb_loop_timeout_ms(const cb_loop *loop) {
+    if (loop->dirty || has_leftovers(loop) || has_posts(loop) || !uv_backend_timeout(&loop->uv)) return 0;
+    const cb_heap_node *next = cb_heap_min(&loop->alarms);
+    if (!next) return -1;
+    cb_time now = cb_loop_now(loop);
+    if (next->key <= now) return 0;
+    uint64_t ms = (next->key - now + CB_MS - 1) / CB_MS;
+    return ms > INT32_MAX ? INT32_MAX : (int64_t)ms;
+}
+
+/* ---- birth and death ---- */
+
+static int open_handles(cb_loop *loop) {
+    int rc = uv_async_init(&loop->uv, &loop->wake, on_wake);
+    if (rc < 0) return cb_fail_errno(-rc, "event loop: wake-up descriptor");
+    uv_prepare_init(&loop->uv, &loop->prepare);
+    uv_check_init(&loop->uv, &loop->check);
+    uv_idle_init(&loop->uv, &loop->busy);
+    uv_timer_init(&loop->uv, &loop->far);
+    loop->wake.data = loop->prepare.data = loop->check.data = loop->busy.data = loop->far.data = loop;
+    uv_prepare_start(&loop->prepare, on_prepare);
+    uv_check_start(&loop->check, on_check);
+    return cb_alarms_open(loop);
+}
+
+static void close_one(uv_handle_t *h, void *user) {
+    (void)user;
+    if (!uv_is_closing(h)) uv_close(h, NULL);
+}
+
+static void close_handles(cb_loop *loop) {
+    cb_watches_close(loop);
+    cb_signals_close(loop);
+    uv_walk(&loop->uv, close_one, NULL);
+    while (uv_loop_close(&loop->uv) == UV_EBUSY)
+        uv_run(&loop->uv, UV_RUN_NOWAIT);
+    if (loop->near_fd >= 0) close(loop->near_fd);
+}
+
+static void release(cb_loop *loop) {
+    cb_alloc a = loop->alloc;
+    cb_heap_free(&loop->alarms);
+    pthread_mutex_destroy(&loop->lock);
+    cb_mem_free(&a, loop->scratch);
+    cb_mem_wipe(loop, sizeof *loop);
+    cb_mem_free(&a, loop);
+}
+
+static cb_loop *blank(const cb_loop_opts *o) {
+    const cb_alloc *a = o->alloc ? o->alloc : &cb_alloc_libc;
+    cb_loop *loop = cb_mem_new(a, sizeof *loop);
+    if (!loop) return NULL;
+    loop->alloc = *a;
+    loop->log = o->log;
+    loop->near_fd = -1;
+    loop->near_at = CB_NEVER;
+    loop->dirty = true;
+    loop->posts_end = &loop->posts;
+    atomic_init(&loop->stop, false);
+    pthread_mutex_init(&loop->lock, NULL);
+    cb_list_init(&loop->defers);
+    cb_list_init(&loop->graves);
+    cb_list_init(&loop->watches);
+    cb_list_init(&loop->signals);
+    cb_heap_init(&loop->alarms, &loop->alloc);
+    loop->scratch = cb_mem_get(a, SCRATCH_BYTES);
+    return loop;
+}
+
+int cb_loop_new(cb_loop **out, const cb_loop_opts *opts) {
+    cb_loop_opts o;
+    int rc = cb_opts_read(&o, sizeof o, opts, "cb_loop_opts");
+    if (rc < 0) return rc;
+    cb_loop *loop = blank(&o);
+    if (!loop) return cb_fail(CB_ENOMEM, "no memory for an event loop");
+    if (!loop->scratch) {
+        release(loop);
+        return cb_fail(CB_ENOMEM, "no memory for the scratch area of an event loop");
+    }
+    rc = cb_loop_random(loop, loop->hash_key, sizeof loop->hash_key);
+    if (rc == CB_OK) {
+        int err = uv_loop_init(&loop->uv);
+        if (err < 0) rc = cb_fail_errno(-err, "event loop");
+    }
+    if (rc < 0) {
+        release(loop);
+        return rc;
+    }
+    rc = open_handles(loop);
+    if (rc < 0) {
+        close_handles(loop);
+        release(loop);
+        return rc;
+    }
+    *out = loop;
+    return CB_OK;
+}
+
+void cb_loop_free(cb_loop *loop) {
+    if (!loop || loop->in_turn) return;
+    drop_posts(loop);
+    while (has_leftovers(loop))
+        run_leftovers(loop);
+    close_handles(loop);
+    while (has_leftovers(loop))
+        run_leftovers(loop);
+    release(loop);
+}

@@ -1,0 +1,56 @@
+/* The inside of a loop; only libcb/loop/ looks at it. */
+#ifndef CB_LOOP_PRIV_H
+#define CB_LOOP_PRIV_H
+
+#include "loop/loop_int.h"
+#include <pthread.h>
+#include <stdatomic.h>
+#include <uv.h>
+
+enum { RANDOM_STOCK = 512 };
+
+typedef struct cb_post {
+    struct cb_post *next;
+    cb_task_fn fn;
+    void *user;
+} cb_post;
+
+struct cb_loop {
+    cb_alloc alloc;
+    const cb_log *log;
+    uv_loop_t uv;
+    uv_prepare_t prepare; /* the last thing before the loop waits */
+    uv_check_t check;     /* the first thing after the descriptors were handled */
+    uv_idle_t busy;       /* active while there is a reason not to wait */
+    uv_async_t wake;
+    uv_timer_t far; /* wakes for the next deadline, in milliseconds */
+    uv_poll_t near; /* wakes for it in nanoseconds, by near_fd */
+    int near_fd;
+    bool near_fired; /* near_fd is readable; read it or set it anew */
+    cb_time near_at; /* what near_fd is set to; CB_NEVER = not set */
+    cb_heap alarms;
+    cb_list defers, graves, watches, signals;
+    size_t watch_count, holds;
+    cb_time now;
+    bool fresh;   /* now is the time of this turn */
+    bool in_turn; /* inside cb_loop_run() or cb_loop_step() */
+    bool dirty;   /* libuv has changes that its epoll descriptor does not know yet */
+    atomic_bool stop;
+    pthread_mutex_t lock; /* guards the next three */
+    cb_post *posts, **posts_end;
+    bool closing;
+    uint8_t hash_key[16];
+    uint8_t stock[RANDOM_STOCK];
+    size_t stock_left;
+    uint8_t *scratch;
+};
+
+/* alarm.c */
+int cb_alarms_open(cb_loop *loop);
+void cb_alarms_run(cb_loop *loop); /* fires what is due */
+bool cb_alarms_arm(cb_loop *loop); /* makes the loop wake in time; true: something is due already */
+/* watch.c, signal.c: at the end of a loop's life */
+void cb_watches_close(cb_loop *loop);
+void cb_signals_close(cb_loop *loop);
+
+#endif
