@@ -1,0 +1,286 @@
+"""Runs the stages of the test suite and adds up their results. Called by scripts/test.
+
+Logs go to build/log/. The last line is `N passed, N failed, N skipped`; the exit status is 0 only when nothing failed.
+"""
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build"
+LOG = BUILD / "log"
+STAGED = BUILD / "stage"
+PYTHON = "/usr/bin/python3"
+TAIL = 40
+
+
+class Results:
+    def __init__(self):
+        self.passed = 0
+        self.failed = []   # (name, what to look at)
+        self.skipped = []  # (name, reason)
+
+    def add(self, other):
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+
+    def line(self):
+        return f"{self.passed} passed, {len(self.failed)} failed, {len(self.skipped)} skipped"
+
+
+def one(name, ok, log):
+    """The result of a step that is one test."""
+    results = Results()
+    if ok:
+        results.passed = 1
+    else:
+        results.failed.append((name, tail(log)))
+    return results
+
+
+def tail(log):
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return "\n".join([f"{log.relative_to(ROOT)}:"] + ["  " + line for line in lines[-TAIL:]])
+
+
+def run(command, log, env=None, cwd=ROOT, timeout=900):
+    """Runs a command in a process group of its own, its output in a file. Returns the exit status; 124 = too slow."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "wb") as out:
+        child = subprocess.Popen([str(part) for part in command], stdout=out, stderr=subprocess.STDOUT, cwd=cwd,
+                                 stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})}, start_new_session=True)
+        try:
+            return child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            out.write(f"\nno end after {timeout} s: stopped\n".encode())
+            return 124
+        finally:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+
+
+built = {}
+
+
+def build(preset):
+    """Configures and builds a preset once. Returns whether it worked."""
+    if preset not in built:
+        log = LOG / f"build-{preset}.log"
+        extra = ["-DCMAKE_C_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []
+        ok = run(["cmake", "--preset", preset, *extra], LOG / f"configure-{preset}.log", timeout=300) == 0
+        if not ok:
+            log = LOG / f"configure-{preset}.log"
+        ok = ok and run(["cmake", "--build", "--preset", preset], log, timeout=1800) == 0
+        built[preset] = one(f"build {preset}", ok, log)
+    return not built[preset].failed
+
+
+def install():
+    """Installs the dev build into build/stage once."""
+    if "install" not in built:
+        shutil.rmtree(STAGED, ignore_errors=True)
+        log = LOG / "install.log"
+        ok = build("dev") and run(["cmake", "--install", BUILD / "dev", "--prefix", STAGED], log) == 0
+        built["install"] = one("install", ok, log)
+    return not built["install"].failed
+
+
+def staged_env():
+    lib = next((path.parent for path in STAGED.glob("**/libcb.so")), STAGED / "lib")
+    path = os.environ.get("PKG_CONFIG_PATH", "")
+    return {
+        "CB_SOURCE": str(ROOT),
+        "CB_BUILD": str(BUILD / "dev"),
+        "CB_PREFIX": str(STAGED),
+        "LD_LIBRARY_PATH": str(lib),
+        "PKG_CONFIG_PATH": f"{lib / 'pkgconfig'}:{path}" if path else str(lib / "pkgconfig"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def pytest(name, paths, env=None, timeout=900):
+    """Runs pytest over paths and reads its JUnit file."""
+    report, log = LOG / f"{name}.xml", LOG / f"{name}.log"
+    report.unlink(missing_ok=True)
+    status = run([PYTHON, "-m", "pytest", "-q", "-ra", "-p", "no:cacheprovider", f"--junitxml={report}",
+                  "-o", "faulthandler_timeout=240", "--durations=10", *paths], log, env={**staged_env(), **(env or {})},
+                 timeout=timeout)
+    results = Results()
+    if status == 5:  # nothing collected
+        return one(name, False, log)
+    if not report.exists():
+        return one(name, False, log)
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        title = f"{case.get('classname')}::{case.get('name')}"
+        bad = case.find("failure") if case.find("failure") is not None else case.find("error")
+        if bad is not None:
+            results.failed.append((title, (bad.text or bad.get("message") or "")[-4000:]))
+        elif case.find("skipped") is not None:
+            results.skipped.append((title, case.find("skipped").get("message")))
+        else:
+            results.passed += 1
+    if status not in (0, 1):
+        results.failed.append((name, tail(log)))
+    return results
+
+
+def stage_guards():
+    build("dev")
+    return pytest("guards", ["tests/guards"])
+
+
+def stage_unit():
+    if not build("dev"):
+        return Results()
+    program, report, log = BUILD / "dev/unit_tests", LOG / "unit.tap", LOG / "unit.log"
+    report.unlink(missing_ok=True)
+    status = run([program, f"--output=tap:{report}", "--timeout", "120"], log)
+    results = Results()
+    for line in report.read_text().splitlines() if report.exists() else []:
+        found = re.match(r"(ok|not ok) - (\S+)(.*)", line)
+        if found is None:
+            continue
+        if "# SKIP" in found[3]:
+            results.skipped.append((found[2], found[3].split("# SKIP")[1].strip() or "no reason was given"))
+        elif found[1] == "ok":
+            results.passed += 1
+        else:
+            results.failed.append((found[2], tail(log)))
+    if (status != 0 and not results.failed) or not results.passed:
+        results.failed.append(("unit_tests", tail(log)))
+    return results
+
+
+SANITIZER_ENV = {
+    "asan": {"ASAN_OPTIONS": "abort_on_error=1:detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1",
+             "UBSAN_OPTIONS": "print_stacktrace=1",
+             "LSAN_OPTIONS": f"suppressions={ROOT / 'tests/support/lsan.supp'}:print_suppressions=0"},
+    "tsan": {"TSAN_OPTIONS": f"halt_on_error=0:exitcode=66:suppressions={ROOT / 'tests/support/tsan.supp'}"},
+}
+
+
+def in_process(preset):
+    """The same test files in one process, under a sanitizer."""
+    if not build(preset):
+        return Results()
+    log = LOG / f"{preset}.log"
+    status = run([BUILD / preset / "unit_inproc"], log, env=SANITIZER_ENV[preset])
+    text = log.read_text(errors="replace")
+    results = Results()
+    totals = re.search(r"^(\d+) passed, \d+ failed, \d+ skipped$", text, re.M)
+    results.passed = int(totals[1]) if totals else 0
+    for word, name, reason in re.findall(r"^(FAILED|skipped) +(\S+) \([\d.]+ ms\)(?:: (.*))?$", text, re.M):
+        if word == "FAILED":
+            results.failed.append((f"{preset}: {name}", tail(log)))
+        else:
+            results.skipped.append((f"{preset}: {name}", reason or "no reason was given"))
+    if (status != 0 and not results.failed) or not results.passed:
+        results.failed.append((f"{preset}: unit_inproc (exit status {status})", tail(log)))
+    return results
+
+
+def stage_asan():
+    return in_process("asan")
+
+
+def stage_tsan():
+    return in_process("tsan")
+
+
+def stage_fuzz():
+    results = Results()
+    if not build("asan"):
+        return results
+    targets = sorted((ROOT / "tests/fuzz").glob("fuzz_*.c"))
+    for target in targets:
+        log = LOG / f"{target.stem}.log"
+        corpus = ROOT / "tests/fuzz/corpus" / target.stem.removeprefix("fuzz_")
+        status = run([BUILD / "asan" / target.stem, corpus], log, env=SANITIZER_ENV["asan"], timeout=300)
+        results.add(one(f"replay {target.stem}", status == 0, log))
+    return results
+
+
+def stage_install():
+    """Builds every example as a stranger would: with pkg-config, and with CMake's find_package."""
+    results = Results()
+    if not install():
+        return results
+    examples = sorted((ROOT / "examples").glob("*.c"))
+    env, out = staged_env(), BUILD / "stage-examples"
+    out.mkdir(exist_ok=True)
+    for example in examples:
+        log = LOG / f"example-{example.stem}.log"
+        command = f'cc -std=c11 -Wall -Wextra -Wpedantic -Werror "{example}" -o "{out / example.stem}" ' \
+                  "$(pkg-config --cflags --libs libcb)"
+        results.add(one(f"pkg-config: {example.name}", run(["sh", "-c", command], log, env=env) == 0, log))
+    log = LOG / "find-package.log"
+    command = f'cmake -S tests/install -B "{out}/cmake" -DCMAKE_PREFIX_PATH="{STAGED}" && cmake --build "{out}/cmake"'
+    results.add(one("find_package(libcb)", run(["sh", "-c", command], log) == 0, log))
+    return results
+
+
+def stage_interop():
+    if not install():
+        return Results()
+    return pytest("interop", ["tests/interop"], timeout=1800)
+
+
+def stage_python():
+    folder = ROOT / "bindings/python"
+    if not install() or not folder.exists():
+        return Results()
+    return pytest("python", [folder / "tests"])
+
+
+STAGES = {
+    "guards": (stage_guards, "floors, purity, headers, symbols, formats, documents"),
+    "unit": (stage_unit, "unit tests, a process each (Criterion)"),
+    "asan": (stage_asan, "the same in one process with address, leak and undefined-behaviour sanitizers"),
+    "tsan": (stage_tsan, "the same with the thread sanitizer"),
+    "fuzz": (stage_fuzz, "the fuzz corpora, replayed under the address sanitizer"),
+    "install": (stage_install, "examples built against the installed tree"),
+    "interop": (stage_interop, "whole programs and independent peers"),
+    "python": (stage_python, "the Python binding"),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="scripts/test", formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     description="Builds libcb and runs its tests.",
+                                     epilog="stages:\n" + "\n".join(f"  {k:8} {v[1]}" for k, v in STAGES.items()))
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help="default: all")
+    chosen = parser.parse_args().stages
+    if unknown := [name for name in chosen if name not in STAGES]:
+        parser.error(f"no such stage: {', '.join(unknown)}")
+
+    total, start = Results(), time.monotonic()
+    for name in chosen or STAGES:
+        begin = time.monotonic()
+        print(f"{name:8} {STAGES[name][1]} ...", flush=True)
+        before = set(built)
+        results = STAGES[name][0]()
+        for step in set(built) - before:
+            results.add(built[step])
+        total.add(results)
+        print(f"{name:8} {results.line()} ({time.monotonic() - begin:.0f} s)", flush=True)
+
+    for name, reason in total.skipped:
+        print(f"skipped: {name}: {reason}")
+    for name, detail in total.failed:
+        print(f"\nFAILED: {name}\n{detail}")
+    print(f"\nlogs: build/log/; {time.monotonic() - start:.0f} s")
+    print(total.line())
+    return 1 if total.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
