@@ -111,7 +111,7 @@ def pytest(name, paths, env=None, timeout=900):
     """Runs pytest over paths and reads its JUnit file."""
     report, log = LOG / f"{name}.xml", LOG / f"{name}.log"
     report.unlink(missing_ok=True)
-    status = run([PYTHON, "-m", "pytest", "-q", "-ra", "-p", "no:cacheprovider", f"--junitxml={report}",
+    status = run([PYTHON, "-m", "pytest", "-q", "-ra", "--tb=short", "-p", "no:cacheprovider", f"--junitxml={report}",
                   "-o", "faulthandler_timeout=240", "--durations=10", *paths], log, env={**staged_env(), **(env or {})},
                  timeout=timeout)
     results = Results()
