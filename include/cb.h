@@ -8,6 +8,7 @@
 #include <cb/http.h>
 #include <cb/loop.h>
 #include <cb/quic.h>
+#include <cb/resolver.h>
 #include <cb/tls.h>
 
 #endif
