@@ -34,6 +34,9 @@ typedef struct cb_hconn_owner_ops {
     void (*capacity)(cb_hconn *h);
     /* A limit was hit: its name ("head bytes", "resets", ...), for logs and counters. */
     void (*limit)(cb_hconn *h, const char *what);
+    /* HTTP/3: the QUIC connection is over with rc and every exchange has had its on_close. Last; the owner calls
+     * vt->free (vt->closed has been done). */
+    void (*gone)(cb_hconn *h, int rc);
 } cb_hconn_owner_ops;
 
 typedef struct cb_hconn_vt {
