@@ -20,31 +20,48 @@ typedef struct cb_tls_opts {
     bool server;
     bool quic;       /* TLS 1.3 only, no record layer use; flags for ngtcp2's crypto library */
     bool tls12;      /* TCP: TLS 1.2 too (AEAD suites with forward secrecy only) */
-    bool early_data; /* 0-RTT allowed (off by default) */
+    bool early_data; /* QUIC: 0-RTT allowed (off by default); a server needs tickets for it. Ignored on TCP */
     bool request_client_cert, require_client_cert; /* server: verified against the identity's roots */
-    cb_identity *identity;      /* server: required. Client: may be NULL (system roots, no certificate) */
-    cb_tickets *tickets;        /* server: may be NULL (no resumption) */
+    cb_identity
+        *identity;       /* server: required. Client: may be NULL (system roots, no certificate), but then each session
+                          * reads the roots anew (10 ms): who connects often makes one with cb_identity_new() */
+    cb_tickets *tickets; /* server: may be NULL (no resumption) */
     const char *ticket_context; /* bound into the ticket keys (decision 13): what must be equal to resume; NULL = "" */
     const char *alpn;        /* comma list in order of preference, such as "h2,http/1.1"; a server refuses no overlap */
     const char *server_name; /* client: SNI (not sent for IP literals) and name to verify */
     int verify;              /* client: enum cb_verify */
-    cb_session_cache *cache; /* client: may be NULL */
+    cb_session_cache *cache; /* client: may be NULL; must outlive the session */
     const char *cache_key;
+    /* Client: called when the server gave a ticket; what it adds to `out` is kept beside the session (QUIC: the
+     * transport parameters for 0-RTT) and comes back in cb_tls_session_extra(). May be NULL. */
+    void (*ticket_extra)(void *user, cb_buf *out);
+    void *user;
 } cb_tls_opts;
 
 /* The TLS part of one connection: owns the gnutls session and holds references on what it was made from. */
 typedef struct cb_tls_session cb_tls_session;
 int cb_tls_session_new(cb_tls_session **out, const cb_alloc *alloc, const cb_tls_opts *opts);
 void cb_tls_session_free(cb_tls_session *s);
+/* gnutls_session_set_ptr() is left to the owner (ngtcp2 wants its ngtcp2_crypto_conn_ref there); the database pointer
+ * and the handshake hook are taken. */
 gnutls_session_t cb_tls_session_handle(cb_tls_session *s);
 /* After the handshake: verification result is part of the handshake (it fails with an alert); these read what came out.
  */
 const char *cb_tls_session_sni(const cb_tls_session *s);  /* "" when none */
 const char *cb_tls_session_alpn(const cb_tls_session *s); /* "" when none */
 bool cb_tls_session_resumed(const cb_tls_session *s);
+/* Client, before the handshake: what was kept beside the session that it will try to resume; empty if there is none. */
+cb_slice cb_tls_session_extra(const cb_tls_session *s);
+/* Server, after the handshake: sends session tickets, if there is a ring and this session is on its newest key (one
+ * that was resumed on an older key gets none: GnuTLS would seal it with the old key). The stream does it by itself; for
+ * QUIC it is due when the handshake has completed. */
+int cb_tls_session_send_tickets(cb_tls_session *s);
 /* The detail for a failed handshake in a person's words ("certificate expired on 2026-01-02 (CN=...)"). Sets
  * cb_last_error() and returns CB_ETLS or CB_EAUTH. gnutls_rc is the code of the failing call. */
 int cb_tls_session_fail(cb_tls_session *s, int gnutls_rc);
+
+/* Has the peer shown a certificate (a server that requests one; it was verified then)? */
+bool cb_tls_session_has_peer_cert(const cb_tls_session *s);
 
 /* --- TLS over a byte stream, sans-I/O: ciphertext in and out through buffers (for the channel) --- */
 typedef struct cb_tls_stream_ops {

@@ -1,0 +1,36 @@
+/* A ring of ticket keys, and the file in which several processes share it. */
+#ifndef CB_TRANSPORT_TICKET_FILE_H
+#define CB_TRANSPORT_TICKET_FILE_H
+
+#include <cb/base.h>
+#include <stdbool.h>
+#include <sys/types.h>
+#include <time.h>
+
+#define CB_TICKET_RING 3
+
+typedef struct cb_ticket_key {
+    int64_t made; /* seconds since 1970; 0 = no key in this place */
+    uint8_t secret[32];
+} cb_ticket_key;
+
+typedef struct cb_ticket_ring {
+    cb_ticket_key keys[CB_TICKET_RING]; /* newest first */
+} cb_ticket_ring;
+
+/* By what a changed file is known. */
+typedef struct cb_ticket_stamp {
+    struct timespec mtime;
+    ino_t inode;
+} cb_ticket_stamp;
+
+int cb_ticket_ring_turn(cb_ticket_ring *ring, int64_t now); /* a fresh key in front, the oldest goes */
+
+bool cb_ticket_file_changed(const char *path, const cb_ticket_stamp *stamp);
+/* Reads the ring from the file (made with mode 0600 when absent), turns it there when its newest key is older than
+ * rotate_s or `force`, all under a lock against other processes. On failure nothing changes. CB_EINVAL: not a ring, or
+ * open to others. */
+int cb_ticket_file_sync(const char *path, cb_ticket_ring *ring, cb_ticket_stamp *stamp, int64_t now, uint32_t rotate_s,
+                        bool force);
+
+#endif

@@ -1,0 +1,16 @@
+/* Early data at most once: the ClientHellos whose early data this host has taken (RFC 8446, 8.1). */
+#ifndef CB_TRANSPORT_TLS_REPLAY_H
+#define CB_TRANSPORT_TLS_REPLAY_H
+
+#include <cb/base.h>
+#include <gnutls/gnutls.h>
+
+/* Shared by all workers; thread-safe. Bounded: when it is full, early data falls back to a full round trip. Tickets
+ * that are older than the guard get no early data either, so a restart forgets nothing that matters. */
+typedef struct cb_replay_guard cb_replay_guard;
+
+int cb_replay_guard_new(cb_replay_guard **out, uint32_t lifetime_s);
+void cb_replay_guard_free(cb_replay_guard *g);
+void cb_replay_guard_enable(cb_replay_guard *g, gnutls_session_t session);
+
+#endif

@@ -1,0 +1,316 @@
+/* Making a session: who we are, whom we trust, which ticket key, what to resume. */
+#include "base/error.h"
+#include "base/mem.h"
+#include "transport/tls_session_int.h"
+#include "transport/tls_tickets.h"
+#include <stdio.h>
+#include <string.h>
+
+enum { ALPN_MAX = 8, EXTRA_MAX = 4096, TICKETS_FRESH = 2, TICKETS_RESUMED = 1 };
+
+static cb_tls_session *session_of(gnutls_session_t session) {
+    return gnutls_db_get_ptr(session); /* no session database is used, so its pointer is free for this */
+}
+
+int cb_tls_retrieve_cert(gnutls_session_t session, const struct gnutls_cert_retr_st *info, gnutls_pcert_st **certs,
+                         unsigned *certs_len, gnutls_ocsp_data_st **ocsp, unsigned *ocsp_len, gnutls_privkey_t *key,
+                         unsigned *flags) {
+    cb_tls_session *s = session_of(session);
+    const cb_tls_cert *cert = cb_identity_view_choose(s->view, s->server ? s->sni : "", s->abilities);
+    (void)info;
+    *ocsp = NULL;
+    *ocsp_len = 0;
+    *flags = 0;
+    *certs = cert ? cert->chain : NULL;
+    *certs_len = cert ? cert->chain_len : 0;
+    *key = cert ? cert->key : NULL;
+    return 0;
+}
+
+/* --- server --- */
+
+static int choose_ticket_key(cb_tls_session *s, const cb_client_hello *hello) {
+    cb_ticket_scope scope = {
+        .context = s->ticket_context,
+        .host = s->sni,
+        .roots = s->want_cert ? cb_identity_view_roots_digest(s->view) : NULL,
+    };
+    uint8_t key[CB_TICKET_KEY];
+    cb_slice ticket = hello->has_tls13 && hello->psk_identity.len ? hello->psk_identity : hello->ticket;
+    if (cb_tickets_key(s->tickets, &scope, ticket, key, &s->ticket_newest) < 0) return GNUTLS_E_INTERNAL_ERROR;
+    gnutls_datum_t datum = {key, sizeof key};
+    int rc = gnutls_session_ticket_enable_server(s->gnutls, &datum);
+    cb_mem_wipe(key, sizeof key);
+    s->ticket_keyed = rc >= 0;
+    return rc;
+}
+
+/* Before GnuTLS parses the ClientHello. It may come twice (HelloRetryRequest); the ticket key is chosen once. */
+static int on_client_hello(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
+                           const gnutls_datum_t *message) {
+    cb_tls_session *s = session_of(session);
+    cb_client_hello hello;
+    (void)type;
+    (void)when;
+    if (!incoming) return 0;
+    (void)cb_client_hello_read(&hello, (cb_slice){message->data, message->size});
+    char *name = cb_mem_text(s->alloc, hello.sni);
+    if (!name) return GNUTLS_E_MEMORY_ERROR;
+    cb_mem_free(s->alloc, s->sni);
+    s->sni = name;
+    s->abilities = hello.abilities;
+    if (s->quic && !hello.has_alpn) return GNUTLS_E_NO_APPLICATION_PROTOCOL; /* RFC 9001, 8.1 */
+    return s->tickets && !s->ticket_keyed ? choose_ticket_key(s, &hello) : 0;
+}
+
+int cb_tls_session_send_tickets(cb_tls_session *s) {
+    if (!s->server || !s->ticket_keyed || !s->ticket_newest) return CB_OK;
+    if (gnutls_protocol_get_version(s->gnutls) != GNUTLS_TLS1_3) return CB_OK; /* 1.2 sends it in the handshake */
+    unsigned n = gnutls_session_is_resumed(s->gnutls) ? TICKETS_RESUMED : TICKETS_FRESH;
+    int rc = gnutls_session_ticket_send(s->gnutls, n, 0);
+    return rc < 0 ? cb_fail(CB_ETLS, "cannot send a session ticket: %s", gnutls_strerror(rc)) : CB_OK;
+}
+
+static int prepare_server(cb_tls_session *s, const cb_tls_opts *o) {
+    s->tickets = o->tickets ? cb_tickets_ref(o->tickets) : NULL;
+    s->need_cert = o->require_client_cert;
+    s->want_cert = o->request_client_cert || o->require_client_cert;
+    if (o->ticket_context && !(s->ticket_context = cb_mem_text(s->alloc, o->ticket_context))) return CB_ENOMEM;
+    if (!(s->sni = cb_mem_text(s->alloc, ""))) return CB_ENOMEM;
+    if (s->tickets) gnutls_db_set_cache_expiration(s->gnutls, cb_tickets_lifetime(s->tickets));
+    gnutls_handshake_set_hook_function(s->gnutls, GNUTLS_HANDSHAKE_CLIENT_HELLO, GNUTLS_HOOK_PRE, on_client_hello);
+    if (s->tickets && s->quic && o->early_data) {
+        cb_tickets_guard_replay(s->tickets, s->gnutls);
+        gnutls_record_set_max_early_data_size(s->gnutls, UINT32_MAX); /* RFC 9001, 4.6.1 */
+    }
+    gnutls_certificate_server_set_request(s->gnutls, s->need_cert   ? GNUTLS_CERT_REQUIRE
+                                                     : s->want_cert ? GNUTLS_CERT_REQUEST
+                                                                    : GNUTLS_CERT_IGNORE);
+    if (!s->want_cert) return CB_OK;
+    /* The system's roots would make a list of 15 KB that helps no client to choose. */
+    if (!cb_identity_view_own_roots(s->view)) gnutls_certificate_send_x509_rdn_sequence(s->gnutls, 1);
+    gnutls_session_set_verify_function(s->gnutls, cb_tls_verify_peer);
+    return cb_identity_view_need_roots(s->view);
+}
+
+/* --- client --- */
+
+void cb_tls_session_keep(cb_tls_session *s) {
+    gnutls_datum_t data;
+    cb_buf extra;
+    if (!s->cache || gnutls_session_get_data2(s->gnutls, &data) < 0) return;
+    cb_buf_init(&extra, s->alloc, EXTRA_MAX);
+    if (s->ticket_extra) s->ticket_extra(s->user, &extra);
+    (void)cb_session_cache_put(s->cache, s->cache_key, (cb_slice){data.data, data.size}, cb_buf_slice(&extra));
+    cb_buf_free(&extra);
+    cb_mem_wipe(data.data, data.size);
+    gnutls_free(data.data);
+}
+
+static int on_new_ticket(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
+                         const gnutls_datum_t *message) {
+    (void)type;
+    (void)when;
+    (void)message;
+    if (incoming && gnutls_protocol_get_version(session) == GNUTLS_TLS1_3) cb_tls_session_keep(session_of(session));
+    return 0;
+}
+
+/* A session that was verified less strictly, or for another name, must not be resumed in this one's place. */
+static char *scoped_cache_key(const cb_tls_session *s, const cb_tls_opts *o) {
+    cb_buf b;
+    cb_buf_init(&b, s->alloc, 4096);
+    int rc = cb_buf_printf(&b, "%s|%d|%s", o->cache_key ? o->cache_key : "", o->verify,
+                           o->server_name ? o->server_name : "");
+    char *key = rc >= 0 ? cb_mem_get(s->alloc, b.len + 1) : NULL;
+    if (key) {
+        memcpy(key, b.base, b.len);
+        key[b.len] = '\0';
+    }
+    cb_buf_free(&b);
+    return key;
+}
+
+static int prepare_resumption(cb_tls_session *s, const cb_tls_opts *o) {
+    cb_slice data, extra;
+    s->cache = o->cache;
+    s->ticket_extra = o->ticket_extra;
+    s->user = o->user;
+    if (!(s->cache_key = scoped_cache_key(s, o))) return CB_ENOMEM;
+    gnutls_handshake_set_hook_function(s->gnutls, GNUTLS_HANDSHAKE_NEW_SESSION_TICKET, GNUTLS_HOOK_POST, on_new_ticket);
+    if (!cb_session_cache_take(s->cache, s->cache_key, &data, &extra)) return CB_OK;
+    if (gnutls_session_set_data(s->gnutls, data.base, data.len) < 0) return CB_OK; /* then a full handshake */
+    return cb_buf_add(&s->extra, extra.base, extra.len);
+}
+
+static int set_server_name(cb_tls_session *s, const char *name) {
+    uint8_t ip[16];
+    size_t len = strlen(name);
+    bool literal = cb_tls_ip_literal(name, ip) != 0;
+    if (!(s->peer_name = cb_mem_text(s->alloc, name))) return CB_ENOMEM;
+    if (!literal && len > 0 && name[len - 1] == '.') s->peer_name[--len] = '\0';
+    if (!(s->sni = cb_mem_text(s->alloc, literal ? "" : s->peer_name))) return CB_ENOMEM;
+    if (literal) return CB_OK; /* RFC 6066, 3 */
+    int rc = gnutls_server_name_set(s->gnutls, GNUTLS_NAME_DNS, s->sni, len);
+    return rc < 0 ? cb_fail(CB_EINVAL, "server name \"%s\": %s", name, gnutls_strerror(rc)) : CB_OK;
+}
+
+static int prepare_client(cb_tls_session *s, const cb_tls_opts *o) {
+    int rc = CB_OK;
+    if (o->server_name) rc = set_server_name(s, o->server_name);
+    if (rc >= 0 && !s->sni && !(s->sni = cb_mem_text(s->alloc, ""))) rc = CB_ENOMEM;
+    if (rc >= 0 && o->cache) rc = prepare_resumption(s, o);
+    if (rc < 0 || o->verify == CB_VERIFY_NONE) return rc;
+    if (o->verify == CB_VERIFY_CHAIN) {
+        cb_mem_free(s->alloc, s->peer_name);
+        s->peer_name = NULL;
+    } else if (!s->peer_name) {
+        return cb_fail(CB_EINVAL, "a TLS client needs the server's name to verify it");
+    }
+    gnutls_session_set_verify_function(s->gnutls, cb_tls_verify_peer);
+    return cb_identity_view_need_roots(s->view);
+}
+
+/* --- both --- */
+
+static unsigned init_flags(const cb_tls_opts *o) {
+    unsigned flags = GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL;
+    if (o->server) flags |= GNUTLS_SERVER | GNUTLS_NO_AUTO_SEND_TICKET;
+    if (!o->server) flags |= GNUTLS_CLIENT;
+    if (o->server ? !o->tickets : !o->cache) flags |= GNUTLS_NO_TICKETS;
+    if (o->quic) flags |= GNUTLS_NO_END_OF_EARLY_DATA;
+    if (o->quic && o->early_data && (!o->server || o->tickets)) flags |= GNUTLS_ENABLE_EARLY_DATA;
+    return flags;
+}
+
+static int set_alpn(cb_tls_session *s, const char *list) {
+    gnutls_datum_t names[ALPN_MAX];
+    unsigned n = 0;
+    for (const char *p = list; *p;) {
+        size_t len = strcspn(p, ",");
+        if (len == 0 || len > 255 || n == ALPN_MAX) return cb_fail(CB_EINVAL, "not a list of protocols: \"%s\"", list);
+        names[n++] = (gnutls_datum_t){(unsigned char *)(uintptr_t)p, (unsigned)len};
+        p += len;
+        if (*p == ',') p++;
+    }
+    unsigned flags = s->server ? GNUTLS_ALPN_MANDATORY | GNUTLS_ALPN_SERVER_PRECEDENCE : 0;
+    int rc = gnutls_alpn_set_protocols(s->gnutls, names, n, flags);
+    return rc < 0 ? cb_fail(CB_ETLS, "ALPN \"%s\": %s", list, gnutls_strerror(rc)) : CB_OK;
+}
+
+static int adopt_identity(cb_tls_session *s, cb_identity *id) {
+    if (id) {
+        s->view = cb_identity_view_get(id);
+        return CB_OK;
+    }
+    if (s->server) return cb_fail(CB_EINVAL, "a TLS server needs an identity");
+    cb_identity *own = NULL;
+    int rc = cb_identity_new(&own, NULL);
+    if (rc < 0) return rc;
+    s->view = cb_identity_view_get(own);
+    cb_identity_unref(own);
+    return CB_OK;
+}
+
+static int prepare(cb_tls_session *s, const cb_tls_opts *o) {
+    int rc = adopt_identity(s, o->identity);
+    if (rc < 0) return rc;
+    enum cb_tls_flavour flavour = o->quic ? CB_TLS_QUIC : o->tls12 ? CB_TLS_12 : CB_TLS_13;
+    int grc = gnutls_init(&s->gnutls, init_flags(o));
+    if (grc >= 0) grc = gnutls_priority_set(s->gnutls, cb_identity_view_priority(s->view, flavour));
+    if (grc >= 0) {
+        grc = gnutls_credentials_set(s->gnutls, GNUTLS_CRD_CERTIFICATE, cb_identity_view_credentials(s->view));
+    }
+    if (grc < 0) return cb_fail(CB_ETLS, "cannot make a TLS session: %s", gnutls_strerror(grc));
+    gnutls_db_set_ptr(s->gnutls, s);
+    if (o->alpn) rc = set_alpn(s, o->alpn);
+    if (rc < 0) return rc;
+    return s->server ? prepare_server(s, o) : prepare_client(s, o);
+}
+
+int cb_tls_session_new(cb_tls_session **out, const cb_alloc *alloc, const cb_tls_opts *opts) {
+    cb_tls_session *s = cb_mem_new(alloc, sizeof *s);
+    if (!s) return cb_fail(CB_ENOMEM, "no memory for a TLS session");
+    s->alloc = alloc;
+    s->server = opts->server;
+    s->quic = opts->quic;
+    s->alert = -1;
+    s->alive = true;
+    cb_buf_init(&s->extra, alloc, EXTRA_MAX);
+    cb_buf_init(&s->kept, alloc, SIZE_MAX);
+    int rc = prepare(s, opts);
+    if (rc < 0) {
+        if (rc == CB_ENOMEM) cb_fail(CB_ENOMEM, "no memory for a TLS session");
+        cb_tls_session_free(s);
+        return rc;
+    }
+    *out = s;
+    return CB_OK;
+}
+
+void cb_tls_session_free(cb_tls_session *s) {
+    if (!s) return;
+    cb_tls_stream_clear(s);
+    if (s->gnutls) gnutls_deinit(s->gnutls);
+    cb_identity_view_unref(s->view);
+    cb_tickets_unref(s->tickets);
+    cb_buf_free(&s->extra);
+    cb_mem_free(s->alloc, s->ticket_context);
+    cb_mem_free(s->alloc, s->sni);
+    cb_mem_free(s->alloc, s->peer_name);
+    cb_mem_free(s->alloc, s->detail);
+    cb_mem_free(s->alloc, s->cache_key);
+    cb_mem_free(s->alloc, s);
+}
+
+gnutls_session_t cb_tls_session_handle(cb_tls_session *s) {
+    return s->gnutls;
+}
+
+const char *cb_tls_session_sni(const cb_tls_session *s) {
+    return s->sni;
+}
+
+const char *cb_tls_session_alpn(const cb_tls_session *s) {
+    gnutls_datum_t chosen;
+    cb_tls_session *mutable_s = (cb_tls_session *)(uintptr_t)s; /* only fills its copy of the text */
+    if (s->alpn[0]) return s->alpn;
+    if (gnutls_alpn_get_selected_protocol(s->gnutls, &chosen) < 0 || chosen.size >= sizeof s->alpn) return "";
+    memcpy(mutable_s->alpn, chosen.data, chosen.size);
+    mutable_s->alpn[chosen.size] = '\0';
+    return s->alpn;
+}
+
+bool cb_tls_session_resumed(const cb_tls_session *s) {
+    return gnutls_session_is_resumed(s->gnutls) != 0;
+}
+
+cb_slice cb_tls_session_extra(const cb_tls_session *s) {
+    return cb_buf_slice(&s->extra);
+}
+
+bool cb_tls_session_has_peer_cert(const cb_tls_session *s) {
+    unsigned n = 0;
+    return gnutls_certificate_get_peers(s->gnutls, &n) != NULL && n > 0;
+}
+
+int cb_tls_session_fail(cb_tls_session *s, int gnutls_rc) {
+    if (s->detail) return cb_fail(CB_EAUTH, "%s", s->detail);
+    switch (gnutls_rc) {
+    case GNUTLS_E_FATAL_ALERT_RECEIVED:
+    case GNUTLS_E_WARNING_ALERT_RECEIVED: {
+        const char *name = gnutls_alert_get_name(gnutls_alert_get(s->gnutls));
+        return cb_fail(CB_ETLS, "the peer ended TLS with the alert \"%s\"", name ? name : "unknown");
+    }
+    case GNUTLS_E_NO_APPLICATION_PROTOCOL:
+        return cb_fail(CB_ETLS, "ALPN: the peer offers no protocol that is spoken here");
+    case GNUTLS_E_CERTIFICATE_REQUIRED:
+    case GNUTLS_E_NO_CERTIFICATE_FOUND:
+        return cb_fail(CB_EAUTH, "the peer showed no certificate, and one is required");
+    case GNUTLS_E_PREMATURE_TERMINATION:
+    case GNUTLS_E_PULL_ERROR:
+        return cb_fail(CB_ETLS, "the peer closed the connection in the middle of TLS");
+    default:
+        return cb_fail(CB_ETLS, "TLS failed: %s", gnutls_strerror(gnutls_rc));
+    }
+}

@@ -1,0 +1,50 @@
+/* What the files of a TLS session share: session (making), verify (judging the peer), stream (moving bytes). */
+#ifndef CB_TRANSPORT_TLS_SESSION_INT_H
+#define CB_TRANSPORT_TLS_SESSION_INT_H
+
+#include "transport/client_hello.h"
+#include "transport/tls_identity.h"
+#include "transport/tls_session.h"
+
+struct cb_tls_session {
+    gnutls_session_t gnutls;
+    const cb_alloc *alloc;
+    cb_identity_view *view;
+    cb_tickets *tickets;     /* server */
+    char *ticket_context;    /* server */
+    char *sni;               /* server: what the client asked for; client: what is sent */
+    char *peer_name;         /* client: name or address to verify; NULL = none */
+    char *detail;            /* why the peer was refused */
+    cb_session_cache *cache; /* client */
+    char *cache_key;         /* with what must be equal beside the owner's key */
+    void (*ticket_extra)(void *user, cb_buf *out);
+    void *user;
+    cb_buf extra; /* client: came with the session that is resumed */
+    unsigned abilities;
+    int alert; /* the alert that fits the refusal, -1 = GnuTLS's choice */
+    bool server, quic, want_cert, need_cert, ticket_keyed, ticket_newest, refused;
+    char alpn[32]; /* filled when asked for */
+
+    /* the stream */
+    const cb_tls_stream_ops *ops;
+    void *ops_user;
+    cb_slice in;            /* ciphertext of the running feed that GnuTLS has not pulled yet */
+    cb_buf kept;            /* ciphertext that waits while the reader is paused */
+    gnutls_packet_t packet; /* a record that the reader has not taken whole */
+    size_t packet_off;
+    int push_rc;     /* why cipher_out failed */
+    bool opened;     /* handshake complete */
+    bool paused;     /* the reader took less than it was given */
+    bool eof, alive; /* close_notify came; still usable */
+    bool running;    /* inside feed or resume */
+};
+
+/* gnutls_certificate_verify_function of every session that verifies. */
+int cb_tls_verify_peer(gnutls_session_t session);
+/* Reads `name` as an IP address, brackets allowed; 4, 16, or 0 when it is none. */
+unsigned cb_tls_ip_literal(const char *name, uint8_t out[16]);
+void cb_tls_stream_clear(cb_tls_session *s);
+/* Client on TLS 1.2, after the handshake: keeps the session (on TLS 1.3 the ticket's message does). */
+void cb_tls_session_keep(cb_tls_session *s);
+
+#endif
