@@ -53,12 +53,13 @@ static int on_client_hello(gnutls_session_t session, unsigned type, unsigned whe
     (void)type;
     (void)when;
     if (!incoming) return 0;
-    (void)cb_client_hello_read(&hello, (cb_slice){message->data, message->size});
+    int read = cb_client_hello_read(&hello, (cb_slice){message->data, message->size});
     char *name = cb_mem_text(s->alloc, hello.sni);
     if (!name) return GNUTLS_E_MEMORY_ERROR;
     cb_mem_free(s->alloc, s->sni);
     s->sni = name;
     s->abilities = hello.abilities;
+    if (read >= 0 && !hello.has_tls13 && !s->tls12) return GNUTLS_E_UNSUPPORTED_VERSION_PACKET;
     if (s->quic && !hello.has_alpn) return GNUTLS_E_NO_APPLICATION_PROTOCOL; /* RFC 9001, 8.1 */
     return s->tickets && !s->ticket_keyed ? choose_ticket_key(s, &hello) : 0;
 }
@@ -234,6 +235,7 @@ int cb_tls_session_new(cb_tls_session **out, const cb_alloc *alloc, const cb_tls
     s->alloc = alloc;
     s->server = opts->server;
     s->quic = opts->quic;
+    s->tls12 = opts->tls12 && !opts->quic;
     s->alert = -1;
     s->alive = true;
     cb_buf_init(&s->extra, alloc, EXTRA_MAX);
@@ -302,6 +304,9 @@ int cb_tls_session_fail(cb_tls_session *s, int gnutls_rc) {
         const char *name = gnutls_alert_get_name(gnutls_alert_get(s->gnutls));
         return cb_fail(CB_ETLS, "the peer ended TLS with the alert \"%s\"", name ? name : "unknown");
     }
+    case GNUTLS_E_UNSUPPORTED_VERSION_PACKET:
+        if (s->tls12) return cb_fail(CB_ETLS, "the peer speaks neither TLS 1.3 nor TLS 1.2");
+        return cb_fail(CB_ETLS, "the peer does not speak TLS 1.3, and nothing older is enabled here");
     case GNUTLS_E_NO_APPLICATION_PROTOCOL:
         return cb_fail(CB_ETLS, "ALPN: the peer offers no protocol that is spoken here");
     case GNUTLS_E_CERTIFICATE_REQUIRED:

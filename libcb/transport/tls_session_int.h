@@ -22,7 +22,7 @@ struct cb_tls_session {
     cb_buf extra; /* client: came with the session that is resumed */
     unsigned abilities;
     int alert; /* the alert that fits the refusal, -1 = GnuTLS's choice */
-    bool server, quic, want_cert, need_cert, ticket_keyed, ticket_newest, refused;
+    bool server, quic, tls12, want_cert, need_cert, ticket_keyed, ticket_newest, refused;
     char alpn[32]; /* filled when asked for */
 
     /* the stream */

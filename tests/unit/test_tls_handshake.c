@@ -126,7 +126,7 @@ Test(tls_handshake, what_fails_and_in_which_words) {
          .client_rc = CB_ETLS,
          .server_rc = CB_ETLS,
          .client_says = "version",
-         .server_says = "version"},
+         .server_says = "not speak TLS 1.3"},
         {.name = "localhost",
          .need_cert = true,
          .server_rc = CB_EAUTH,
