@@ -17,9 +17,9 @@
 typedef struct cb_sink {
     size_t (*room)(struct cb_sink *s);                            /* bytes that it would like to take now */
     int (*write)(struct cb_sink *s, const cb_slice *v, size_t n); /* copies all */
+    /* Half-close after what was written (a tunnel's end in one direction). NULL: the whole connection ends instead. */
+    void (*shut)(struct cb_sink *s);
 } cb_sink;
-
-typedef struct cb_hconn cb_hconn;
 
 /* How the owner is told. Every member may be NULL. */
 typedef struct cb_hconn_owner_ops {
@@ -39,7 +39,7 @@ typedef struct cb_hconn_owner_ops {
     void (*gone)(cb_hconn *h, int rc);
 } cb_hconn_owner_ops;
 
-typedef struct cb_hconn_vt {
+struct cb_hconn_vt {
     int version; /* enum cb_http_version */
     /* --- owner side. All return < 0 when the connection must be closed by the owner (detail set); `now` is
      * cb_loop_now() --- */
@@ -65,12 +65,12 @@ typedef struct cb_hconn_vt {
     void (*took)(cb_hconn *h, cb_exchange *x, size_t n);  /* the user took n body bytes: give credit back */
     void (*resume)(cb_hconn *h, cb_exchange *x);          /* go on delivering (h1: parse on) at the next flush */
     int (*send_datagram)(cb_hconn *h, cb_exchange *x, cb_slice payload);
-    void (*detach)(cb_hconn *h, cb_exchange *x); /* x is over on both sides: forget it, its memory is about to go */
-} cb_hconn_vt;
+    void (*detach)(cb_hconn *h, cb_exchange *x); /* x is over: drop x->frame; exchange.c unlinks, counts and frees x */
+};
 
 /* What a connection knows about its surroundings; filled by the owner before the constructor, text must outlive the
  * connection. */
-typedef struct cb_hconn_env {
+struct cb_hconn_env {
     cb_loop *loop; /* may be NULL in tests: then alloc must be set */
     const cb_alloc *alloc;
     const cb_log *log;
@@ -86,14 +86,18 @@ typedef struct cb_hconn_env {
                        * updates in place; NULL = none is added */
     cb_addr remote, local;
     bool server;
-} cb_hconn_env;
+};
 
+/* The beginning of every connection: cb_hconn_init() fills it, exchange.c keeps the list and the counts. */
 struct cb_hconn {
     const cb_hconn_vt *vt;
     cb_hconn_env env;
     cb_list exchanges; /* open ones, by cb_exchange.link */
     size_t n_exchanges;
     uint64_t n_served;
+    cb_list spare; /* exchanges to use again */
+    cb_list dead;  /* over; their memory may still be on the stack until the next call of the owner */
+    uint32_t n_spare;
     bool draining;
 };
 
