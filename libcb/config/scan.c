@@ -1,0 +1,276 @@
+#include "config/scan.h"
+#include "base/error.h"
+#include "base/mem.h"
+#include <stdbool.h>
+#include <string.h>
+
+enum { NUMBER_BYTES = 60 }; /* cJSON reads no more */
+
+typedef struct scanner {
+    cb_config_scan *out;
+    char *text;
+    size_t len, at;
+    int depth;
+} scanner;
+
+static int scan_value(scanner *s, size_t key);
+
+void cb_config_scan_init(cb_config_scan *s) {
+    *s = (cb_config_scan){0};
+    cb_buf_init(&s->spots, &cb_alloc_libc, sizeof(cb_config_spot) * (size_t)CB_CONFIG_BYTES);
+}
+
+void cb_config_scan_free(cb_config_scan *s) {
+    cb_buf_free(&s->spots);
+}
+
+const cb_config_spot *cb_config_scan_at(const cb_config_scan *s, size_t i) {
+    return (const cb_config_spot *)(const void *)s->spots.base + i;
+}
+
+void cb_config_line_column(const char *text, size_t at, uint32_t *line, uint32_t *column) {
+    *line = *column = 1;
+    for (size_t i = 0; i < at; i++) {
+        if (text[i] == '\n') {
+            ++*line;
+            *column = 1;
+        } else {
+            ++*column;
+        }
+    }
+}
+
+static int bad(scanner *s, size_t at, const char *what) {
+    s->out->error_at = (uint32_t)at;
+    return cb_fail(CB_EINVAL, "%s", what);
+}
+
+static int peek(const scanner *s) {
+    return s->at < s->len ? (unsigned char)s->text[s->at] : -1;
+}
+
+static void blank(scanner *s, size_t from, size_t to) {
+    for (size_t i = from; i < to; i++)
+        if (s->text[i] != '\n') s->text[i] = ' ';
+}
+
+static int skip_comment(scanner *s) {
+    size_t from = s->at;
+    char kind = s->at + 1 < s->len ? s->text[s->at + 1] : 0;
+    if (kind == '/') {
+        char *end = memchr(s->text + from, '\n', s->len - from);
+        s->at = end ? (size_t)(end - s->text) : s->len;
+    } else if (kind == '*') {
+        char *end = memmem(s->text + from + 2, s->len - from - 2, "*/", 2);
+        if (!end) return bad(s, from, "this comment has no end");
+        s->at = (size_t)(end - s->text) + 2;
+    } else {
+        return bad(s, from, "a lone \"/\": comments begin with // or /*");
+    }
+    blank(s, from, s->at);
+    return CB_OK;
+}
+
+static int skip_space(scanner *s) {
+    for (;;) {
+        int c = peek(s);
+        if (c == ' ' || c == '\t' || c == '\n' || c == '\r') {
+            s->at++;
+            continue;
+        }
+        if (c != '/') return CB_OK;
+        int rc = skip_comment(s);
+        if (rc < 0) return rc;
+    }
+}
+
+static int hex4(const scanner *s, size_t at) {
+    int v = 0;
+    if (s->len - at < 4) return -1;
+    for (size_t i = 0; i < 4; i++) {
+        char c = s->text[at + i];
+        int d = c >= '0' && c <= '9'   ? c - '0'
+                : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                       : -1;
+        if (d < 0) return -1;
+        v = v << 4 | d;
+    }
+    return v;
+}
+
+static int scan_escape(scanner *s) { /* at the backslash */
+    size_t from = s->at++;
+    int c = peek(s);
+    if (c > 0 && strchr("\"\\/bfnrt", c)) {
+        s->at++;
+        return CB_OK;
+    }
+    int v = c == 'u' ? hex4(s, s->at + 1) : -1;
+    if (v < 0) return bad(s, from, "this escape is not one of JSON's");
+    if (v == 0) return bad(s, from, "\\u0000 cannot be part of a text");
+    s->at += 5;
+    if (v < 0xd800 || v > 0xdfff) return CB_OK;
+    bool pair = v < 0xdc00 && s->len - s->at >= 6 && s->text[s->at] == '\\' && s->text[s->at + 1] == 'u';
+    int low = pair ? hex4(s, s->at + 2) : -1;
+    if (low < 0xdc00 || low > 0xdfff) return bad(s, from, "half of a surrogate pair");
+    s->at += 6;
+    return CB_OK;
+}
+
+/* The length of the UTF-8 sequence at p; 0 when it is not valid (RFC 3629). */
+static size_t utf8_len(const unsigned char *p, size_t left) {
+    static const struct {
+        unsigned char from, to, second_from, second_to;
+        size_t len;
+    } forms[] = {{0x00, 0x7f, 0x80, 0xbf, 1}, {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
+                 {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
+                 {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4}};
+    for (size_t f = 0; f < sizeof forms / sizeof *forms; f++) {
+        if (*p < forms[f].from || *p > forms[f].to) continue;
+        if (forms[f].len > left) return 0;
+        if (forms[f].len > 1 && (p[1] < forms[f].second_from || p[1] > forms[f].second_to)) return 0;
+        for (size_t i = 2; i < forms[f].len; i++)
+            if ((p[i] & 0xc0) != 0x80) return 0;
+        return forms[f].len;
+    }
+    return 0;
+}
+
+static int scan_string(scanner *s) {
+    size_t from = s->at++;
+    for (;;) {
+        int c = peek(s);
+        if (c < 0 || c == '\n') return bad(s, from, "this text has no closing quote");
+        if (c < 0x20) return bad(s, s->at, "a control character in a text: write it as an escape");
+        if (c == '"') {
+            s->at++;
+            return CB_OK;
+        }
+        if (c == '\\') {
+            int rc = scan_escape(s);
+            if (rc < 0) return rc;
+            continue;
+        }
+        size_t n = utf8_len((const unsigned char *)s->text + s->at, s->len - s->at);
+        if (!n) return bad(s, s->at, "this is not UTF-8");
+        s->at += n;
+    }
+}
+
+static size_t digits(scanner *s) {
+    size_t from = s->at;
+    while (peek(s) >= '0' && peek(s) <= '9')
+        s->at++;
+    return s->at - from;
+}
+
+static int scan_number(scanner *s) {
+    size_t from = s->at;
+    if (peek(s) == '-') s->at++;
+    bool zero = peek(s) == '0';
+    size_t n = digits(s);
+    if (!n || (zero && n > 1)) return bad(s, from, "this is not a number of JSON");
+    if (peek(s) == '.') {
+        s->at++;
+        if (!digits(s)) return bad(s, from, "this is not a number of JSON");
+    }
+    if (peek(s) == 'e' || peek(s) == 'E') {
+        s->at++;
+        if (peek(s) == '+' || peek(s) == '-') s->at++;
+        if (!digits(s)) return bad(s, from, "this is not a number of JSON");
+    }
+    if (s->at - from > NUMBER_BYTES) return bad(s, from, "this number is too long");
+    return CB_OK;
+}
+
+static int scan_word(scanner *s) {
+    static const char *const words[] = {"true", "false", "null"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        size_t n = strlen(words[i]);
+        if (s->len - s->at < n || memcmp(s->text + s->at, words[i], n) != 0) continue;
+        s->at += n;
+        return CB_OK;
+    }
+    int c = peek(s);
+    if (c < 0) return bad(s, s->at, "the document ends where a value should be");
+    if (c == '\'') return bad(s, s->at, "texts stand in double quotes");
+    if (c == ']' || c == '}') return bad(s, s->at, "a value is missing here (a comma too many before it?)");
+    return bad(s, s->at, "this is not a value of JSON");
+}
+
+static int scan_member(scanner *s) {
+    size_t key = s->at;
+    if (peek(s) == '}') return bad(s, key, "a comma too many: no member follows it");
+    if (peek(s) != '"') return bad(s, key, "a member's name in double quotes is missing here");
+    int rc = scan_string(s);
+    if (rc == CB_OK) rc = skip_space(s);
+    if (rc < 0) return rc;
+    if (peek(s) != ':') return bad(s, s->at, "a colon is missing after the member's name");
+    s->at++;
+    rc = skip_space(s);
+    return rc < 0 ? rc : scan_value(s, key);
+}
+
+/* An object or array, at its opening bracket. */
+static int scan_container(scanner *s) {
+    bool object = s->text[s->at] == '{';
+    char close = object ? '}' : ']';
+    size_t from = s->at++;
+    if (++s->depth > CB_CONFIG_DEPTH) return bad(s, from, "nested more than 32 levels deep");
+    int rc = skip_space(s);
+    if (rc < 0) return rc;
+    bool more = peek(s) != close;
+    while (more) {
+        rc = object ? scan_member(s) : scan_value(s, s->at);
+        if (rc == CB_OK) rc = skip_space(s);
+        if (rc < 0) return rc;
+        if (peek(s) < 0) return bad(s, from, object ? "this object has no end" : "this array has no end");
+        more = peek(s) == ',';
+        if (!more && peek(s) != close)
+            return bad(s, s->at,
+                       object ? "a comma or \"}\" is missing before this" : "a comma or \"]\" is missing before this");
+        if (!more) break;
+        s->at++;
+        rc = skip_space(s);
+        if (rc < 0) return rc;
+    }
+    s->at++;
+    s->depth--;
+    return CB_OK;
+}
+
+static int scan_value(scanner *s, size_t key) {
+    size_t index = s->out->n, from = s->at;
+    cb_config_spot spot = {.value = (uint32_t)from, .key = (uint32_t)key};
+    int rc = cb_buf_add(&s->out->spots, &spot, sizeof spot);
+    if (rc < 0) return rc;
+    s->out->n++;
+    int c = peek(s);
+    if (c == '{' || c == '[')
+        rc = scan_container(s);
+    else if (c == '"')
+        rc = scan_string(s);
+    else if (c == '-' || (c >= '0' && c <= '9'))
+        rc = scan_number(s);
+    else
+        rc = scan_word(s);
+    if (rc < 0) return rc;
+    cb_config_spot *done = (cb_config_spot *)(void *)s->out->spots.base + index;
+    done->value_len = (uint32_t)(s->at - from);
+    return CB_OK;
+}
+
+int cb_config_scan_text(cb_config_scan *out, char *text, size_t len) {
+    scanner s = {.out = out, .text = text, .len = len};
+    if (len > CB_CONFIG_BYTES) return cb_fail(CB_ELIMIT, "the document is larger than 1 MiB");
+    if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) blank(&s, 0, 3);
+    int rc = skip_space(&s);
+    if (rc < 0) return rc;
+    if (peek(&s) < 0) return bad(&s, s.at, "the document is empty");
+    rc = scan_value(&s, s.at);
+    if (rc == CB_OK) rc = skip_space(&s);
+    if (rc < 0) return rc;
+    if (s.at < len) return bad(&s, s.at, "more text after the end of the document");
+    return CB_OK;
+}
