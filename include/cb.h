@@ -4,6 +4,7 @@
 
 #include <cb/base.h>
 #include <cb/ca.h>
+#include <cb/config.h>
 #include <cb/group.h>
 #include <cb/http.h>
 #include <cb/loop.h>
