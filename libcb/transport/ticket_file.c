@@ -120,7 +120,7 @@ static int read_ring(const char *path, int fd, const struct stat *st, cb_ticket_
 
 int cb_ticket_file_sync(const char *path, cb_ticket_ring *ring, cb_ticket_stamp *stamp, int64_t now, uint32_t rotate_s,
                         bool force) {
-    int fd;
+    int fd = -1;
     struct stat st;
     cb_ticket_ring found = {0};
     int rc = open_locked(path, &fd, &st);

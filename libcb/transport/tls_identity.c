@@ -144,7 +144,7 @@ static int compare_names(const void *pa, const void *pb) {
 }
 
 static int view_load(cb_identity_view **out, const struct source *sources, size_t n, const char *ca_file) {
-    cb_identity_view *v;
+    cb_identity_view *v = NULL;
     int rc = view_new(&v);
     if (rc < 0) return rc;
     for (size_t i = 0; rc >= 0 && i < n; i++) {
