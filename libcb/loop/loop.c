@@ -294,6 +294,7 @@ static void release(cb_loop *loop) {
     cb_heap_free(&loop->alarms);
     pthread_mutex_destroy(&loop->lock);
     cb_mem_free(&a, loop->scratch);
+    cb_mem_free(&a, loop->udp_area);
     cb_mem_wipe(loop, sizeof *loop);
     cb_mem_free(&a, loop);
 }

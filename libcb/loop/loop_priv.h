@@ -43,6 +43,8 @@ struct cb_loop {
     uint8_t stock[RANDOM_STOCK];
     size_t stock_left;
     uint8_t *scratch;
+    struct cb_udp_area *udp_area; /* one for all UDP sockets of the loop; made by the first */
+    bool udp_warned;              /* about small socket buffers: once is enough */
 };
 
 /* alarm.c */

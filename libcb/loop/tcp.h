@@ -10,7 +10,7 @@ typedef struct cb_tcp_connector cb_tcp_connector;
 
 typedef struct cb_tcp_listener_opts {
     cb_addr bind;
-    int fd;           /* > 0: an already listening socket (socket activation, hot restart); owned from here */
+    int fd;           /* > 0: an already listening socket (socket activation, hot restart); owned on success */
     uint32_t backlog; /* 0 = 4096, capped by the kernel */
     bool v6_only, reuseport, fastopen;
     /* A new non-blocking, close-on-exec socket with TCP_NODELAY; owned by the callee. */
@@ -26,7 +26,8 @@ void cb_tcp_listener_pause(cb_tcp_listener *l, bool paused);
 void cb_tcp_listener_free(cb_tcp_listener *l);
 
 /* Connects one address. fd >= 0 on success (owned by the callee), else a cb_error with the detail set. The
- * connector frees itself after the callback; cb_tcp_connect_cancel() before that suppresses the callback. */
+ * connector frees itself after the callback; cb_tcp_connect_cancel() before that suppresses the callback.
+ * A failure that shows at once is returned, without a callback. timeout 0 or CB_NEVER: only the kernel's. */
 typedef void (*cb_tcp_connect_fn)(int fd_or_rc, void *user);
 int cb_tcp_connect(cb_tcp_connector **out, cb_loop *loop, const cb_addr *remote, cb_time timeout, cb_tcp_connect_fn fn,
                    void *user);
