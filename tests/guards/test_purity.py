@@ -19,10 +19,6 @@ IMPURE = re.compile(r"""^(?:
     |syslog|stdout|stderr
 )$""", re.X)
 
-# GnuTLS reads clock and random numbers by itself, so a TLS session cannot be pure (docs/design/decisions.md, 4).
-EXCEPTIONS = {"transport/tls_session.c"}
-
-
 def impure(path):
     """The names of IMPURE that an object file needs."""
     names = (line.split()[-1] for line in guard.output("nm", "-u", path)[1].splitlines() if line.strip())
@@ -34,12 +30,7 @@ def test_cores_are_pure():
     guard.report([f"libcb/{path} (F{table[path]}) uses {', '.join(names)}: take bytes, time or an operation as an argument,"
                   " or move that part to a driver (F2)"
                   for path, file in sorted(guard.objects().items())
-                  if table[path] <= 1 and path not in EXCEPTIONS and (names := impure(file))])
-
-
-def test_exceptions_exist():
-    guard.report([f"tests/guards/test_purity.py excepts {path}, which is not in libcb/sources.txt: remove the exception"
-                  for path in EXCEPTIONS - set(guard.sources())])
+                  if table[path] <= 1 and (names := impure(file))])
 
 
 def test_guard_sees_a_clock():
