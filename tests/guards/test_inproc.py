@@ -1,0 +1,52 @@
+"""The in-process runner of the unit tests tells passes, failures and skips apart: a runner that cannot fail proves nothing."""
+import subprocess
+import tempfile
+from pathlib import Path
+
+import guard
+
+SAMPLE = r"""
+#include <criterion/criterion.h>
+#include <signal.h>
+#include <stdlib.h>
+static int *thing;
+static void init(void) { thing = malloc(sizeof *thing); }
+static void fini(void) { free(thing); thing = NULL; }
+TestSuite(with_fixture, .init = init, .fini = fini);
+Test(with_fixture, has_it) { cr_assert_not_null(thing); }
+Test(with_fixture, fails_and_tears_down) { cr_assert_eq(1, 2, "one is %d", 1); }
+Test(plain, passes) { cr_assert(1); }
+Test(plain, torn_down) { cr_assert_null(thing); }
+Test(plain, goes_on_after_expect) { cr_expect_str_eq("a", "b"); cr_expect(0, "second"); }
+Test(plain, gets_its_signal, .signal = SIGABRT) { abort(); }
+Test(plain, misses_its_signal, .signal = SIGABRT) {}
+Test(plain, gets_its_status, .exit_code = 3) { exit(3); }
+Test(plain, misses_its_status, .exit_code = 3) {}
+Test(plain, is_disabled, .disabled = true) { abort(); }
+Test(plain, is_skipped) { cr_skip_test("no %s", "moon"); }
+"""
+
+
+def build(folder):
+    source, program = Path(folder) / "sample.c", Path(folder) / "sample"
+    source.write_text(SAMPLE)
+    subprocess.run(["gcc", "-D_GNU_SOURCE", "-g", "-fsanitize=address,undefined", source,
+                    guard.ROOT / "tests/support/inproc/runner.c", "-o", program], check=True)
+    return program
+
+
+def test_runner_counts():
+    with tempfile.TemporaryDirectory() as folder:
+        program = build(folder)
+        status, text = guard.output(program)
+        assert status == 1 and "6 passed, 4 failed, 2 skipped" in text, text
+        assert "one is 1" in text and "second" in text and "is_skipped" in text and "no moon" in text, text
+        status, text = guard.output(program, "plain/*passes", "--filter", "*/has_it")
+        assert status == 0 and "2 passed, 0 failed, 0 skipped" in text, text
+        assert guard.output(program, "--list")[1].split()[0] == "plain/gets_its_signal"
+        assert guard.output(program, "no_such/*")[0] == 1
+        assert guard.output(program, "--no-such-option")[0] == 2
+
+
+if __name__ == "__main__":
+    guard.main(globals())
