@@ -8,8 +8,9 @@
 
 typedef struct cb_channel cb_channel;
 
-/* All are called from the loop, never from inside a cb_channel_ call (cb_channel_resume excepted: it may call on_data).
- */
+/* All are called from the loop, never from inside a cb_channel_ call (cb_channel_resume excepted: it may call on_data
+ * and on_turn). After on_close the handle is gone; until then it may be used and freed inside every callback. In
+ * on_close, cb_last_error() has the detail of rc. Members may be NULL. */
 typedef struct cb_channel_ops {
     void (*on_open)(cb_channel *c, void *user); /* connected and, with TLS, handshake done */
     int64_t (*on_data)(cb_channel *c, cb_slice data,
@@ -17,8 +18,10 @@ typedef struct cb_channel_ops {
                                                   * < 0 closes the channel with that result */
     void (*on_turn)(cb_channel *c, void *user);  /* after all data of this turn: time to answer */
     void (*on_eof)(cb_channel *c, void *user);   /* the peer sends no more */
-    void (*on_drain)(cb_channel *c, void *user); /* queued fell to or below low_water after it was above high_water */
-    void (*on_close)(cb_channel *c, int rc, void *user); /* last, once; CB_OK after an orderly close */
+    void (*on_drain)(cb_channel *c, void *user); /* queued fell to low_water after room was 0 */
+    /* Last, once. CB_OK: after cb_channel_shutdown(). CB_ECLOSED: the peer broke it off (with TLS also: it closed
+     * without close_notify); CB_ETIMEOUT: handshake or output; CB_ETLS, CB_EAUTH, CB_EPROTO: TLS, PROXY header. */
+    void (*on_close)(cb_channel *c, int rc, void *user);
 } cb_channel_ops;
 
 typedef struct cb_channel_opts {
