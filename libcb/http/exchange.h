@@ -51,15 +51,17 @@ struct cb_exchange {
     char remote[CB_ADDR_TEXT], local[CB_ADDR_TEXT];
     unsigned server : 1, head_in : 1, end_in : 1, head_out : 1, end_out : 1, blocked : 1, paused : 1, closed : 1,
         end_due : 1, head_req : 1, connect : 1, tunnel : 1, early : 1, abandoned : 1, no_body : 1, seen : 1, done : 1,
-        resume_due : 1, lower : 1, body_over : 1,
+        resume_due : 1, part_open : 1, failing : 1,
         refused : 1; /* refused: set by framing before closed(): the peer did not process the request */
     int close_rc;
-    uint16_t busy;        /* calls that may reach the user and are on the stack */
-    uint32_t part_name;   /* length of the name of the field that is being gathered */
-    size_t part_at;       /* where it begins in the arena of in or trailers */
-    size_t held_max;      /* cb_http_limits.stream_window_bytes */
-    uint64_t max_body;    /* cb_http_limits.max_body_bytes; 0 = no limit */
-    uint32_t max_target;  /* cb_http_limits.max_target_bytes */
+    int fail_rc;         /* why a bare error response was sent: on_close says it although both messages were complete */
+    uint8_t version;     /* enum cb_http_version, once attached */
+    uint16_t busy;       /* calls that may reach the user and are on the stack */
+    uint32_t part_name;  /* length of the name of the field that is being gathered */
+    size_t part_at;      /* where it begins in the arena of in or trailers */
+    size_t held_max;     /* cb_http_limits.stream_window_bytes */
+    uint64_t max_body;   /* cb_http_limits.max_body_bytes; 0 = no limit */
+    uint32_t max_target; /* cb_http_limits.max_target_bytes */
     uint32_t pseudo_seen; /* which pseudo-header fields came */
     int fail_status;      /* what a server should answer after a head was refused: 400, 413, 414, 431, 501 */
     cb_time started;      /* cb_loop_now() when the first byte came or the request was made */
@@ -116,6 +118,12 @@ void cb_exchange_fail_status(cb_exchange *x, int status);
 /* h1 gathers a field in pieces: name pieces, value pieces, end. */
 int cb_exchange_part(cb_exchange *x, bool name, cb_slice piece);
 int cb_exchange_part_end(cb_exchange *x);
+/* Makes the slices of the head readable before cb_exchange_in_head(), which does it otherwise. */
+void cb_exchange_in_seal(cb_exchange *x);
+/* Framing calls cb_exchange_out_writable() when it has room for an exchange of which this says true. */
+static inline bool cb_exchange_out_wanted(const cb_exchange *x) {
+    return !x->closed && (x->blocked || x->rest.len);
+}
 
 /* --- the client sends its head when it has a connection (called by client.c after vt->open) --- */
 int cb_exchange_send_request(cb_exchange *x, const cb_head *head, bool end);

@@ -23,13 +23,25 @@ int cb_fields_add(cb_fields *f, cb_slice name, cb_slice value); /* CB_ELIMIT, CB
 void cb_fields_seal(cb_fields *f);
 cb_slice cb_fields_get(const cb_fields *f, const char *lower_name); /* the first; base NULL: absent */
 
+/* The pieces of cb_fields_add(), for those who gather in place: raw bytes into the arena (*out is good after
+ * cb_fields_fix() once it is sealed), and an entry for bytes that lie in the arena already. CB_ELIMIT, CB_ENOMEM. */
+int cb_fields_put(cb_fields *f, cb_slice bytes, cb_slice *out);
+int cb_fields_note(cb_fields *f, size_t name_at, size_t name_len, size_t value_at, size_t value_len);
+int cb_fields_room(const cb_fields *f, size_t more); /* CB_ELIMIT when `more` bytes would be over a limit */
+void cb_fields_fix(const cb_fields *f, cb_slice *s);
+
+extern const uint8_t cb_token_lower[256]; /* the lower-case byte of a token's byte; 0: no token contains it */
+
+/* Comma lists: the next non-empty element, trimmed. */
+bool cb_list_next(cb_slice *list, cb_slice *item);
+
 bool cb_field_name_ok(cb_slice name);   /* a token, not empty */
 bool cb_field_value_ok(cb_slice value); /* no CR, LF, NUL or other controls but HTAB; trimmed */
 bool cb_slice_eq(cb_slice a, const char *b);
 bool cb_slice_ieq(cb_slice a, const char *b);              /* ASCII case-insensitive */
 bool cb_field_has_token(cb_slice list, const char *token); /* comma list, case-insensitive */
 bool cb_field_is_hop(
-    cb_slice lower_name); /* connection, keep-alive, proxy-connection, te, trailer?, transfer-encoding, upgrade */
+    cb_slice lower_name);                 /* connection, keep-alive, proxy-connection, te, transfer-encoding, upgrade */
 bool cb_authority_ok(cb_slice authority); /* host [":" port], no userinfo */
 bool cb_method_ok(cb_slice method);
 bool cb_target_ok(cb_slice path);          /* origin form or "*"; no controls, spaces or fragments */

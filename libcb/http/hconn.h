@@ -96,7 +96,6 @@ struct cb_hconn {
     size_t n_exchanges;
     uint64_t n_served;
     cb_list spare; /* exchanges to use again */
-    cb_list dead;  /* over; their memory may still be on the stack until the next call of the owner */
     uint32_t n_spare;
     bool draining;
 };
