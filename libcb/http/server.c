@@ -36,36 +36,12 @@ static void on_date(cb_alarm *a, cb_time now) {
 
 /* ---- connections ---- */
 
-static void conn_fire(cb_alarm *a, cb_time now) {
-    cb_server_conn *c = CB_CONTAINER(a, cb_server_conn, alarm);
-    cb_hconn *h = c->h;
-    if (!h) {
-        c->kind->end(c, cb_fail(CB_ETIMEOUT, "no request came in time"));
-        return;
-    }
-    cb_time due = h->vt->deadline(h);
-    if (due > now) {
-        if (due != CB_NEVER) cb_alarm_set(&c->alarm, due);
-        return;
-    }
-    cb_server_conn_enter(c);
-    int rc = h->vt->expire(h, now);
-    if (!cb_server_conn_leave(c)) return;
-    if (rc < 0)
-        c->kind->end(c, rc);
-    else
-        cb_server_conn_flush(c);
+static cb_server_conn *conn_of(cb_drive *d) {
+    return CB_CONTAINER(d, cb_server_conn, drive);
 }
 
-static void conn_deferred(cb_defer *d) {
-    cb_server_conn_flush(CB_CONTAINER(d, cb_server_conn, defer));
-}
-
-void cb_server_conn_init(cb_server_conn *c, cb_http_server *s, const cb_server_conn_kind *kind) {
-    c->server = s;
-    c->kind = kind;
-    cb_defer_init(&c->defer, s->loop, conn_deferred);
-    cb_alarm_init(&c->alarm, s->loop, conn_fire);
+void cb_server_conn_add(cb_server_conn *c) {
+    cb_http_server *s = c->server;
     cb_list_init(&c->link);
     cb_list_add_tail(&s->conns, &c->link);
     s->stats.conns_total++;
@@ -84,54 +60,23 @@ static uint64_t *conn_counter(cb_http_server *s, const cb_hconn *h) {
 }
 
 void cb_server_conn_ready(cb_server_conn *c, cb_hconn *h) {
-    c->h = h;
     ++*conn_counter(c->server, h);
-    if (!c->server->draining) return;
-    h->vt->drain(h); /* its handshake was under way when draining began */
-    cb_defer_later(&c->defer);
+    cb_drive_run(&c->drive, h);
+    if (c->server->draining) h->vt->drain(h); /* its handshake was under way when draining began */
 }
 
-void cb_server_conn_enter(cb_server_conn *c) {
-    c->busy++;
-}
-
-bool cb_server_conn_leave(cb_server_conn *c) {
-    if (--c->busy || !c->dead) return true;
-    c->dead = false;
-    c->kind->end(c, c->dead_rc);
-    return false;
-}
-
-/* Alarms move only to earlier times here; conn_fire() finds out when a deadline has moved on. */
-static void conn_arm(cb_server_conn *c) {
-    cb_time due = c->h->vt->deadline(c->h);
-    if (due < cb_alarm_at(&c->alarm)) cb_alarm_set(&c->alarm, due);
-}
-
-void cb_server_conn_flush(cb_server_conn *c) {
-    cb_hconn *h = c->h;
-    cb_defer_cancel(&c->defer);
-    if (!h || c->busy) return;
-    cb_server_conn_enter(c);
-    int rc = h->vt->flush(h, cb_loop_now(c->server->loop));
-    if (!cb_server_conn_leave(c) || c->h != h) return;
-    if (rc < 0 || h->vt->done(h)) {
-        c->kind->end(c, rc < 0 ? rc : CB_OK);
-        return;
-    }
-    conn_arm(c);
-    if (c->kind->more) c->kind->more(c);
-}
-
-void cb_server_conn_drop_h(cb_server_conn *c, int rc, bool closed) {
-    cb_hconn *h = c->h;
-    cb_defer_cancel(&c->defer);
-    cb_alarm_stop(&c->alarm);
-    if (!h) return;
-    c->h = NULL;
-    --*conn_counter(c->server, h);
-    if (!closed) h->vt->closed(h, rc);
-    h->vt->free(h);
+void cb_server_conn_ended(cb_drive *d, int rc) {
+    cb_server_conn *c = conn_of(d);
+    cb_http_server *s = c->server;
+    char text[CB_ADDR_TEXT];
+    if (d->h)
+        --*conn_counter(s, d->h);
+    else if (rc < 0 && d->ch && s->opts.identity)
+        s->stats.handshakes_failed++;
+    if (rc == CB_OK || s->freed || !cb_log_on(s->log, CB_LOG_DEBUG)) return;
+    const cb_addr *peer = d->h ? &d->h->env.remote : cb_channel_remote(d->ch);
+    cb_log_line(s->log, CB_LOG_DEBUG, "http", "%s: %s: %s: %s", cb_addr_text(peer, text),
+                d->h ? "connection closed" : "handshake failed", cb_strerror(rc), cb_last_error());
 }
 
 static void conn_bury(cb_grave *g) {
@@ -152,10 +97,9 @@ static void check_drained(cb_http_server *s) {
     if (s->draining && !s->freed && !s->told && s->n_conns == 0) cb_defer_later(&s->drained);
 }
 
-void cb_server_conn_gone(cb_server_conn *c) {
+void cb_server_conn_gone(cb_drive *d) {
+    cb_server_conn *c = conn_of(d);
     cb_http_server *s = c->server;
-    cb_defer_cancel(&c->defer);
-    cb_alarm_stop(&c->alarm);
     cb_list_del(&c->link);
     s->n_conns--;
     cb_loop_bury(s->loop, &c->grave, conn_bury);
@@ -199,7 +143,7 @@ static int gate_head(cb_exchange *x, void *user) {
 static const cb_exchange_ops gate_ops = {.size = sizeof gate_ops, .on_head = gate_head};
 
 static void on_exchange_new(cb_hconn *h, cb_exchange *x) {
-    cb_server_conn *c = h->env.owner_user;
+    cb_server_conn *c = conn_of(h->env.owner_user);
     c->server->stats.exchanges_total++;
     c->server->stats.exchanges_now++;
     cb_exchange_handle(x, &gate_ops, c->server);
@@ -207,17 +151,12 @@ static void on_exchange_new(cb_hconn *h, cb_exchange *x) {
 
 static void on_exchange_done(cb_hconn *h, cb_exchange *x) {
     (void)x;
-    cb_server_conn *c = h->env.owner_user;
+    cb_server_conn *c = conn_of(h->env.owner_user);
     c->server->stats.exchanges_now--;
 }
 
-static void on_wake(cb_hconn *h) {
-    cb_server_conn *c = h->env.owner_user;
-    if (c->h) cb_defer_later(&c->defer);
-}
-
 static void on_limit(cb_hconn *h, const char *what) {
-    cb_server_conn *c = h->env.owner_user;
+    cb_server_conn *c = conn_of(h->env.owner_user);
     char peer[CB_ADDR_TEXT];
     c->server->stats.limits_hit++;
     if (cb_log_on(c->server->log, CB_LOG_DEBUG))
@@ -225,24 +164,20 @@ static void on_limit(cb_hconn *h, const char *what) {
                     what);
 }
 
-static void on_gone(cb_hconn *h, int rc) {
-    cb_server_conn *c = h->env.owner_user;
-    cb_server_conn_drop_h(c, rc, true);
-    cb_server_conn_gone(c);
-}
-
 static const cb_hconn_owner_ops owner_ops = {.exchange_new = on_exchange_new,
                                              .exchange_done = on_exchange_done,
-                                             .wake = on_wake,
+                                             .wake = cb_drive_on_wake,
                                              .limit = on_limit,
-                                             .gone = on_gone};
+                                             .gone = cb_drive_on_gone};
 
-void cb_server_env(cb_http_server *s, cb_hconn_env *env, const char *sni, const cb_addr *remote, const cb_addr *local) {
+void cb_server_env(cb_server_conn *c, cb_hconn_env *env, const char *sni, const cb_addr *remote, const cb_addr *local) {
+    cb_http_server *s = c->server;
     *env = (cb_hconn_env){.loop = s->loop,
                           .alloc = s->alloc,
                           .log = s->log,
                           .limits = &s->limits,
                           .owner = &owner_ops,
+                          .owner_user = &c->drive,
                           .scheme = s->opts.identity ? "https" : "http",
                           .sni = sni,
                           .server_name = s->server_name,
@@ -268,12 +203,7 @@ static void end_all(cb_http_server *s, int rc) {
         cb_server_conn *c = CB_CONTAINER(batch.next, cb_server_conn, link);
         cb_list_del(&c->link);
         cb_list_add_tail(&s->conns, &c->link);
-        if (c->busy) {
-            c->dead = true;
-            c->dead_rc = rc;
-        } else {
-            c->kind->end(c, rc);
-        }
+        cb_drive_end(&c->drive, rc, s->freed);
     }
 }
 
@@ -310,9 +240,9 @@ int cb_http_server_drain(cb_http_server *s, uint64_t deadline_ms) {
     if (s->quic) cb_quic_endpoint_refuse(s->quic);
     for (cb_list *l = s->conns.next; l != &s->conns; l = l->next) {
         cb_server_conn *c = CB_CONTAINER(l, cb_server_conn, link);
-        if (!c->h) continue;
-        c->h->vt->drain(c->h);
-        cb_defer_later(&c->defer);
+        if (!c->drive.h) continue;
+        c->drive.h->vt->drain(c->drive.h);
+        cb_drive_later(&c->drive);
     }
     check_drained(s);
     return CB_OK;
