@@ -59,7 +59,7 @@ class Process:
             time.sleep(0.01)
         return self
 
-    def send(self, number):
+    def signal(self, number):
         self.popen.send_signal(number)
 
     def stop(self, number=signal.SIGTERM, seconds=10):

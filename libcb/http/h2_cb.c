@@ -1,0 +1,294 @@
+/* What nghttp2 tells about received frames. Calls into the session from here only submit; they never read or write. */
+#include "base/error.h"
+#include "http/h2_conn.h"
+#include <string.h>
+
+static h2_stream *stream_of(nghttp2_session *ng, int32_t id) {
+    return nghttp2_session_get_stream_user_data(ng, id);
+}
+
+/* ---- field sections ---- */
+
+static int begin_request(h2_conn *c, int32_t id) {
+    cb_exchange *x = NULL;
+    if (c->closed) return NGHTTP2_ERR_CALLBACK_FAILURE;
+    if (cb_hconn_exchange(&c->h, &x) < 0) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    h2_stream *s = h2_stream_new(c, x);
+    if (!s) {
+        cb_exchange_closed(x, CB_ENOMEM);
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    }
+    s->id = id;
+    s->open = true;
+    x->stream_id = id;
+    x->started = c->now;
+    nghttp2_session_set_stream_user_data(c->ng, id, s);
+    c->section = s;
+    c->section_since = c->now;
+    if (++c->n_opened >= c->h.env.limits->max_requests && !c->h.draining) h2_drain(&c->h);
+    return 0;
+}
+
+static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *user) {
+    h2_conn *c = user;
+    h2_stream *s = stream_of(ng, frame->hd.stream_id);
+    if (!s && c->h.env.server && frame->headers.cat == NGHTTP2_HCAT_REQUEST)
+        return begin_request(c, frame->hd.stream_id);
+    c->section = s;
+    c->section_since = c->now;
+    if (s) {
+        s->section_rc = CB_OK;
+        s->in_trailer = s->x && s->x->head_in;
+    }
+    return 0;
+}
+
+static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name, size_t name_len,
+                     const uint8_t *value, size_t value_len, uint8_t flags, void *user) {
+    (void)ng, (void)frame, (void)flags;
+    h2_conn *c = user;
+    h2_stream *s = c->section;
+    /* After the first error the section is still decoded, because HPACK's state must go on; nothing is kept of it. */
+    if (!s || !s->x || s->section_rc < 0) return 0;
+    cb_slice n = {name, name_len}, v = {value, value_len};
+    if (s->in_trailer)
+        s->section_rc = cb_exchange_in_trailer(s->x, n, v);
+    else if (name_len && name[0] == ':')
+        s->section_rc = cb_exchange_in_pseudo(s->x, n, v);
+    else
+        s->section_rc = cb_exchange_in_field(s->x, n, v);
+    return 0;
+}
+
+/* nghttp2 would leave such a field out; RFC 9113, 8.2.1 calls the message malformed. */
+static int on_invalid_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name, size_t name_len,
+                             const uint8_t *value, size_t value_len, uint8_t flags, void *user) {
+    (void)ng, (void)frame, (void)value, (void)value_len, (void)flags;
+    h2_conn *c = user;
+    char text[64];
+    if (c->section && c->section->section_rc == CB_OK)
+        c->section->section_rc = cb_fail(CB_EPROTO, "field \"%s\" is malformed",
+                                         cb_text_escape(text, sizeof text, (cb_slice){name, name_len}));
+    return 0;
+}
+
+static void section_over(h2_conn *c, h2_stream *s, bool end) {
+    bool server = c->h.env.server;
+    int rc = s->section_rc;
+    c->section = NULL;
+    if (!s->x) return;
+    if (rc == CB_OK && s->in_trailer)
+        rc = end ? cb_exchange_in_end(s->x) : CB_OK;
+    else if (rc == CB_OK)
+        rc = cb_exchange_in_head(s->x, end);
+    if (rc < 0) {
+        h2_stream_failed(c, s, rc);
+        return;
+    }
+    if (end)
+        cb_list_del(&s->body.link);
+    else if (server && s->x && !s->x->connect && !s->x->end_in)
+        cb_quiet_touch(&c->bodies, &s->body, c->now);
+}
+
+/* ---- bodies ---- */
+
+static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *data, size_t len, void *user) {
+    (void)flags;
+    h2_conn *c = user;
+    h2_stream *s = stream_of(ng, id);
+    if (c->closed) return NGHTTP2_ERR_CALLBACK_FAILURE;
+    if (!s || !s->x) {
+        nghttp2_session_consume(ng, id, len);
+        return 0;
+    }
+    s->owed += len;
+    if (!cb_list_empty(&s->body.link)) cb_quiet_touch(&c->bodies, &s->body, c->now);
+    int rc = cb_exchange_in_body(s->x, (cb_slice){data, len});
+    if (rc < 0) h2_stream_failed(c, s, rc);
+    return c->closed ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+}
+
+/* ---- frames ---- */
+
+/* Frames that cost us something and the peer nothing. */
+static int on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user) {
+    (void)ng;
+    h2_conn *c = user;
+    uint32_t max = c->h.env.limits->max_settings_per_s;
+    if (c->ended) return 0;
+    switch (hd->type) {
+    case NGHTTP2_SETTINGS:
+        if (cb_rate_over(&c->settings, max, c->now)) h2_calm(c, "SETTINGS frames");
+        break;
+    case NGHTTP2_PING:
+        if (cb_rate_over(&c->pings, max, c->now)) h2_calm(c, "PING frames");
+        break;
+    case NGHTTP2_PRIORITY:
+    case NGHTTP2_PRIORITY_UPDATE:
+        if (cb_rate_over(&c->priorities, max, c->now)) h2_calm(c, "PRIORITY frames");
+        break;
+    default:
+        break;
+    }
+    return 0;
+}
+
+static void got_data(h2_conn *c, const nghttp2_frame *frame, bool end) {
+    h2_stream *s = stream_of(c->ng, frame->hd.stream_id);
+    if (!end && frame->hd.length == frame->data.padlen &&
+        cb_rate_over(&c->empties, c->h.env.limits->max_settings_per_s, c->now))
+        h2_calm(c, "empty DATA frames");
+    if (!s || !end) return;
+    cb_list_del(&s->body.link);
+    int rc = s->x ? cb_exchange_in_end(s->x) : CB_OK;
+    if (rc < 0) h2_stream_failed(c, s, rc);
+}
+
+static void got_settings(h2_conn *c, const nghttp2_frame *frame) {
+    if (frame->hd.flags & NGHTTP2_FLAG_ACK) return;
+    c->settings_in = true;
+    h2_send_late(c);
+    if (!c->h.env.server && c->h.env.owner->capacity) c->h.env.owner->capacity(&c->h);
+}
+
+static void got_goaway(h2_conn *c, const nghttp2_frame *frame) {
+    cb_log_line(c->h.env.log, CB_LOG_DEBUG, "h2", "GOAWAY from %s: error %u, last stream %d", c->remote,
+                (unsigned)frame->goaway.error_code, (int)frame->goaway.last_stream_id);
+    if (c->h.env.server) return;
+    c->h.draining = true;
+    if (c->h.env.owner->capacity) c->h.env.owner->capacity(&c->h);
+}
+
+static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *user) {
+    h2_conn *c = user;
+    bool end = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
+    switch (frame->hd.type) {
+    case NGHTTP2_HEADERS:
+        if (c->section) section_over(c, c->section, end);
+        break;
+    case NGHTTP2_DATA:
+        got_data(c, frame, end);
+        break;
+    case NGHTTP2_RST_STREAM: {
+        const h2_stream *s = stream_of(ng, frame->hd.stream_id);
+        bool early = s && s->x && !s->x->end_out;
+        if (early && c->h.env.server && cb_rate_over(&c->resets, c->h.env.limits->max_resets_per_s, c->now))
+            h2_calm(c, "resets");
+        break;
+    }
+    case NGHTTP2_SETTINGS:
+        got_settings(c, frame);
+        break;
+    case NGHTTP2_GOAWAY:
+        got_goaway(c, frame);
+        break;
+    case NGHTTP2_PING:
+        if ((frame->hd.flags & NGHTTP2_FLAG_ACK) && c->drain_at && !memcmp(frame->ping.opaque_data, "cb-drain", 8))
+            h2_final_goaway(c);
+        break;
+    default:
+        break;
+    }
+    return c->closed ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+}
+
+static int on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *frame, int error, void *user) {
+    (void)ng;
+    h2_conn *c = user;
+    cb_log_line(c->h.env.log, CB_LOG_DEBUG, "h2", "bad frame from %s: type %u, stream %d: %s", c->remote,
+                frame->hd.type, (int)frame->hd.stream_id, nghttp2_strerror(error));
+    return 0;
+}
+
+/* ---- what went out ---- */
+
+/* The response is complete and the request is not: the rest is not wanted (RFC 9113, 8.1). A tunnel's directions end
+ * one by one. */
+static void sent_end(h2_conn *c, int32_t id) {
+    const h2_stream *s = stream_of(c->ng, id);
+    if (!c->h.env.server || !s || !s->x || s->x->tunnel) return;
+    if (nghttp2_session_get_stream_remote_close(c->ng, id)) return;
+    nghttp2_submit_rst_stream(c->ng, NGHTTP2_FLAG_NONE, id, NGHTTP2_NO_ERROR);
+}
+
+static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame, void *user) {
+    (void)ng;
+    h2_conn *c = user;
+    switch (frame->hd.type) {
+    case NGHTTP2_HEADERS:
+    case NGHTTP2_DATA:
+        if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) sent_end(c, frame->hd.stream_id);
+        break;
+    case NGHTTP2_RST_STREAM: {
+        /* A peer can have streams reset by breaking rules as well as by RST_STREAM: both are work for nothing. */
+        uint32_t e = frame->rst_stream.error_code;
+        if (c->h.env.server && !c->ended && e != NGHTTP2_NO_ERROR && e != NGHTTP2_CANCEL &&
+            e != NGHTTP2_INTERNAL_ERROR && e != NGHTTP2_CONNECT_ERROR &&
+            cb_rate_over(&c->resets, c->h.env.limits->max_resets_per_s, c->now))
+            h2_calm(c, "resets");
+        break;
+    }
+    case NGHTTP2_GOAWAY:
+        if (frame->goaway.error_code != NGHTTP2_NO_ERROR) c->ended = true;
+        break;
+    default:
+        break;
+    }
+    return 0;
+}
+
+/* A request that could not be sent any more (the peer said GOAWAY): the exchange may go elsewhere. */
+static int on_frame_not_send(nghttp2_session *ng, const nghttp2_frame *frame, int error, void *user) {
+    (void)error;
+    h2_conn *c = user;
+    if (frame->hd.type != NGHTTP2_HEADERS || c->h.env.server) return 0;
+    h2_stream *s = stream_of(ng, frame->hd.stream_id);
+    if (s && s->x && !s->x->head_in) s->refused = true;
+    return 0;
+}
+
+static int close_reason(h2_conn *c, const h2_stream *s, uint32_t error) {
+    const cb_exchange *x = s->x;
+    if (!c->h.env.server && !x->head_in && (error == NGHTTP2_REFUSED_STREAM || s->refused)) {
+        s->x->refused = true;
+        return cb_fail(CB_EAGAIN, "the peer did not process the request");
+    }
+    if (error == NGHTTP2_NO_ERROR && x->end_in && (x->end_out || !c->h.env.server)) return CB_OK;
+    if (error == NGHTTP2_NO_ERROR) return cb_fail(CB_ECLOSED, "the stream ended early");
+    bool ours = error == NGHTTP2_PROTOCOL_ERROR || error == NGHTTP2_FLOW_CONTROL_ERROR ||
+                error == NGHTTP2_STREAM_CLOSED || error == NGHTTP2_FRAME_SIZE_ERROR;
+    return cb_fail(ours ? CB_EPROTO : CB_ECLOSED, "the stream was reset: %s", nghttp2_http2_strerror(error));
+}
+
+static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void *user) {
+    h2_conn *c = user;
+    h2_stream *s = stream_of(ng, id);
+    if (!s) return 0;
+    s->open = false;
+    if (c->section == s) c->section = NULL;
+    if (s->x)
+        h2_close(c, s, close_reason(c, s, error));
+    else
+        h2_stream_drop(c, s);
+    if (!c->h.env.server && c->h.env.owner->capacity && !c->h.draining) c->h.env.owner->capacity(&c->h);
+    return 0;
+}
+
+int h2_callbacks(nghttp2_session_callbacks **out) {
+    nghttp2_session_callbacks *cb;
+    if (nghttp2_session_callbacks_new(&cb)) return cb_fail(CB_ENOMEM, "no memory for an HTTP/2 session");
+    nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
+    nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
+    nghttp2_session_callbacks_set_on_invalid_header_callback(cb, on_invalid_header);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
+    nghttp2_session_callbacks_set_on_begin_frame_callback(cb, on_begin_frame);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame_recv);
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(cb, on_invalid_frame);
+    nghttp2_session_callbacks_set_on_frame_send_callback(cb, on_frame_send);
+    nghttp2_session_callbacks_set_on_frame_not_send_callback(cb, on_frame_not_send);
+    nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
+    nghttp2_session_callbacks_set_send_data_callback(cb, h2_on_send_data);
+    *out = cb;
+    return CB_OK;
+}

@@ -1,0 +1,273 @@
+/* A client and a server of the same version talk to each other: everything that HTTP/2 and HTTP/3 promise alike. */
+#include "base/mem.h"
+#include "support/http_pair.h"
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- a server that does what the path says ---- */
+
+typedef struct service {
+    unsigned heads, ends, closes, resets;
+    int last_rc;
+    uint64_t got, wrong; /* bytes of request bodies; those that are not the pattern */
+    char trailer[64], protocol[32], method[16], priority[32];
+    size_t left; /* of the body that is being sent */
+    uint64_t written;
+    bool hold; /* take no body */
+    cb_exchange *held;
+} service;
+
+static int send_pattern(cb_exchange *x, service *s) {
+    uint8_t piece[7000];
+    while (s->left) {
+        size_t n = s->left < sizeof piece ? s->left : sizeof piece;
+        for (size_t i = 0; i < n; i++)
+            piece[i] = pattern_at(s->written + i);
+        int64_t took = cb_exchange_write(x, (cb_slice){piece, n});
+        if (took == CB_EAGAIN) return CB_OK;
+        cr_assert_gt(took, 0, "write: %s", cb_last_error());
+        s->left -= (size_t)took;
+        s->written += (uint64_t)took;
+    }
+    return cb_exchange_finish(x);
+}
+
+static int on_head(cb_exchange *x, void *user) {
+    service *s = user;
+    cb_slice path = cb_exchange_path(x), method = cb_exchange_method(x), protocol = cb_exchange_protocol(x);
+    s->heads++;
+    snprintf(s->method, sizeof s->method, "%.*s", (int)method.len, (const char *)method.base);
+    snprintf(s->protocol, sizeof s->protocol, "%.*s", (int)protocol.len, (const char *)protocol.base);
+    cb_slice priority = cb_exchange_field(x, "priority");
+    if (priority.base)
+        snprintf(s->priority, sizeof s->priority, "%.*s", (int)priority.len, (const char *)priority.base);
+    if (cb_slice_eq(path, "/hints")) {
+        const cb_field link = {cb_slice_str("link"), cb_slice_str("</a.css>; rel=preload")};
+        cr_assert_eq(cb_exchange_reply(x, 103, &link, 1), CB_OK);
+        cr_assert_eq(cb_exchange_reply(x, 100, NULL, 0), CB_OK);
+    }
+    if (cb_slice_eq(path, "/early")) return cb_exchange_send_text(x, 403, "no");
+    if (cb_slice_eq(path, "/fail")) return CB_EUSER;
+    if (cb_slice_eq(path, "/hold")) {
+        s->hold = true;
+        s->held = x;
+    }
+    if (cb_slice_eq(path, "/reset")) {
+        s->held = x;
+        cb_exchange_reset(x, CB_RESET_CANCEL);
+        return CB_OK;
+    }
+    if (cb_slice_eq(path, "/refuse")) {
+        cb_exchange_reset(x, CB_RESET_REFUSED);
+        return CB_OK;
+    }
+    if (cb_slice_eq(method, "CONNECT")) {
+        s->held = x;
+        return cb_exchange_reply(x, 200, NULL, 0);
+    }
+    return CB_OK;
+}
+static int64_t on_body(cb_exchange *x, cb_slice data, void *user) {
+    service *s = user;
+    if (s->hold) return CB_EAGAIN;
+    for (size_t i = 0; i < data.len; i++)
+        s->wrong += data.base[i] != pattern_at(s->got + i);
+    s->got += data.len;
+    if (s->protocol[0] || !strcmp(s->method, "CONNECT")) /* a tunnel echoes */
+        cr_assert_eq(cb_exchange_write(x, data), (int64_t)data.len);
+    return (int64_t)data.len;
+}
+static int on_end(cb_exchange *x, void *user) {
+    service *s = user;
+    size_t n;
+    const cb_field *t = cb_exchange_trailers(x, &n);
+    cb_slice path = cb_exchange_path(x);
+    s->ends++;
+    if (n) snprintf(s->trailer, sizeof s->trailer, "%.*s", (int)t->value.len, (const char *)t->value.base);
+    if (cb_slice_eq(path, "/hold") || cb_slice_eq(path, "/early")) return CB_OK;
+    if (!strcmp(s->method, "CONNECT")) return cb_exchange_finish(x);
+    if (cb_slice_eq(path, "/big")) {
+        s->left = 1 << 20;
+        s->written = 0;
+        int rc = cb_exchange_reply(x, 200, NULL, 0);
+        return rc < 0 ? rc : send_pattern(x, s);
+    }
+    if (cb_slice_eq(path, "/trailers")) {
+        const cb_field f = {cb_slice_str("x-trailer"), cb_slice_str("from the server")};
+        cr_assert_eq(cb_exchange_reply(x, 200, NULL, 0), CB_OK);
+        cr_assert_eq(cb_exchange_write(x, cb_slice_str("body")), 4);
+        return cb_exchange_finish_trailers(x, &f, 1);
+    }
+    if (cb_slice_eq(path, "/none")) return cb_exchange_send(x, 204, NULL, 0, (cb_slice){NULL, 0});
+    cb_field echo = {cb_slice_str("X-Echo"), cb_exchange_field(x, "x-say")};
+    return cb_exchange_send(x, 200, &echo, echo.value.base != NULL, cb_slice_str("hello"));
+}
+static int on_writable(cb_exchange *x, void *user) {
+    return send_pattern(x, user);
+}
+static int on_datagram(cb_exchange *x, cb_slice payload, void *user) {
+    (void)user;
+    int rc = cb_exchange_datagram_send(x, payload);
+    cr_assert_eq(rc, CB_OK, "datagram: %s", cb_last_error());
+    return CB_OK;
+}
+static void on_close(cb_exchange *x, int rc, void *user) {
+    service *s = user;
+    s->closes++;
+    s->last_rc = rc;
+    if (rc < 0) s->resets++;
+    if (s->held == x) s->held = NULL;
+}
+static const cb_exchange_ops serve = {.size = sizeof serve,
+                                      .on_head = on_head,
+                                      .on_body = on_body,
+                                      .on_end = on_end,
+                                      .on_writable = on_writable,
+                                      .on_datagram = on_datagram,
+                                      .on_close = on_close};
+
+static const int versions[] = {CB_HTTP_2};
+enum { VERSIONS = sizeof versions / sizeof *versions };
+
+static void begin(pair *p, service *s, int version, uint32_t seed) {
+    pair_init(p, version);
+    memset(s, 0, sizeof *s);
+    p->serve = &serve;
+    p->serve_user = s;
+    p->seed = seed;
+}
+
+Test(http_pair, requests_of_all_kinds) {
+    static const cb_field say[] = {{{(const uint8_t *)"x-say", 5}, {(const uint8_t *)"ho", 2}}};
+    static const cb_field prio[] = {{{(const uint8_t *)"priority", 8}, {(const uint8_t *)"u=1, i", 6}}};
+    static const struct {
+        call_head head;
+        int status;
+        const char *body, *header;
+        int infos;
+    } rows[] = {
+        {{.method = "GET", .path = "/", .end = true}, 200, "hello", "", 0},
+        {{.method = "GET", .path = "/", .fields = say, .n = 1, .end = true}, 200, "hello", "ho", 0},
+        {{.method = "GET", .path = "/", .fields = prio, .n = 1, .end = true}, 200, "hello", "", 0},
+        {{.method = "HEAD", .path = "/", .end = true}, 200, "", "", 0},
+        {{.method = "OPTIONS", .path = "*", .end = true}, 200, "hello", "", 0},
+        {{.method = "DELETE", .path = "/none", .end = true}, 204, "", "", 0},
+        {{.method = "GET", .path = "/hints", .end = true}, 200, "hello", "", 2},
+        {{.method = "POST", .path = "/"}, 200, "hello", "", 0},
+        {{.method = "GET", .path = "/trailers", .end = true}, 200, "body", "", 0},
+        {{.method = "GET", .path = "/early", .end = true}, 403, "no", "", 0},
+    };
+    for (int v = 0; v < VERSIONS; v++)
+        for (uint32_t seed = 1; seed < 20; seed++) {
+            pair p;
+            service s;
+            begin(&p, &s, versions[v], seed);
+            pair_start(&p);
+            for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+                call c = {.source = cb_slice_str("a body"), .send_trailer = true};
+                call_start(&p, &c, &rows[i].head);
+                pair_run(&p);
+                cr_assert_eq(c.rc, CB_OK, "row %zu: closed with %d: %s", i, c.rc, c.reason);
+                cr_assert_eq(c.closes, 1);
+                cr_assert_eq(c.ends, 1);
+                cr_assert_eq(c.heads, 1);
+                cr_assert_eq(c.infos, rows[i].infos, "row %zu: %d infos", i, c.infos);
+                cr_assert_eq(c.status, rows[i].status, "row %zu: status %d", i, c.status);
+                cr_assert(cb_slice_eq(cb_buf_slice(&c.body), rows[i].body), "row %zu: another body", i);
+                cr_assert_str_eq(c.header, rows[i].header);
+                cr_assert_eq(s.closes, i + 1);
+                cr_assert_eq(s.last_rc, CB_OK, "row %zu: %d", i, s.last_rc);
+                call_free(&c);
+            }
+            cr_assert_str_eq(s.trailer, "from the client");
+            cr_assert_str_eq(s.priority, "u=1, i");
+            cr_assert_eq(p.done[0], sizeof rows / sizeof *rows);
+            cr_assert_eq(p.done[1], sizeof rows / sizeof *rows);
+            pair_stop(&p);
+        }
+}
+
+Test(http_pair, many_at_once) {
+    for (int v = 0; v < VERSIONS; v++) {
+        pair p;
+        service s;
+        begin(&p, &s, versions[v], 3);
+        pair_start(&p);
+        pair_run(&p);
+        call calls[100] = {{0}};
+        cr_assert_geq(p.side[0]->vt->capacity(p.side[0]), 100);
+        for (int i = 0; i < 100; i++)
+            call_start(&p, &calls[i], NULL);
+        pair_run(&p);
+        for (int i = 0; i < 100; i++) {
+            cr_assert_eq(calls[i].rc, CB_OK);
+            cr_assert(cb_slice_eq(cb_buf_slice(&calls[i].body), "hello"));
+            call_free(&calls[i]);
+        }
+        cr_assert_eq(s.heads, 100);
+        pair_stop(&p);
+    }
+}
+
+Test(http_pair, a_mebibyte_each_way_in_bounded_memory) {
+    for (int v = 0; v < VERSIONS; v++) {
+        pair p;
+        service s;
+        begin(&p, &s, versions[v], 5);
+        for (int i = 0; i < 2; i++)
+            p.limits[i].send_buffer_bytes = p.limits[i].stream_window_bytes = 65536;
+        pair_start(&p);
+        pair_run(&p);
+        size_t rest = p.live;
+        p.peak = p.live;
+        call up = {.repeat = 1 << 20};
+        call_start(&p, &up, &(call_head){.method = "POST", .path = "/"});
+        pair_run(&p);
+        cr_assert_eq(up.rc, CB_OK, "%s", up.reason);
+        cr_assert_eq(s.got, 1 << 20);
+        cr_assert_eq(s.wrong, 0);
+        call down = {.count_only = true};
+        call_start(&p, &down, &(call_head){.method = "GET", .path = "/big", .end = true});
+        pair_run(&p);
+        cr_assert_eq(down.rc, CB_OK, "%s", down.reason);
+        cr_assert_eq(down.received, 1 << 20);
+        cr_assert_eq(down.sum, 0);
+        cr_assert_lt(p.peak - rest, 4 * 65536, "%zu bytes held", p.peak - rest);
+        call_free(&up);
+        call_free(&down);
+        pair_stop(&p);
+    }
+}
+
+Test(http_pair, a_stalled_reader_holds_one_window_and_nobody_else) {
+    for (int v = 0; v < VERSIONS; v++) {
+        pair p;
+        service s;
+        begin(&p, &s, versions[v], 9);
+        for (int i = 0; i < 2; i++)
+            p.limits[i].send_buffer_bytes = p.limits[i].stream_window_bytes = 65536;
+        pair_start(&p);
+        call slow = {.count_only = true, .stalled = true};
+        call_start(&p, &slow, &(call_head){.method = "GET", .path = "/big", .end = true});
+        pair_run(&p);
+        cr_assert_eq(slow.heads, 1);
+        cr_assert_eq(slow.received, 0);
+        cr_assert_gt(s.left, 0, "the server could send everything to a reader that takes nothing");
+        call other = {0};
+        size_t left = s.left;
+        call_start(&p, &other, NULL);
+        pair_run(&p);
+        cr_assert_eq(other.rc, CB_OK);
+        cr_assert_eq(s.left, left);
+        slow.stalled = false;
+        cb_exchange_resume(slow.x);
+        pair_run(&p);
+        cr_assert_eq(slow.rc, CB_OK, "%s", slow.reason);
+        cr_assert_eq(slow.received, 1 << 20);
+        cr_assert_eq(slow.sum, 0);
+        call_free(&slow);
+        call_free(&other);
+        pair_stop(&p);
+    }
+}
