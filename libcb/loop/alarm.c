@@ -53,7 +53,7 @@ static void set_near(cb_loop *loop, cb_time at) {
 
 static void set_far(cb_loop *loop, cb_time at) {
     uint64_t at_ms = at / CB_MS + (at % CB_MS != 0);
-    if (loop->now / CB_MS != uv_now(&loop->uv)) uv_update_time(&loop->uv);
+    if (loop->turn.now / CB_MS != uv_now(&loop->uv)) uv_update_time(&loop->uv);
     uint64_t now_ms = uv_now(&loop->uv);
     uv_timer_start(&loop->far, on_far, at_ms > now_ms ? at_ms - now_ms : 0, 0);
 }
@@ -61,7 +61,7 @@ static void set_far(cb_loop *loop, cb_time at) {
 bool cb_alarms_arm(cb_loop *loop) {
     const cb_heap_node *n = cb_heap_min(&loop->alarms);
     cb_time now = cb_loop_now(loop);
-    loop->now = now;
+    loop->turn.now = now;
     bool due = n && n->key <= now;
     bool near = n && !due && n->key - now < NEAR;
     if (near && n->key != loop->near_at) set_near(loop, n->key);
@@ -73,7 +73,7 @@ bool cb_alarms_arm(cb_loop *loop) {
     if (loop->near_fired) {
         uint64_t ticks;
         if (read(loop->near_fd, &ticks, sizeof ticks) < 0 && errno != EAGAIN)
-            cb_log_line(loop->log, CB_LOG_WARN, "loop", "reading the timer descriptor failed (errno %d)", errno);
+            cb_log_line(loop->turn.log, CB_LOG_WARN, "loop", "reading the timer descriptor failed (errno %d)", errno);
         loop->near_fired = false;
     }
     return due;
@@ -92,7 +92,7 @@ int cb_alarm_set(cb_alarm *a, cb_time at) {
     if (a->node.pos && a->node.key == at) return CB_OK;
     int rc = cb_heap_set(&loop->alarms, &a->node, at);
     /* Between the steps of a foreign loop nobody else would arm the descriptor that it waits for. */
-    if (rc == CB_OK && !loop->in_turn && cb_heap_min(&loop->alarms) == &a->node) cb_alarms_arm(loop);
+    if (rc == CB_OK && !loop->turn.in_turn && cb_heap_min(&loop->alarms) == &a->node) cb_alarms_arm(loop);
     return rc;
 }
 

@@ -9,26 +9,9 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-enum { SCRATCH_BYTES = 65536, ROUNDS_MAX = 16 };
+enum { SCRATCH_BYTES = 65536 };
 
-/* ---- time, memory, random ---- */
-
-cb_time cb_loop_now(const cb_loop *loop) {
-    if (loop->fresh) return loop->now;
-    if (!loop->in_turn) return uv_hrtime();
-    cb_loop *l = (cb_loop *)loop; /* a cache: every loop was allocated by cb_loop_new() */
-    l->now = uv_hrtime();
-    l->fresh = true;
-    return l->now;
-}
-
-const cb_alloc *cb_loop_alloc(const cb_loop *loop) {
-    return &loop->alloc;
-}
-
-const cb_log *cb_loop_log(const cb_loop *loop) {
-    return loop->log;
-}
+/* ---- memory, random ---- */
 
 const uint8_t *cb_loop_hash_key(const cb_loop *loop) {
     return loop->hash_key;
@@ -65,27 +48,6 @@ int cb_loop_random(cb_loop *loop, void *out, size_t len) {
     return CB_OK;
 }
 
-/* ---- deferred work and burials ---- */
-
-void cb_defer_init(cb_defer *d, cb_loop *loop, void (*run)(cb_defer *defer)) {
-    cb_list_init(&d->link);
-    d->run = run;
-    d->loop = loop;
-}
-
-void cb_defer_later(cb_defer *d) {
-    if (cb_list_empty(&d->link)) cb_list_add_tail(&d->loop->defers, &d->link);
-}
-
-void cb_defer_cancel(cb_defer *d) {
-    cb_list_del(&d->link);
-}
-
-void cb_loop_bury(cb_loop *loop, cb_grave *grave, void (*bury)(cb_grave *grave)) {
-    grave->bury = bury;
-    cb_list_add_tail(&loop->graves, &grave->link);
-}
-
 void cb_loop_hold(cb_loop *loop) {
     loop->holds++;
 }
@@ -94,43 +56,10 @@ void cb_loop_release(cb_loop *loop) {
     if (loop->holds) loop->holds--;
 }
 
-static void take_all(cb_list *from, cb_list *to) {
-    cb_list_init(to);
-    if (cb_list_empty(from)) return;
-    *to = *from;
-    to->next->prev = to;
-    to->prev->next = to;
-    cb_list_init(from);
-}
-
-static bool has_leftovers(const cb_loop *loop) {
-    return !cb_list_empty(&loop->defers) || !cb_list_empty(&loop->graves);
-}
-
-/* In rounds with an end: work that defers itself for ever must not starve the descriptors. */
-static void run_leftovers(cb_loop *loop) {
-    cb_list batch;
-    for (int round = 0; round < ROUNDS_MAX && has_leftovers(loop); round++) {
-        take_all(&loop->defers, &batch);
-        while (!cb_list_empty(&batch)) {
-            cb_defer *d = CB_CONTAINER(batch.next, cb_defer, link);
-            cb_list_del(&d->link);
-            d->run(d);
-        }
-        if (!cb_list_empty(&loop->defers)) continue; /* the dead may still be needed by those */
-        take_all(&loop->graves, &batch);
-        while (!cb_list_empty(&batch)) {
-            cb_grave *g = CB_CONTAINER(batch.next, cb_grave, link);
-            cb_list_del(&g->link);
-            g->bury(g);
-        }
-    }
-}
-
 static void on_check(uv_check_t *check) {
     cb_loop *loop = check->data;
     cb_alarms_run(loop);
-    run_leftovers(loop);
+    cb_turn_run_leftovers(&loop->turn);
 }
 
 static void on_busy(uv_idle_t *busy) {
@@ -140,15 +69,15 @@ static void on_busy(uv_idle_t *busy) {
 static void on_prepare(uv_prepare_t *prepare) {
     cb_loop *loop = prepare->data;
     cb_alarms_run(loop);
-    run_leftovers(loop);
+    cb_turn_run_leftovers(&loop->turn);
     bool due = cb_alarms_arm(loop);
-    if (due || has_leftovers(loop)) {
+    if (due || cb_turn_has_leftovers(&loop->turn)) {
         uv_idle_start(&loop->busy, on_busy);
     } else {
         uv_idle_stop(&loop->busy);
     }
     loop->dirty = false; /* libuv hands its changes to epoll right after this */
-    loop->fresh = false;
+    loop->turn.fresh = false;
 }
 
 /* ---- tasks from other threads ---- */
@@ -213,20 +142,21 @@ static void drop_posts(cb_loop *loop) {
 /* ---- running ---- */
 
 int cb_loop_alive(const cb_loop *loop) {
-    return loop->watch_count || loop->holds || loop->alarms.len || has_leftovers(loop) || has_posts(loop);
+    return loop->watch_count || loop->holds || loop->alarms.len || cb_turn_has_leftovers(&loop->turn) ||
+           has_posts(loop);
 }
 
 static int turn(cb_loop *loop, uv_run_mode mode) {
-    loop->in_turn = true;
-    loop->fresh = false;
+    loop->turn.in_turn = true;
+    loop->turn.fresh = false;
     int rc = uv_run(&loop->uv, mode);
-    loop->fresh = false;
-    loop->in_turn = false;
+    loop->turn.fresh = false;
+    loop->turn.in_turn = false;
     return rc < 0 ? cb_fail_errno(-rc, "event loop") : CB_OK;
 }
 
 int cb_loop_run(cb_loop *loop) {
-    if (loop->in_turn) return cb_fail(CB_EINVAL, "cb_loop_run() was called from inside of the same loop");
+    if (loop->turn.in_turn) return cb_fail(CB_EINVAL, "cb_loop_run() was called from inside of the same loop");
     int rc = CB_OK;
     while (rc == CB_OK && !atomic_load(&loop->stop) && cb_loop_alive(loop))
         rc = turn(loop, UV_RUN_ONCE);
@@ -235,7 +165,7 @@ int cb_loop_run(cb_loop *loop) {
 }
 
 int cb_loop_step(cb_loop *loop) {
-    if (loop->in_turn) return cb_fail(CB_EINVAL, "cb_loop_step() was called from inside of the same loop");
+    if (loop->turn.in_turn) return cb_fail(CB_EINVAL, "cb_loop_step() was called from inside of the same loop");
     int rc = turn(loop, UV_RUN_NOWAIT);
     cb_alarms_arm(loop); /* whoever waits on cb_loop_fd() wakes in time, too */
     return rc;
@@ -251,7 +181,8 @@ int cb_loop_fd(const cb_loop *loop) {
 }
 
 int64_t cb_loop_timeout_ms(const cb_loop *loop) {
-    if (loop->dirty || has_leftovers(loop) || has_posts(loop) || !uv_backend_timeout(&loop->uv)) return 0;
+    if (loop->dirty || cb_turn_has_leftovers(&loop->turn) || has_posts(loop) || !uv_backend_timeout(&loop->uv))
+        return 0;
     const cb_heap_node *next = cb_heap_min(&loop->alarms);
     if (!next) return -1;
     cb_time now = cb_loop_now(loop);
@@ -290,7 +221,7 @@ static void close_handles(cb_loop *loop) {
 }
 
 static void release(cb_loop *loop) {
-    cb_alloc a = loop->alloc;
+    cb_alloc a = loop->turn.alloc;
     cb_heap_free(&loop->alarms);
     pthread_mutex_destroy(&loop->lock);
     cb_mem_free(&a, loop->scratch);
@@ -303,19 +234,16 @@ static cb_loop *blank(const cb_loop_opts *o) {
     const cb_alloc *a = o->alloc ? o->alloc : &cb_alloc_libc;
     cb_loop *loop = cb_mem_new(a, sizeof *loop);
     if (!loop) return NULL;
-    loop->alloc = *a;
-    loop->log = o->log;
+    cb_turn_init(&loop->turn, a, o->log, uv_hrtime);
     loop->near_fd = -1;
     loop->near_at = CB_NEVER;
     loop->dirty = true;
     loop->posts_end = &loop->posts;
     atomic_init(&loop->stop, false);
     pthread_mutex_init(&loop->lock, NULL);
-    cb_list_init(&loop->defers);
-    cb_list_init(&loop->graves);
     cb_list_init(&loop->watches);
     cb_list_init(&loop->signals);
-    cb_heap_init(&loop->alarms, &loop->alloc);
+    cb_heap_init(&loop->alarms, &loop->turn.alloc);
     loop->scratch = cb_mem_get(a, SCRATCH_BYTES);
     return loop;
 }
@@ -350,12 +278,12 @@ int cb_loop_new(cb_loop **out, const cb_loop_opts *opts) {
 }
 
 void cb_loop_free(cb_loop *loop) {
-    if (!loop || loop->in_turn) return;
+    if (!loop || loop->turn.in_turn) return;
     drop_posts(loop);
-    while (has_leftovers(loop))
-        run_leftovers(loop);
+    while (cb_turn_has_leftovers(&loop->turn))
+        cb_turn_run_leftovers(&loop->turn);
     close_handles(loop);
-    while (has_leftovers(loop))
-        run_leftovers(loop);
+    while (cb_turn_has_leftovers(&loop->turn))
+        cb_turn_run_leftovers(&loop->turn);
     release(loop);
 }

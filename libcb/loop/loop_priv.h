@@ -3,6 +3,7 @@
 #define CB_LOOP_PRIV_H
 
 #include "loop/loop_int.h"
+#include "loop/turn.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <uv.h>
@@ -16,8 +17,7 @@ typedef struct cb_post {
 } cb_post;
 
 struct cb_loop {
-    cb_alloc alloc;
-    const cb_log *log;
+    cb_turn turn; /* must be first: turn.c finds it there */
     uv_loop_t uv;
     uv_prepare_t prepare; /* the last thing before the loop waits */
     uv_check_t check;     /* the first thing after the descriptors were handled */
@@ -29,12 +29,9 @@ struct cb_loop {
     bool near_fired; /* near_fd is readable; read it or set it anew */
     cb_time near_at; /* what near_fd is set to; CB_NEVER = not set */
     cb_heap alarms;
-    cb_list defers, graves, watches, signals;
+    cb_list watches, signals;
     size_t watch_count, holds;
-    cb_time now;
-    bool fresh;   /* now is the time of this turn */
-    bool in_turn; /* inside cb_loop_run() or cb_loop_step() */
-    bool dirty;   /* libuv has changes that its epoll descriptor does not know yet */
+    bool dirty; /* libuv has changes that its epoll descriptor does not know yet */
     atomic_bool stop;
     pthread_mutex_t lock; /* guards the next three */
     cb_post *posts, **posts_end;

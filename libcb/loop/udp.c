@@ -32,7 +32,7 @@ static void set_buffers(cb_udp *u) {
     u->stats.sndbuf = set_buffer(u->fd, SO_SNDBUFFORCE, SO_SNDBUF, snd);
     if ((u->stats.rcvbuf >= rcv && u->stats.sndbuf >= snd) || u->loop->udp_warned) return;
     u->loop->udp_warned = true;
-    cb_log_line(u->loop->log, CB_LOG_WARN, "udp",
+    cb_log_line(u->loop->turn.log, CB_LOG_WARN, "udp",
                 "socket buffers are %u (receive) and %u (send) bytes instead of %u and %u; raise them with sysctl "
                 "net.core.rmem_max=%u net.core.wmem_max=%u or give CAP_NET_ADMIN",
                 u->stats.rcvbuf, u->stats.sndbuf, rcv, snd, rcv, snd);

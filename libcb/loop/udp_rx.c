@@ -104,7 +104,7 @@ void cb_udp_read(cb_udp *u) {
         int n = receive(u);
         if (n < 0) {
             if (errno != EAGAIN && errno != EINTR)
-                cb_log_line(u->loop->log, CB_LOG_DEBUG, "udp", "recvmmsg failed (errno %d)", errno);
+                cb_log_line(u->loop->turn.log, CB_LOG_DEBUG, "udp", "recvmmsg failed (errno %d)", errno);
             return;
         }
         bool go_on = true;

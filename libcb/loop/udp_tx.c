@@ -173,7 +173,7 @@ static void note_sent(cb_udp *u, int n) {
     u->last_errno = 0;
     if (!u->gso_trial) return;
     u->gso_trial = false;
-    cb_log_line(u->loop->log, CB_LOG_INFO, "udp",
+    cb_log_line(u->loop->turn.log, CB_LOG_INFO, "udp",
                 "the device does not take segmented messages; sending datagrams one by one from now on");
 }
 
@@ -193,8 +193,8 @@ static void note_failed(cb_udp *u, int err) {
         u->stats.gso = true;
         bytes = t->len;
     }
-    if (err != u->last_errno && cb_log_on(u->loop->log, CB_LOG_INFO))
-        cb_log_line(u->loop->log, CB_LOG_INFO, "udp", "sending %zu bytes to %s failed: %s", bytes,
+    if (err != u->last_errno && cb_log_on(u->loop->turn.log, CB_LOG_INFO))
+        cb_log_line(u->loop->turn.log, CB_LOG_INFO, "udp", "sending %zu bytes to %s failed: %s", bytes,
                     cb_addr_text(&t->remote, text), strerrordesc_np(err));
     u->last_errno = err;
     u->stats.tx_dropped += consume(u, bytes);

@@ -1,0 +1,90 @@
+/* What cores use of a loop: see turn.h. */
+#include "loop/turn.h"
+
+enum { ROUNDS_MAX = 16 };
+
+void cb_turn_init(cb_turn *turn, const cb_alloc *alloc, const cb_log *log, cb_time (*clock)(void)) {
+    turn->alloc = *alloc;
+    turn->log = log;
+    turn->clock = clock;
+    cb_list_init(&turn->defers);
+    cb_list_init(&turn->graves);
+    turn->now = 0;
+    turn->fresh = turn->in_turn = false;
+}
+
+/* A loop begins with its turn. */
+static cb_turn *of(const cb_loop *loop) {
+    return (cb_turn *)(uintptr_t)loop;
+}
+
+cb_time cb_loop_now(const cb_loop *loop) {
+    cb_turn *turn = of(loop);
+    if (turn->fresh) return turn->now;
+    if (!turn->in_turn) return turn->clock();
+    turn->now = turn->clock();
+    turn->fresh = true;
+    return turn->now;
+}
+
+const cb_alloc *cb_loop_alloc(const cb_loop *loop) {
+    return &of(loop)->alloc;
+}
+
+const cb_log *cb_loop_log(const cb_loop *loop) {
+    return of(loop)->log;
+}
+
+/* ---- deferred work and burials ---- */
+
+void cb_defer_init(cb_defer *d, cb_loop *loop, void (*run)(cb_defer *defer)) {
+    cb_list_init(&d->link);
+    d->run = run;
+    d->loop = loop;
+}
+
+void cb_defer_later(cb_defer *d) {
+    if (cb_list_empty(&d->link)) cb_list_add_tail(&of(d->loop)->defers, &d->link);
+}
+
+void cb_defer_cancel(cb_defer *d) {
+    cb_list_del(&d->link);
+}
+
+void cb_loop_bury(cb_loop *loop, cb_grave *grave, void (*bury)(cb_grave *grave)) {
+    grave->bury = bury;
+    cb_list_add_tail(&of(loop)->graves, &grave->link);
+}
+
+static void take_all(cb_list *from, cb_list *to) {
+    cb_list_init(to);
+    if (cb_list_empty(from)) return;
+    *to = *from;
+    to->next->prev = to;
+    to->prev->next = to;
+    cb_list_init(from);
+}
+
+bool cb_turn_has_leftovers(const cb_turn *turn) {
+    return !cb_list_empty(&turn->defers) || !cb_list_empty(&turn->graves);
+}
+
+/* In rounds with an end: work that defers itself for ever must not starve the descriptors. */
+void cb_turn_run_leftovers(cb_turn *turn) {
+    cb_list batch;
+    for (int round = 0; round < ROUNDS_MAX && cb_turn_has_leftovers(turn); round++) {
+        take_all(&turn->defers, &batch);
+        while (!cb_list_empty(&batch)) {
+            cb_defer *d = CB_CONTAINER(batch.next, cb_defer, link);
+            cb_list_del(&d->link);
+            d->run(d);
+        }
+        if (!cb_list_empty(&turn->defers)) continue; /* the dead may still be needed by those */
+        take_all(&turn->graves, &batch);
+        while (!cb_list_empty(&batch)) {
+            cb_grave *g = CB_CONTAINER(batch.next, cb_grave, link);
+            cb_list_del(&g->link);
+            g->bury(g);
+        }
+    }
+}

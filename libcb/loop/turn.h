@@ -1,0 +1,24 @@
+/* The part of a loop that cores may touch: its time, its memory, and what it does at the end of a turn. No descriptors
+ * and no system calls, so that what uses only this runs as well in a test or a simulation. */
+#ifndef CB_LOOP_TURN_H
+#define CB_LOOP_TURN_H
+
+#include "loop/loop_int.h"
+#include <stdbool.h>
+
+/* The first member of struct cb_loop. */
+typedef struct cb_turn {
+    cb_alloc alloc;
+    const cb_log *log;
+    cb_time (*clock)(void);
+    cb_list defers, graves;
+    cb_time now;
+    bool fresh;   /* now is the time of this turn */
+    bool in_turn; /* inside cb_loop_run() or cb_loop_step() */
+} cb_turn;
+
+void cb_turn_init(cb_turn *turn, const cb_alloc *alloc, const cb_log *log, cb_time (*clock)(void));
+bool cb_turn_has_leftovers(const cb_turn *turn);
+void cb_turn_run_leftovers(cb_turn *turn);
+
+#endif
