@@ -96,13 +96,13 @@ def install():
 
 def staged_env():
     lib = next((path.parent for path in STAGED.glob("**/libcb.so")), STAGED / "lib")
-    path = os.environ.get("PKG_CONFIG_PATH", "")
+    folders = [lib / "pkgconfig", ROOT / "out/peers/lib/pkgconfig", os.environ.get("PKG_CONFIG_PATH")]
     return {
         "CB_SOURCE": str(ROOT),
         "CB_BUILD": str(BUILD / "dev"),
         "CB_PREFIX": str(STAGED),
         "LD_LIBRARY_PATH": str(lib),
-        "PKG_CONFIG_PATH": f"{lib / 'pkgconfig'}:{path}" if path else str(lib / "pkgconfig"),
+        "PKG_CONFIG_PATH": ":".join(str(folder) for folder in folders if folder),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
 
