@@ -41,6 +41,11 @@ foreach(flag -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack)
 endforeach()
 check_pie_supported(LANGUAGES C)
 
+# Calls from libcb to its own public functions need no detour through the dynamic linker.
+cb_probe_flag(cb_flags -fno-semantic-interposition)
+add_library(cb_shared_flags INTERFACE)
+cb_probe_link_flag(cb_shared_flags -Wl,-Bsymbolic-functions)
+
 # Fortified libc calls need the optimiser and get in the way of sanitizers. Level 3 needs a compiler that knows the
 # size of an object at run time.
 if(NOT CB_SANITIZE AND NOT CMAKE_BUILD_TYPE STREQUAL "Debug")

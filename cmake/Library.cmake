@@ -51,7 +51,7 @@ cb_write_version_script(LIBCB_0.1 ${CB_MAP} ${CB_HEADERS})
 add_library(cb SHARED $<TARGET_OBJECTS:cb_objects>)
 target_include_directories(cb PUBLIC
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
-target_link_libraries(cb PRIVATE $<BUILD_INTERFACE:cb_flags> $<BUILD_INTERFACE:cb_deps>)
+target_link_libraries(cb PRIVATE $<BUILD_INTERFACE:cb_flags> $<BUILD_INTERFACE:cb_shared_flags> $<BUILD_INTERFACE:cb_deps>)
 target_link_options(cb PRIVATE -Wl,--version-script=${CB_MAP} -Wl,--as-needed)
 if(NOT CB_SANITIZE AND NOT CB_FUZZERS)
     target_link_options(cb PRIVATE -Wl,-z,defs)

@@ -231,6 +231,9 @@ def stage_install():
 def stage_interop():
     if not install():
         return Results()
+    log = LOG / "build-load.log"
+    ok = run(["cmake", "--build", "--preset", "dev", "--target", "bench_programs"], log, timeout=600) == 0
+    built["bench_programs"] = one("build bench_programs", ok, log)
     return pytest("interop", ["tests/interop"], timeout=1800)
 
 

@@ -15,7 +15,6 @@ typedef struct cb_lookup cb_lookup;
 typedef struct cb_resolver_opts {
     size_t size;
     const char *servers;     /* "address[:port],..." (IPv6 with a port in brackets); NULL = /etc/resolv.conf */
-    const char *hosts_file;  /* NULL = /etc/hosts */
     uint32_t timeout_ms;     /* of the first try at a server; 0 = 2,000 */
     uint32_t tries;          /* at each server; 0 = 2 */
     uint32_t cache_entries;  /* names kept; 0 = 1,024 */
@@ -32,14 +31,14 @@ typedef struct cb_host_address {
     uint8_t family;    /* 4 or 6 */
     uint8_t reserved[3];
     uint32_t scope; /* interface index of a link-local IPv6 literal, else 0 */
-    uint32_t ttl_s; /* seconds that are left of its life; literals and the hosts file: max_ttl_s */
+    uint32_t ttl_s; /* seconds that are left of its life; of literals: max_ttl_s */
 } cb_host_address;
 
 enum cb_family { CB_FAMILY_ANY = 0, CB_FAMILY_V4 = 4, CB_FAMILY_V6 = 6 };
 
-/* The answer of one lookup. rc CB_OK: n >= 1 addresses in the order of preference of RFC 6724 as far as it does not
- * need sockets (families are not interleaved; see RFC 8305 for that), valid during the call. CB_EDNS: the name does
- * not exist or has no such address; CB_ETIMEOUT: no server answered; CB_EINVAL: not a name; CB_ENOMEM; the detail is
+/* The answer of one lookup. rc CB_OK: n >= 1 addresses in the order of RFC 6724 (families are not
+ * interleaved), valid during the call. CB_EDNS: the name does not exist, has no such address, or the servers refuse;
+ * CB_ETIMEOUT: no server answered; CB_EINVAL: not a name; CB_ENOMEM; CB_ECLOSED: the resolver was freed. The detail is
  * in cb_last_error(). The lookup is gone after the call. */
 typedef void (*cb_lookup_fn)(int rc, const cb_host_address *at, size_t n, void *user);
 
@@ -49,9 +48,9 @@ CB_API int cb_resolver_new(cb_resolver **out, cb_loop *loop, const cb_resolver_o
  * the lookup is cancelled. out may be NULL. CB_EINVAL (too long or empty), CB_ELIMIT, CB_ENOMEM. */
 CB_API int cb_resolver_lookup(cb_lookup **out, cb_resolver *r, const char *name, int family, cb_lookup_fn fn,
                               void *user);
-CB_API void cb_lookup_cancel(cb_lookup *l); /* fn is not called any more; NULL is fine */
-CB_API void cb_resolver_flush(cb_resolver *r);
-/* Cancels what waits: each fn gets CB_ECLOSED. Must not be called inside fn. */
+CB_API void cb_lookup_cancel(cb_lookup *l);    /* fn is not called any more; NULL is fine */
+CB_API void cb_resolver_flush(cb_resolver *r); /* forgets the cache; questions under way go on */
+/* What waits gets CB_ECLOSED during this call. Must not be called inside fn. */
 CB_API void cb_resolver_free(cb_resolver *r);
 
 CB_END

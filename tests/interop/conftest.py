@@ -59,7 +59,7 @@ class Process:
             time.sleep(0.01)
         return self
 
-    def signal(self, number):
+    def send(self, number):
         self.popen.send_signal(number)
 
     def stop(self, number=signal.SIGTERM, seconds=10):

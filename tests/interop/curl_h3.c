@@ -1,5 +1,5 @@
-/* curl_h3 - fetches URLs one after the other over HTTP/3 only, with libcurl: an independent client (its QUIC is ngtcp2 too, its HTTP and
- * connection handling are not). Built by test_h3_peers.py where libcurl has HTTP/3.
+/* curl_h3 - fetches URLs one after the other over HTTP/3 only, with libcurl: an independent client (its QUIC is ngtcp2
+ * too, its HTTP and connection handling are not). Built by test_h3_peers.py where libcurl has HTTP/3.
  *
  *   curl_h3 ca.pem [-u bytes] URL...      -u: POST that many bytes
  *
@@ -67,7 +67,8 @@ int main(int argc, char **argv) {
         at = 4;
     }
     CURL *curl = curl_easy_init();
-    for (; curl && at < argc && rc == 0; at++) rc = fetch(curl, argv[at], argv[1], upload);
+    for (; curl && at < argc && rc == 0; at++)
+        rc = fetch(curl, argv[at], argv[1], upload);
     curl_easy_cleanup(curl);
     return curl ? rc : 1;
 }

@@ -1,0 +1,24 @@
+/* cbctl: the operator's command. Each subcommand is a row of the table in main.c and a file beside it. */
+#ifndef CBCTL_H
+#define CBCTL_H
+
+enum { CBCTL_OK = 0, CBCTL_FAILED = 1, CBCTL_USAGE = 2 };
+
+typedef struct cbctl_command {
+    const char *group, *name; /* "ca", "dev" */
+    const char *arguments;    /* as the usage line shows them */
+    const char *summary;
+    const char *options;               /* one line each, for --help */
+    int (*run)(int argc, char **argv); /* argv[0] is the last word of the command; returns an exit code */
+} cbctl_command;
+
+int cbctl_ca_dev(int argc, char **argv);
+
+/* Prints "cbctl: ..." and how to get help to stderr; returns CBCTL_USAGE. */
+int cbctl_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* Prints the name of rc and libcb's detail to stderr; returns CBCTL_FAILED. */
+int cbctl_failed(int rc);
+/* Prints a text as a JSON string, quotes included. */
+void cbctl_json_text(const char *text);
+
+#endif

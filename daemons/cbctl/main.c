@@ -1,0 +1,102 @@
+#include "cbctl.h"
+#include <cb.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+static const cbctl_command commands[] = {
+    {"ca", "dev", "[--dir DIR] [--days N] [--key-type TYPE] [--json] NAME...",
+     "make a certificate for NAMEs, signed by a development CA",
+     "  --dir DIR        where the CA lives; made when absent (default: ca)\n"
+     "  --days N         how long the certificate is valid (default: 90)\n"
+     "  --key-type TYPE  ecdsa-p256 (default), ecdsa-p384, rsa-2048 or ed25519\n"
+     "  --json           print the paths as JSON\n",
+     cbctl_ca_dev},
+};
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+int cbctl_usage(const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    fputs("cbctl: ", stderr);
+    vfprintf(stderr, fmt, ap);
+    fputs("\nTry \"cbctl --help\".\n", stderr);
+    va_end(ap);
+    return CBCTL_USAGE;
+}
+
+int cbctl_failed(int rc) {
+    const char *detail = cb_last_error();
+    fprintf(stderr, "cbctl: %s\n", *detail ? detail : cb_strerror(rc));
+    return CBCTL_FAILED;
+}
+
+void cbctl_json_text(const char *text) {
+    putchar('"');
+    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
+        if (*p == '"' || *p == '\\') {
+            printf("\\%c", *p);
+        } else if (*p < 0x20) {
+            printf("\\u%04x", *p);
+        } else {
+            putchar(*p);
+        }
+    }
+    putchar('"');
+}
+
+static int help(void) {
+    puts("Usage: cbctl COMMAND [OPTION]... [ARGUMENT]...\n\nCommands:");
+    for (size_t i = 0; i < COMMANDS; i++) {
+        printf("  %s %s %s\n      %s\n", commands[i].group, commands[i].name, commands[i].arguments,
+               commands[i].summary);
+    }
+    puts("\n\"cbctl COMMAND --help\" lists a command's options; cbctl(1) says more.\n"
+         "  --help     print this and exit\n"
+         "  --version  print the version and exit");
+    return CBCTL_OK;
+}
+
+static int help_command(const cbctl_command *c) {
+    printf("Usage: cbctl %s %s %s\n%c%s.\n\n%s", c->group, c->name, c->arguments, c->summary[0] - 'a' + 'A',
+           c->summary + 1, c->options);
+    return CBCTL_OK;
+}
+
+static bool wants_help(int argc, char **argv) {
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
+    }
+    return false;
+}
+
+static int dispatch(int argc, char **argv) {
+    bool group_known = false;
+    if (argc < 2) return cbctl_usage("no command");
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) return help();
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("cbctl %s\n", cb_version_text());
+        return CBCTL_OK;
+    }
+    for (size_t i = 0; i < COMMANDS; i++) {
+        const cbctl_command *c = &commands[i];
+        if (strcmp(argv[1], c->group) != 0) continue;
+        group_known = true;
+        if (argc > 2 && strcmp(argv[2], c->name) == 0) {
+            return wants_help(argc - 2, argv + 2) ? help_command(c) : c->run(argc - 2, argv + 2);
+        }
+    }
+    if (!group_known) return cbctl_usage("no such command: %s", argv[1]);
+    if (argc == 2) return cbctl_usage("%s: which command?", argv[1]);
+    return cbctl_usage("no such command: %s %s", argv[1], argv[2]);
+}
+
+int main(int argc, char **argv) {
+    int code = dispatch(argc, argv);
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        perror("cbctl: standard output");
+        if (code == CBCTL_OK) code = CBCTL_FAILED;
+    }
+    return code;
+}

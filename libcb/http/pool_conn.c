@@ -1,0 +1,273 @@
+/* One connection to an origin: from a connected socket, or from nothing for QUIC, to framing and back. */
+#include "base/error.h"
+#include "http/pool_int.h"
+#include "transport/proxy_header.h"
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static cb_pool_conn *conn_of(cb_drive *d) {
+    return CB_CONTAINER(d, cb_pool_conn, drive);
+}
+
+/* ---- life ---- */
+
+static void conn_bury(cb_grave *g) {
+    cb_pool_conn *c = CB_CONTAINER(g, cb_pool_conn, grave);
+    cb_mem_free(cb_loop_alloc(c->drive.loop), c);
+}
+
+static int conn_new(cb_pool_conn **out, cb_opening *op, const cb_addr *at, const cb_drive_ops *ops) {
+    cb_origin *o = cb_opening_origin(op);
+    cb_pool_conn *c = cb_mem_new(o->pool->alloc, sizeof *c);
+    if (!c) return cb_fail(CB_ENOMEM, "connection");
+    cb_list_init(&c->link);
+    cb_list_init(&c->avail);
+    cb_drive_init(&c->drive, o->pool->loop, ops);
+    c->opening = op;
+    c->origin = o;
+    c->at = *at;
+    cb_origin_hold(o);
+    *out = c;
+    return CB_OK;
+}
+
+static void on_gone(cb_drive *d) {
+    cb_pool_conn *c = conn_of(d);
+    cb_list_del(&c->link);
+    cb_list_del(&c->avail);
+    cb_loop_bury(d->loop, &c->grave, conn_bury);
+    cb_origin_unref(c->origin);
+}
+
+/* The end is decided: of an attempt, of one that is not wanted, or of an open connection. */
+static void on_ended(cb_drive *d, int rc) {
+    cb_pool_conn *c = conn_of(d);
+    cb_origin *o = c->origin;
+    cb_opening *op = c->opening;
+    if (op) {
+        if (rc == CB_OK) rc = cb_fail(CB_ECLOSED, "the origin closed the connection during the handshake");
+        c->opening = NULL;
+        cb_opening_lost(op, c, rc);
+    }
+    if (!c->open) return;
+    char text[CB_ADDR_TEXT];
+    c->open = false;
+    o->stats.conns--;
+    if (c->idle) o->stats.idle--;
+    c->idle = false;
+    cb_list_del(&c->avail);
+    if (rc < 0)
+        cb_log_line(o->pool->log, CB_LOG_DEBUG, "pool", "%s: connection to %s closed: %s: %s", o->name,
+                    cb_addr_text(&c->at, text), cb_strerror(rc), cb_last_error());
+    if (!o->pool->freed) cb_origin_wake(o); /* what waits may need another one */
+}
+
+static void set_avail(cb_pool_conn *c) {
+    if (!c->open || c->drive.ending) return;
+    cb_origin *o = c->origin;
+    cb_list_del(&c->avail);
+    cb_list_add_tail(&o->avail, &c->avail);
+    if (o->stats.queued || o->stats.idle > o->pool->opts.max_idle || o->pool->draining) cb_origin_wake(o);
+}
+
+void cb_pool_conn_released(cb_pool_conn *c) {
+    if (!c->open || c->drive.ending || !c->drive.h) return;
+    if (c->drive.h->n_exchanges == 0 && !c->idle) {
+        c->idle = true;
+        c->origin->stats.idle++;
+    }
+    set_avail(c);
+}
+
+void cb_pool_conn_opened(cb_pool_conn *c) {
+    cb_origin *o = c->origin;
+    cb_list_del(&c->link);
+    cb_list_add_tail(&o->conns, &c->link);
+    c->opening = NULL;
+    c->open = c->idle = true;
+    o->stats.conns++;
+    o->stats.idle++;
+    o->stats.opened++;
+    o->known = true;
+    o->multiplexes = c->drive.h->vt->version != CB_HTTP_1;
+    set_avail(c);
+    if (o->pool->draining) c->drive.h->vt->drain(c->drive.h);
+}
+
+void cb_pool_conn_dropped(cb_pool_conn *c) {
+    c->opening = NULL;
+    cb_list_del(&c->link);
+    cb_list_add_tail(&c->origin->conns, &c->link); /* so that it goes with the pool */
+    cb_drive_end(&c->drive, CB_ECLOSED, true);
+}
+
+/* ---- framing ---- */
+
+static void on_capacity(cb_hconn *h) {
+    cb_pool_conn *c = conn_of(h->env.owner_user);
+    if (c->opening && c->drive.h == h && h->vt->capacity(h) > 0) {
+        cb_opening_won(c->opening, c);
+        return;
+    }
+    if (h->vt->capacity(h) > 0) set_avail(c);
+}
+
+static void on_limit(cb_hconn *h, const char *what) {
+    cb_pool_conn *c = conn_of(h->env.owner_user);
+    cb_log_line(c->origin->pool->log, CB_LOG_DEBUG, "pool", "%s: limit reached: %s", c->origin->name, what);
+}
+
+static const cb_hconn_owner_ops owner_ops = {
+    .wake = cb_drive_on_wake, .capacity = on_capacity, .limit = on_limit, .gone = cb_drive_on_gone};
+
+static void fill_env(cb_pool_conn *c, cb_hconn_env *env, const cb_addr *local) {
+    cb_pool *p = c->origin->pool;
+    *env = (cb_hconn_env){.loop = p->loop,
+                          .alloc = p->alloc,
+                          .log = p->log,
+                          .limits = &p->limits,
+                          .owner = &owner_ops,
+                          .owner_user = &c->drive,
+                          .sink = &c->drive.sink,
+                          .scheme = c->origin->t.tls ? "https" : "http",
+                          .sni = c->origin->t.tls ? c->origin->sni : "",
+                          .remote = c->at,
+                          .local = *local};
+}
+
+/* ---- TCP ---- */
+
+/* What ALPN chose, or what was known before: enum cb_http_version, or < 0. */
+static int version_of(const cb_pool_conn *c) {
+    const uint32_t offered = c->origin->t.versions;
+    cb_tls_session *tls = cb_channel_tls(c->drive.ch);
+    const char *alpn = tls ? cb_tls_session_alpn(tls) : "";
+    if (!tls) return offered & CB_HTTP_1 ? CB_HTTP_1 : CB_HTTP_2;
+    if (strcmp(alpn, "h2") == 0 && offered & CB_HTTP_2) return CB_HTTP_2;
+    if ((strcmp(alpn, "http/1.1") == 0 || !*alpn) && offered & CB_HTTP_1) return CB_HTTP_1;
+    return cb_fail(CB_EPROTO, "the origin does not speak HTTP/2 (ALPN \"%s\")", alpn);
+}
+
+static void on_open(cb_drive *d) {
+    cb_pool_conn *c = conn_of(d);
+    cb_hconn_env env;
+    cb_hconn *h = NULL;
+    fill_env(c, &env, cb_channel_local(d->ch));
+    int rc = version_of(c);
+    if (rc > 0) rc = rc == CB_HTTP_2 ? cb_h2_new(&h, &env) : cb_h1_new(&h, &env);
+    if (rc < 0) {
+        cb_drive_end(d, rc, true);
+        return;
+    }
+    cb_drive_run(d, h);
+    if (c->opening && h->vt->capacity(h) > 0) cb_opening_won(c->opening, c);
+}
+
+static const cb_drive_ops tcp_ops = {.open = on_open, .ended = on_ended, .gone = on_gone};
+
+/* The PROXY header comes before everything else; a fresh socket takes it whole. */
+static int send_proxy_header(const cb_pool_conn *c, int fd) {
+    const cb_pool_target *t = &c->origin->t;
+    uint8_t header[128];
+    if (!t->send_proxy) return CB_OK;
+    int n = cb_proxy_header_write(header, t->send_proxy, t->proxy_src, t->proxy_dst);
+    if (n < 0) return n;
+    ssize_t sent = send(fd, header, (size_t)n, MSG_NOSIGNAL);
+    if (sent < 0) return cb_fail_errno(errno, "PROXY header");
+    return sent == n ? CB_OK : cb_fail(CB_ESYS, "PROXY header: only %zd of %d bytes were taken", sent, n);
+}
+
+static const char *tcp_alpn(uint32_t versions) {
+    if ((versions & (CB_HTTP_1 | CB_HTTP_2)) == (CB_HTTP_1 | CB_HTTP_2)) return "h2,http/1.1";
+    return versions & CB_HTTP_2 ? "h2" : "http/1.1";
+}
+
+int cb_pool_conn_tcp(cb_pool_conn **out, cb_opening *op, int fd, const cb_addr *at) {
+    cb_pool_conn *c = NULL;
+    int rc = conn_new(&c, op, at, &tcp_ops);
+    if (rc < 0) {
+        close(fd);
+        return rc;
+    }
+    cb_origin *o = c->origin;
+    cb_pool *p = o->pool;
+    const cb_tls_opts tls = {.tls12 = o->t.tls12,
+                             .identity = o->t.identity,
+                             .alpn = tcp_alpn(o->t.versions),
+                             .server_name = o->sni,
+                             .verify = o->t.verify,
+                             .cache = p->sessions,
+                             .cache_key = o->name};
+    const cb_channel_opts opts = {.tls = o->t.tls ? &tls : NULL,
+                                  .ops = &cb_drive_channel_ops,
+                                  .user = &c->drive,
+                                  .handshake_timeout = p->opts.connect_timeout,
+                                  .write_timeout = p->limits.send_timeout_ms * CB_MS};
+    rc = send_proxy_header(c, fd);
+    if (rc == CB_OK) rc = cb_channel_new(&c->drive.ch, p->loop, fd, at, &opts);
+    if (rc == CB_OK) {
+        *out = c;
+        return CB_OK;
+    }
+    close(fd);
+    on_gone(&c->drive);
+    return rc;
+}
+
+/* ---- QUIC ---- */
+
+static const cb_drive_ops quic_ops = {.ended = on_ended, .gone = on_gone};
+
+static int make(cb_quic_app **out, cb_quic_conn *qc, void *user) {
+    cb_pool_conn *c = user;
+    cb_hconn_env env;
+    cb_hconn *h = NULL;
+    fill_env(c, &env, cb_quic_conn_local_addr(qc));
+    env.sink = NULL;
+    int rc = cb_h3_new(&h, &env, qc);
+    if (rc < 0) return rc;
+    c->drive.qc = qc;
+    cb_drive_run(&c->drive, h);
+    *out = cb_h3_app(h);
+    return CB_OK;
+}
+
+static int endpoint_open(cb_origin *o, int family) {
+    cb_pool *p = o->pool;
+    cb_addr any;
+    memset(&any, 0, sizeof any);
+    any.sa.sa_family = (sa_family_t)family;
+    const cb_quic_app_factory none = {.make = make};
+    const cb_quic_opts opts = {.size = sizeof opts,
+                               .alpn = "h3",
+                               .identity = o->t.identity,
+                               .cc = p->opts.cc,
+                               .idle_timeout_ms = p->limits.idle_timeout_ms,
+                               .handshake_timeout_ms = (uint32_t)(p->opts.connect_timeout / CB_MS),
+                               .max_streams_uni = 16,
+                               .stream_window_bytes = p->limits.stream_window_bytes,
+                               .max_datagram_bytes = 65535,
+                               .early_data = o->t.early_data,
+                               .verify = o->t.verify};
+    return cb_quic_endpoint_open(&o->quic[family == AF_INET6], p->loop, &any, false, &opts, &none);
+}
+
+int cb_pool_conn_quic(cb_pool_conn **out, cb_opening *op, const cb_addr *at) {
+    cb_pool_conn *c = NULL;
+    int rc = conn_new(&c, op, at, &quic_ops);
+    if (rc < 0) return rc;
+    cb_origin *o = c->origin;
+    cb_quic_endpoint **e = &o->quic[at->sa.sa_family == AF_INET6];
+    cb_quic_conn *qc = NULL;
+    c->factory = (cb_quic_app_factory){.make = make, .user = c};
+    if (!*e) rc = endpoint_open(o, at->sa.sa_family);
+    if (rc == CB_OK) rc = cb_quic_endpoint_connect(&qc, *e, at, o->sni, &c->factory);
+    if (rc == CB_OK) {
+        *out = c;
+        return CB_OK;
+    }
+    on_gone(&c->drive);
+    return rc;
+}

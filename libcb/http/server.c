@@ -1,0 +1,398 @@
+/* cb_http_server: its life, its address, what its connections have in common. */
+#include "base/error.h"
+#include "base/opts.h"
+#include "http/fields.h"
+#include "http/server_int.h"
+#include "transport/quic_app.h"
+#include "transport/tls_identity.h"
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+enum { PORT_TRIES = 16 };
+
+/* ---- the Date field: one text for all, refreshed while there are connections ---- */
+
+static void date_refresh(cb_http_server *s) {
+    struct timespec ts;
+    struct tm tm;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    gmtime_r(&ts.tv_sec, &tm);
+    static const char days[] = "SunMonTueWedThuFriSat";
+    static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    char text[64]; /* by hand: strftime follows the locale */
+    snprintf(text, sizeof text, "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT", days + 3 * tm.tm_wday, tm.tm_mday,
+             months + 3 * tm.tm_mon, tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
+    memcpy(s->date, text, sizeof s->date - 1);
+    cb_time to_next = CB_SEC - (cb_time)ts.tv_nsec;
+    cb_alarm_set(&s->date_alarm, cb_loop_now(s->loop) + to_next);
+}
+
+static void on_date(cb_alarm *a, cb_time now) {
+    (void)now;
+    cb_http_server *s = CB_CONTAINER(a, cb_http_server, date_alarm);
+    if (s->n_conns) date_refresh(s);
+}
+
+/* ---- connections ---- */
+
+static cb_server_conn *conn_of(cb_drive *d) {
+    return CB_CONTAINER(d, cb_server_conn, drive);
+}
+
+void cb_server_conn_add(cb_server_conn *c) {
+    cb_http_server *s = c->server;
+    cb_list_init(&c->link);
+    cb_list_add_tail(&s->conns, &c->link);
+    s->stats.conns_total++;
+    if (s->n_conns++ == 0 && cb_alarm_at(&s->date_alarm) == CB_NEVER) date_refresh(s);
+    if (s->tcp && !s->paused && s->n_conns >= s->opts.max_conns) {
+        s->paused = true;
+        cb_tcp_listener_pause(s->tcp, true);
+        cb_log_line(s->log, CB_LOG_WARN, "http", "%s: %zu connections (max_conns): accepting pauses", s->address,
+                    s->n_conns);
+    }
+}
+
+static uint64_t *conn_counter(cb_http_server *s, const cb_hconn *h) {
+    if (h->vt->version == CB_HTTP_3) return &s->stats.conns_h3;
+    return h->vt->version == CB_HTTP_2 ? &s->stats.conns_h2 : &s->stats.conns_h1;
+}
+
+void cb_server_conn_ready(cb_server_conn *c, cb_hconn *h) {
+    ++*conn_counter(c->server, h);
+    cb_drive_run(&c->drive, h);
+    if (c->server->draining) h->vt->drain(h); /* its handshake was under way when draining began */
+}
+
+void cb_server_conn_ended(cb_drive *d, int rc) {
+    cb_server_conn *c = conn_of(d);
+    cb_http_server *s = c->server;
+    char text[CB_ADDR_TEXT];
+    if (d->h)
+        --*conn_counter(s, d->h);
+    else if (rc < 0 && d->ch && s->opts.identity)
+        s->stats.handshakes_failed++;
+    if (rc == CB_OK || s->freed || !cb_log_on(s->log, CB_LOG_DEBUG)) return;
+    const cb_addr *peer = d->h ? &d->h->env.remote : cb_channel_remote(d->ch);
+    cb_log_line(s->log, CB_LOG_DEBUG, "http", "%s: %s: %s: %s", cb_addr_text(peer, text),
+                d->h ? "connection closed" : "handshake failed", cb_strerror(rc), cb_last_error());
+}
+
+static void conn_bury(cb_grave *g) {
+    cb_server_conn *c = CB_CONTAINER(g, cb_server_conn, grave);
+    cb_mem_free(c->server->alloc, c);
+}
+
+static void server_bury(cb_grave *g) {
+    cb_http_server *s = CB_CONTAINER(g, cb_http_server, grave);
+    cb_identity_unref(s->opts.identity);
+    cb_tickets_unref(s->tickets);
+    cb_group_unref(s->opts.group);
+    cb_mem_free(s->alloc, s->server_name);
+    cb_mem_free(s->alloc, s);
+}
+
+static void check_drained(cb_http_server *s) {
+    if (s->draining && !s->freed && !s->told && s->n_conns == 0) cb_defer_later(&s->drained);
+}
+
+void cb_server_conn_gone(cb_drive *d) {
+    cb_server_conn *c = conn_of(d);
+    cb_http_server *s = c->server;
+    cb_list_del(&c->link);
+    s->n_conns--;
+    cb_loop_bury(s->loop, &c->grave, conn_bury);
+    if (s->n_conns == 0) cb_alarm_stop(&s->date_alarm);
+    if (s->paused && s->tcp && s->n_conns < s->opts.max_conns) {
+        s->paused = false;
+        cb_tcp_listener_pause(s->tcp, false);
+    }
+    if (s->freed && s->n_conns == 0)
+        cb_loop_bury(s->loop, &s->grave, server_bury); /* after the connection: first in, first out */
+    check_drained(s);
+}
+
+/* ---- what framing tells ---- */
+
+/* Does this connection's certificate stand for the host (RFC 9110, 15.5.20; RFC 9113, 9.1.2)? */
+static bool misdirected(const cb_http_server *s, const cb_exchange *x) {
+    const char *sni = cb_exchange_sni(x);
+    cb_slice a = cb_exchange_authority(x);
+    if (!s->opts.identity || !*sni || a.len == 0 || a.base[0] == '[') return false;
+    const uint8_t *colon = memchr(a.base, ':', a.len);
+    if (colon) a.len = (size_t)(colon - a.base);
+    char host[256];
+    if (cb_slice_ieq(a, sni) || a.len >= sizeof host) return false;
+    for (size_t i = 0; i < a.len; i++)
+        host[i] = (char)(a.base[i] >= 'A' && a.base[i] <= 'Z' ? a.base[i] + 32 : a.base[i]);
+    host[a.len] = '\0';
+    cb_identity_view *view = cb_identity_view_get(s->opts.identity);
+    bool other = cb_identity_view_choose(view, host, 0) != cb_identity_view_choose(view, sni, 0);
+    cb_identity_view_unref(view);
+    return other;
+}
+
+static int gate_head(cb_exchange *x, void *user) {
+    cb_http_server *s = user;
+    if (misdirected(s, x)) return cb_exchange_send_text(x, 421, "421: this connection is for another host\n");
+    cb_exchange_handle(x, s->opts.ops, s->opts.user);
+    return s->opts.ops && s->opts.ops->on_head ? s->opts.ops->on_head(x, s->opts.user) : CB_OK;
+}
+
+static const cb_exchange_ops gate_ops = {.size = sizeof gate_ops, .on_head = gate_head};
+
+static void on_exchange_new(cb_hconn *h, cb_exchange *x) {
+    cb_server_conn *c = conn_of(h->env.owner_user);
+    c->server->stats.exchanges_total++;
+    c->server->stats.exchanges_now++;
+    cb_exchange_handle(x, &gate_ops, c->server);
+}
+
+static void on_exchange_done(cb_hconn *h, cb_exchange *x) {
+    (void)x;
+    cb_server_conn *c = conn_of(h->env.owner_user);
+    c->server->stats.exchanges_now--;
+}
+
+static void on_limit(cb_hconn *h, const char *what) {
+    cb_server_conn *c = conn_of(h->env.owner_user);
+    char peer[CB_ADDR_TEXT];
+    c->server->stats.limits_hit++;
+    if (cb_log_on(c->server->log, CB_LOG_DEBUG))
+        cb_log_line(c->server->log, CB_LOG_DEBUG, "http", "%s: limit reached: %s", cb_addr_text(&h->env.remote, peer),
+                    what);
+}
+
+static const cb_hconn_owner_ops owner_ops = {.exchange_new = on_exchange_new,
+                                             .exchange_done = on_exchange_done,
+                                             .wake = cb_drive_on_wake,
+                                             .limit = on_limit,
+                                             .gone = cb_drive_on_gone};
+
+void cb_server_env(cb_server_conn *c, cb_hconn_env *env, const char *sni, const cb_addr *remote, const cb_addr *local) {
+    cb_http_server *s = c->server;
+    *env = (cb_hconn_env){.loop = s->loop,
+                          .alloc = s->alloc,
+                          .log = s->log,
+                          .limits = &s->limits,
+                          .owner = &owner_ops,
+                          .owner_user = &c->drive,
+                          .scheme = s->opts.identity ? "https" : "http",
+                          .sni = sni,
+                          .server_name = s->server_name,
+                          .alt_svc = s->alt_svc[0] ? s->alt_svc : NULL,
+                          .date = s->date,
+                          .remote = *remote,
+                          .local = *local,
+                          .server = true};
+}
+
+/* ---- draining ---- */
+
+/* By way of a list of its own: what a callback does to the server in between must not confuse the walk. */
+static void end_all(cb_http_server *s, int rc) {
+    cb_list batch;
+    cb_list_init(&batch);
+    while (!cb_list_empty(&s->conns)) {
+        cb_list *l = s->conns.next;
+        cb_list_del(l);
+        cb_list_add_tail(&batch, l);
+    }
+    while (!cb_list_empty(&batch)) {
+        cb_server_conn *c = CB_CONTAINER(batch.next, cb_server_conn, link);
+        cb_list_del(&c->link);
+        cb_list_add_tail(&s->conns, &c->link);
+        cb_drive_end(&c->drive, rc, s->freed);
+    }
+}
+
+static void on_drain_deadline(cb_alarm *a, cb_time now) {
+    (void)now;
+    cb_http_server *s = CB_CONTAINER(a, cb_http_server, drain_alarm);
+    cb_log_line(s->log, CB_LOG_INFO, "http", "%s: drain deadline: closing %zu connections", s->address, s->n_conns);
+    end_all(s, cb_fail(CB_ECLOSED, "the server stops"));
+    check_drained(s);
+}
+
+static void on_all_gone(cb_defer *d) {
+    cb_http_server *s = CB_CONTAINER(d, cb_http_server, drained);
+    if (s->freed || s->told || s->n_conns) return;
+    s->told = true;
+    cb_alarm_stop(&s->drain_alarm);
+    cb_quic_endpoint_free(s->quic);
+    s->quic = NULL;
+    if (s->on_drained) s->on_drained(s->loop, s->on_drained_user);
+}
+
+int cb_http_server_drain(cb_http_server *s, uint64_t deadline_ms) {
+    if (!s) return cb_fail(CB_EINVAL, "no server");
+    cb_time at = cb_loop_now(s->loop) + (deadline_ms > UINT32_MAX ? UINT32_MAX : deadline_ms) * CB_MS;
+    if (s->told) return CB_OK;
+    if (at < cb_alarm_at(&s->drain_alarm)) {
+        int rc = cb_alarm_set(&s->drain_alarm, at);
+        if (rc < 0) return rc;
+    }
+    if (s->draining) return CB_OK;
+    s->draining = true;
+    cb_tcp_listener_free(s->tcp);
+    s->tcp = NULL;
+    if (s->quic) cb_quic_endpoint_refuse(s->quic);
+    for (cb_list *l = s->conns.next; l != &s->conns; l = l->next) {
+        cb_server_conn *c = CB_CONTAINER(l, cb_server_conn, link);
+        if (!c->drive.h) continue;
+        c->drive.h->vt->drain(c->drive.h);
+        cb_drive_later(&c->drive);
+    }
+    check_drained(s);
+    return CB_OK;
+}
+
+void cb_http_server_on_drained(cb_http_server *s, cb_task_fn done, void *user) {
+    s->on_drained = done;
+    s->on_drained_user = user;
+}
+
+/* ---- life ---- */
+
+static int check_versions(cb_http_server_opts *o) {
+    const uint32_t all = CB_HTTP_1 | CB_HTTP_2 | CB_HTTP_3;
+    const uint32_t fit = o->identity ? all : CB_HTTP_1 | CB_HTTP_2;
+    if (o->versions & ~all) return cb_fail(CB_EINVAL, "versions: 0x%x has unknown bits", o->versions);
+    if (o->versions == CB_HTTP_3 && !o->identity) return cb_fail(CB_EINVAL, "versions: HTTP/3 needs an identity");
+    o->versions = o->versions ? o->versions & fit : fit;
+    return CB_OK;
+}
+
+static int server_fill(cb_http_server *s, const cb_http_server_opts *opts) {
+    int rc = cb_opts_read(&s->opts, sizeof s->opts, opts, "cb_http_server_opts");
+    cb_http_server_opts *o = &s->opts;
+    cb_identity *identity = o->identity;
+    cb_group *group = o->group;
+    cb_tickets *tickets = o->tickets;
+    o->identity = NULL; /* ours only from here on: server_bury() drops what is set */
+    o->group = NULL;
+    o->tickets = NULL;
+    if (rc < 0) return rc;
+    if (!o->listen) return cb_fail(CB_EINVAL, "listen: an address is required, such as \":8443\"");
+    if (o->request_client_cert > 2)
+        return cb_fail(CB_EINVAL, "request_client_cert: %u is not 0, 1 or 2", o->request_client_cert);
+    if (o->retry > 2) return cb_fail(CB_EINVAL, "retry: %u is not 0, 1 or 2", o->retry);
+    if (o->server_name && !cb_field_value_ok(cb_slice_str(o->server_name)))
+        return cb_fail(CB_EINVAL, "server_name: not a field value");
+    rc = cb_http_limits_fill(&s->limits, o->limits);
+    if (rc < 0) return rc;
+    o->limits = &s->limits;
+    o->identity = identity ? cb_identity_ref(identity) : NULL;
+    o->group = group ? cb_group_ref(group) : NULL;
+    rc = check_versions(o);
+    if (rc < 0) return rc;
+    if (o->max_conns == 0) o->max_conns = 100000;
+    if (o->server_name && !(s->server_name = cb_mem_text(s->alloc, o->server_name)))
+        return cb_fail(CB_ENOMEM, "server_name");
+    snprintf(s->alpn, sizeof s->alpn, "%s%s%s", o->versions & CB_HTTP_2 ? "h2" : "", (o->versions & 3) == 3 ? "," : "",
+             o->versions & CB_HTTP_1 ? "http/1.1" : "");
+    snprintf(s->ticket_context, sizeof s->ticket_context, "http %s cert=%u", s->alpn, o->request_client_cert);
+    if (tickets)
+        s->tickets = cb_tickets_ref(tickets);
+    else if (identity)
+        rc = cb_tickets_new(&s->tickets, NULL);
+    return rc;
+}
+
+static int open_on(cb_http_server *s, cb_addr *at) {
+    const uint32_t v = s->opts.versions;
+    int rc = CB_OK;
+    if (v & (CB_HTTP_1 | CB_HTTP_2)) {
+        rc = cb_server_tcp_open(s, at);
+        if (rc < 0) return rc;
+        cb_addr_set_port(at, cb_addr_port(cb_tcp_listener_local(s->tcp)));
+    }
+    if (v & CB_HTTP_3) {
+        rc = cb_server_h3_open(s, at);
+        if (rc < 0) return rc;
+        cb_addr_set_port(at, cb_addr_port(cb_quic_endpoint_addr(s->quic)));
+    }
+    return CB_OK;
+}
+
+/* With port 0 the kernel chooses for TCP, and UDP must get the same: that can fail by chance, so it is tried again. */
+static int server_open(cb_http_server *s) {
+    cb_addr wanted, at;
+    int rc = cb_addr_parse(&wanted, s->opts.listen, 0);
+    if (rc < 0) return rc;
+    const bool any = cb_addr_port(&wanted) == 0 && s->opts.tcp_fd <= 0;
+    for (int i = 0; i < (any ? PORT_TRIES : 1); i++) {
+        at = wanted;
+        rc = open_on(s, &at);
+        if (rc != CB_EEXIST) break;
+        cb_tcp_listener_free(s->tcp);
+        s->tcp = NULL;
+    }
+    if (rc < 0) return rc;
+    cb_addr_text(&at, s->address);
+    if (s->quic && s->tcp && !s->opts.alt_svc)
+        snprintf(s->alt_svc, sizeof s->alt_svc, "h3=\":%u\"; ma=86400",
+                 s->opts.alt_svc_port ? s->opts.alt_svc_port : cb_addr_port(&at));
+    return CB_OK;
+}
+
+int cb_http_server_new(cb_http_server **out, cb_loop *loop, const cb_http_server_opts *opts) {
+    if (!loop) return cb_fail(CB_EINVAL, "no loop");
+    const cb_alloc *alloc = cb_loop_alloc(loop);
+    cb_http_server *s = cb_mem_new(alloc, sizeof *s);
+    if (!s) return cb_fail(CB_ENOMEM, "HTTP server");
+    s->loop = loop;
+    s->alloc = alloc;
+    s->log = cb_loop_log(loop);
+    cb_list_init(&s->conns);
+    cb_alarm_init(&s->date_alarm, loop, on_date);
+    cb_alarm_init(&s->drain_alarm, loop, on_drain_deadline);
+    cb_defer_init(&s->drained, loop, on_all_gone);
+    int rc = server_fill(s, opts);
+    if (rc == CB_OK) rc = server_open(s);
+    if (rc < 0) {
+        cb_http_server_free(s);
+        return rc;
+    }
+    s->opts.listen = s->address;
+    cb_log_line(s->log, CB_LOG_DEBUG, "http", "listening on %s (%s%s%s)", s->address, s->tcp ? s->alpn : "",
+                s->tcp && s->quic ? "," : "", s->quic ? "h3" : "");
+    *out = s;
+    return CB_OK;
+}
+
+const char *cb_http_server_address(const cb_http_server *s) {
+    return s->address;
+}
+
+int cb_http_server_stats_get(const cb_http_server *s, cb_http_server_stats *out) {
+    if (!out || out->size < sizeof out->size) return cb_fail(CB_EINVAL, "cb_http_server_stats: set its size");
+    cb_http_server_stats all = s->stats;
+    all.quic.size = sizeof all.quic;
+    if (s->quic) {
+        int rc = cb_quic_endpoint_stats_get(s->quic, &all.quic);
+        if (rc < 0) return rc;
+        all.handshakes_failed += all.quic.handshakes_failed;
+    }
+    size_t n = out->size < sizeof all ? out->size : sizeof all;
+    all.size = n;
+    memcpy(out, &all, n);
+    return CB_OK;
+}
+
+void cb_http_server_free(cb_http_server *s) {
+    if (!s || s->freed) return;
+    s->freed = true;
+    cb_tcp_listener_free(s->tcp);
+    s->tcp = NULL;
+    cb_alarm_stop(&s->drain_alarm);
+    cb_defer_cancel(&s->drained);
+    s->n_conns++; /* keeps the memory while connections leave one by one */
+    end_all(s, CB_ECLOSED);
+    cb_quic_endpoint_free(s->quic);
+    s->quic = NULL;
+    if (--s->n_conns) return; /* the last one to go buries it */
+    cb_alarm_stop(&s->date_alarm);
+    cb_loop_bury(s->loop, &s->grave, server_bury);
+}

@@ -1,0 +1,61 @@
+/* The inside of an HTTP server: what its TCP and its QUIC half share. */
+#ifndef CB_HTTP_SERVER_INT_H
+#define CB_HTTP_SERVER_INT_H
+
+#include "http/drive.h"
+#include "loop/loop_int.h"
+#include "loop/tcp.h"
+#include <cb/http.h>
+
+enum { SERVER_DATE_TEXT = 30 }; /* "Sat, 21 Nov 2026 05:44:18 GMT" */
+
+/* One HTTP connection. */
+typedef struct cb_server_conn {
+    cb_drive drive;
+    cb_list link; /* in cb_http_server.conns */
+    cb_http_server *server;
+    cb_grave grave;
+} cb_server_conn;
+
+struct cb_http_server {
+    cb_loop *loop;
+    const cb_alloc *alloc;
+    const cb_log *log;
+    cb_http_server_opts opts; /* texts: server_name is our copy, listen is not kept */
+    cb_http_limits limits;
+    cb_tickets *tickets;
+    char *server_name;
+    cb_tcp_listener *tcp;
+    cb_quic_endpoint *quic;
+    cb_list conns;
+    size_t n_conns;
+    cb_alarm date_alarm, drain_alarm;
+    cb_defer drained;
+    cb_task_fn on_drained;
+    void *on_drained_user;
+    cb_http_server_stats stats;
+    cb_grave grave;
+    bool draining, freed, paused, told;
+    char address[CB_ADDR_TEXT];
+    char alt_svc[48]; /* "" = none */
+    char alpn[24], ticket_context[48];
+    char date[SERVER_DATE_TEXT];
+};
+
+/* --- server.c --- */
+/* With drive.ch or drive.qc set: the connection is counted and ends with the server from here on. */
+void cb_server_conn_add(cb_server_conn *c);
+/* What framing is to know; the callers add the sink. */
+void cb_server_env(cb_server_conn *c, cb_hconn_env *env, const char *sni, const cb_addr *remote, const cb_addr *local);
+void cb_server_conn_ready(cb_server_conn *c, cb_hconn *h); /* framing exists */
+/* Of cb_drive_ops. */
+void cb_server_conn_ended(cb_drive *d, int rc);
+void cb_server_conn_gone(cb_drive *d);
+
+/* --- server_tcp.c --- */
+int cb_server_tcp_open(cb_http_server *s, const cb_addr *bind);
+
+/* --- server_h3.c --- */
+int cb_server_h3_open(cb_http_server *s, const cb_addr *bind);
+
+#endif
