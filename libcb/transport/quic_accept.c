@@ -1,0 +1,230 @@
+/* What comes into an endpoint: packets to their connections, first packets to new ones, and answers without state. */
+#include "base/error.h"
+#include "base/log.h"
+#include "transport/quic_endpoint_int.h"
+#include "transport/quic_token.h"
+#include <string.h>
+
+enum { ANSWER_MAX = 1200 };
+
+/* --- answers without state --- */
+
+static void send_version_negotiation(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *d,
+                                     const ngtcp2_version_cid *in) {
+    uint8_t packet[ANSWER_MAX], random = 0;
+    if (!e->server || d->len < CB_QUIC_PACKET_MIN) return;
+    (void)cb_loop_random(e->loop, &random, 1);
+    size_t n = cb_quic_version_packet(packet, sizeof packet, in, random);
+    if (!n) return;
+    e->stats.version_negotiations++;
+    cb_quic_endpoint_send(sock, d, packet, n);
+}
+
+static bool may_reset(cb_quic_endpoint *e) {
+    cb_time now = cb_loop_now(e->loop);
+    if (now - e->resets_since >= CB_SEC) {
+        e->resets_since = now;
+        e->resets_left = RESETS_A_SECOND;
+    }
+    if (!e->resets_left) return false;
+    e->resets_left--;
+    return true;
+}
+
+static void send_reset(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *d, const ngtcp2_version_cid *in) {
+    uint8_t packet[64], random[32];
+    if (!e->server || !may_reset(e) || cb_loop_random(e->loop, random, sizeof random) < 0) return;
+    size_t n = cb_quic_reset_packet(packet, sizeof packet, e->keys->reset, in->dcid, in->dcidlen, d->len, random);
+    if (!n) return;
+    e->stats.stateless_resets++;
+    cb_quic_endpoint_send(sock, d, packet, n);
+}
+
+static void send_retry(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *d, const ngtcp2_pkt_hd *hd) {
+    uint8_t packet[ANSWER_MAX], token[NGTCP2_STATELESS_RESET_TOKENLEN];
+    ngtcp2_cid scid;
+    if (cb_quic_endpoint_cid(e, &scid, token) < 0) return;
+    size_t n =
+        cb_quic_retry_packet(packet, sizeof packet, e->keys->token, hd, &scid, &d->remote, cb_quic_endpoint_wall());
+    if (!n) return;
+    e->stats.retries_sent++;
+    cb_quic_endpoint_send(sock, d, packet, n);
+}
+
+static void send_refusal(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *d, const ngtcp2_pkt_hd *hd,
+                         uint64_t code) {
+    uint8_t packet[ANSWER_MAX];
+    ngtcp2_ssize n =
+        ngtcp2_crypto_write_connection_close(packet, sizeof packet, hd->version, &hd->scid, &hd->dcid, code, NULL, 0);
+    e->stats.refused++;
+    if (n > 0) cb_quic_endpoint_send(sock, d, packet, (size_t)n);
+}
+
+/* --- new connections --- */
+
+typedef struct address_proof {
+    ngtcp2_cid odcid;
+    ngtcp2_token_type type;
+    bool retried;
+} address_proof;
+
+/* False: answered without state. */
+static bool prove_address(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *d, const ngtcp2_pkt_hd *hd,
+                          address_proof *out) {
+    *out = (address_proof){.odcid = hd->dcid, .type = NGTCP2_TOKEN_TYPE_UNKNOWN};
+    uint64_t wall = hd->tokenlen ? cb_quic_endpoint_wall() : 0;
+    switch (cb_quic_token_check(e->keys->token, hd, &d->remote, wall, &out->odcid)) {
+    case CB_QUIC_TOKEN_RETRY:
+        out->type = NGTCP2_TOKEN_TYPE_RETRY;
+        out->retried = true;
+        return true;
+    case CB_QUIC_TOKEN_NEW:
+        out->type = NGTCP2_TOKEN_TYPE_NEW_TOKEN;
+        return true;
+    case CB_QUIC_TOKEN_INVALID:
+        send_refusal(e, sock, d, hd, NGTCP2_INVALID_TOKEN);
+        return false;
+    case CB_QUIC_TOKEN_NONE:
+        break;
+    }
+    bool retry = e->o.retry == 1 || (e->o.retry == 0 && e->handshakes > e->o.retry_above);
+    if (retry) send_retry(e, sock, d, hd);
+    return !retry;
+}
+
+static int open_server(cb_quic_endpoint *e, ep_conn *c, const cb_datagram *d, const ngtcp2_pkt_hd *hd,
+                       const address_proof *proof) {
+    uint8_t reset_token[NGTCP2_STATELESS_RESET_TOKENLEN];
+    cb_quic_core_init init = {
+        .host = &cb_quic_endpoint_host,
+        .opts = &e->o,
+        .alloc = e->alloc,
+        .log = e->log,
+        .loop = e->loop,
+        .local = &d->local,
+        .remote = &d->remote,
+        .now = cb_loop_now(e->loop),
+        .dcid = hd->scid,
+        .version = hd->version,
+        .original_dcid = proof->odcid,
+        .retry_scid = proof->retried ? &hd->dcid : NULL,
+        .token_type = proof->type,
+        .reset_token = reset_token,
+    };
+    if (proof->type != NGTCP2_TOKEN_TYPE_UNKNOWN) init.token = (cb_slice){hd->token, hd->tokenlen};
+    cb_tls_opts tls = {
+        .server = true,
+        .quic = true,
+        .early_data = e->o.early_data,
+        .request_client_cert = e->o.request_client_cert == 1,
+        .require_client_cert = e->o.request_client_cert == 2,
+        .identity = e->identity,
+        .tickets = e->tickets,
+        .ticket_context = e->ticket_context,
+        .alpn = e->alpn,
+    };
+    int rc = cb_quic_endpoint_cid(e, &init.scid, reset_token);
+    if (rc >= 0) rc = cb_tls_session_new(&init.tls, e->alloc, &tls);
+    if (rc >= 0) rc = cb_quic_core_open(&c->core, &init, true);
+    if (rc < 0) return rc;
+    rc = cb_quic_endpoint_route(e, &init.scid, &c->route);
+    if (rc >= 0) rc = cb_quic_endpoint_route(e, &hd->dcid, &c->route);
+    return rc;
+}
+
+static void accept_conn(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *d) {
+    ngtcp2_pkt_hd hd;
+    address_proof proof;
+    ep_conn *c = NULL;
+    if (!e->server || ngtcp2_accept(&hd, d->data, d->len) != 0) {
+        e->stats.malformed++;
+        return;
+    }
+    if (e->refusing || e->conns_now >= e->o.max_conns) {
+        send_refusal(e, sock, d, &hd, NGTCP2_CONNECTION_REFUSED);
+        return;
+    }
+    if (!prove_address(e, sock, d, &hd, &proof)) return;
+    int rc = cb_quic_endpoint_conn_new(e, &c);
+    if (rc >= 0) rc = open_server(e, c, d, &hd, &proof);
+    if (rc < 0) {
+        cb_log_line(e->log, CB_LOG_WARN, "quic", "cannot take a connection: %s", cb_last_error());
+        if (c) cb_quic_endpoint_conn_drop(c);
+        return;
+    }
+    e->stats.conns_total++;
+    cb_quic_core_feed(&c->core, &d->local, &d->remote, d->ecn, d->data, d->len, cb_loop_now(e->loop));
+}
+
+/* --- routing --- */
+
+static void answer_from_tomb(ep_tomb *t, ep_socket *sock) {
+    uint32_t hits = ++t->hits;
+    if (!t->packet_len || (hits & (hits - 1))) return; /* after 1, 2, 4, 8, ... packets (RFC 9000, 10.2.1) */
+    cb_datagram to = {.local = t->local, .remote = t->remote};
+    cb_quic_endpoint_send(sock, &to, t->packet, t->packet_len);
+}
+
+/* A connection ID of this server with another worker or process in it. True: dealt with. */
+static bool hand_over(cb_quic_endpoint *e, const cb_datagram *d, const ngtcp2_version_cid *in, bool handed) {
+    cb_quic_lb_info owner;
+    uint8_t generation = e->keys->generation;
+    if (!e->server) return false;
+    if (cb_quic_lb_decode(&e->keys->cid, (cb_slice){in->dcid, in->dcidlen}, &owner) != CB_QUIC_LB_OURS) return false;
+    /* The process before this one may live still, and would answer by itself: a reset would kill its connection. */
+    if (owner.generation != generation) return (uint8_t)(owner.generation + 1) == generation;
+    if (owner.worker == e->o.worker || handed) return false;
+    int rc = cb_group_hand_over(e->group, owner.worker, cb_addr_port(cb_udp_local(e->main.udp)), d);
+    if (rc == CB_OK) e->stats.handed_over++;
+    return rc != CB_ENOENT;
+}
+
+static void packet(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *d, bool handed) {
+    ngtcp2_version_cid in;
+    if (e->closed) return;
+    int rv = ngtcp2_pkt_decode_version_cid(&in, d->data, d->len, e->cid_len);
+    if (rv == NGTCP2_ERR_VERSION_NEGOTIATION) {
+        send_version_negotiation(e, sock, d, &in);
+        return;
+    }
+    if (rv != 0) {
+        e->stats.malformed++;
+        return;
+    }
+    ep_route *route = cb_quic_endpoint_lookup(e, in.dcid, in.dcidlen);
+    if (route && route->kind == ROUTE_CONN) {
+        ep_conn *c = CB_CONTAINER(route, ep_conn, route);
+        const cb_addr *local = e->server ? &d->local : cb_udp_local(sock->udp);
+        cb_quic_core_feed(&c->core, local, &d->remote, d->ecn, d->data, d->len, cb_loop_now(e->loop));
+    } else if (route) {
+        answer_from_tomb(CB_CONTAINER(route, ep_tomb, route), sock);
+    } else if (!hand_over(e, d, &in, handed)) {
+        if (d->data[0] & 0x80)
+            accept_conn(e, sock, d);
+        else
+            send_reset(e, sock, d, &in);
+    }
+}
+
+void cb_quic_endpoint_packet(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *d) {
+    e->depth++;
+    packet(e, sock, d, false);
+    e->depth--;
+}
+
+void cb_quic_endpoint_strays(cb_watch *w, unsigned events, void *user) {
+    cb_quic_endpoint *e = user;
+    cb_list strays;
+    (void)w;
+    (void)events;
+    cb_list_init(&strays);
+    cb_group_take(e->group, &e->inbox, &strays);
+    e->depth++;
+    while (!cb_list_empty(&strays)) {
+        cb_stray *s = CB_CONTAINER(strays.next, cb_stray, link);
+        cb_list_del(&s->link);
+        packet(e, &e->main, &s->d, true);
+        cb_stray_free(s);
+    }
+    e->depth--;
+}

@@ -1,0 +1,259 @@
+/* What ngtcp2 tells a connection, passed on to TLS, the app and the driver. */
+#include "base/error.h"
+#include "base/log.h"
+#include "transport/quic_conn.h"
+#include <ngtcp2/ngtcp2_crypto_gnutls.h>
+#include <string.h>
+
+int cb_quic_core_app_result(cb_quic_conn *c, int rc) {
+    if (rc >= 0) return 0;
+    c->app_rc = rc;
+    return NGTCP2_ERR_CALLBACK_FAILURE;
+}
+
+/* Calls an optional member of the app's operations; once the end is decided, nothing more. */
+#define APP(c, member, ...)                                                                                            \
+    ((c)->phase != CB_QUIC_OPEN ? NGTCP2_ERR_CALLBACK_FAILURE                                                          \
+     : (c)->app && (c)->app->ops->member                                                                               \
+         ? cb_quic_core_app_result((c), (c)->app->ops->member((c)->app, ##__VA_ARGS__))                                \
+         : 0)
+
+static int become_ready(cb_quic_conn *c) {
+    if (c->ready) return 0;
+    if (!c->app) {
+        int rc = c->host->make_app(c, &c->app);
+        if (rc < 0) return cb_quic_core_app_result(c, rc);
+    }
+    c->ready = true;
+    return APP(c, ready);
+}
+
+/* --- TLS --- */
+
+/* As ngtcp2_crypto_recv_crypto_data_cb(), but keeps GnuTLS's result, which names the reason. */
+static int on_crypto(ngtcp2_conn *ng, ngtcp2_encryption_level level, uint64_t offset, const uint8_t *data, size_t len,
+                     void *user) {
+    cb_quic_conn *c = user;
+    gnutls_session_t session = cb_tls_session_handle(c->tls);
+    int rv = 0;
+    (void)offset;
+    if (len > 0) {
+        rv = gnutls_handshake_write(session, ngtcp2_crypto_gnutls_from_ngtcp2_encryption_level(level), data, len);
+    }
+    if ((rv == 0 || !gnutls_error_is_fatal(rv)) && !ngtcp2_conn_get_handshake_completed(ng)) {
+        rv = gnutls_handshake(session);
+        if (rv == 0) ngtcp2_conn_tls_handshake_completed(ng);
+    }
+    if (rv == 0 || !gnutls_error_is_fatal(rv)) return 0;
+    c->tls_rc = rv;
+    gnutls_alert_send_appropriate(session, rv);
+    int tls_error = ngtcp2_conn_get_tls_error(ng);
+    return tls_error ? tls_error : NGTCP2_ERR_CRYPTO;
+}
+
+static int on_rx_key(ngtcp2_conn *ng, ngtcp2_encryption_level level, void *user) {
+    cb_quic_conn *c = user;
+    (void)ng;
+    if (c->server && level == NGTCP2_ENCRYPTION_LEVEL_0RTT) c->early = 1;
+    return 0;
+}
+
+static int on_tx_key(ngtcp2_conn *ng, ngtcp2_encryption_level level, void *user) {
+    cb_quic_conn *c = user;
+    (void)ng;
+    /* Early keys are of use only with the limits that were kept beside the session. */
+    if (level == NGTCP2_ENCRYPTION_LEVEL_0RTT) return c->early_tried ? become_ready(c) : 0;
+    return level == NGTCP2_ENCRYPTION_LEVEL_1RTT && c->server ? become_ready(c) : 0;
+}
+
+static int submit_token(cb_quic_conn *c) {
+    uint8_t token[CB_QUIC_TOKEN_MAX];
+    size_t len = c->host->make_token(c, token, sizeof token);
+    return len ? ngtcp2_conn_submit_new_token(c->ng, token, len) : 0;
+}
+
+static int on_handshake(ngtcp2_conn *ng, void *user) {
+    cb_quic_conn *c = user;
+    c->handshaken = true;
+    c->host->handshaken(c);
+    if (c->server) {
+        if (cb_tls_session_send_tickets(c->tls) < 0) {
+            cb_log_line(c->log, CB_LOG_DEBUG, "quic", "%s", cb_last_error());
+        }
+        int rv = submit_token(c);
+        if (rv != 0) return NGTCP2_ERR_CALLBACK_FAILURE;
+    } else if (c->early_tried) {
+        bool taken = gnutls_session_get_flags(cb_tls_session_handle(c->tls)) & GNUTLS_SFLAGS_EARLY_DATA;
+        c->early = taken ? 1 : 2;
+        if (!taken && ngtcp2_conn_tls_early_data_rejected(ng) != 0) return NGTCP2_ERR_CALLBACK_FAILURE;
+    }
+    int rv = become_ready(c);
+    return rv ? rv : APP(c, handshake);
+}
+
+static int on_early_rejected(ngtcp2_conn *ng, void *user) {
+    cb_quic_conn *c = user;
+    (void)ng;
+    return c->ready ? APP(c, early_rejected) : 0;
+}
+
+/* --- streams --- */
+
+static int on_stream_open(ngtcp2_conn *ng, int64_t stream, void *user) {
+    cb_quic_conn *c = user;
+    (void)ng;
+    return APP(c, stream_open, stream);
+}
+
+static int on_stream_data(ngtcp2_conn *ng, uint32_t flags, int64_t stream, uint64_t offset, const uint8_t *data,
+                          size_t len, void *user, void *stream_user) {
+    cb_quic_conn *c = user;
+    unsigned told = (flags & NGTCP2_STREAM_DATA_FLAG_FIN ? CB_QUIC_FIN : 0) |
+                    (flags & NGTCP2_STREAM_DATA_FLAG_0RTT ? CB_QUIC_EARLY : 0);
+    (void)ng;
+    (void)offset;
+    (void)stream_user;
+    return APP(c, recv, stream, told, ((cb_slice){data, len}));
+}
+
+static int on_acked(ngtcp2_conn *ng, int64_t stream, uint64_t offset, uint64_t len, void *user, void *stream_user) {
+    cb_quic_conn *c = user;
+    (void)ng;
+    (void)offset;
+    (void)stream_user;
+    if (c->phase == CB_QUIC_OPEN && c->app && c->app->ops->acked) c->app->ops->acked(c->app, stream, len);
+    return 0;
+}
+
+static int on_stream_close(ngtcp2_conn *ng, uint32_t flags, int64_t stream, uint64_t code, void *user,
+                           void *stream_user) {
+    cb_quic_conn *c = user;
+    (void)ng;
+    (void)stream_user;
+    return APP(c, stream_close, stream, flags & NGTCP2_STREAM_CLOSE_FLAG_APP_ERROR_CODE_SET ? code : UINT64_MAX);
+}
+
+static int on_stream_reset(ngtcp2_conn *ng, int64_t stream, uint64_t final_size, uint64_t code, void *user,
+                           void *stream_user) {
+    cb_quic_conn *c = user;
+    (void)ng;
+    (void)final_size;
+    (void)stream_user;
+    return APP(c, stream_reset, stream, code);
+}
+
+static int on_stream_stop(ngtcp2_conn *ng, int64_t stream, uint64_t code, void *user, void *stream_user) {
+    cb_quic_conn *c = user;
+    (void)ng;
+    (void)stream_user;
+    return APP(c, stream_stop, stream, code);
+}
+
+static int on_stream_window(ngtcp2_conn *ng, int64_t stream, uint64_t max, void *user, void *stream_user) {
+    cb_quic_conn *c = user;
+    (void)ng;
+    (void)max;
+    (void)stream_user;
+    if (c->phase == CB_QUIC_OPEN && c->app && c->app->ops->unblocked) c->app->ops->unblocked(c->app, stream);
+    return 0;
+}
+
+static int on_more_streams(ngtcp2_conn *ng, uint64_t max, void *user) {
+    cb_quic_conn *c = user;
+    (void)ng;
+    (void)max;
+    if (c->phase == CB_QUIC_OPEN && c->ready && c->app->ops->streams_available) c->app->ops->streams_available(c->app);
+    return 0;
+}
+
+static int on_datagram(ngtcp2_conn *ng, uint32_t flags, const uint8_t *data, size_t len, void *user) {
+    cb_quic_conn *c = user;
+    (void)ng;
+    (void)flags;
+    return APP(c, datagram, ((cb_slice){data, len}));
+}
+
+/* --- paths and connection IDs --- */
+
+static int on_new_cid(ngtcp2_conn *ng, ngtcp2_cid *cid, uint8_t *token, size_t len, void *user) {
+    cb_quic_conn *c = user;
+    (void)ng;
+    (void)len; /* all of a driver's are of one length */
+    return c->host->new_cid(c, cid, token) < 0 ? NGTCP2_ERR_CALLBACK_FAILURE : 0;
+}
+
+static int on_drop_cid(ngtcp2_conn *ng, const ngtcp2_cid *cid, void *user) {
+    cb_quic_conn *c = user;
+    (void)ng;
+    c->host->drop_cid(c, cid);
+    return 0;
+}
+
+static int on_path_validation(ngtcp2_conn *ng, uint32_t flags, const ngtcp2_path *path, const ngtcp2_path *old,
+                              ngtcp2_path_validation_result result, void *user) {
+    cb_quic_conn *c = user;
+    (void)ng;
+    (void)old;
+    if (result != NGTCP2_PATH_VALIDATION_RESULT_SUCCESS) return 0;
+    if (c->server && (flags & NGTCP2_PATH_VALIDATION_FLAG_NEW_TOKEN) && submit_token(c) != 0) {
+        return NGTCP2_ERR_CALLBACK_FAILURE;
+    }
+    cb_addr local, remote;
+    memset(&local, 0, sizeof local);
+    memset(&remote, 0, sizeof remote);
+    memcpy(&local, path->local.addr, path->local.addrlen);
+    memcpy(&remote, path->remote.addr, path->remote.addrlen);
+    if (cb_addr_equal(&local, &c->local) && cb_addr_equal(&remote, &c->remote)) return 0;
+    c->local = local;
+    c->remote = remote;
+    c->migrations++;
+    return APP(c, path_change);
+}
+
+/* --- the rest --- */
+
+static int on_new_token(ngtcp2_conn *ng, const uint8_t *token, size_t len, void *user) {
+    cb_quic_conn *c = user;
+    (void)ng;
+    c->host->keep_token(c, (cb_slice){token, len});
+    return 0;
+}
+
+static int on_stateless_reset(ngtcp2_conn *ng, const ngtcp2_pkt_stateless_reset *reset, void *user) {
+    cb_quic_conn *c = user;
+    (void)ng;
+    (void)reset;
+    c->stateless_reset = true;
+    return 0;
+}
+
+static void on_rand(uint8_t *out, size_t len, const ngtcp2_rand_ctx *ctx) {
+    cb_quic_conn *c = ctx->native_handle;
+    c->host->random(c, out, len);
+}
+
+#define COMMON                                                                                                         \
+    .recv_crypto_data = on_crypto, .handshake_completed = on_handshake, .encrypt = ngtcp2_crypto_encrypt_cb,           \
+    .decrypt = ngtcp2_crypto_decrypt_cb, .hp_mask = ngtcp2_crypto_hp_mask_cb, .recv_stream_data = on_stream_data,      \
+    .acked_stream_data_offset = on_acked, .stream_open = on_stream_open, .stream_close = on_stream_close,              \
+    .recv_stateless_reset = on_stateless_reset, .extend_max_local_streams_bidi = on_more_streams,                      \
+    .extend_max_local_streams_uni = on_more_streams, .rand = on_rand, .get_new_connection_id = on_new_cid,             \
+    .remove_connection_id = on_drop_cid, .update_key = ngtcp2_crypto_update_key_cb,                                    \
+    .path_validation = on_path_validation, .stream_reset = on_stream_reset,                                            \
+    .extend_max_stream_data = on_stream_window, .delete_crypto_aead_ctx = ngtcp2_crypto_delete_crypto_aead_ctx_cb,     \
+    .delete_crypto_cipher_ctx = ngtcp2_crypto_delete_crypto_cipher_ctx_cb, .recv_datagram = on_datagram,               \
+    .get_path_challenge_data = ngtcp2_crypto_get_path_challenge_data_cb, .stream_stop_sending = on_stream_stop,        \
+    .version_negotiation = ngtcp2_crypto_version_negotiation_cb, .recv_rx_key = on_rx_key, .recv_tx_key = on_tx_key
+
+const ngtcp2_callbacks cb_quic_client_callbacks = {
+    COMMON,
+    .client_initial = ngtcp2_crypto_client_initial_cb,
+    .recv_retry = ngtcp2_crypto_recv_retry_cb,
+    .recv_new_token = on_new_token,
+    .tls_early_data_rejected = on_early_rejected,
+};
+
+const ngtcp2_callbacks cb_quic_server_callbacks = {
+    COMMON,
+    .recv_client_initial = ngtcp2_crypto_recv_client_initial_cb,
+};

@@ -1,0 +1,134 @@
+/* The inside of an endpoint: what its files share. quic_endpoint.c makes and ends it, quic_accept.c routes packets and
+ * lets connections in, quic_flush.c sends and ends connections. */
+#ifndef CB_TRANSPORT_QUIC_ENDPOINT_INT_H
+#define CB_TRANSPORT_QUIC_ENDPOINT_INT_H
+
+#include "base/map.h"
+#include "loop/udp.h"
+#include "transport/group_int.h"
+#include "transport/quic_conn.h"
+
+enum { ROUTE_CONN, ROUTE_TOMB };
+
+/* What a connection ID leads to. */
+typedef struct ep_route {
+    uint8_t kind;
+} ep_route;
+
+typedef struct ep_conn ep_conn;
+
+/* A socket: the endpoint's own, or one that a client's connection migrated to. */
+typedef struct ep_socket {
+    cb_list link;
+    cb_udp *udp;
+    cb_quic_endpoint *e;
+    ep_conn *owner; /* NULL: the endpoint */
+} ep_socket;
+
+struct ep_conn {
+    cb_quic_conn core; /* first: a cb_quic_conn is an ep_conn */
+    ep_route route;
+    cb_quic_endpoint *e;
+    cb_list all, dirty;
+    cb_alarm alarm;
+    cb_grave grave;
+    bool handshaking; /* counts in e->handshakes */
+    bool freed_early; /* never told the user: failed while starting */
+};
+
+/* What stays of a closed connection for three probe timeouts (RFC 9000, 10.2): its connection IDs, and the last packet
+ * when we were the ones who closed. */
+typedef struct ep_tomb {
+    ep_route route;
+    cb_quic_endpoint *e;
+    cb_list link;
+    cb_alarm alarm;
+    uint32_t hits;
+    unsigned ecn;
+    cb_addr local, remote;
+    size_t cids, packet_len;
+    ngtcp2_cid cid[10];
+    uint8_t packet[];
+} ep_tomb;
+
+enum { TOKENS_KEPT = 16, RESETS_A_SECOND = 500 };
+
+/* A token for the next connection to the same address. */
+typedef struct ep_token {
+    cb_addr remote;
+    size_t len;
+    uint8_t bytes[CB_QUIC_TOKEN_MAX];
+} ep_token;
+
+struct cb_quic_endpoint {
+    cb_loop *loop;
+    const cb_alloc *alloc;
+    const cb_log *log;
+    bool server, dead, closed, refusing, joined, steered;
+    unsigned depth; /* calls on the stack that may run the user's code */
+    cb_quic_opts o; /* defaults filled in, texts copied */
+    cb_quic_conn_ops ops;
+    cb_quic_app_factory factory;
+    char *alpn;
+    char ticket_context[128];
+    cb_identity *identity;
+    cb_tickets *tickets;
+    cb_group *group;
+    const cb_group_keys *keys;
+    cb_inbox inbox;
+    cb_watch *inbox_watch;
+    cb_session_cache *cache; /* client */
+    ep_token *tokens;        /* client: TOKENS_KEPT, a ring */
+    unsigned next_token;
+    ep_socket main;
+    cb_list sockets; /* main first */
+    cb_addr bind;
+    char local_text[CB_ADDR_TEXT];
+    cb_map cids;
+    uint8_t last_cid[CB_QUIC_CID_MAX]; /* the latest look-up: packets come in trains */
+    size_t last_len;
+    ep_route *last_route;
+    size_t cid_len;
+    cb_list conns, dirty, tombs;
+    cb_defer flush;
+    cb_alarm again; /* the rest of a flush that became too long for one turn */
+    cb_grave grave;
+    uint32_t conns_now, handshakes;
+    uint32_t resets_left;
+    cb_time resets_since;
+    cb_quic_endpoint_stats stats;
+};
+
+static inline ep_conn *ep_of(cb_quic_conn *c) {
+    return (ep_conn *)c;
+}
+
+/* --- quic_accept.c --- */
+/* One datagram, from the network or from elsewhere (a handed-over stray, a fuzzer). */
+void cb_quic_endpoint_packet(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *d);
+void cb_quic_endpoint_strays(cb_watch *w, unsigned events, void *user);
+
+/* --- quic_flush.c --- */
+extern const cb_quic_host_ops cb_quic_endpoint_host;
+void cb_quic_endpoint_flush(cb_defer *d);
+void cb_quic_endpoint_again(cb_alarm *a, cb_time now);
+void cb_quic_endpoint_tick(cb_alarm *a, cb_time now); /* a connection's deadline */
+int cb_quic_endpoint_route(cb_quic_endpoint *e, const ngtcp2_cid *cid, ep_route *route);
+void cb_quic_endpoint_unroute(cb_quic_endpoint *e, const ngtcp2_cid *cid);
+ep_route *cb_quic_endpoint_lookup(cb_quic_endpoint *e, const uint8_t *cid, size_t len);
+/* A connection ID of ours with its reset token, not in use yet and not routed. */
+int cb_quic_endpoint_cid(cb_quic_endpoint *e, ngtcp2_cid *cid, uint8_t token[NGTCP2_STATELESS_RESET_TOKENLEN]);
+/* Sends what a closing connection has to say and takes it out; on_close comes. */
+void cb_quic_endpoint_finish(ep_conn *c);
+void cb_quic_endpoint_tomb_free(ep_tomb *t);
+/* Sends one packet of our own making; dropped when the socket is full. */
+void cb_quic_endpoint_send(ep_socket *sock, const cb_datagram *to, const uint8_t *packet, size_t len);
+uint64_t cb_quic_endpoint_wall(void); /* nanoseconds since 1970 */
+
+/* --- quic_endpoint.c --- */
+int cb_quic_endpoint_conn_new(cb_quic_endpoint *e, ep_conn **out);
+void cb_quic_endpoint_conn_drop(ep_conn *c); /* one that never got so far as to be told about */
+int cb_quic_endpoint_socket(cb_quic_endpoint *e, ep_socket *sock, const cb_addr *bind);
+void cb_quic_endpoint_drop_sockets(ep_conn *owner, const cb_addr *keep_local);
+
+#endif
