@@ -62,6 +62,10 @@ CB_API const char *cb_strerror(int rc);
  * nothing has failed yet; valid until this thread's next failing call. */
 CB_API const char *cb_last_error(void);
 
+/* Sets this thread's detail (copied, long texts are cut) and returns rc: for callbacks that fail, and for libraries on
+ * top of libcb. */
+CB_API int cb_error_set(int rc, const char *detail);
+
 /* The version of the loaded library: major << 16 | minor << 8 | patch. Thread-safe. */
 CB_API uint32_t cb_version(void);
 

@@ -14,7 +14,7 @@ CB_BEGIN
 
 typedef struct cb_group cb_group;
 
-/* A way to steer packets in the kernel (libcb-xdp's cb_steering_hook() gives one). */
+/* A way to steer packets in the kernel (libcb-xdp's cb_steering_hook_of() gives one). */
 typedef struct cb_steering_hook {
     size_t size;
     /* fd is a bound UDP socket with SO_REUSEPORT. < 0: steering is off for it, user space hands over. */

@@ -77,7 +77,8 @@ def test_cffi_reads_them():
 def test_cb_h_has_them_all():
     text = (guard.ROOT / "include/cb.h").read_text()
     guard.report([f"include/cb.h lacks #include <cb/{header.name}>"
-                  for header in sorted((guard.ROOT / "include/cb").glob("*.h")) if f"<cb/{header.name}>" not in text])
+                  for header in sorted((guard.ROOT / "include/cb").glob("*.h"))
+                  if header not in guard.PUBLIC_XDP and f"<cb/{header.name}>" not in text])
 
 
 def sample(text, check):

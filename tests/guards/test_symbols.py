@@ -13,6 +13,8 @@ BASELINE = guard.ROOT / "abi/libcb.abi"
 SUPPRESSIONS = guard.ROOT / "abi/suppressions.ini"
 LIBRARY = guard.BUILD / "libcb.so"
 NODE = "LIBCB_0.1"
+XDP_LIBRARY = guard.BUILD / "libcb-xdp.so"
+XDP_NODE = "LIBCB_XDP_0.1"
 
 
 def declared(texts):
@@ -23,22 +25,22 @@ def declared(texts):
     return names
 
 
-def exported(library):
+def exported(library, own=NODE):
     """{name: version node} of the dynamic symbols."""
     found = {}
     for line in guard.output("nm", "-D", "--defined-only", "--with-symbol-versions", library)[1].splitlines():
         name, _, node = line.split()[-1].partition("@")
-        if name != NODE:
+        if name != own:
             found[name] = node.strip("@")
     return found
 
 
-def differences(headers, library, record):
+def differences(headers, library, record, own=NODE):
     problems = [f"{name}() is declared in include/ and not defined: implement it, or take the declaration out"
                 for name in sorted(headers - set(library))]
     problems += [f"libcb.so exports {name}, which no public header declares" for name in sorted(set(library) - headers)]
-    problems += [f"{name} has version node {node or '(none)'} and not {NODE}"
-                 for name, node in sorted(library.items()) if node != NODE]
+    problems += [f"{name} has version node {node or '(none)'} and not {own}"
+                 for name, node in sorted(library.items()) if node != own]
     problems += [f"{name} is new: run scripts/abi and commit abi/" for name in sorted(headers - record)]
     problems += [f"{name} is gone: programs that use it break. If that is meant, run scripts/abi and commit abi/"
                  for name in sorted(record - headers)]
@@ -79,8 +81,14 @@ def abi_breaks(old, new, headers=guard.ROOT / "include"):
 
 def test_exports_are_declared_and_recorded():
     assert LIBRARY.exists(), f"{LIBRARY} is not built"
-    guard.report(differences(declared(path.read_text() for path in guard.PUBLIC), exported(LIBRARY),
-                             set(RECORD.read_text().split())))
+    headers = [path.read_text() for path in guard.PUBLIC if path not in guard.PUBLIC_XDP]
+    guard.report(differences(declared(headers), exported(LIBRARY), set(RECORD.read_text().split())))
+
+
+def test_xdp_exports_are_declared():
+    assert XDP_LIBRARY.exists(), f"{XDP_LIBRARY} is not built: run scripts/setup test for clang, bpftool and libbpf"
+    headers = declared(path.read_text() for path in guard.PUBLIC_XDP)
+    guard.report(differences(headers, exported(XDP_LIBRARY, XDP_NODE), headers, XDP_NODE))
 
 
 def test_abi_is_kept():

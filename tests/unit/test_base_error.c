@@ -51,6 +51,10 @@ Test(base_error, the_detail_is_kept_cut_and_may_quote_itself) {
     cr_assert_str_eq(cb_last_error(), "port 7");
     cb_fail(CB_EINVAL, "listen: %s", cb_last_error());
     cr_assert_str_eq(cb_last_error(), "listen: port 7");
+    cr_assert_eq(cb_error_set(CB_EUSER, cb_last_error() + 8), CB_EUSER);
+    cr_assert_str_eq(cb_last_error(), "port 7");
+    cr_assert_eq(cb_error_set(CB_EUSER, longer), CB_EUSER);
+    cr_assert(strlen(cb_last_error()) > 500 && strlen(cb_last_error()) < sizeof longer);
     cb_fail(CB_EINVAL, "%s", longer);
     cr_assert(strlen(cb_last_error()) > 500);
     cr_assert(strlen(cb_last_error()) < sizeof longer);
