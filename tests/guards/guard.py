@@ -38,10 +38,10 @@ def without_comments(text):
     return re.sub(r"/\*.*?\*/|//[^\n]*", lambda m: re.sub(r"[^\n]", " ", m[0]), text, flags=re.S)
 
 
-def sources():
-    """{path below libcb/: floor} from libcb/sources.txt."""
+def sources(names=("sources.txt",)):
+    """{path below libcb/: floor} from libcb/sources.txt, or from sources-xdp.txt, which is that of libcb-xdp."""
     table = {}
-    for line in (ROOT / "libcb/sources.txt").read_text().splitlines():
+    for line in "".join((ROOT / "libcb" / name).read_text() for name in names).splitlines():
         if line and not line.startswith("#"):
             path, floor = line.split()
             table[path] = int(floor[1:])

@@ -7,6 +7,8 @@ import guard
 THIRD_PARTY = r"(?:uv|ares|llhttp|gnutls/|nghttp|ngtcp2|cjson/|cJSON|bpf/|openssl/|sqlite3)"
 DRIVERS = r"(?:uv\.h|ares|bpf/)"
 
+BOTH = ("sources.txt", "sources-xdp.txt")
+
 # The one exception: cores may use the TLS session, which GnuTLS makes impure (it reads clock and random numbers by itself)
 # and which takes its keys from what threads share (docs/design/decisions.md, 4).
 TLS_SESSION = {"transport/tls_session.c", "transport/tls_stream.c"}
@@ -81,7 +83,7 @@ def foreign_includes(path, text):
 
 
 def test_sources_are_listed():
-    guard.report(unlisted(guard.sources()))
+    guard.report(unlisted(guard.sources(BOTH)))
 
 
 def test_the_exception_exists():
@@ -90,7 +92,7 @@ def test_the_exception_exists():
 
 
 def test_includes_go_downward():
-    guard.report(upward_includes(guard.sources(), read_libcb))
+    guard.report(upward_includes(guard.sources(BOTH), read_libcb))
 
 
 def test_calls_go_downward():
