@@ -2,6 +2,7 @@
 #ifndef CB_H
 #define CB_H
 
+#include <cb/access_log.h>
 #include <cb/base.h>
 #include <cb/ca.h>
 #include <cb/config.h>
