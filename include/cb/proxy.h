@@ -1,0 +1,135 @@
+/* cb/proxy.h - a reverse proxy: routes by host and path to groups of origins.
+ *
+ * A cb_router says what goes where. It is built once, then shared by all workers and never changed; to reload, build
+ * another and give it to each worker's cb_proxy: requests that run finish on the old one. A cb_proxy belongs to one
+ * loop and owns the connections to origins. It answers the exchanges of a cb_http_server:
+ *
+ *   cb_router_new(&router);
+ *   cb_router_group(router, CB_OPTS(cb_origin_group_opts, .name = "web"));
+ *   cb_router_origin(router, "web", CB_OPTS(cb_origin_opts, .url = "http://127.0.0.1:8080"));
+ *   cb_router_route(router, CB_OPTS(cb_route_opts, .group = "web"));
+ *   cb_proxy_new(&proxy, loop, CB_OPTS(cb_proxy_opts, .router = router));
+ *   cb_http_server_new(&srv, loop, CB_OPTS(cb_http_server_opts, .listen = ":8443", .identity = me,
+ *                      .ops = cb_proxy_exchange_ops(), .user = proxy));
+ *
+ * Bodies stream both ways with backpressure; trailers, 1xx and Expect pass; WebSocket passes from HTTP/1.1, /2 and /3
+ * to origins that speak HTTP/1.1 or /2. Hop-by-hop fields end here (RFC 9110, 7.6.1); Via, Forwarded (RFC 7239) and
+ * X-Forwarded-For/-Proto/-Host are added. A response that an origin cut short is never ended as if it were whole. */
+#ifndef CB_PROXY_H
+#define CB_PROXY_H
+
+#include <cb/access_log.h>
+#include <cb/http.h>
+
+CB_BEGIN
+
+typedef struct cb_router cb_router;
+typedef struct cb_proxy cb_proxy;
+
+/* How the next origin is chosen. */
+enum cb_lb_policy {
+    CB_LB_DEFAULT = 0, /* CB_LB_ROUND_ROBIN */
+    CB_LB_ROUND_ROBIN = 1,
+    CB_LB_LEAST_CONNECTIONS = 2 /* fewest exchanges of this worker, by weight */
+};
+
+/* ---- the router: built by one thread, then immutable; reference counted (thread-safe); allocates with malloc() ----
+ */
+CB_API int cb_router_new(cb_router **out);
+CB_API cb_router *cb_router_ref(cb_router *r);
+CB_API void cb_router_unref(cb_router *r); /* NULL is fine */
+
+typedef struct cb_origin_group_opts {
+    size_t size;
+    const char *name;        /* required; for routes and logs */
+    cb_identity *identity;   /* https: trust roots and own certificate, referenced; NULL = system roots */
+    const char *server_name; /* https: SNI and name to verify; NULL = the URL's host */
+    const char *host;        /* Host field that the origins get; NULL = the client's */
+    int32_t policy;          /* enum cb_lb_policy */
+    uint32_t versions;       /* enum cb_http_version, or-ed; 0 = HTTP/1.1 and, with https, HTTP/2. HTTP/2 alone on http
+                              * is prior knowledge */
+    uint32_t connect_timeout_ms;  /* name, TCP and TLS; 0 = 5,000. 504 */
+    uint32_t response_timeout_ms; /* from the request to the response's head; 0 = 60,000. 504 */
+    uint32_t idle_timeout_ms;     /* without a byte in either direction; 0 = 60,000 */
+    uint32_t tunnel_timeout_ms;   /* the same for WebSocket; 0 = 3,600,000 */
+    uint32_t keep_alive_ms;       /* of unused connections; 0 = 55,000 */
+    uint32_t max_conns;           /* to one origin, for each worker; 0 = 256. Requests above wait, then 503 */
+    uint32_t max_idle;            /* 0 = 64 */
+    uint32_t max_queue;           /* requests that wait for a connection to one origin; 0 = 1,024. Above: 503 */
+    uint32_t max_fails;           /* failures within fail_window_ms that take an origin out; 0 = 3 */
+    uint32_t fail_window_ms;      /* 0 = 10,000 */
+    uint32_t fail_out_ms;         /* how long; 0 = 10,000. When all are out, all are tried */
+    uint32_t retries;             /* on another origin, of a request that no origin has got; 0 = 1 */
+    uint8_t no_retry;             /* 1 = never */
+    uint8_t verify;               /* enum cb_verify */
+    uint8_t tls12;                /* 1 = TLS 1.2 too */
+    uint8_t send_proxy;           /* PROXY header to origins: version 1 or 2 */
+    uint32_t reserved;
+} cb_origin_group_opts;
+
+/* CB_EINVAL (the detail names what), CB_EEXIST (the name), CB_ENOMEM, CB_E2BIG; the same for the calls below. */
+CB_API int cb_router_group(cb_router *r, const cb_origin_group_opts *opts);
+
+typedef struct cb_origin_opts {
+    size_t size;
+    const char *url; /* "http://host[:port]" or "https://host[:port]"; names are resolved again by their TTL */
+    uint32_t weight; /* 1 to 1,000; 0 = 1 */
+    uint32_t reserved;
+} cb_origin_opts;
+
+/* CB_ENOENT: no such group. */
+CB_API int cb_router_origin(cb_router *r, const char *group, const cb_origin_opts *opts);
+
+typedef struct cb_route_opts {
+    size_t size;
+    const char *host;  /* "www.example.org", "*.example.org" (any labels before), NULL or "*" = every other host. An
+                        * exact host wins over the longest wildcard, that over "*" */
+    const char *path;  /* prefix of whole segments: "/api" covers "/api" and "/api/x"; NULL = "/". The longest of the
+                        * host wins */
+    const char *group; /* required */
+} cb_route_opts;
+
+CB_API int cb_router_route(cb_router *r, const cb_route_opts *opts);
+
+/* Peers whose Forwarded and X-Forwarded-* fields are believed and extended: "10.0.0.0/8". From all others they are
+ * removed. */
+CB_API int cb_router_trust(cb_router *r, const char *prefix);
+
+/* ---- the proxy: one for each loop ---- */
+typedef struct cb_proxy_opts {
+    size_t size;
+    cb_router *router;      /* referenced; required */
+    cb_access_log *log;     /* borrowed; of the same loop; NULL = none */
+    const char *resolver;   /* "address:port,..." of DNS servers; NULL = the system's */
+    const char *via;        /* pseudonym in Via; NULL = "libcb" */
+    uint32_t https_port;    /* for cb_proxy_redirect_ops(); 0 = 443 */
+    uint8_t no_forwarded;   /* 1 = add no Forwarded field */
+    uint8_t no_x_forwarded; /* 1 = add no X-Forwarded-* fields */
+    uint8_t reserved[2];
+} cb_proxy_opts;
+
+/* CB_EINVAL, CB_ENOMEM, CB_ESYS, CB_E2BIG. */
+CB_API int cb_proxy_new(cb_proxy **out, cb_loop *loop, const cb_proxy_opts *opts);
+/* For cb_http_server_opts: ops, with the cb_proxy as user. */
+CB_API const cb_exchange_ops *cb_proxy_exchange_ops(void);
+/* The same for a clear-text listener that only sends clients to https: 301 for GET and HEAD, else 308. */
+CB_API const cb_exchange_ops *cb_proxy_redirect_ops(void);
+/* New requests go by this router. Connections to origins that stay are kept. On failure nothing changes. CB_ENOMEM,
+ * CB_EINVAL. */
+CB_API int cb_proxy_swap(cb_proxy *p, cb_router *router);
+/* Where log lines go from now on; NULL = nowhere. */
+CB_API void cb_proxy_set_log(cb_proxy *p, cb_access_log *log);
+
+typedef struct cb_proxy_stats {
+    size_t size; /* set by the caller */
+    uint64_t requests, active, tunnels, retries;
+    uint64_t failed;      /* answered with 502, 503 or 504, or cut */
+    uint64_t origins_out; /* times that an origin was taken out */
+} cb_proxy_stats;
+CB_API int cb_proxy_stats_get(const cb_proxy *p, cb_proxy_stats *out);
+
+/* Free the servers first. Exchanges that run are reset. NULL is fine. */
+CB_API void cb_proxy_free(cb_proxy *p);
+
+CB_END
+#endif

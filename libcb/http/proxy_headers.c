@@ -1,0 +1,413 @@
+#include "http/proxy_headers.h"
+#include "base/error.h"
+#include "base/mem.h"
+#include "http/fields.h"
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TOKENS_MAX = 32, LOOP_MAX = 10, TEXT_MAX = 1 << 20, EXTRA_FIELDS = 12 };
+
+/* ---- addresses ---- */
+
+static bool address_bytes(uint8_t out[16], const char *text, uint8_t *shift) {
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    *shift = 0;
+    if (inet_pton(AF_INET6, text, out) == 1) return true;
+    memcpy(out, mapped, sizeof mapped);
+    *shift = 96;
+    return inet_pton(AF_INET, text, out + 12) == 1;
+}
+
+int cb_prefix_parse(cb_prefix *out, const char *text) {
+    char address[INET6_ADDRSTRLEN];
+    const char *slash = text ? strchr(text, '/') : NULL;
+    size_t n = slash ? (size_t)(slash - text) : text ? strlen(text) : 0;
+    cb_prefix p;
+    uint8_t shift = 0;
+    if (!n || n >= sizeof address) return cb_fail(CB_EINVAL, "\"%s\" is not an IP prefix", text ? text : "");
+    memcpy(address, text, n);
+    address[n] = '\0';
+    if (!address_bytes(p.bytes, address, &shift)) return cb_fail(CB_EINVAL, "\"%s\" is not an IP prefix", text);
+    unsigned long bits = 128u - shift;
+    if (slash) {
+        size_t digits = strspn(slash + 1, "0123456789");
+        unsigned long asked = digits && digits <= 3 && !slash[1 + digits] ? strtoul(slash + 1, NULL, 10) : 999;
+        if (asked > bits) return cb_fail(CB_EINVAL, "\"%s\": the prefix length does not fit", text);
+        bits = asked;
+    }
+    p.bits = (uint8_t)(bits + shift);
+    for (unsigned i = p.bits; i < 128; i++)
+        p.bytes[i / 8] &= (uint8_t) ~(0x80u >> i % 8);
+    *out = p;
+    return CB_OK;
+}
+
+static cb_slice slice_of(const void *at, size_t n) {
+    return (cb_slice){at, n};
+}
+
+/* The host of "address", "address:port", "[address]:port"; "" when it is longer than an address can be. */
+static cb_slice host_part(cb_slice s) {
+    if (s.len && s.base[0] == '[') {
+        const uint8_t *close = memchr(s.base, ']', s.len);
+        return close ? slice_of(s.base + 1, (size_t)(close - s.base) - 1) : slice_of("", 0);
+    }
+    const uint8_t *colon = s.len ? memchr(s.base, ':', s.len) : NULL;
+    if (!colon) return s;
+    size_t before = (size_t)(colon - s.base);
+    return memchr(colon + 1, ':', s.len - before - 1) ? s : slice_of(s.base, before);
+}
+
+bool cb_prefix_any(const cb_prefix *at, size_t n, cb_slice host_port) {
+    char text[INET6_ADDRSTRLEN];
+    uint8_t bytes[16], shift;
+    cb_slice host = host_part(host_port);
+    if (!n || !host.len || host.len >= sizeof text) return false;
+    memcpy(text, host.base, host.len);
+    text[host.len] = '\0';
+    char *scope = strchr(text, '%');
+    if (scope) *scope = '\0';
+    if (!address_bytes(bytes, text, &shift)) return false;
+    for (size_t i = 0; i < n; i++) {
+        size_t whole = at[i].bits / 8;
+        uint8_t mask = (uint8_t)(0xff00u >> at[i].bits % 8);
+        if (memcmp(bytes, at[i].bytes, whole) != 0) continue;
+        if (!mask || whole == 16 || (bytes[whole] & mask) == at[i].bytes[whole]) return true;
+    }
+    return false;
+}
+
+/* ---- lists ---- */
+
+static cb_slice trim(cb_slice s) {
+    while (s.len && (s.base[0] == ' ' || s.base[0] == '\t'))
+        s = slice_of(s.base + 1, s.len - 1);
+    while (s.len && (s.base[s.len - 1] == ' ' || s.base[s.len - 1] == '\t'))
+        s.len--;
+    return s;
+}
+
+/* Takes the first item off a comma list. */
+static cb_slice next_item(cb_slice *list) {
+    const uint8_t *comma = list->len ? memchr(list->base, ',', list->len) : NULL;
+    size_t n = comma ? (size_t)(comma - list->base) : list->len;
+    cb_slice item = slice_of(list->base, n);
+    size_t skip = n + (comma != NULL);
+    *list = slice_of(skip ? list->base + skip : list->base, list->len - skip);
+    return trim(item);
+}
+
+static cb_slice last_item(cb_slice *list) {
+    size_t n = list->len;
+    while (n && list->base[n - 1] != ',')
+        n--;
+    cb_slice item = slice_of(list->base + n, list->len - n);
+    list->len = n ? n - 1 : 0;
+    return trim(item);
+}
+
+/* Names that Connection lists; those that frame or route a message stay whatever it says. */
+typedef struct hop_names {
+    cb_slice at[TOKENS_MAX];
+    size_t n;
+} hop_names;
+
+static void hop_names_read(hop_names *h, const cb_field *in, size_t n) {
+    h->n = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!cb_slice_eq(in[i].name, "connection")) continue;
+        cb_slice list = in[i].value;
+        while (list.len && h->n < TOKENS_MAX) {
+            cb_slice item = next_item(&list);
+            if (item.len) h->at[h->n++] = item;
+        }
+    }
+}
+
+static bool hop_named(const hop_names *h, cb_slice name) {
+    static const char *const kept[] = {"content-length", "host", "set-cookie", "authorization"};
+    for (size_t i = 0; i < h->n; i++) {
+        if (h->at[i].len != name.len ||
+            strncasecmp((const char *)h->at[i].base, (const char *)name.base, name.len) != 0)
+            continue;
+        for (size_t k = 0; k < sizeof kept / sizeof *kept; k++)
+            if (cb_slice_eq(name, kept[k])) return false;
+        return true;
+    }
+    return false;
+}
+
+/* Fields that never pass in either direction. */
+static bool is_hop(cb_slice name) {
+    static const char *const names[] = {"connection", "keep-alive", "proxy-connection",    "transfer-encoding",
+                                        "upgrade",    "te",         "proxy-authorization", "http2-settings"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (cb_slice_eq(name, names[i])) return true;
+    return false;
+}
+
+/* Is it one of the fields that tell who forwarded? "_" counts as "-": some origins cannot tell them apart. */
+static bool is_forwarding(cb_slice name) {
+    static const char *const names[] = {"forwarded",        "x-forwarded-for",  "x-forwarded-proto",
+                                        "x-forwarded-host", "x-forwarded-port", "x-forwarded-server",
+                                        "x-real-ip"};
+    for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
+        size_t len = strlen(names[k]), i = 0;
+        if (name.len != len) continue;
+        while (i < len && (name.base[i] == (uint8_t)names[k][i] || (name.base[i] == '_' && names[k][i] == '-')))
+            i++;
+        if (i == len) return true;
+    }
+    return false;
+}
+
+/* ---- output ---- */
+
+void cb_forward_init(cb_forward *f, const cb_alloc *alloc) {
+    *f = (cb_forward){.length = -1};
+    cb_buf_init(&f->text, alloc, TEXT_MAX);
+}
+
+void cb_forward_free(cb_forward *f) {
+    cb_mem_free(f->text.alloc, f->at);
+    cb_buf_free(&f->text);
+    f->at = NULL;
+    f->n = f->cap = 0;
+}
+
+/* Room for all fields and texts to come, so that slices into them stay. */
+static int make_room(cb_forward *f, const cb_field *in, size_t n, size_t extra_text) {
+    size_t text = extra_text;
+    f->n = 0;
+    f->length = -1;
+    f->text.len = 0;
+    for (size_t i = 0; i < n; i++)
+        if (is_forwarding(in[i].name) || cb_slice_eq(in[i].name, "cookie")) text += in[i].value.len + 2;
+    int rc = cb_buf_reserve(&f->text, text);
+    if (rc < 0) return rc;
+    if (f->cap >= n + EXTRA_FIELDS) return CB_OK;
+    cb_field *at = cb_mem_grow(f->text.alloc, f->at, (n + EXTRA_FIELDS) * sizeof *at);
+    if (!at) return cb_fail(CB_ENOMEM, "no memory for %zu fields", n + EXTRA_FIELDS);
+    f->at = at;
+    f->cap = n + EXTRA_FIELDS;
+    return CB_OK;
+}
+
+static void put(cb_forward *f, const char *name, cb_slice value) {
+    f->at[f->n++] = (cb_field){cb_slice_str(name), value};
+}
+
+/* Text is gathered in f->text; make_room() has seen to it that it fits. */
+static void add_text(cb_forward *f, cb_slice s) {
+    if (f->text.cap - f->text.len < s.len || !s.len) return;
+    memcpy(f->text.base + f->text.len, s.base, s.len);
+    f->text.len += s.len;
+}
+
+static cb_slice text_from(const cb_forward *f, size_t from) {
+    return slice_of(f->text.base + from, f->text.len - from);
+}
+
+int cb_forward_add(cb_forward *f, const char *name, cb_slice value) {
+    if (f->n == f->cap || f->text.cap - f->text.len < value.len)
+        return cb_fail(CB_ENOMEM, "no room for one more field (%s)", name);
+    size_t from = f->text.len;
+    add_text(f, value);
+    put(f, name, text_from(f, from));
+    return CB_OK;
+}
+
+void cb_forward_drop(cb_forward *f, const char *lower_name) {
+    size_t to = 0;
+    for (size_t i = 0; i < f->n; i++)
+        if (!cb_slice_eq(f->at[i].name, lower_name)) f->at[to++] = f->at[i];
+    f->n = to;
+}
+
+static const char *version_text(int version) {
+    return version == CB_HTTP_3 ? "3" : version == CB_HTTP_2 ? "2" : "1.1";
+}
+
+static void add_via(cb_forward *f, const cb_forward_env *env) {
+    size_t from = f->text.len;
+    add_text(f, cb_slice_str(version_text(env->version)));
+    add_text(f, cb_slice_str(" "));
+    add_text(f, cb_slice_str(env->via));
+    put(f, "via", text_from(f, from));
+}
+
+/* ---- requests ---- */
+
+static bool all_values(cb_forward *f, const cb_field *in, size_t n, const char *name, const char *glue) {
+    bool any = false;
+    for (size_t i = 0; i < n; i++) {
+        if (!cb_slice_eq(in[i].name, name) || !in[i].value.len) continue;
+        if (any) add_text(f, cb_slice_str(glue));
+        add_text(f, in[i].value);
+        any = true;
+    }
+    return any;
+}
+
+/* The rightmost address that no trusted peer has added. */
+static cb_slice client_of(cb_slice list, const cb_forward_env *env) {
+    cb_slice client = host_part(cb_slice_str(env->remote));
+    while (list.len) {
+        cb_slice hop = last_item(&list);
+        if (!hop.len) continue;
+        cb_slice host = host_part(hop);
+        uint8_t bytes[16], shift;
+        char text[INET6_ADDRSTRLEN];
+        if (!host.len || host.len >= sizeof text) break;
+        memcpy(text, host.base, host.len);
+        text[host.len] = '\0';
+        if (!address_bytes(bytes, text, &shift)) break;
+        client = host;
+        if (!cb_prefix_any(env->trusted, env->n_trusted, host)) break;
+    }
+    return client;
+}
+
+static void add_x_forwarded(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env, bool trusted) {
+    cb_slice peer = host_part(cb_slice_str(env->remote));
+    size_t from = f->text.len;
+    if (trusted && all_values(f, in, n, "x-forwarded-for", ", ")) {
+        f->client = client_of(text_from(f, from), env);
+        add_text(f, cb_slice_str(", "));
+    }
+    add_text(f, peer);
+    if (!env->no_x_forwarded && f->text.len > from) put(f, "x-forwarded-for", text_from(f, from));
+    if (env->no_x_forwarded) return;
+    const struct {
+        const char *name;
+        cb_slice ours;
+    } rows[] = {{"x-forwarded-proto", cb_slice_str(env->secure ? "https" : "http")},
+                {"x-forwarded-host", env->authority}};
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+        cb_slice value = rows[r].ours;
+        for (size_t i = 0; trusted && i < n; i++) {
+            if (!cb_slice_eq(in[i].name, rows[r].name)) continue;
+            value = in[i].value;
+            break;
+        }
+        if (value.len) put(f, rows[r].name, value);
+    }
+}
+
+/* A value of RFC 7239: a token, or quoted. */
+static void add_pair(cb_forward *f, const char *name, cb_slice value, bool node) {
+    bool v6 = node && memchr(value.base, ':', value.len);
+    bool token = !v6 && cb_field_name_ok(value);
+    if (!value.len || memchr(value.base, '"', value.len) || memchr(value.base, '\\', value.len)) return;
+    add_text(f, cb_slice_str(name));
+    add_text(f, cb_slice_str(token ? "=" : v6 ? "=\"[" : "=\""));
+    add_text(f, value);
+    add_text(f, cb_slice_str(token ? "" : v6 ? "]\"" : "\""));
+}
+
+static void add_forwarded(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env, bool trusted) {
+    size_t from = f->text.len;
+    if (trusted && all_values(f, in, n, "forwarded", ", ")) add_text(f, cb_slice_str(", "));
+    cb_slice peer = host_part(cb_slice_str(env->remote));
+    add_pair(f, "for", peer.len ? peer : cb_slice_str("unknown"), true);
+    if (env->authority.len) add_pair(f, ";host", env->authority, false);
+    add_pair(f, ";proto", cb_slice_str(env->secure ? "https" : "http"), false);
+    put(f, "forwarded", text_from(f, from));
+}
+
+static bool passed_too_often(const cb_field *in, size_t n, const char *via) {
+    size_t times = 0, len = strlen(via);
+    for (size_t i = 0; i < n; i++) {
+        if (!cb_slice_eq(in[i].name, "via")) continue;
+        cb_slice list = in[i].value;
+        while (list.len) {
+            cb_slice item = next_item(&list);
+            const uint8_t *space = item.len ? memchr(item.base, ' ', item.len) : NULL;
+            size_t before = space ? (size_t)(space - item.base) + 1 : item.len;
+            times += item.len - before >= len && memcmp(item.base + before, via, len) == 0;
+        }
+    }
+    return times >= LOOP_MAX;
+}
+
+int cb_forward_request(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env) {
+    hop_names hops;
+    bool trusted = cb_prefix_any(env->trusted, env->n_trusted, cb_slice_str(env->remote));
+    bool early_data = false, wants_trailers = false;
+    size_t cookies = 0;
+    int rc = make_room(f, in, n, 512 + 3 * env->authority.len + strlen(env->via));
+    if (rc < 0) return rc;
+    if (passed_too_often(in, n, env->via)) return cb_fail(CB_ELIMIT, "the request goes round in circles");
+    hop_names_read(&hops, in, n);
+    f->client = host_part(cb_slice_str(env->remote));
+    for (size_t i = 0; i < n; i++) {
+        cb_slice name = in[i].name;
+        if (cb_slice_eq(name, "te") && cb_field_has_token(in[i].value, "trailers")) wants_trailers = true;
+        if (is_hop(name) || hop_named(&hops, name) || is_forwarding(name) || cb_slice_eq(name, "host")) continue;
+        if (cb_slice_eq(name, "cookie")) cookies++;
+        if (cb_slice_eq(name, "early-data")) early_data = true;
+        if (cb_slice_eq(name, "content-length")) f->length = cb_content_length(in[i].value);
+        f->at[f->n++] = in[i];
+    }
+    if (cookies > 1) { /* RFC 9113, 8.2.3: crumbs are one field on HTTP/1.1 */
+        size_t from = f->text.len;
+        all_values(f, in, n, "cookie", "; ");
+        cb_forward_drop(f, "cookie");
+        put(f, "cookie", text_from(f, from));
+    }
+    if (wants_trailers) put(f, "te", cb_slice_str("trailers"));
+    if (env->early && !early_data) put(f, "early-data", cb_slice_str("1"));
+    add_x_forwarded(f, in, n, env, trusted);
+    if (!env->no_forwarded) add_forwarded(f, in, n, env, trusted);
+    add_via(f, env);
+    return CB_OK;
+}
+
+int cb_forward_response(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env) {
+    hop_names hops;
+    int rc = make_room(f, in, n, 128 + strlen(env->via));
+    if (rc < 0) return rc;
+    hop_names_read(&hops, in, n);
+    for (size_t i = 0; i < n; i++) {
+        cb_slice name = in[i].name;
+        /* Alt-Svc speaks of the origin's own endpoints. */
+        if (is_hop(name) || hop_named(&hops, name) || cb_slice_eq(name, "alt-svc")) continue;
+        if (cb_slice_eq(name, "content-length")) f->length = cb_content_length(in[i].value);
+        f->at[f->n++] = in[i];
+    }
+    add_via(f, env);
+    return CB_OK;
+}
+
+int cb_forward_trailers(cb_forward *f, const cb_field *in, size_t n) {
+    static const char *const never[] = {"content-length",
+                                        "content-encoding",
+                                        "content-type",
+                                        "content-range",
+                                        "trailer",
+                                        "host",
+                                        "authorization",
+                                        "proxy-authorization",
+                                        "proxy-authenticate",
+                                        "www-authenticate",
+                                        "cache-control",
+                                        "expect",
+                                        "max-forwards",
+                                        "pragma",
+                                        "range",
+                                        "set-cookie",
+                                        "cookie",
+                                        "forwarded",
+                                        "via",
+                                        "location"};
+    int rc = make_room(f, in, n, 0);
+    if (rc < 0) return rc;
+    for (size_t i = 0; i < n; i++) {
+        bool bad = is_hop(in[i].name) || is_forwarding(in[i].name);
+        for (size_t k = 0; k < sizeof never / sizeof *never && !bad; k++)
+            bad = cb_slice_eq(in[i].name, never[k]);
+        if (!bad) f->at[f->n++] = in[i];
+    }
+    return CB_OK;
+}

@@ -1,0 +1,55 @@
+/* Which fields pass a proxy, and which it adds (RFC 9110, 7.6; RFC 7239; RFC 8470). F1. */
+#ifndef CB_HTTP_PROXY_HEADERS_H
+#define CB_HTTP_PROXY_HEADERS_H
+
+#include "base/buf.h"
+#include <cb/http.h>
+#include <stdbool.h>
+
+/* An address prefix; IPv4 is kept v4-mapped. */
+typedef struct cb_prefix {
+    uint8_t bytes[16];
+    uint8_t bits;
+} cb_prefix;
+
+int cb_prefix_parse(cb_prefix *out, const char *text); /* "10.0.0.0/8", "::1"; CB_EINVAL */
+/* Is the host of "address", "address:port" or "[address]:port" within one of them? False when it is no address. */
+bool cb_prefix_any(const cb_prefix *at, size_t n, cb_slice host_port);
+
+/* What surrounds a message. Texts and slices live during the call. */
+typedef struct cb_forward_env {
+    const cb_prefix *trusted;
+    size_t n_trusted;
+    const char *remote; /* "address:port" of the peer */
+    const char *via;    /* our pseudonym */
+    cb_slice authority; /* that the client asked for */
+    int version;        /* enum cb_http_version that the message came in */
+    bool secure, early;
+    bool no_forwarded, no_x_forwarded;
+} cb_forward_env;
+
+/* Fields for the next hop. Slices point into the incoming message and into `text`; all are valid until the next call.
+ */
+typedef struct cb_forward {
+    cb_field *at;
+    size_t n, cap;
+    cb_buf text;
+    int64_t length;  /* content-length among them, or -1 */
+    cb_slice client; /* address of the client, as far as trusted peers tell */
+} cb_forward;
+
+void cb_forward_init(cb_forward *f, const cb_alloc *alloc);
+void cb_forward_free(cb_forward *f);
+
+/* A request's fields towards an origin. Host is left out: it goes by the authority. CB_ENOMEM; CB_ELIMIT: the request
+ * has passed this proxy too often (a loop). */
+int cb_forward_request(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env);
+/* A response's fields towards the client. */
+int cb_forward_response(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env);
+/* Trailers that may pass: none that frames, routes or authenticates (RFC 9110, 6.5.1). */
+int cb_forward_trailers(cb_forward *f, const cb_field *in, size_t n);
+/* Adds one field; name is static, value is copied. */
+int cb_forward_add(cb_forward *f, const char *name, cb_slice value);
+void cb_forward_drop(cb_forward *f, const char *lower_name);
+
+#endif

@@ -1,0 +1,57 @@
+/* The inside of a cb_router: groups, hosts, paths, trusted peers. F1. */
+#ifndef CB_HTTP_ROUTE_H
+#define CB_HTTP_ROUTE_H
+
+#include "base/map.h"
+#include "http/proxy_headers.h"
+#include <cb/proxy.h>
+#include <stdbool.h>
+
+typedef struct cb_router_origin_def {
+    char *url;  /* as configured */
+    char *host; /* without brackets */
+    uint16_t port;
+    bool tls;
+    uint32_t weight;
+} cb_router_origin_def;
+
+typedef struct cb_router_group_def {
+    cb_origin_group_opts opts; /* zero fields filled with their defaults; texts are own copies */
+    cb_router_origin_def *origins;
+    size_t n_origins;
+    size_t index; /* in the router */
+} cb_router_group_def;
+
+typedef struct cb_route {
+    char *path;
+    size_t path_len;
+    const cb_router_group_def *group;
+} cb_route;
+
+typedef struct cb_host_routes {
+    struct cb_host_routes *next; /* of the router */
+    cb_route *at;                /* longest path first */
+    size_t n;
+} cb_host_routes;
+
+struct cb_router {
+    _Atomic uint32_t refs;
+    cb_router_group_def **groups;
+    size_t n_groups;
+    cb_map exact, suffix; /* of cb_host_routes; suffix without "*." */
+    cb_host_routes *any, *hosts;
+    cb_prefix *trusted;
+    size_t n_trusted;
+};
+
+enum cb_route_miss { CB_ROUTE_NO_HOST = 1, CB_ROUTE_NO_PATH = 2, CB_ROUTE_BAD_PATH = 3 };
+
+/* The group for an authority and a path (with query), or NULL with *miss set. Paths are compared in normal form (RFC
+ * 3986, 6.2.2: dot segments resolved, unreserved bytes decoded), so that no spelling of a path gets round a route. */
+const cb_router_group_def *cb_router_find(const cb_router *r, cb_slice authority, cb_slice path, int *miss);
+
+/* The normal form of a path without its query. Returns its length, or -1: it does not fit in cap or climbs above "/".
+ */
+int64_t cb_path_normal(char *out, size_t cap, cb_slice path);
+
+#endif

@@ -1,0 +1,154 @@
+#include "http/route.h"
+#include <criterion/criterion.h>
+#include <string.h>
+
+static cb_slice text(const char *s) {
+    return cb_slice_str(s);
+}
+
+static void group(cb_router *r, const char *name) {
+    cr_assert_eq(cb_router_group(r, CB_OPTS(cb_origin_group_opts, .name = name)), CB_OK, "%s", cb_last_error());
+}
+
+static void route(cb_router *r, const char *host, const char *path, const char *name) {
+    cr_assert_eq(cb_router_route(r, CB_OPTS(cb_route_opts, .host = host, .path = path, .group = name)), CB_OK, "%s",
+                 cb_last_error());
+}
+
+Test(route, hosts_and_prefixes) {
+    static const struct {
+        const char *authority, *path, *group;
+        int miss;
+    } rows[] = {
+        {"www.example.org", "/", "web", 0},
+        {"WWW.Example.ORG:8443", "/x?y", "web", 0},
+        {"www.example.org.", "/", "web", 0},
+        {"www.example.org", "/api", "api", 0},
+        {"www.example.org", "/api/", "api", 0},
+        {"www.example.org", "/api/v2", "v2", 0},
+        {"www.example.org", "/api/v2?x=/api/v3", "v2", 0},
+        {"www.example.org", "/api/v22", "api", 0},
+        {"www.example.org", "/apix", "web", 0},
+        {"www.example.org", "/API", "web", 0},
+        {"www.example.org", "/x/../api", "api", 0},
+        {"www.example.org", "/x/%2e%2E/api", "api", 0},
+        {"www.example.org", "/%61pi", "api", 0},
+        {"www.example.org", "/api/..", "web", 0},
+        {"www.example.org", "/api/./v2", "v2", 0},
+        {"www.example.org", "/api%2fv2", "web", 0},
+        {"www.example.org", "/../api", NULL, CB_ROUTE_BAD_PATH},
+        {"www.example.org", "/a/../../api", NULL, CB_ROUTE_BAD_PATH},
+        {"www.example.org", "*", "web", 0},
+        {"www.example.org", "", "web", 0},
+        {"only.example.org", "/api", "api", 0},
+        {"only.example.org", "/", NULL, CB_ROUTE_NO_PATH},
+        {"only.example.org", "/dir/", "v2", 0},
+        {"only.example.org", "/dir/a", "v2", 0},
+        {"only.example.org", "/dir", NULL, CB_ROUTE_NO_PATH},
+        {"a.wild.org", "/", "web", 0},
+        {"a.b.wild.org", "/", "web", 0},
+        {"a.b.deep.wild.org", "/", "api", 0},
+        {"deep.wild.org", "/", "web", 0},
+        {"wild.org", "/", NULL, CB_ROUTE_NO_HOST},
+        {"xwild.org", "/", NULL, CB_ROUTE_NO_HOST},
+        {"[2001:db8::1]:443", "/", "web", 0},
+        {"[2001:db8::1]", "/", "web", 0},
+        {"[2001:db8::1", "/", NULL, CB_ROUTE_NO_HOST},
+        {"", "/", NULL, CB_ROUTE_NO_HOST},
+    };
+    cb_router *r = NULL;
+    cr_assert_eq(cb_router_new(&r), CB_OK);
+    group(r, "web");
+    group(r, "api");
+    group(r, "v2");
+    route(r, "www.example.org", NULL, "web");
+    route(r, "www.example.org", "/api/v2", "v2");
+    route(r, "www.example.org", "/api", "api");
+    route(r, "only.example.org", "/api", "api");
+    route(r, "only.example.org", "/dir/", "v2");
+    route(r, "*.wild.org", "/", "web");
+    route(r, "*.deep.wild.org", "/", "api");
+    route(r, "[2001:db8::1]", "/", "web");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        int miss = 0;
+        const cb_router_group_def *g = cb_router_find(r, text(rows[i].authority), text(rows[i].path), &miss);
+        cr_expect_str_eq(g ? g->opts.name : "none", rows[i].group ? rows[i].group : "none", "%s%s: %s",
+                         rows[i].authority, rows[i].path, g ? g->opts.name : "none");
+        if (!g) cr_expect_eq(miss, rows[i].miss, "%s%s: %d", rows[i].authority, rows[i].path, miss);
+    }
+    int miss = 0;
+    route(r, NULL, "/", "v2");
+    const cb_router_group_def *g = cb_router_find(r, text("other"), text("/a"), &miss);
+    cr_assert_not_null(g);
+    cr_expect_str_eq(g->opts.name, "v2");
+    cr_expect_eq(cb_router_ref(r), r);
+    cb_router_unref(r);
+    cb_router_unref(r);
+}
+
+Test(route, what_is_refused) {
+    cb_router *r = NULL;
+    cr_assert_eq(cb_router_new(&r), CB_OK);
+    group(r, "web");
+    cr_expect_eq(cb_router_group(r, CB_OPTS(cb_origin_group_opts, .name = "web")), CB_EEXIST);
+    cr_expect_eq(cb_router_group(r, CB_OPTS(cb_origin_group_opts, .name = NULL)), CB_EINVAL);
+    cr_expect_eq(cb_router_group(r, CB_OPTS(cb_origin_group_opts, .name = "a b")), CB_EINVAL);
+    cr_expect_eq(cb_router_group(r, CB_OPTS(cb_origin_group_opts, .name = "a", .policy = 9)), CB_EINVAL);
+    cr_expect_eq(cb_router_group(r, CB_OPTS(cb_origin_group_opts, .name = "a", .versions = 8)), CB_EINVAL);
+    cr_expect_eq(cb_router_group(r, CB_OPTS(cb_origin_group_opts, .name = "a", .send_proxy = 3)), CB_EINVAL);
+    cr_expect_eq(cb_router_group(r, CB_OPTS(cb_origin_group_opts, .name = "a", .host = "u@h")), CB_EINVAL);
+    cr_expect_eq(cb_router_origin(r, "api", CB_OPTS(cb_origin_opts, .url = "http://a")), CB_ENOENT);
+    static const char *const urls[] = {NULL,          "",       "a", "ftp://a", "http://a/b", "http://a:99999",
+                                       "http://[::1", "http://"};
+    for (size_t i = 0; i < sizeof urls / sizeof *urls; i++)
+        cr_expect_eq(cb_router_origin(r, "web", CB_OPTS(cb_origin_opts, .url = urls[i])), CB_EINVAL, "%s",
+                     urls[i] ? urls[i] : "NULL");
+    cr_expect_eq(cb_router_origin(r, "web", CB_OPTS(cb_origin_opts, .url = "http://a", .weight = 1001)), CB_EINVAL);
+    static const struct {
+        const char *url, *host;
+        int port;
+        bool tls;
+    } good[] = {{"http://a", "a", 80, false},
+                {"https://b.example", "b.example", 443, true},
+                {"http://[::1]:8080", "::1", 8080, false},
+                {"https://[2001:db8::2]", "2001:db8::2", 443, true},
+                {"http://127.0.0.1:1", "127.0.0.1", 1, false}};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        cr_assert_eq(cb_router_origin(r, "web", CB_OPTS(cb_origin_opts, .url = good[i].url)), CB_OK, "%s",
+                     cb_last_error());
+        const cb_router_origin_def *d = &r->groups[0]->origins[i];
+        cr_expect_str_eq(d->host, good[i].host);
+        cr_expect_eq(d->port, good[i].port);
+        cr_expect_eq(d->tls, good[i].tls);
+        cr_expect_eq(d->weight, 1);
+    }
+    route(r, "h", "/a", "web");
+    cr_expect_eq(cb_router_route(r, CB_OPTS(cb_route_opts, .host = "H", .path = "/a", .group = "web")), CB_EEXIST);
+    cr_expect_eq(cb_router_route(r, CB_OPTS(cb_route_opts, .host = "h", .path = "/%61", .group = "web")), CB_EEXIST);
+    cr_expect_eq(cb_router_route(r, CB_OPTS(cb_route_opts, .group = "nope")), CB_ENOENT);
+    cr_expect_eq(cb_router_route(r, CB_OPTS(cb_route_opts, .host = "a:80", .group = "web")), CB_EINVAL);
+    cr_expect_eq(cb_router_route(r, CB_OPTS(cb_route_opts, .path = "a", .group = "web")), CB_EINVAL);
+    cr_expect_eq(cb_router_trust(r, "10.0.0.0/33"), CB_EINVAL);
+    cr_expect_eq(cb_router_trust(r, "10.0.0.0/8"), CB_OK);
+    cb_router_unref(r);
+    cb_router_unref(NULL);
+}
+
+Test(route, normal_paths) {
+    static const struct {
+        const char *path, *normal;
+    } rows[] = {
+        {"/", "/"},          {"/a/b", "/a/b"},    {"/a/./b", "/a/b"},     {"/a/../b", "/b"},       {"/a/b/..", "/a/"},
+        {"/a/b/.", "/a/b/"}, {"/a//b", "/a//b"},  {"/%7Euser", "/~user"}, {"/%2F", "/%2F"},        {"/%zz", "/%zz"},
+        {"/%", "/%"},        {"/a?b/../c", "/a"}, {"/...", "/..."},       {"/.a", "/.a"},          {"/a/.%2e/b", "/b"},
+        {"/..", NULL},       {"/a/../..", NULL},  {"/a/..//../b", "/b"},  {"/%25%32%65", "/%252e"}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char out[64];
+        int64_t n = cb_path_normal(out, sizeof out - 1, text(rows[i].path));
+        if (n >= 0) out[n] = '\0';
+        cr_expect_eq(n >= 0, rows[i].normal != NULL, "%s: %d", rows[i].path, (int)n);
+        if (n >= 0 && rows[i].normal) cr_expect_str_eq(out, rows[i].normal, "%s: %s", rows[i].path, out);
+    }
+    char small[3];
+    cr_expect_eq(cb_path_normal(small, sizeof small, text("/abc")), -1);
+}
