@@ -1,0 +1,101 @@
+/* The inside of a cb_proxy: proxy.c (API), origin_group.c (groups on one loop), proxy_pass.c (one exchange), F3. */
+#ifndef CB_HTTP_PROXY_INT_H
+#define CB_HTTP_PROXY_INT_H
+
+#include "base/list.h"
+#include "http/pool.h"
+#include "http/route.h"
+#include "lb/policy.h"
+#include "loop/loop_int.h"
+#include <cb/proxy.h>
+
+typedef struct cb_proxy_pool {
+    cb_list link; /* in cb_proxy.pools */
+    cb_pool *pool;
+    cb_pool_opts opts; /* what it was made with */
+    uint32_t refs;     /* groups */
+} cb_proxy_pool;
+
+typedef struct cb_proxy_target {
+    const cb_router_origin_def *def;
+    cb_origin *origin; /* made when it is first needed */
+    cb_origin *tunnel; /* the same for WebSocket: HTTP/1.1 where the group allows it */
+} cb_proxy_target;
+
+/* What a pass waits for; each has a list in the order of the last byte and one time limit. */
+enum { CB_WAIT_HEAD, CB_WAIT_BODY, CB_WAIT_TUNNEL, CB_WAITS };
+
+typedef struct cb_origin_group {
+    const cb_router_group_def *def;
+    struct cb_proxy_table *table;
+    cb_lb lb;
+    cb_proxy_target *targets;
+    cb_proxy_pool *pool;
+    cb_list waits[CB_WAITS];
+    cb_time limits[CB_WAITS];
+} cb_origin_group;
+
+/* A router as one proxy uses it; lives until the last exchange on it is over. */
+typedef struct cb_proxy_table {
+    cb_list link; /* in cb_proxy.tables */
+    cb_proxy *proxy;
+    cb_router *router;
+    cb_origin_group *groups;
+    uint32_t refs;
+} cb_proxy_table;
+
+/* One exchange of a client on its way through. */
+typedef struct cb_pass {
+    cb_list link; /* in cb_proxy.passes or .spare */
+    cb_list wait; /* in cb_origin_group.waits */
+    cb_grave grave;
+    cb_proxy *proxy;
+    cb_proxy_table *table;
+    cb_origin_group *group;
+    cb_exchange *front, *back;
+    const char *reason;
+    cb_time started, last;
+    uint64_t bytes_in, bytes_out, tried;
+    size_t peer; /* of group->lb, while picked */
+    uint32_t retries;
+    int status, waits; /* waits: which list */
+    unsigned picked : 1, has_body : 1, front_end : 1, back_end : 1, answered : 1, upgrade : 1, tunnel : 1, to_h1 : 1;
+    char ws_accept[29]; /* what an origin must answer to the key that we made */
+    char client[46], remote[CB_ADDR_TEXT], origin[CB_ADDR_TEXT];
+} cb_pass;
+
+struct cb_proxy {
+    cb_loop *loop;
+    const cb_alloc *alloc;
+    cb_resolver *resolver;
+    cb_proxy_table *table;
+    cb_list tables, pools, passes, spare;
+    cb_access_log *log;
+    cb_forward forward; /* scratch for the message at hand */
+    cb_alarm alarm;     /* the nearest time limit of a pass */
+    cb_proxy_stats stats;
+    char *via;
+    char location[9216]; /* scratch of redirects */
+    uint32_t https_port, refs;
+    bool no_forwarded, no_x_forwarded, freed;
+};
+
+/* --- origin_group.c --- */
+int cb_proxy_table_new(cb_proxy_table **out, cb_proxy *p, cb_router *router);
+void cb_proxy_table_unref(cb_proxy_table *t);
+/* The pool's origin for a choice of the group's balancer; the group keeps the reference. */
+int cb_origin_group_open(cb_origin **out, cb_origin_group *g, size_t peer, const cb_pass *pass);
+/* The HTTP versions that WebSocket may use: HTTP/1.1 if the group has it, else the others. */
+uint32_t cb_origin_group_tunnel_versions(const cb_origin_group *g);
+
+/* --- proxy.c --- */
+void cb_proxy_ref(cb_proxy *p);
+void cb_proxy_unref(cb_proxy *p);
+void cb_proxy_arm(cb_proxy *p, cb_time at);
+
+/* --- proxy_pass.c --- */
+extern const cb_exchange_ops cb_proxy_new_ops, cb_proxy_new_redirect_ops;
+void cb_pass_expire(cb_pass *pass); /* its time limit has passed */
+void cb_pass_cut(cb_pass *pass);    /* the proxy goes away */
+
+#endif

@@ -1,0 +1,582 @@
+/* One exchange on its way: front is the client's, back the origin's. Each call on one side may end the other, and with
+ * it the pass: its memory stays until the end of the turn, so `front` tells whether it is still alive. */
+#include "base/error.h"
+#include "base/mem.h"
+#include "http/proxy_int.h"
+#include "http/ws_key.h"
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+static const cb_exchange_ops front_ops, back_ops;
+static int start(cb_pass *pass);
+
+/* ---- life ---- */
+
+static cb_pass *pass_new(cb_proxy *p, cb_exchange *front) {
+    cb_pass *pass = NULL;
+    if (!cb_list_empty(&p->spare)) {
+        pass = CB_CONTAINER(p->spare.next, cb_pass, link);
+        cb_list_del(&pass->link);
+        memset(pass, 0, sizeof *pass);
+    } else {
+        pass = cb_mem_new(p->alloc, sizeof *pass);
+        if (!pass) return NULL;
+    }
+    pass->proxy = p;
+    pass->front = front;
+    pass->table = p->table;
+    pass->table->refs++;
+    pass->started = pass->last = cb_loop_now(p->loop);
+    cb_list_init(&pass->wait);
+    cb_list_add_tail(&p->passes, &pass->link);
+    snprintf(pass->remote, sizeof pass->remote, "%s", cb_exchange_remote(front));
+    p->stats.requests++;
+    p->stats.active++;
+    cb_proxy_ref(p);
+    cb_exchange_handle(front, &front_ops, pass);
+    return pass;
+}
+
+static void bury(cb_grave *grave) {
+    cb_pass *pass = CB_CONTAINER(grave, cb_pass, grave);
+    cb_proxy *p = pass->proxy;
+    cb_proxy_table_unref(pass->table);
+    cb_list_add_tail(&p->spare, &pass->link);
+    cb_proxy_unref(p);
+}
+
+static void release_peer(cb_pass *pass) {
+    if (pass->picked) cb_lb_end(&pass->group->lb, pass->peer);
+    pass->picked = 0;
+}
+
+static void drop_back(cb_pass *pass) {
+    cb_exchange *back = pass->back;
+    pass->back = NULL;
+    release_peer(pass);
+    if (back) cb_exchange_abandon(back);
+}
+
+static void write_log(const cb_pass *pass) {
+    const cb_proxy *p = pass->proxy;
+    struct timespec wall;
+    if (!p->log) return;
+    cb_time took = cb_loop_now(p->loop) - pass->started;
+    clock_gettime(CLOCK_REALTIME_COARSE, &wall);
+    cb_slice host = cb_exchange_authority(pass->front);
+    cb_access_record r = {.size = sizeof r,
+                          .time_ms = (int64_t)wall.tv_sec * 1000 + wall.tv_nsec / 1000000 - (int64_t)(took / CB_MS),
+                          .remote = *pass->client ? pass->client : pass->remote,
+                          .method = cb_exchange_method(pass->front),
+                          .host = host,
+                          .path = cb_exchange_path(pass->front),
+                          .route = pass->group ? pass->group->def->opts.name : NULL,
+                          .origin = pass->origin,
+                          .reason = pass->reason,
+                          .request_id = cb_exchange_field(pass->front, "x-request-id"),
+                          .bytes_in = pass->bytes_in,
+                          .bytes_out = pass->bytes_out,
+                          .duration_us = took / 1000,
+                          .status = pass->status,
+                          .version = cb_exchange_version(pass->front)};
+    cb_access_log_add(p->log, &r);
+}
+
+static void on_front_close(cb_exchange *x, int rc, void *user) {
+    cb_pass *pass = user;
+    cb_proxy *p = pass->proxy;
+    (void)x;
+    if (rc < 0 && !pass->reason) pass->reason = rc == CB_ETIMEOUT ? "client_timeout" : "client_gone";
+    write_log(pass);
+    drop_back(pass);
+    if (pass->tunnel) p->stats.tunnels--;
+    p->stats.active--;
+    pass->front = NULL;
+    cb_list_del(&pass->wait);
+    cb_list_del(&pass->link);
+    cb_loop_bury(p->loop, &pass->grave, bury);
+}
+
+/* ---- waiting ---- */
+
+static void wait_for(cb_pass *pass, int which) {
+    cb_time at = pass->last + pass->group->limits[which];
+    pass->waits = which;
+    cb_list_del(&pass->wait);
+    cb_list_add_tail(&pass->group->waits[which], &pass->wait);
+    cb_proxy_arm(pass->proxy, at);
+}
+
+/* Bytes have moved. */
+static void touch(cb_pass *pass) {
+    cb_time now = cb_loop_now(pass->proxy->loop);
+    if (now == pass->last || !pass->group || cb_list_empty(&pass->wait)) return;
+    pass->last = now;
+    cb_list_del(&pass->wait);
+    cb_list_add_tail(&pass->group->waits[pass->waits], &pass->wait);
+}
+
+/* ---- answers of our own ---- */
+
+static const char *status_text(int status) {
+    static const struct {
+        int status;
+        const char *text;
+    } rows[] = {{400, "bad request"},         {404, "not found"},           {405, "method not allowed"},
+                {421, "misdirected request"}, {425, "too early"},           {501, "not implemented"},
+                {502, "bad gateway"},         {503, "service unavailable"}, {504, "gateway timeout"},
+                {508, "loop detected"}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (rows[i].status == status) return rows[i].text;
+    return "error";
+}
+
+/* Answers, or cuts the answer that has begun. */
+static int refuse(cb_pass *pass, int status, const char *reason) {
+    const cb_field fields[] = {{cb_slice_str("content-type"), cb_slice_str("text/plain; charset=utf-8")},
+                               {cb_slice_str("allow"), cb_slice_str("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")}};
+    char body[64];
+    pass->reason = reason;
+    if (status >= 502) pass->proxy->stats.failed++;
+    drop_back(pass);
+    cb_list_del(&pass->wait);
+    if (pass->answered) {
+        cb_exchange_reset(pass->front, CB_RESET_INTERNAL);
+        return CB_OK;
+    }
+    pass->answered = 1;
+    pass->status = status;
+    int n = snprintf(body, sizeof body, "%d %s\n", status, status_text(status));
+    int rc = cb_exchange_send(pass->front, status, fields, status == 405 ? 2 : 1,
+                              (cb_slice){(const uint8_t *)body, (size_t)n});
+    if (rc < 0) return rc == CB_ECLOSED ? CB_OK : rc;
+    if (pass->front) pass->bytes_out = (uint64_t)n;
+    return CB_OK;
+}
+
+/* ---- towards the origin ---- */
+
+static bool method_in(cb_slice method, const char *const *names, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (cb_slice_eq(method, names[i])) return true;
+    return false;
+}
+
+static bool is_safe(cb_slice method) {
+    static const char *const names[] = {"GET", "HEAD", "OPTIONS"};
+    return method_in(method, names, sizeof names / sizeof *names);
+}
+
+static int build_fields(cb_pass *pass) {
+    cb_proxy *p = pass->proxy;
+    const cb_router *r = pass->table->router;
+    size_t n = 0;
+    const cb_field *in = cb_exchange_fields(pass->front, &n);
+    const cb_forward_env env = {.trusted = r->trusted,
+                                .n_trusted = r->n_trusted,
+                                .remote = pass->remote,
+                                .via = p->via,
+                                .authority = cb_exchange_authority(pass->front),
+                                .version = cb_exchange_version(pass->front),
+                                .secure = cb_exchange_is_secure(pass->front),
+                                .early = cb_exchange_is_early(pass->front),
+                                .no_forwarded = p->no_forwarded,
+                                .no_x_forwarded = p->no_x_forwarded};
+    int rc = cb_forward_request(&p->forward, in, n, &env);
+    cb_slice client = p->forward.client;
+    if (rc == CB_OK && client.len < sizeof pass->client)
+        snprintf(pass->client, sizeof pass->client, "%.*s", (int)client.len, (const char *)client.base);
+    return rc;
+}
+
+/* WebSocket between versions: the key belongs to HTTP/1.1 only (RFC 8441, 5.1). */
+static int build_websocket(cb_pass *pass, cb_head *head) {
+    cb_forward *f = &pass->proxy->forward;
+    bool from_h1 = cb_exchange_version(pass->front) == CB_HTTP_1;
+    uint8_t random[16];
+    char key[CB_WS_KEY + 1];
+    int rc = CB_OK;
+    pass->to_h1 = cb_origin_group_tunnel_versions(pass->group) == CB_HTTP_1;
+    pass->ws_accept[0] = '\0';
+    head->protocol = cb_exchange_protocol(pass->front);
+    head->method = cb_slice_str(pass->to_h1 ? "GET" : "CONNECT");
+    if (!pass->to_h1) {
+        cb_forward_drop(f, "sec-websocket-key");
+    } else if (!from_h1) {
+        cb_forward_drop(f, "sec-websocket-key");
+        rc = cb_loop_random(pass->proxy->loop, random, sizeof random);
+        if (rc < 0) return rc;
+        cb_ws_key(key, random);
+        rc = cb_forward_add(f, "sec-websocket-key", cb_slice_str(key));
+        if (rc == CB_OK) rc = cb_ws_accept(pass->ws_accept, cb_slice_str(key));
+    }
+    return rc;
+}
+
+static int send_head(cb_pass *pass, cb_origin *origin) {
+    const cb_router_origin_def *def = pass->group->targets[pass->peer].def;
+    const char *host = pass->group->def->opts.host;
+    cb_slice path = cb_exchange_path(pass->front);
+    cb_head head = {.method = cb_exchange_method(pass->front),
+                    .scheme = cb_slice_str(def->tls ? "https" : "http"),
+                    .authority = host ? cb_slice_str(host) : cb_exchange_authority(pass->front),
+                    .path = path,
+                    .length = -1};
+    int rc = build_fields(pass);
+    if (rc == CB_OK && pass->upgrade) rc = build_websocket(pass, &head);
+    if (rc < 0) return rc;
+    head.fields = pass->proxy->forward.at;
+    head.n = pass->proxy->forward.n;
+    if (!pass->upgrade) head.length = pass->proxy->forward.length;
+    const cb_pool_request req = {.head = &head, .has_body = pass->has_body, .ops = &back_ops, .user = pass};
+    return cb_pool_send(&pass->back, origin, &req);
+}
+
+static int next_origin(cb_pass *pass) {
+    cb_origin_group *g = pass->group;
+    cb_origin *origin = NULL;
+    int64_t i = cb_lb_begin(&g->lb, cb_loop_now(pass->proxy->loop), 0, pass->tried);
+    if (i < 0) return cb_fail(CB_ENOENT, "group \"%s\" has no origin left to try", g->def->opts.name);
+    pass->peer = (size_t)i;
+    pass->picked = 1;
+    if (i < 64) pass->tried |= UINT64_C(1) << i;
+    snprintf(pass->origin, sizeof pass->origin, "%.*s", (int)sizeof pass->origin - 1, g->targets[i].def->url);
+    int rc = cb_origin_group_open(&origin, g, pass->peer, pass);
+    if (rc == CB_OK) rc = send_head(pass, origin);
+    if (rc < 0) release_peer(pass);
+    return rc;
+}
+
+static int finish_back(cb_pass *pass) {
+    size_t n = 0;
+    const cb_field *in = cb_exchange_trailers(pass->front, &n);
+    int rc = n ? cb_forward_trailers(&pass->proxy->forward, in, n) : CB_OK;
+    if (rc < 0) return rc;
+    n = n ? pass->proxy->forward.n : 0;
+    rc = n ? cb_exchange_finish_trailers(pass->back, pass->proxy->forward.at, n) : cb_exchange_finish(pass->back);
+    return rc == CB_ECLOSED ? CB_OK : rc;
+}
+
+static int start(cb_pass *pass) {
+    int rc = next_origin(pass);
+    if (rc == CB_ENOENT) return refuse(pass, 503, "no_origin");
+    if (rc == CB_ELIMIT) return refuse(pass, 508, "loop");
+    if (rc < 0) {
+        cb_log_line(cb_loop_log(pass->proxy->loop), CB_LOG_WARN, "proxy", "%s: %s", pass->origin, cb_last_error());
+        return refuse(pass, 502, "internal");
+    }
+    wait_for(pass, CB_WAIT_HEAD);
+    /* On a second try the body may be here already. */
+    if (pass->front_end && pass->has_body) return finish_back(pass);
+    if (pass->retries) cb_exchange_resume(pass->front);
+    return CB_OK;
+}
+
+/* RFC 9110, 7.6.2: the last to forward answers. True: it was answered here. */
+static bool max_forwards_over(cb_pass *pass) {
+    const cb_field fields[] = {{cb_slice_str("allow"), cb_slice_str("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")}};
+    if (!cb_slice_eq(cb_exchange_method(pass->front), "OPTIONS")) return false;
+    if (!cb_slice_eq(cb_exchange_field(pass->front, "max-forwards"), "0")) return false;
+    pass->answered = 1;
+    pass->status = 200;
+    cb_exchange_send(pass->front, 200, fields, 1, cb_slice_str(""));
+    return true;
+}
+
+/* What the client wants beyond a plain request: < 0 refused with -status, else whether it is an upgrade. */
+static int upgrade_wanted(const cb_exchange *front) {
+    cb_slice protocol = cb_exchange_protocol(front), method = cb_exchange_method(front);
+    bool connect = cb_slice_eq(method, "CONNECT");
+    if (cb_exchange_version(front) == CB_HTTP_1) {
+        if (connect) return -405;
+        return cb_slice_ieq(protocol, "websocket") && cb_slice_eq(method, "GET");
+    }
+    if (connect && !protocol.len) return -405;
+    if (connect && !cb_slice_ieq(protocol, "websocket")) return -501;
+    return connect;
+}
+
+static int no_route(cb_pass *pass, int miss) {
+    if (miss == CB_ROUTE_BAD_PATH) return refuse(pass, 400, "bad_path");
+    if (miss == CB_ROUTE_NO_PATH) return refuse(pass, 404, "no_route");
+    bool other = cb_exchange_version(pass->front) != CB_HTTP_1 && cb_exchange_is_secure(pass->front);
+    return refuse(pass, other ? 421 : 404, "no_host");
+}
+
+static int on_new(cb_exchange *x, void *user) {
+    cb_proxy *p = user;
+    const char *const refused[] = {"TRACE", "TRACK"};
+    int miss = 0;
+    cb_pass *pass = pass_new(p, x);
+    if (!pass) return cb_fail(CB_ENOMEM, "no memory for one more request");
+    int upgrade = upgrade_wanted(x);
+    if (upgrade < 0) return refuse(pass, -upgrade, "connect");
+    if (method_in(cb_exchange_method(x), refused, 2)) return refuse(pass, 405, "method");
+    if (cb_exchange_is_early(x) && (!is_safe(cb_exchange_method(x)) || upgrade)) return refuse(pass, 425, "early_data");
+    if (max_forwards_over(pass)) return CB_OK;
+    pass->upgrade = upgrade > 0;
+    pass->has_body = pass->upgrade || cb_exchange_length(x) != 0;
+    const cb_router_group_def *def =
+        cb_router_find(pass->table->router, cb_exchange_authority(x), cb_exchange_path(x), &miss);
+    if (!def) return no_route(pass, miss);
+    pass->group = &pass->table->groups[def->index];
+    return start(pass);
+}
+
+static int64_t on_front_body(cb_exchange *x, cb_slice data, void *user) {
+    cb_pass *pass = user;
+    (void)x;
+    if (!pass->back) {
+        pass->bytes_in += data.len;
+        return (int64_t)data.len; /* nobody wants it any more */
+    }
+    int64_t n = cb_exchange_write(pass->back, data);
+    if (n == CB_ECLOSED) return (int64_t)data.len;
+    if (n > 0 && pass->front) {
+        pass->bytes_in += (uint64_t)n;
+        touch(pass);
+    }
+    return n;
+}
+
+static int on_front_end(cb_exchange *x, void *user) {
+    cb_pass *pass = user;
+    (void)x;
+    pass->front_end = 1;
+    return pass->back && pass->has_body ? finish_back(pass) : CB_OK;
+}
+
+static int on_front_writable(cb_exchange *x, void *user) {
+    cb_pass *pass = user;
+    (void)x;
+    if (pass->back) cb_exchange_resume(pass->back);
+    return CB_OK;
+}
+
+static const cb_exchange_ops front_ops = {.size = sizeof front_ops,
+                                          .on_body = on_front_body,
+                                          .on_end = on_front_end,
+                                          .on_writable = on_front_writable,
+                                          .on_close = on_front_close};
+
+const cb_exchange_ops cb_proxy_new_ops = {.size = sizeof cb_proxy_new_ops, .on_head = on_new};
+
+/* ---- towards the client ---- */
+
+static int build_response(cb_pass *pass, cb_exchange *back) {
+    size_t n = 0;
+    const cb_field *in = cb_exchange_fields(back, &n);
+    const cb_forward_env env = {.via = pass->proxy->via, .version = cb_exchange_version(back)};
+    return cb_forward_response(&pass->proxy->forward, in, n, &env);
+}
+
+static int on_back_info(cb_exchange *back, int status, void *user) {
+    cb_pass *pass = user;
+    int rc = build_response(pass, back);
+    if (rc < 0 || pass->answered) return rc;
+    rc = cb_exchange_reply(pass->front, status, pass->proxy->forward.at, pass->proxy->forward.n);
+    return rc == CB_ENOMEM ? rc : CB_OK;
+}
+
+/* The origin's answer to WebSocket, in the client's version. Returns the status, 0 when it is not acceptable. */
+static int upgrade_status(cb_pass *pass, cb_exchange *back, int status) {
+    cb_forward *f = &pass->proxy->forward;
+    bool front_h1 = cb_exchange_version(pass->front) == CB_HTTP_1;
+    bool accepted = pass->to_h1 ? status == 101 : status >= 200 && status < 300;
+    char accept[CB_WS_ACCEPT + 1];
+    if (!accepted) return status == 101 || (!front_h1 && status < 300) ? 0 : status;
+    if (*pass->ws_accept && !cb_slice_eq(cb_exchange_field(back, "sec-websocket-accept"), pass->ws_accept)) return 0;
+    if (!front_h1) {
+        cb_forward_drop(f, "sec-websocket-accept");
+        cb_forward_drop(f, "content-length");
+    } else if (!pass->to_h1) {
+        if (cb_ws_accept(accept, cb_exchange_field(pass->front, "sec-websocket-key")) < 0 ||
+            cb_forward_add(f, "sec-websocket-accept", cb_slice_str(accept)) < 0)
+            return 0;
+    }
+    pass->tunnel = 1;
+    return front_h1 ? 101 : 200;
+}
+
+static int on_back_head(cb_exchange *back, void *user) {
+    cb_pass *pass = user;
+    cb_origin_group *g = pass->group;
+    int status = cb_exchange_status(back), rc = build_response(pass, back);
+    if (rc < 0) return rc;
+    cb_lb_good(&g->lb, pass->peer);
+    snprintf(pass->origin, sizeof pass->origin, "%s", cb_pool_peer(back));
+    if (pass->upgrade)
+        status = upgrade_status(pass, back, status);
+    else if (status == 101)
+        status = 0;
+    if (!status) return refuse(pass, 502, "bad_upgrade");
+    if (pass->tunnel) pass->proxy->stats.tunnels++;
+    pass->answered = 1;
+    pass->status = status;
+    pass->last = cb_loop_now(pass->proxy->loop);
+    wait_for(pass, pass->tunnel ? CB_WAIT_TUNNEL : CB_WAIT_BODY);
+    rc = cb_exchange_reply(pass->front, status, pass->proxy->forward.at, pass->proxy->forward.n);
+    if (rc == CB_OK || rc == CB_ECLOSED || !pass->front) return CB_OK;
+    cb_log_line(cb_loop_log(pass->proxy->loop), CB_LOG_WARN, "proxy", "%s: its response cannot be passed on: %s",
+                pass->origin, cb_last_error());
+    pass->answered = 0;
+    return refuse(pass, 502, "bad_response");
+}
+
+static int64_t on_back_body(cb_exchange *back, cb_slice data, void *user) {
+    cb_pass *pass = user;
+    (void)back;
+    int64_t n = cb_exchange_write(pass->front, data);
+    if (n == CB_ECLOSED) return (int64_t)data.len;
+    if (n > 0 && pass->front) {
+        pass->bytes_out += (uint64_t)n;
+        touch(pass);
+    }
+    return n;
+}
+
+static int on_back_end(cb_exchange *back, void *user) {
+    cb_pass *pass = user;
+    size_t n = 0;
+    const cb_field *in = cb_exchange_trailers(back, &n);
+    pass->back_end = 1;
+    cb_list_del(&pass->wait); /* what is left is between us and the client: the server's own limits */
+    int rc = n ? cb_forward_trailers(&pass->proxy->forward, in, n) : CB_OK;
+    if (rc < 0) return rc;
+    n = n ? pass->proxy->forward.n : 0;
+    rc = n ? cb_exchange_finish_trailers(pass->front, pass->proxy->forward.at, n) : cb_exchange_finish(pass->front);
+    return rc == CB_ECLOSED ? CB_OK : rc;
+}
+
+static int on_back_writable(cb_exchange *back, void *user) {
+    cb_pass *pass = user;
+    (void)back;
+    if (pass->front) cb_exchange_resume(pass->front);
+    return CB_OK;
+}
+
+/* ---- when the origin fails ---- */
+
+typedef struct failure {
+    int status;
+    const char *reason;
+    bool blame; /* counts against the origin */
+} failure;
+
+static failure failure_of(int rc, bool sent) {
+    switch (rc) {
+    case CB_EUNREACH:
+        return (failure){502, "connect_failed", true};
+    case CB_ETIMEOUT:
+        return (failure){504, sent ? "response_timeout" : "connect_timeout", true};
+    case CB_ETLS:
+        return (failure){502, "tls_failed", true};
+    case CB_EAUTH:
+        return (failure){502, "tls_untrusted", true};
+    case CB_EDNS:
+        return (failure){503, "resolve_failed", true};
+    case CB_ELIMIT:
+        return (failure){503, "queue_full", false};
+    case CB_EPROTO:
+        return (failure){502, "protocol_error", true};
+    case CB_ECLOSED:
+        return (failure){502, "origin_closed", true};
+    case CB_EUSER:
+        return (failure){502, "internal", false};
+    default:
+        return (failure){502, "origin_failed", true};
+    }
+}
+
+static void blame(cb_pass *pass, const failure *f, const char *detail) {
+    cb_origin_group *g = pass->group;
+    const cb_log *log = cb_loop_log(pass->proxy->loop);
+    const char *url = g->targets[pass->peer].def->url;
+    cb_log_line(log, CB_LOG_WARN, "proxy", "%s: %s: %s", url, f->reason, detail);
+    if (!f->blame || !cb_lb_fail(&g->lb, pass->peer, cb_loop_now(pass->proxy->loop))) return;
+    pass->proxy->stats.origins_out++;
+    cb_log_line(log, CB_LOG_WARN, "proxy", "%s is left out for %u ms", url, g->def->opts.fail_out_ms);
+}
+
+/* Nothing has reached an origin, and there is another one. */
+static bool may_retry(const cb_pass *pass, bool sent) {
+    const cb_origin_group *g = pass->group;
+    return !sent && !pass->answered && pass->retries < g->def->opts.retries && g->def->n_origins > 1;
+}
+
+static void on_back_close(cb_exchange *back, int rc, void *user) {
+    cb_pass *pass = user;
+    bool sent = cb_pool_phase(back) >= CB_PHASE_SENT && !back->refused;
+    pass->back = NULL;
+    if (!pass->front) return;
+    if (rc == CB_OK || pass->back_end) {
+        release_peer(pass);
+        return;
+    }
+    failure f = failure_of(rc, sent);
+    blame(pass, &f, cb_last_error());
+    release_peer(pass);
+    if (may_retry(pass, sent)) {
+        pass->retries++;
+        pass->proxy->stats.retries++;
+        if (start(pass) < 0 && pass->front) refuse(pass, 502, "internal");
+        return;
+    }
+    if (pass->answered) f.reason = "origin_cut";
+    refuse(pass, f.status, f.reason);
+}
+
+static const cb_exchange_ops back_ops = {.size = sizeof back_ops,
+                                         .on_head = on_back_head,
+                                         .on_info = on_back_info,
+                                         .on_body = on_back_body,
+                                         .on_end = on_back_end,
+                                         .on_writable = on_back_writable,
+                                         .on_close = on_back_close};
+
+void cb_pass_expire(cb_pass *pass) {
+    if (pass->answered && !cb_exchange_room(pass->front)) { /* it is the client that does not read: also its limits */
+        pass->last = cb_loop_now(pass->proxy->loop);
+        wait_for(pass, pass->waits);
+        return;
+    }
+    failure f = {504, pass->answered ? "idle_timeout" : "response_timeout", !pass->answered};
+    if (!pass->answered) blame(pass, &f, "no response within the time limit");
+    refuse(pass, f.status, f.reason);
+}
+
+void cb_pass_cut(cb_pass *pass) {
+    pass->reason = "shutdown";
+    cb_exchange_reset(pass->front, CB_RESET_CANCEL);
+    if (!pass->front) return;
+    cb_exchange *front = pass->front; /* its on_close comes later, when we are gone */
+    on_front_close(front, CB_ECLOSED, pass);
+    cb_exchange_abandon(front);
+}
+
+/* ---- sending clients to https ---- */
+
+static int on_redirect(cb_exchange *x, void *user) {
+    cb_proxy *p = user;
+    cb_slice host = cb_exchange_authority(x), path = cb_exchange_path(x), method = cb_exchange_method(x);
+    cb_pass *pass = pass_new(p, x);
+    char port[8] = "";
+    if (!pass) return cb_fail(CB_ENOMEM, "no memory for one more request");
+    bool v6 = host.len && host.base[0] == '[';
+    const uint8_t *colon = host.len ? memrchr(host.base, ':', host.len) : NULL;
+    if (colon && (!v6 || colon[-1] == ']')) host.len = (size_t)(colon - host.base);
+    if (!host.len || !path.len || path.base[0] != '/') return refuse(pass, 400, "no_host");
+    if (p->https_port != 443) snprintf(port, sizeof port, ":%u", p->https_port);
+    int n = snprintf(p->location, sizeof p->location, "https://%.*s%s%.*s", (int)host.len, (const char *)host.base,
+                     port, (int)path.len, (const char *)path.base);
+    if (n < 0 || (size_t)n >= sizeof p->location) return refuse(pass, 400, "bad_path");
+    bool plain = cb_slice_eq(method, "GET") || cb_slice_eq(method, "HEAD");
+    const cb_field fields[] = {{cb_slice_str("location"), cb_slice_str(p->location)}};
+    pass->answered = 1;
+    pass->status = plain ? 301 : 308;
+    int rc = cb_exchange_send(x, pass->status, fields, 1, cb_slice_str(""));
+    return rc == CB_ECLOSED ? CB_OK : rc;
+}
+
+const cb_exchange_ops cb_proxy_new_redirect_ops = {.size = sizeof cb_proxy_new_redirect_ops, .on_head = on_redirect};
