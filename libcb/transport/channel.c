@@ -169,6 +169,7 @@ static void flush(cb_channel *c) {
         if (sent < 0 || (size_t)sent < want) break; /* the socket is full: asking again would cost a call */
     }
     bool stalled = c->out.len > 0;
+    if (!stalled) cb_chain_free(&c->out); /* an idle connection holds no chunk */
     if (c->open && (moved || !stalled) && cb_alarm_at(&c->alarm) != CB_NEVER) cb_alarm_stop(&c->alarm);
     if (c->open && stalled && cb_alarm_at(&c->alarm) == CB_NEVER) set_alarm(c, c->write_timeout);
     if (c->closed || stalled == c->stalled) return;
