@@ -1,0 +1,49 @@
+"""cbctl as a person runs it: what it prints, its exit codes, and certificates that OpenSSL accepts."""
+
+import json
+import stat
+
+import pytest
+from conftest import peer, program, run
+
+
+def test_ca_dev_makes_what_openssl_accepts(tmp_path):
+    ca = tmp_path / "ca"
+    for kind in ("ecdsa-p256", "ecdsa-p384", "rsa-2048", "ed25519"):
+        got = run(program("cbctl"), "ca", "dev", "--dir", ca, "--json", "--days", "7", "--key-type", kind, "localhost", "::1", "*.example.org")
+        assert got.returncode == 0, got.stderr
+        paths = json.loads(got.stdout)
+        assert stat.S_IMODE((ca / "localhost-key.pem").stat().st_mode) == 0o600
+        for check in (["-verify_hostname", "a.example.org"], ["-verify_ip", "::1"], ["-purpose", "sslserver"], ["-purpose", "sslclient"]):
+            verified = run(peer("openssl"), "verify", "-x509_strict", "-CAfile", paths["ca"], *check, paths["certificate"])
+            assert verified.returncode == 0, verified.stderr
+        assert run(peer("openssl"), "verify", "-CAfile", paths["ca"], "-verify_hostname", "other", paths["certificate"]).returncode != 0
+
+
+@pytest.mark.parametrize("words, code, says", [
+    ([], 2, "no command"),
+    (["nothing"], 2, "no such command: nothing"),
+    (["ca"], 2, "which command"),
+    (["ca", "dev"], 2, "NAME"),
+    (["ca", "dev", "--days", "0", "x"], 2, "--days"),
+    (["ca", "dev", "--days", "many", "x"], 2, "--days"),
+    (["ca", "dev", "--dir"], 2, "needs a value"),
+    (["ca", "dev", "--key-type", "dsa", "x"], 2, "--key-type"),
+    (["ca", "dev", "--unknown", "x"], 2, "--unknown"),
+    (["ca", "dev", "--dir", "{tmp}/ca", "no such name"], 2, "no such name"),
+    (["ca", "dev", "--dir", "/proc/nowhere/ca", "localhost"], 1, "/proc/nowhere/ca"),
+])
+def test_mistakes(tmp_path, words, code, says):
+    got = run(program("cbctl"), *[w.replace("{tmp}", str(tmp_path)) for w in words])
+    assert (got.returncode, got.stdout) == (code, ""), got
+    assert says in got.stderr and got.stderr.startswith("cbctl: ")
+
+
+def test_help_and_version():
+    for words in (["--help"], ["ca", "dev", "--help"]):
+        got = run(program("cbctl"), *words)
+        assert got.returncode == 0 and "Usage: cbctl" in got.stdout and got.stderr == ""
+    assert run(program("cbctl"), "--version").stdout.startswith("cbctl ")
+    with open("/dev/full", "w") as full:
+        import subprocess
+        assert subprocess.run([program("cbctl"), "--help"], stdout=full, stderr=subprocess.PIPE).returncode == 1
