@@ -26,7 +26,7 @@ struct {
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(max_entries, 1);
+    __uint(max_entries, CB_STEER_SITES);
     __type(key, __u32);
     __type(value, struct cb_steer_state);
 } state SEC(".maps");
@@ -37,6 +37,8 @@ struct {
     __type(key, __u32);
     __type(value, __u64);
 } counters SEC(".maps");
+
+const volatile __u32 site = 0; /* set before loading: each site has a copy of the program, all share the maps */
 
 struct sip {
     __u64 a, b, c, d;
@@ -114,7 +116,7 @@ static __always_inline int read_dcid(struct sk_reuseport_md *ctx, __u8 cid[HASHE
 }
 
 static __always_inline bool choose(struct sk_reuseport_md *ctx, __u32 generation, __u32 worker) {
-    __u32 at = (generation % CB_STEER_GENERATIONS) * CB_STEER_WORKERS + worker;
+    __u32 at = site * CB_STEER_SITE_SOCKETS + (generation % CB_STEER_GENERATIONS) * CB_STEER_WORKERS + worker;
     return bpf_sk_select_reuseport(ctx, &sockets, &at, 0) == 0;
 }
 
@@ -132,9 +134,9 @@ static __always_inline bool to_owner(struct sk_reuseport_md *ctx, const struct c
 
 SEC("sk_reuseport")
 int cid_steer(struct sk_reuseport_md *ctx) {
-    __u32 zero = 0;
+    __u32 own = site;
     __u8 cid[HASHED_BYTES] = {0};
-    const struct cb_steer_state *s = bpf_map_lookup_elem(&state, &zero);
+    const struct cb_steer_state *s = bpf_map_lookup_elem(&state, &own);
     if (!s) return SK_PASS;
     int len = read_dcid(ctx, cid);
     if (len < 0) return SK_PASS; /* nothing chosen: the kernel hashes the addresses */

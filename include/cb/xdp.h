@@ -17,14 +17,15 @@ CB_BEGIN
 typedef struct cb_steering cb_steering;
 
 enum cb_steering_limits {
-    CB_STEERING_FDS = 4,        /* descriptors that a successor needs */
-    CB_STEERING_GENERATIONS = 4 /* processes that may overlap: generation g replaces g - 4 */
+    CB_STEERING_FDS = 3,         /* descriptors that a successor needs */
+    CB_STEERING_GENERATIONS = 4, /* processes that may overlap: generation g replaces g - 4 */
+    CB_STEERING_ADDRESSES = 16   /* addresses at which the workers of one steering may listen */
 };
 
 typedef struct cb_steering_opts {
     size_t size;
     const int32_t *adopt_fds; /* CB_STEERING_FDS descriptors of the predecessor, which are duplicated; NULL = load the
-                               * program anew. With it, new connections stay with the predecessor until
+                               * begin anew. With them, new connections stay with the predecessor until
                                * cb_steering_activate() */
 } cb_steering_opts;
 
@@ -34,10 +35,12 @@ CB_API int cb_steering_new(cb_steering **out, const cb_steering_opts *opts);
 
 /* Puts a worker's bound SO_REUSEPORT socket under steering. The object borrows fd during the call only. worker and
  * generation: 0..255. cid_key: 16 bytes, the same in every call and process (mask_key of cb_quic_lb_opts).
- * CB_EINVAL (numbers, key, or the socket is not of that kind), CB_EEXIST (the socket is steered already), CB_ESYS. */
+ * Workers may listen at several addresses: sockets of one address form a group. CB_EINVAL (numbers, key, or the socket
+ * is not of that kind), CB_EEXIST (the socket is steered already), CB_ELIMIT (more addresses than
+ * CB_STEERING_ADDRESSES), CB_EPERM (a new address, and the right to load BPF was dropped), CB_ESYS. */
 CB_API int cb_steering_add(cb_steering *s, uint32_t worker, uint32_t generation, int fd, const uint8_t *cid_key);
 
-/* From now on new connections go to this generation. CB_EINVAL: it has no workers. */
+/* From now on new connections go to this generation. CB_EINVAL: it has no workers at any address. */
 CB_API int cb_steering_activate(cb_steering *s, uint32_t generation);
 
 /* For cb_group_opts.steering; valid while s lives. */

@@ -1,5 +1,6 @@
 /* Loads bpf/cid_steer.bpf.c, keeps its maps, and puts sockets under it. Part of libcb-xdp. */
 #include "cid_steer.h"
+#include "base/addr.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include "base/opts.h"
@@ -12,21 +13,21 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 /* The order of cb_steering_fds(). */
-enum { FD_PROGRAM, FD_SOCKETS, FD_STATE, FD_COUNTERS };
+enum { FD_SOCKETS, FD_STATE, FD_COUNTERS };
 _Static_assert((int)FD_COUNTERS + 1 == (int)CB_STEERING_FDS, "every descriptor has its place");
 _Static_assert((int)CB_STEER_GENERATIONS == (int)CB_STEERING_GENERATIONS, "program and header agree");
+_Static_assert((int)CB_STEER_SITES == (int)CB_STEERING_ADDRESSES, "program and header agree");
+_Static_assert(sizeof(cb_addr) <= sizeof(((struct cb_steer_state *)0)->address), "every address has room");
 
 struct cb_steering {
     int32_t fd[CB_STEERING_FDS];
+    int program[CB_STEER_SITES]; /* -1: not loaded by this object */
     bool adopted;
     pthread_mutex_t lock; /* one change of the state at a time */
 };
-
-static const uint32_t only = 0; /* key of the maps with one element */
 
 /* ---- loading and adopting ---- */
 
@@ -55,17 +56,37 @@ static int keep_copy(int32_t *to, int from) {
     return *to < 0 ? cb_fail_errno(errno, "descriptor %d", from) : CB_OK;
 }
 
-static int load(cb_steering *s) {
-    libbpf_print_fn_t print = libbpf_set_print(quiet); /* libcb prints nothing; libbpf's hook is of the process */
-    struct cid_steer_bpf *skel = cid_steer_bpf__open_and_load();
-    int err = errno;
-    libbpf_set_print(print);
-    if (!skel) return load_failed(err);
-    const int fds[CB_STEERING_FDS] = {bpf_program__fd(skel->progs.cid_steer), bpf_map__fd(skel->maps.sockets),
-                                      bpf_map__fd(skel->maps.state), bpf_map__fd(skel->maps.counters)};
-    int rc = CB_OK;
+/* All sites share the maps: the first program makes them, the others take them over. */
+static int share_maps(cb_steering *s, struct cid_steer_bpf *skel) {
+    if (s->fd[0] < 0) return 0;
+    int rc = bpf_map__reuse_fd(skel->maps.sockets, s->fd[FD_SOCKETS]);
+    if (!rc) rc = bpf_map__reuse_fd(skel->maps.state, s->fd[FD_STATE]);
+    return rc ? rc : bpf_map__reuse_fd(skel->maps.counters, s->fd[FD_COUNTERS]);
+}
+
+static int keep_loaded(cb_steering *s, uint32_t site, const struct cid_steer_bpf *skel) {
+    const int maps[CB_STEERING_FDS] = {bpf_map__fd(skel->maps.sockets), bpf_map__fd(skel->maps.state),
+                                       bpf_map__fd(skel->maps.counters)};
+    int rc = keep_copy(&s->program[site], bpf_program__fd(skel->progs.cid_steer));
     for (int i = 0; i < CB_STEERING_FDS && rc == CB_OK; i++)
-        rc = keep_copy(&s->fd[i], fds[i]);
+        if (s->fd[i] < 0) rc = keep_copy(&s->fd[i], maps[i]);
+    return rc;
+}
+
+static int load(cb_steering *s, uint32_t site) {
+    int rc = CB_OK, err = 0;
+    if (s->program[site] >= 0) return CB_OK;
+    libbpf_print_fn_t print = libbpf_set_print(quiet); /* libcb prints nothing; libbpf's hook is of the process */
+    struct cid_steer_bpf *skel = cid_steer_bpf__open();
+    if (!skel) {
+        err = errno;
+    } else {
+        skel->rodata->site = site;
+        err = -share_maps(s, skel);
+        if (!err) err = -cid_steer_bpf__load(skel);
+    }
+    libbpf_set_print(print);
+    rc = err ? load_failed(err) : keep_loaded(s, site, skel);
     cid_steer_bpf__destroy(skel);
     return rc;
 }
@@ -77,25 +98,18 @@ static bool is_map(int fd, uint32_t type, uint32_t entries, uint32_t value_size)
            info.value_size == value_size;
 }
 
-static bool is_program(int fd) {
-    struct bpf_prog_info info = {0};
-    uint32_t len = sizeof info;
-    return bpf_obj_get_info_by_fd(fd, &info, &len) == 0 && info.type == BPF_PROG_TYPE_SK_REUSEPORT;
-}
-
 static int adopt(cb_steering *s, const int32_t *fds) {
     int rc = CB_OK;
     s->adopted = true;
     for (int i = 0; i < CB_STEERING_FDS && rc == CB_OK; i++)
         rc = keep_copy(&s->fd[i], fds[i]);
     if (rc < 0) return rc;
-    if (is_program(fds[FD_PROGRAM]) &&
-        is_map(fds[FD_SOCKETS], BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, CB_STEER_SOCKETS, sizeof(uint64_t)) &&
-        is_map(fds[FD_STATE], BPF_MAP_TYPE_ARRAY, 1, sizeof(struct cb_steer_state)) &&
+    if (is_map(fds[FD_SOCKETS], BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, CB_STEER_SOCKETS, sizeof(uint64_t)) &&
+        is_map(fds[FD_STATE], BPF_MAP_TYPE_ARRAY, CB_STEER_SITES, sizeof(struct cb_steer_state)) &&
         is_map(fds[FD_COUNTERS], BPF_MAP_TYPE_PERCPU_ARRAY, CB_STEER_COUNTERS, sizeof(uint64_t)))
         return CB_OK;
-    return cb_fail(CB_EINVAL, "cb_steering_opts: adopt_fds (%d, %d, %d, %d) are not those of a steering", fds[0],
-                   fds[1], fds[2], fds[3]);
+    return cb_fail(CB_EINVAL, "cb_steering_opts: adopt_fds (%d, %d, %d) are not those of a steering", fds[0], fds[1],
+                   fds[2]);
 }
 
 int cb_steering_new(cb_steering **out, const cb_steering_opts *opts) {
@@ -106,8 +120,11 @@ int cb_steering_new(cb_steering **out, const cb_steering_opts *opts) {
     if (!s) return cb_fail(CB_ENOMEM, "no memory for a steering");
     for (int i = 0; i < CB_STEERING_FDS; i++)
         s->fd[i] = -1;
+    for (int i = 0; i < CB_STEER_SITES; i++)
+        s->program[i] = -1;
     pthread_mutex_init(&s->lock, NULL);
-    rc = o.adopt_fds ? adopt(s, o.adopt_fds) : load(s);
+    if (o.adopt_fds) rc = adopt(s, o.adopt_fds);
+    if (rc == CB_OK) rc = load(s, 0); /* tells at once whether it may and can */
     if (rc < 0) {
         cb_steering_free(s);
         return rc;
@@ -120,45 +137,85 @@ void cb_steering_free(cb_steering *s) {
     if (!s) return;
     for (int i = 0; i < CB_STEERING_FDS; i++)
         if (s->fd[i] >= 0) close(s->fd[i]);
+    for (int i = 0; i < CB_STEER_SITES; i++)
+        if (s->program[i] >= 0) close(s->program[i]);
     pthread_mutex_destroy(&s->lock);
     cb_mem_free(&cb_alloc_libc, s);
 }
 
-/* ---- the state ---- */
+/* ---- the state of a site ---- */
 
-static int read_state(const cb_steering *s, struct cb_steer_state *state) {
-    if (bpf_map_lookup_elem(s->fd[FD_STATE], &only, state) == 0) return CB_OK;
+static int read_state(const cb_steering *s, uint32_t site, struct cb_steer_state *state) {
+    if (bpf_map_lookup_elem(s->fd[FD_STATE], &site, state) == 0) return CB_OK;
     return cb_fail_errno(errno, "steering: reading the state");
 }
 
-static int write_state(cb_steering *s, const struct cb_steer_state *state) {
-    if (bpf_map_update_elem(s->fd[FD_STATE], &only, state, BPF_ANY) == 0) return CB_OK;
+static int write_state(cb_steering *s, uint32_t site, const struct cb_steer_state *state) {
+    if (bpf_map_update_elem(s->fd[FD_STATE], &site, state, BPF_ANY) == 0) return CB_OK;
     return cb_fail_errno(errno, "steering: writing the state");
 }
 
-static bool is_empty(const struct cb_steer_state *state) {
-    for (int i = 0; i < CB_STEER_GENERATIONS; i++)
-        if (state->workers[i]) return false;
-    return true;
+static uint32_t socket_place(uint32_t site, uint32_t generation, uint32_t worker) {
+    return site * CB_STEER_SITE_SOCKETS + generation % CB_STEER_GENERATIONS * CB_STEER_WORKERS + worker;
 }
 
-static int agree_on_key(struct cb_steer_state *state, const uint8_t *cid_key) {
+/* Closed sockets leave the map by themselves. */
+static bool has_sockets(const cb_steering *s, uint32_t site, const struct cb_steer_state *state) {
+    for (uint32_t g = 0; g < CB_STEER_GENERATIONS; g++)
+        for (uint32_t w = 0; w < state->workers[g]; w++) {
+            uint32_t at = socket_place(site, g, w);
+            uint64_t cookie = 0;
+            if (bpf_map_lookup_elem(s->fd[FD_SOCKETS], &at, &cookie) == 0) return true;
+        }
+    return false;
+}
+
+/* The site of an address: the one it has, or a free one, or one whose sockets have all been closed. */
+static int find_site(const cb_steering *s, const cb_addr *address, uint32_t *site, struct cb_steer_state *state) {
+    uint32_t unused = CB_STEER_SITES;
+    for (uint32_t i = 0; i < CB_STEER_SITES; i++) {
+        int rc = read_state(s, i, state);
+        if (rc < 0) return rc;
+        if (state->used && !memcmp(state->address, address, sizeof *address)) {
+            *site = i;
+            return CB_OK;
+        }
+        if (unused == CB_STEER_SITES && !state->used) unused = i;
+    }
+    for (uint32_t i = 0; i < CB_STEER_SITES && unused == CB_STEER_SITES; i++) {
+        int rc = read_state(s, i, state);
+        if (rc < 0) return rc;
+        if (!has_sockets(s, i, state)) unused = i;
+    }
+    if (unused == CB_STEER_SITES)
+        return cb_fail(CB_ELIMIT, "steering: the workers listen at more than %d addresses", CB_STEER_SITES);
+    *site = unused;
+    memset(state, 0, sizeof *state);
+    memcpy(state->address, address, sizeof *address);
+    state->used = 1;
+    return CB_OK;
+}
+
+static int take_key(struct cb_steer_state *state, const uint8_t *cid_key) {
     unsigned long long key[2];
+    bool empty = true;
+    for (int i = 0; i < CB_STEER_GENERATIONS; i++)
+        empty = empty && !state->workers[i];
     memcpy(key, cid_key, sizeof key);
     key[0] = le64toh(key[0]);
     key[1] = le64toh(key[1]);
-    if (!is_empty(state) && memcmp(state->key, key, sizeof key) != 0)
+    if (!empty && memcmp(state->key, key, sizeof key) != 0)
         return cb_fail(CB_EINVAL, "steering: this key for connection IDs is not the one of the sockets added before");
     memcpy(state->key, key, sizeof key);
     return CB_OK;
 }
 
 /* Makes the place of a generation its own: sockets of a generation four before it are forgotten. */
-static void claim_place(cb_steering *s, struct cb_steer_state *state, uint32_t generation) {
+static void claim_place(cb_steering *s, uint32_t site, struct cb_steer_state *state, uint32_t generation) {
     uint32_t place = generation % CB_STEER_GENERATIONS;
     if (state->workers[place] && state->generation[place] == generation) return;
     for (uint32_t w = 0; w < state->workers[place]; w++) {
-        uint32_t at = place * CB_STEER_WORKERS + w;
+        uint32_t at = socket_place(site, generation, w);
         bpf_map_delete_elem(s->fd[FD_SOCKETS], &at);
     }
     state->generation[place] = generation;
@@ -170,26 +227,39 @@ static void claim_place(cb_steering *s, struct cb_steer_state *state, uint32_t g
 static int put_socket(cb_steering *s, uint32_t at, int fd) {
     uint64_t value = (uint64_t)fd;
     if (bpf_map_update_elem(s->fd[FD_SOCKETS], &at, &value, BPF_ANY) == 0) return CB_OK;
-    if (errno == EINVAL || errno == EBADF || errno == ENOTSOCK || errno == ENOTSUP || errno == ENOENT)
+    if (errno == EINVAL || errno == ENOTSUP || errno == ENOENT)
         return cb_fail(CB_EINVAL, "steering: descriptor %d is not a bound UDP socket with SO_REUSEPORT", fd);
     if (errno == EBUSY) return cb_fail(CB_EEXIST, "steering: the socket %d is under steering already", fd);
     return cb_fail_errno(errno, "steering: adding socket %d", fd);
 }
 
+static int read_address(int fd, cb_addr *out) {
+    socklen_t len = sizeof *out;
+    memset(out, 0, sizeof *out);
+    if (getsockname(fd, &out->sa, &len) == 0 && cb_addr_len(out)) return CB_OK;
+    return cb_fail(CB_EINVAL, "steering: descriptor %d is not a bound UDP socket with SO_REUSEPORT", fd);
+}
+
 static int add_locked(cb_steering *s, uint32_t worker, uint32_t generation, int fd, const uint8_t *cid_key) {
     struct cb_steer_state state;
-    uint32_t place = generation % CB_STEER_GENERATIONS;
-    int rc = read_state(s, &state);
-    if (rc == CB_OK) rc = agree_on_key(&state, cid_key);
+    uint32_t place = generation % CB_STEER_GENERATIONS, site = 0;
+    cb_addr address;
+    int rc = read_address(fd, &address);
+    if (rc == CB_OK) rc = find_site(s, &address, &site, &state);
+    if (rc == CB_OK) rc = take_key(&state, cid_key);
+    if (rc == CB_OK) rc = load(s, site);
     if (rc < 0) return rc;
-    claim_place(s, &state, generation);
-    rc = put_socket(s, place * CB_STEER_WORKERS + worker, fd);
+    claim_place(s, site, &state, generation);
+    rc = put_socket(s, socket_place(site, generation, worker), fd);
     if (rc < 0) return rc;
+    bool first = true;
+    for (int i = 0; i < CB_STEER_GENERATIONS; i++)
+        first = first && !state.workers[i];
     if (state.workers[place] <= worker) state.workers[place] = worker + 1;
-    if (!s->adopted) state.current = generation;
-    rc = write_state(s, &state);
+    if (!s->adopted || first) state.current = generation;
+    rc = write_state(s, site, &state);
     if (rc < 0) return rc;
-    if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, &s->fd[FD_PROGRAM], sizeof s->fd[FD_PROGRAM]) < 0)
+    if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, &s->program[site], sizeof s->program[site]) < 0)
         return cb_fail_errno(errno, "steering: attaching the program to socket %d", fd);
     return CB_OK;
 }
@@ -204,17 +274,25 @@ int cb_steering_add(cb_steering *s, uint32_t worker, uint32_t generation, int fd
     return rc;
 }
 
-int cb_steering_activate(cb_steering *s, uint32_t generation) {
+static int activate_locked(cb_steering *s, uint32_t generation) {
     struct cb_steer_state state;
     uint32_t place = generation % CB_STEER_GENERATIONS;
-    pthread_mutex_lock(&s->lock);
-    int rc = read_state(s, &state);
-    if (rc == CB_OK && (!state.workers[place] || state.generation[place] != generation))
-        rc = cb_fail(CB_EINVAL, "steering: generation %u has no workers", (unsigned)generation);
-    if (rc == CB_OK) {
+    int found = 0;
+    for (uint32_t site = 0; site < CB_STEER_SITES; site++) {
+        int rc = read_state(s, site, &state);
+        if (rc < 0) return rc;
+        if (!state.workers[place] || state.generation[place] != generation) continue;
         state.current = generation;
-        rc = write_state(s, &state);
+        rc = write_state(s, site, &state);
+        if (rc < 0) return rc;
+        found++;
     }
+    return found ? CB_OK : cb_fail(CB_EINVAL, "steering: generation %u has no workers", (unsigned)generation);
+}
+
+int cb_steering_activate(cb_steering *s, uint32_t generation) {
+    pthread_mutex_lock(&s->lock);
+    int rc = activate_locked(s, generation);
     pthread_mutex_unlock(&s->lock);
     return rc;
 }

@@ -47,8 +47,8 @@ static int open_worker(cb_addr *at) {
     return fd;
 }
 
-static void open_site(site *s, uint32_t generation) {
-    *s = (site){.steering = steering_or_skip()};
+static void open_site_under(site *s, cb_steering *steering, uint32_t generation) {
+    *s = (site){.steering = steering};
     cr_assert_eq(cb_addr_parse(&s->at, "127.0.0.1", 0), CB_OK);
     cr_assert_eq(cb_quic_lb_init(
                      &s->lb, CB_OPTS(cb_quic_lb_opts, .server_id = server_id, .server_id_bytes = 8, .mask_key = key)),
@@ -58,6 +58,10 @@ static void open_site(site *s, uint32_t generation) {
         cr_assert_eq(cb_steering_add(s->steering, w, generation, s->worker[w], key), CB_OK, "%s", cb_last_error());
     }
     s->client = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+}
+
+static void open_site(site *s, uint32_t generation) {
+    open_site_under(s, steering_or_skip(), generation);
 }
 
 static void close_site(site *s) {
@@ -233,6 +237,47 @@ Test(cid_steer, a_successor_takes_over_the_new_and_leaves_the_old) {
     close_site(&s);
 }
 
+Test(cid_steer, several_addresses_do_not_mix) {
+    site a, b, more;
+    uint8_t packet[64];
+    int both[2 * WORKERS];
+    open_site(&a, 3);
+    open_site_under(&b, a.steering, 3);
+    memcpy(both, a.worker, sizeof a.worker);
+    memcpy(both + WORKERS, b.worker, sizeof b.worker);
+    for (uint32_t i = 0; i < 40; i++) {
+        size_t len = short_packet(&a, packet, i, i % WORKERS, 3);
+        cr_assert_eq(lands_at(&a, both, 2 * WORKERS, packet, len), (int)(i % WORKERS));
+        cr_assert_eq(lands_at(&b, both, 2 * WORKERS, packet, len), (int)(WORKERS + i % WORKERS));
+        len = long_packet(packet, 0xc0, server_id, 8);
+        cr_assert(lands_at(&a, both, 2 * WORKERS, packet, len) < WORKERS);
+        cr_assert(lands_at(&b, both, 2 * WORKERS, packet, len) >= WORKERS);
+    }
+    for (int i = 0; i < 2 * CB_STEERING_ADDRESSES; i++) { /* the places of closed ones are used again */
+        open_site_under(&more, a.steering, 3);
+        size_t len = short_packet(&more, packet, 1, 2, 3);
+        cr_assert_eq(lands_at(&more, more.worker, WORKERS, packet, len), 2);
+        for (int w = 0; w < WORKERS; w++)
+            close(more.worker[w]);
+        close(more.client);
+    }
+    int full[CB_STEERING_ADDRESSES], rc = CB_OK, n = 0;
+    for (n = 0; n < CB_STEERING_ADDRESSES && rc == CB_OK; n++) {
+        cb_addr_parse(&more.at, "127.0.0.1", 0);
+        full[n] = open_worker(&more.at);
+        rc = cb_steering_add(a.steering, 0, 3, full[n], key);
+    }
+    cr_assert(rc == CB_ELIMIT && n == CB_STEERING_ADDRESSES - 1, "%d %d", rc, n);
+    while (n--)
+        close(full[n]);
+    size_t len = short_packet(&a, packet, 77, 1, 3);
+    cr_assert_eq(lands_at(&a, both, 2 * WORKERS, packet, len), 1);
+    for (int w = 0; w < WORKERS; w++)
+        close(b.worker[w]);
+    close(b.client);
+    close_site(&a);
+}
+
 Test(cid_steer, mistakes_are_named) {
     site s;
     cb_addr at;
@@ -256,7 +301,7 @@ Test(cid_steer, mistakes_are_named) {
     cb_steering *t = NULL;
     cb_steering_fds(s.steering, fds);
     int32_t keep = fds[2];
-    fds[2] = fds[1];
+    fds[2] = fds[1]; /* a map, but another */
     cr_expect_eq(cb_steering_new(&t, CB_OPTS(cb_steering_opts, .adopt_fds = fds)), CB_EINVAL);
     fds[2] = pipes[0];
     cr_expect_eq(cb_steering_new(&t, CB_OPTS(cb_steering_opts, .adopt_fds = fds)), CB_EINVAL);
