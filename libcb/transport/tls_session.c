@@ -34,6 +34,7 @@ static int choose_ticket_key(cb_tls_session *s, const cb_client_hello *hello) {
         .context = s->ticket_context,
         .host = s->sni,
         .roots = s->want_cert ? cb_identity_view_roots_digest(s->view) : NULL,
+        .cert_needed = s->need_cert,
     };
     uint8_t key[CB_TICKET_KEY];
     cb_slice ticket = hello->has_tls13 && hello->psk_identity.len ? hello->psk_identity : hello->ticket;

@@ -127,6 +127,7 @@ static int derive(const cb_ticket_key *ring_key, const cb_ticket_scope *scope, u
     if (rc >= 0) rc = mac_part(mac, context, strlen(context));
     if (rc >= 0) rc = mac_part(mac, scope->host, strlen(scope->host));
     if (rc >= 0) rc = mac_part(mac, scope->roots, scope->roots ? 32 : 0);
+    if (rc >= 0) rc = mac_part(mac, "!", scope->cert_needed);
     gnutls_hmac_deinit(mac, out);
     return rc;
 }

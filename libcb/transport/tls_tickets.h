@@ -12,7 +12,8 @@
 typedef struct cb_ticket_scope {
     const char *context;  /* of the owner: tenant, transport parameters, SETTINGS, ... */
     const char *host;     /* the server name that the client asked for, "" = none */
-    const uint8_t *roots; /* 32 bytes: what client certificates were checked against; NULL = none were */
+    const uint8_t *roots; /* 32 bytes: what client certificates were checked against; NULL = none were asked for */
+    bool cert_needed; /* a client without a certificate was refused: else a ticket could be earned where it is not */
 } cb_ticket_scope;
 
 /* Picks the key of this session. `ticket` is what the client brought (may be empty): when a key of the ring sealed it,

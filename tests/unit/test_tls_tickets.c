@@ -124,6 +124,15 @@ Test(tls_tickets, are_bound_to_host_context_and_roots) {
     cr_expect_not(connect_resumed(&w));
     w.server.request_client_cert = true; /* the ticket of a session in which nobody was asked */
     cr_expect_not(connect_resumed(&w), "client certificates are requested now");
+    cr_expect(connect_resumed(&w));
+    w.server.require_client_cert = true; /* a ticket that was earned without a certificate */
+    tls_end c, s;
+    tls_end_make(&c, &w.client);
+    tls_end_make(&s, &w.server);
+    tls_talk(&c, &s, 0);
+    cr_expect_eq(s.rc, CB_EAUTH, "a client without a certificate came in");
+    tls_end_drop(&c);
+    tls_end_drop(&s);
     cb_tickets_unref(w.server.tickets);
     tls_pki_drop(&other);
     end(&w);
