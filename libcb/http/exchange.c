@@ -293,6 +293,8 @@ cb_slice cb_exchange_path(const cb_exchange *x) {
     return x->path;
 }
 cb_slice cb_exchange_protocol(const cb_exchange *x) {
+    /* HTTP/1.1 ignores an Upgrade that nobody looked at in on_head. */
+    ((cb_exchange *)(uintptr_t)x)->asked = 1; // NOLINT(performance-no-int-to-ptr)
     return x->protocol;
 }
 int cb_exchange_status(const cb_exchange *x) {

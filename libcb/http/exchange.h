@@ -51,7 +51,7 @@ struct cb_exchange {
     char remote[CB_ADDR_TEXT], local[CB_ADDR_TEXT];
     unsigned server : 1, head_in : 1, end_in : 1, head_out : 1, end_out : 1, blocked : 1, paused : 1, closed : 1,
         end_due : 1, head_req : 1, connect : 1, tunnel : 1, early : 1, abandoned : 1, no_body : 1, seen : 1, done : 1,
-        resume_due : 1, part_open : 1, failing : 1,
+        resume_due : 1, part_open : 1, failing : 1, asked : 1,
         refused : 1; /* refused: set by framing before closed(): the peer did not process the request */
     int close_rc;
     int fail_rc;         /* why a bare error response was sent: on_close says it although both messages were complete */

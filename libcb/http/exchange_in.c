@@ -294,7 +294,10 @@ int cb_exchange_in_head(cb_exchange *x, bool end) {
     x->head_in = 1;
     cb_exchange_enter(x);
     announce(x);
-    rc = cb_exchange_tell(x, x->ops->on_head, "on_head");
+    if (x->server && x->connect && !x->ops->on_head)
+        rc = refuse(x, 501, "nobody handles CONNECT to", x->authority);
+    else
+        rc = cb_exchange_tell(x, x->ops->on_head, "on_head");
     if (rc == CB_OK && end) rc = cb_exchange_in_end(x);
     return cb_exchange_leave(x) ? CB_ECLOSED : rc;
 }

@@ -45,9 +45,10 @@ static cb_slice from_offset(size_t at, size_t len) {
 
 int cb_fields_put(cb_fields *f, cb_slice bytes, cb_slice *out) {
     size_t at = f->arena.len;
+    if (f->sealed && bytes.len > f->arena.cap - at) return cb_fail(CB_EINVAL, "sealed fields must not move");
     int rc = cb_buf_add(&f->arena, bytes.base, bytes.len);
     if (rc < 0) return rc;
-    *out = from_offset(at, bytes.len);
+    *out = f->sealed ? (cb_slice){f->arena.base + at, bytes.len} : from_offset(at, bytes.len);
     return CB_OK;
 }
 

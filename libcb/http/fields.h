@@ -24,7 +24,8 @@ void cb_fields_seal(cb_fields *f);
 cb_slice cb_fields_get(const cb_fields *f, const char *lower_name); /* the first; base NULL: absent */
 
 /* The pieces of cb_fields_add(), for those who gather in place: raw bytes into the arena (*out is good after
- * cb_fields_fix() once it is sealed), and an entry for bytes that lie in the arena already. CB_ELIMIT, CB_ENOMEM. */
+ * cb_fields_fix() once it is sealed; put later, room must have been reserved), and an entry for bytes that lie in the
+ * arena already. CB_ELIMIT, CB_ENOMEM. */
 int cb_fields_put(cb_fields *f, cb_slice bytes, cb_slice *out);
 int cb_fields_note(cb_fields *f, size_t name_at, size_t name_len, size_t value_at, size_t value_len);
 int cb_fields_room(const cb_fields *f, size_t more); /* CB_ELIMIT when `more` bytes would be over a limit */
