@@ -20,6 +20,9 @@ typedef struct cb_udp_opts {
     uint32_t rcvbuf_bytes; /* 0 = 4 MiB; SO_RCVBUFFORCE where allowed */
     uint32_t sndbuf_bytes; /* 0 = 4 MiB */
     bool v6_only, reuseport, no_gso, no_gro, no_ecn, no_pmtud; /* no_pmtud: leave DF to the kernel's default */
+    /* Join commits to one peer into one train: for tunnels. Not for QUIC: a receiver with several workers finds one
+     * worker for a whole train, so a train must belong to one connection. */
+    bool merge;
     /* Each datagram; GRO trains are split before. A false return drops the rest of this read (socket closed). */
     bool (*on_datagram)(cb_udp *u, cb_datagram *d, void *user);
     void (*on_batch_end)(cb_udp *u, void *user); /* after the datagrams of one read; may be NULL */

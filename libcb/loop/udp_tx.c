@@ -51,7 +51,7 @@ void cb_udp_commit(cb_udp *u, const cb_addr *local, const cb_addr *remote, unsig
     if (u->closed || !u->arena || !len || len > UDP_TX_ARENA - u->filled || u->count == UDP_TX_ENTRIES) return;
     if (!segment || segment > len) segment = len;
     ecn &= 3;
-    if (!lengthen(u, local, remote, ecn, len, segment)) {
+    if (!u->o.merge || !lengthen(u, local, remote, ecn, len, segment)) {
         udp_train *t = &u->trains[u->count++];
         *t = (udp_train){.off = u->filled, .len = len, .segment = segment, .has_local = local, .ecn = (uint8_t)ecn};
         memcpy(&t->remote, remote, cb_addr_len(remote));

@@ -17,7 +17,9 @@ int sendmmsg(int fd, struct mmsghdr *v, unsigned int n, int flags) {
         errno = fault.err;
         return -1;
     }
-    return (int)syscall(SYS_sendmmsg, fd, v, n, flags);
+    int sent = (int)syscall(SYS_sendmmsg, fd, v, n, flags);
+    if (sent > 0) fault.messages += sent;
+    return sent;
 }
 
 enum { KEPT = 400 };
@@ -192,29 +194,33 @@ Test(udp, trains_arrive_whole_with_ecn_and_addresses) {
     }
 }
 
-Test(udp, single_packets_of_a_path_leave_as_one_train) {
-    cb_loop *loop = NULL;
-    sink in = {0}, out = {0};
-    cb_loop_new(&loop, NULL);
-    cb_udp *server = open_udp(loop, "127.0.0.1:0", &in, (cb_udp_opts){0});
-    cb_udp *client = open_udp(loop, "127.0.0.1:0", &out, (cb_udp_opts){0});
-    /* 1000 1000 600 | 900 | 1400: a shorter one ends a train, a longer one begins another. */
-    static const size_t sizes[] = {1000, 1000, 600, 900, 1400};
-    for (size_t i = 0; i < 5; i++) {
-        uint8_t *p = cb_udp_reserve(client, 1500);
-        memset(p, (int)i, sizes[i]);
-        cb_udp_commit(client, NULL, cb_udp_local(server), 0, sizes[i], 0);
+Test(udp, single_packets_of_a_path_leave_as_one_train_if_asked) {
+    for (int merge = 0; merge < 2; merge++) {
+        cb_loop *loop = NULL;
+        sink in = {0}, out = {0};
+        cb_loop_new(&loop, NULL);
+        cb_udp *server = open_udp(loop, "127.0.0.1:0", &in, (cb_udp_opts){0});
+        cb_udp *client = open_udp(loop, "127.0.0.1:0", &out, (cb_udp_opts){.merge = merge});
+        /* 1000 1000 600 | 900 | 1400: a shorter one ends a train, a longer one begins another. */
+        static const size_t sizes[] = {1000, 1000, 600, 900, 1400};
+        fault.messages = 0;
+        for (size_t i = 0; i < 5; i++) {
+            uint8_t *p = cb_udp_reserve(client, 1500);
+            memset(p, (int)i, sizes[i]);
+            cb_udp_commit(client, NULL, cb_udp_local(server), 0, sizes[i], 0);
+        }
+        cb_udp_commit(client, NULL, cb_udp_local(server), 0, 0, 0); /* nothing: nothing */
+        cb_udp_flush(client);
+        cr_assert_eq(cb_udp_stats_get(client)->tx_calls, 1);
+        cr_assert_eq(fault.messages, merge ? 3 : 5, "%d messages", fault.messages);
+        run_until(loop, &in, 5);
+        for (size_t i = 0; i < 5; i++)
+            cr_expect(in.got[i].len == sizes[i] && in.got[i].first == i);
+        cr_expect(cb_udp_stats_get(client)->tx_datagrams == 5);
+        cb_udp_close(client);
+        cb_udp_close(server);
+        cb_loop_free(loop);
     }
-    cb_udp_commit(client, NULL, cb_udp_local(server), 0, 0, 0); /* nothing: nothing */
-    cb_udp_flush(client);
-    cr_assert_eq(cb_udp_stats_get(client)->tx_calls, 1);
-    run_until(loop, &in, 5);
-    for (size_t i = 0; i < 5; i++)
-        cr_expect(in.got[i].len == sizes[i] && in.got[i].first == i);
-    cr_expect(cb_udp_stats_get(client)->tx_datagrams == 5);
-    cb_udp_close(client);
-    cb_udp_close(server);
-    cb_loop_free(loop);
 }
 
 Test(udp, very_long_trains_are_cut_at_the_kernels_limits) {
