@@ -7,7 +7,10 @@
 #include <unistd.h>
 
 /* Loopback never refuses to send, so these tests may fail the call: it replaces libc's in the test program. */
-static struct { int err, times, only_segmented; } fault;
+static struct {
+    int err, times, only_segmented;
+    int messages; /* that went through */
+} fault;
 
 int sendmmsg(int fd, struct mmsghdr *v, unsigned int n, int flags);
 int sendmmsg(int fd, struct mmsghdr *v, unsigned int n, int flags) {
