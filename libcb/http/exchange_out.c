@@ -185,7 +185,10 @@ int cb_exchange_send_text(cb_exchange *x, int status, const char *text) {
 }
 
 void cb_exchange_fail_status(cb_exchange *x, int status) {
-    int rc = status == 408 ? CB_ETIMEOUT : status == 413 || status == 414 || status == 431 ? CB_ELIMIT : CB_EPROTO;
+    int rc = status == 408                                     ? CB_ETIMEOUT
+             : status == 413 || status == 414 || status == 431 ? CB_ELIMIT
+             : status == 500                                   ? CB_EUSER
+                                                               : CB_EPROTO;
     if (x->done || x->closed) return;
     if (!x->server || x->head_out) {
         cb_exchange_abort(x, rc);

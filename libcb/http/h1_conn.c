@@ -82,8 +82,8 @@ static int parser_error(h1_conn *c, llhttp_errno_t e, const uint8_t *pos) {
     case HPE_INVALID_METHOD: /* well-formed: not implemented */
         if (pos && cb_token_lower[*pos]) status = 501;
         break;
-    case HPE_INVALID_VERSION:
-        status = 505;
+    case HPE_INVALID_VERSION: /* well-formed and another one, or malformed */
+        if (!strcmp(llhttp_get_error_reason(&c->parser), "Invalid HTTP version")) status = 505;
         break;
     default:
         break;
@@ -95,6 +95,23 @@ static int parser_error(h1_conn *c, llhttp_errno_t e, const uint8_t *pos) {
 
 /* ---- input ---- */
 
+/* llhttp takes several spaces in the request line, and other protocols' names: look for ourselves. */
+static void scan_line(h1_conn *c, cb_slice in) {
+    for (size_t i = 0; i < in.len; i++) {
+        uint8_t b = in.base[i];
+        if (!c->line_len && (b == '\r' || b == '\n')) continue;
+        c->line_len++;
+        if (b == '\n') {
+            c->line_done = true;
+            return;
+        }
+        if (b == ' ')
+            c->line_spaces++;
+        else if (c->line_spaces == 2 && c->line_proto_len < sizeof c->line_proto)
+            c->line_proto[c->line_proto_len++] = (char)b;
+    }
+}
+
 /* Gives bytes to the parser; returns how many it took, or < 0. */
 static int64_t parse(h1_conn *c, cb_slice in) {
     if (c->upgrade_paused)
@@ -103,6 +120,7 @@ static int64_t parse(h1_conn *c, cb_slice in) {
         llhttp_resume(&c->parser);
     c->paused = c->upgrade_paused = false;
     c->err = CB_OK;
+    if (!c->line_done && c->h.env.server && (c->in == H1_IN_IDLE || c->in == H1_IN_HEAD)) scan_line(c, in);
     llhttp_errno_t e = llhttp_execute(&c->parser, (const char *)in.base, in.len);
     if (e == HPE_OK) return (int64_t)in.len;
     const uint8_t *pos = (const uint8_t *)llhttp_get_error_pos(&c->parser);

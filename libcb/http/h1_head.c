@@ -149,7 +149,7 @@ static void strip(cb_fields *in, const facts *f) {
     size_t kept = 0;
     if (f->nominated)
         for (size_t i = 0; i < in->len; i++)
-            if (!cb_slice_eq(in->at[i].name, "connection") && is_nominated(in, in->at[i].name)) in->at[i].name.len = 0;
+            if (!cb_field_is_hop(in->at[i].name) && is_nominated(in, in->at[i].name)) in->at[i].name.len = 0;
     for (size_t i = 0; i < in->len; i++) {
         cb_field one = in->at[i];
         if (!one.name.len) continue;
@@ -201,6 +201,8 @@ static int check_expect(h1_conn *c, const facts *f, bool body) {
 
 static int check_request(h1_conn *c, const facts *f) {
     cb_exchange *x = c->x;
+    if (c->line_spaces > 2 || memcmp(c->line_proto, "HTTP/", 5) != 0)
+        return refuse(c, 400, "a request line that is not method, target and HTTP version");
     if (!c->has_version) return refuse(c, 400, "a request line without a version");
     if (c->parser.http_major != 1 || c->parser.http_minor > 1) return refuse(c, 505, "neither HTTP/1.0 nor HTTP/1.1");
     int rc = check_host(c, f);

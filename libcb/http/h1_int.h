@@ -44,6 +44,10 @@ typedef struct h1_conn {
     cb_buf line; /* method and target as they come */
     cb_buf out;  /* a head that waits for its body or for flush */
     uint32_t method_len;
+    uint32_t line_len; /* of the request line so far */
+    uint32_t line_spaces;
+    uint8_t line_proto_len;
+    char line_proto[8]; /* what follows the second space */
     uint32_t chunk_ext;
     uint32_t interim;
     h1_in in;
@@ -57,6 +61,7 @@ typedef struct h1_conn {
     unsigned depth;        /* calls of the owner on the stack */
     bool paused;           /* llhttp_resume() is due */
     bool upgrade_paused;   /* llhttp_resume_after_upgrade() is due */
+    bool line_done;        /* the request line is complete */
     bool head_begun;       /* bytes of a head came */
     bool version_10;       /* of the message that is being received */
     bool has_version;      /* the request line had one */

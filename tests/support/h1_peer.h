@@ -24,7 +24,7 @@ typedef struct h1_peer {
     uint64_t body; /* bytes since the last other event */
     size_t allocs, live;
     size_t wakes;
-    int rc; /* of the first failing call */
+    int rc;         /* of the first failing call */
     cb_exchange *x; /* the last one seen */
     int act;        /* what the callbacks do, for tests */
     int opened, closed;
