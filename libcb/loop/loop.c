@@ -223,8 +223,9 @@ static void close_handles(cb_loop *loop) {
 }
 
 static void release(cb_loop *loop) {
-    cb_alloc a = loop->turn.alloc;
+    cb_alloc a = loop->turn.blocks.under;
     cb_heap_free(&loop->alarms);
+    cb_blocks_free(&loop->turn.blocks);
     pthread_mutex_destroy(&loop->lock);
     cb_mem_free(&a, loop->scratch);
     cb_mem_free(&a, loop->udp_area);
@@ -245,7 +246,7 @@ static cb_loop *blank(const cb_loop_opts *o) {
     pthread_mutex_init(&loop->lock, NULL);
     cb_list_init(&loop->watches);
     cb_list_init(&loop->signals);
-    cb_heap_init(&loop->alarms, &loop->turn.alloc);
+    cb_heap_init(&loop->alarms, &loop->turn.blocks.alloc);
     loop->scratch = cb_mem_get(a, SCRATCH_BYTES);
     return loop;
 }
