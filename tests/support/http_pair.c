@@ -1,6 +1,7 @@
 #include "support/http_pair.h"
 #include "base/error.h"
 #include "base/mem.h"
+#include "support/fake_quic.h"
 #include <criterion/criterion.h>
 #include <malloc.h>
 #include <stdlib.h>
@@ -109,6 +110,11 @@ void pair_init(pair *p, int version) {
 }
 
 void pair_start(pair *p) {
+    if (p->version == CB_HTTP_3) {
+        p->quic = fake_quic_start(p);
+        if (!p->hold_ready) fake_quic_ready(p->quic);
+        return;
+    }
     for (int i = 0; i < 2; i++)
         cr_assert_eq(cb_h2_new(&p->side[i], &p->env[i]), CB_OK, "%s", cb_last_error());
 }
@@ -152,6 +158,7 @@ bool pair_step(pair *p) {
         }
         any = any || woken || p->pipe[i].bytes.len != before;
     }
+    if (p->quic) return fake_quic_step(p->quic) || any;
     bool a = carry(p, 0), b = carry(p, 1);
     return any || a || b;
 }
@@ -177,9 +184,10 @@ void pair_pass(pair *p, cb_time span) {
 
 void pair_stop(pair *p) {
     for (int i = 0; i < 2; i++) {
-        p->side[i]->vt->closed(p->side[i], CB_ECLOSED);
+        if (!p->quic) p->side[i]->vt->closed(p->side[i], CB_ECLOSED);
         cb_buf_free(&p->pipe[i].bytes);
     }
+    if (p->quic) fake_quic_stop(p->quic);
     for (int i = 0; i < 2; i++) {
         cr_assert_eq(p->side[i]->n_exchanges, 0, "exchanges are left on side %d", i);
         p->side[i]->vt->free(p->side[i]);

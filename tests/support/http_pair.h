@@ -1,5 +1,5 @@
 /* Two HTTP connections that talk to each other in memory: side 0 is the client, side 1 the server. Bytes
- * move in pieces of random sizes; time is what the test says. */
+ * (HTTP/2) or stream data (HTTP/3, over fake_quic.h) move in pieces of random sizes; time is what the test says. */
 #ifndef TESTS_HTTP_PAIR_H
 #define TESTS_HTTP_PAIR_H
 
@@ -7,6 +7,7 @@
 #include "http/hconn.h"
 
 typedef struct pair pair;
+struct fake_quic;
 
 typedef struct pair_pipe {
     cb_sink sink;
@@ -21,6 +22,7 @@ struct pair {
     cb_hconn_env env[2];
     cb_http_limits limits[2];
     pair_pipe pipe[2];
+    struct fake_quic *quic;
     const cb_exchange_ops *serve; /* given to every request */
     void *serve_user;
     cb_time now;
@@ -30,7 +32,8 @@ struct pair {
     char limit[2][64]; /* the last limit that was hit */
     size_t live, peak; /* memory of both sides together, in bytes */
     cb_alloc alloc;
-    bool gone[2]; /* closed by the test or by a failure */
+    bool hold_ready; /* HTTP/3: the test says when QUIC is ready */
+    bool gone[2];    /* closed by the test or by a failure */
 };
 
 void pair_init(pair *p, int version); /* defaults; change limits and env before pair_start() */

@@ -127,7 +127,7 @@ static const cb_exchange_ops serve = {.size = sizeof serve,
                                       .on_datagram = on_datagram,
                                       .on_close = on_close};
 
-static const int versions[] = {CB_HTTP_2};
+static const int versions[] = {CB_HTTP_2, CB_HTTP_3};
 enum { VERSIONS = sizeof versions / sizeof *versions };
 
 static void begin(pair *p, service *s, int version, uint32_t seed) {
@@ -168,7 +168,9 @@ Test(http_pair, requests_of_all_kinds) {
                 call c = {.source = cb_slice_str("a body"), .send_trailer = true};
                 call_start(&p, &c, &rows[i].head);
                 pair_run(&p);
-                cr_assert_eq(c.rc, CB_OK, "row %zu: closed with %d: %s", i, c.rc, c.reason);
+                cr_assert_eq(c.rc, CB_OK,
+                             "version %d, seed %u, row %zu: closed with %d: %s (heads %d, ends %d, infos %d)",
+                             versions[v], seed, i, c.rc, c.reason, c.heads, c.ends, c.infos);
                 cr_assert_eq(c.closes, 1);
                 cr_assert_eq(c.ends, 1);
                 cr_assert_eq(c.heads, 1);

@@ -1,0 +1,310 @@
+/* What the QUIC connection tells HTTP/3. Inside these calls nothing is sent: what changed goes out when QUIC pulls. */
+#include "base/error.h"
+#include "http/h3_conn.h"
+#include "http/h3_datagram.h"
+
+enum { VECTORS = 16 };
+
+h3_conn *h3_of_app(cb_quic_app *app) {
+    return CB_CONTAINER(app, h3_conn, app);
+}
+
+static bool request_stream(int64_t id) {
+    return (id & 3) == 0;
+}
+
+static bool peer_opened(const h3_conn *c, int64_t id) {
+    return ((id & 1) == 0) == c->h.env.server;
+}
+
+/* Begins a call from QUIC. */
+static h3_conn *enter(cb_quic_app *app) {
+    h3_conn *c = h3_of_app(app);
+    h3_enter(c);
+    c->now = c->below->now(c->qc);
+    return c;
+}
+
+static int leave(h3_conn *c, int rc) {
+    if (!c->closed) h3_told(c);
+    if (rc >= 0 && c->failed) rc = CB_EPROTO;
+    h3_leave(c);
+    return rc;
+}
+
+/* ---- life ---- */
+
+static int on_ready(cb_quic_app *app) {
+    h3_conn *c = enter(app);
+    c->ready = true;
+    int rc = h3_bind(c);
+    if (rc == CB_OK && !c->h.env.server && c->h.env.owner->capacity) c->h.env.owner->capacity(&c->h);
+    return leave(c, rc);
+}
+
+/* 0-RTT was refused: the server has seen nothing of what was sent, so everything may be sent again. */
+static int on_early_rejected(cb_quic_app *app) {
+    h3_conn *c = enter(app);
+    c->h.draining = true; /* nothing new while the old is taken away */
+    while (!cb_list_empty(&c->streams)) {
+        h3_stream *s = CB_CONTAINER(c->streams.next, h3_stream, link);
+        s->open = false;
+        s->was_reset = true;
+        if (s->x) {
+            s->x->refused = true;
+            h3_close(c, s, cb_fail(CB_EAGAIN, "the server did not take early data"));
+        }
+        if (c->streams.next != &s->link) continue;
+        if (s->attached) { /* its user is on the stack: it forgets the stream later */
+            cb_list_del(&s->link);
+            h3_stream_unhash(c, s);
+            continue;
+        }
+        h3_stream_drop(c, s);
+    }
+    c->h.draining = c->drain_asked;
+    nghttp3_conn_del(c->ng);
+    c->ng = NULL;
+    c->settings_in = c->no_streams = false;
+    c->n_late = 0;
+    int rc = h3_start(c);
+    if (rc == CB_OK) rc = h3_bind(c);
+    if (rc == CB_OK && c->h.env.owner->capacity) c->h.env.owner->capacity(&c->h);
+    return leave(c, rc);
+}
+
+static void on_closed(cb_quic_app *app, int rc) {
+    h3_conn *c = h3_of_app(app);
+    const cb_hconn_owner_ops *owner = c->h.env.owner;
+    h3_enter(c);
+    h3_closed(&c->h, rc < 0 ? rc : CB_ECLOSED);
+    c->qc = NULL;
+    if (owner->gone) owner->gone(&c->h, rc);
+    h3_leave(c);
+}
+
+/* ---- streams ---- */
+
+static int on_stream_open(cb_quic_app *app, int64_t id) {
+    h3_conn *c = enter(app);
+    int rc = CB_OK;
+    if (request_stream(id) && c->h.env.server) {
+        h3_stream *s = h3_stream_find(c, id);
+        if (!s) s = h3_stream_new(c, id);
+        if (s)
+            cb_quiet_touch(&c->heads, &s->head, c->now);
+        else
+            rc = CB_ENOMEM;
+    }
+    return leave(c, rc);
+}
+
+static int on_recv(cb_quic_app *app, int64_t id, unsigned flags, cb_slice data) {
+    h3_conn *c = enter(app);
+    nghttp3_ssize n = nghttp3_conn_read_stream(c->ng, id, data.base, data.len, (flags & CB_QUIC_FIN) != 0);
+    if (c->closed) {
+        h3_leave(c);
+        return CB_OK;
+    }
+    if (n < 0) return leave(c, h3_failed(c, (int)n));
+    if (n > 0) c->below->credit(c->qc, id, (size_t)n);
+    return leave(c, CB_OK);
+}
+
+/* A stream that the peer ends before its time: work for nothing (RFC 9114, 10.5). */
+static int too_many_resets(h3_conn *c, const h3_stream *s) {
+    bool early = !s->x || !s->x->end_out;
+    if (!c->h.env.server || !early || !cb_rate_over(&c->resets, c->h.env.limits->max_resets_per_s, c->now))
+        return CB_OK;
+    h3_limit(c, "resets");
+    return h3_fail(c, NGHTTP3_H3_EXCESSIVE_LOAD, "too many streams are reset");
+}
+
+static int on_stream_reset(cb_quic_app *app, int64_t id, uint64_t code) {
+    h3_conn *c = enter(app);
+    h3_stream *s = h3_stream_find(c, id);
+    int rc = CB_OK;
+    if (nghttp3_conn_shutdown_stream_read(c->ng, id)) rc = h3_fail(c, NGHTTP3_H3_INTERNAL_ERROR, "QPACK");
+    if (rc < 0 || !s) return leave(c, rc);
+    cb_list_del(&s->head.link);
+    cb_list_del(&s->body.link);
+    if (s->stopped) return leave(c, CB_OK); /* as we asked: what we send goes on */
+    rc = too_many_resets(c, s);
+    if (!s->was_reset) {
+        s->was_reset = true;
+        nghttp3_conn_shutdown_stream_write(c->ng, id);
+        c->below->reset_stream(c->qc, id, NGHTTP3_H3_REQUEST_CANCELLED);
+    }
+    if (!s->x) return leave(c, rc);
+    if (!c->h.env.server && code == NGHTTP3_H3_REQUEST_REJECTED && !s->x->head_in) {
+        s->x->refused = true;
+        h3_close(c, s, cb_fail(CB_EAGAIN, "the peer did not process the request"));
+    } else {
+        h3_close(c, s, cb_fail(CB_ECLOSED, "the peer reset the stream with 0x%llx", (unsigned long long)code));
+    }
+    return leave(c, rc);
+}
+
+static int on_stream_stop(cb_quic_app *app, int64_t id, uint64_t code) {
+    h3_conn *c = enter(app);
+    h3_stream *s = h3_stream_find(c, id);
+    nghttp3_conn_shutdown_stream_write(c->ng, id);
+    if (!s) return leave(c, CB_OK);
+    s->mute = true;
+    cb_list_del(&s->send.link);
+    if (!c->h.env.server || !s->x) return leave(c, CB_OK); /* a response may come all the same, or a reset */
+    int rc = too_many_resets(c, s);
+    if (!s->stopped) {
+        s->stopped = true;
+        nghttp3_conn_shutdown_stream_read(c->ng, id);
+        c->below->stop_stream(c->qc, id, NGHTTP3_H3_REQUEST_CANCELLED);
+    }
+    h3_close(c, s, cb_fail(CB_ECLOSED, "the peer does not read the response: 0x%llx", (unsigned long long)code));
+    return leave(c, rc);
+}
+
+static int close_reason(const h3_conn *c, const h3_stream *s, uint64_t code) {
+    const cb_exchange *x = s->x;
+    if (x->end_in && (x->end_out || !c->h.env.server)) return CB_OK;
+    if (code == NGHTTP3_H3_NO_ERROR || code == UINT64_MAX) return cb_fail(CB_ECLOSED, "the stream ended early");
+    return cb_fail(CB_ECLOSED, "the stream was closed with 0x%llx", (unsigned long long)code);
+}
+
+/* Called when nghttp3 is through with it: a stream may end before its fields can be decoded (RFC 9204, 2.1.2). */
+void h3_stream_over(h3_conn *c, int64_t id, uint64_t code) {
+    h3_stream *s = h3_stream_find(c, id);
+    if (s) {
+        s->open = false;
+        if (s->x)
+            h3_close(c, s, close_reason(c, s, code));
+        else
+            h3_stream_drop(c, s);
+    } else if (peer_opened(c, id)) {
+        if (request_stream(id)) nghttp3_conn_set_max_client_streams_bidi(c->ng, ++c->max_bidi);
+        c->below->extend_streams(c->qc, request_stream(id), 1);
+    }
+    if (!c->closed && !c->h.env.server && c->h.env.owner->capacity && !c->h.draining) c->h.env.owner->capacity(&c->h);
+}
+
+static int on_stream_close(cb_quic_app *app, int64_t id, uint64_t code) {
+    h3_conn *c = enter(app);
+    int error = nghttp3_conn_close_stream(c->ng, id, code == UINT64_MAX ? NGHTTP3_H3_NO_ERROR : code);
+    if (c->closed) error = 0;
+    if (error && error != NGHTTP3_ERR_STREAM_NOT_FOUND) return leave(c, h3_failed(c, error));
+    if (!c->closed && (error || !request_stream(id))) h3_stream_over(c, id, code);
+    return leave(c, CB_OK);
+}
+
+static int on_datagram(cb_quic_app *app, cb_slice data) {
+    h3_conn *c = enter(app);
+    int64_t id;
+    cb_slice payload;
+    if (cb_h3_datagram_read(data, &id, &payload) < 0)
+        return leave(c, h3_fail(c, 0x33 /* H3_DATAGRAM_ERROR */, cb_last_error()));
+    h3_stream *s = h3_stream_find(c, id);
+    /* For a stream that is not there (yet, or any more) it is dropped: RFC 9297, 2.1. */
+    if (!s || !s->x || !s->x->head_in) return leave(c, CB_OK);
+    int rc = cb_exchange_in_datagram(s->x, payload);
+    if (rc < 0) h3_stream_failed(c, s, rc);
+    return leave(c, CB_OK);
+}
+
+/* ---- sending ---- */
+
+static int on_pull(cb_quic_app *app, int64_t *stream, bool *fin, cb_slice *vec, size_t n) {
+    h3_conn *c = h3_of_app(app);
+    nghttp3_vec v[VECTORS];
+    int end = 0;
+    *stream = -1;
+    *fin = false;
+    if (c->closed || !c->ng) return 0;
+    nghttp3_ssize count = nghttp3_conn_writev_stream(c->ng, stream, &end, v, n < VECTORS ? n : VECTORS);
+    if (count < 0) return h3_failed(c, (int)count);
+    for (nghttp3_ssize i = 0; i < count; i++)
+        vec[i] = (cb_slice){v[i].base, v[i].len};
+    *fin = end != 0;
+    return (int)count;
+}
+
+/* The response is on its way and the request is not complete: the rest is not wanted (RFC 9114, 4.1). */
+static void stop_reading(h3_conn *c, h3_stream *s) {
+    if (!c->h.env.server || !s->x || !s->fin || s->x->end_in || s->x->tunnel || s->stopped) return;
+    if (cb_chain_ready(&s->out)) return;
+    s->stopped = true;
+    nghttp3_conn_shutdown_stream_read(c->ng, s->id);
+    c->below->stop_stream(c->qc, s->id, NGHTTP3_H3_NO_ERROR);
+}
+
+static int on_committed(cb_quic_app *app, int64_t id, size_t bytes) {
+    h3_conn *c = enter(app);
+    int error = nghttp3_conn_add_write_offset(c->ng, id, bytes);
+    if (error) return leave(c, h3_failed(c, error));
+    c->sent_at = c->now;
+    h3_stream *s = request_stream(id) ? h3_stream_find(c, id) : NULL;
+    if (s) {
+        if (s->out.len) cb_quiet_touch(&c->sends, &s->send, c->now);
+        stop_reading(c, s);
+    }
+    return leave(c, CB_OK);
+}
+
+static void on_blocked(cb_quic_app *app, int64_t id) {
+    h3_conn *c = h3_of_app(app);
+    h3_stream *s = h3_stream_find(c, id);
+    nghttp3_conn_block_stream(c->ng, id);
+    if (s) s->blocked = true;
+}
+
+static void on_unblocked(cb_quic_app *app, int64_t id) {
+    h3_conn *c = h3_of_app(app);
+    h3_stream *s = h3_stream_find(c, id);
+    nghttp3_conn_unblock_stream(c->ng, id);
+    if (s) s->blocked = false;
+}
+
+static void on_shut(cb_quic_app *app, int64_t id) {
+    nghttp3_conn_shutdown_stream_write(h3_of_app(app)->ng, id);
+}
+
+static void deliver_writable(h3_conn *c) {
+    size_t half = c->h.env.limits->send_buffer_bytes / 2;
+    while (!cb_list_empty(&c->writable)) {
+        h3_stream *s = CB_CONTAINER(c->writable.next, h3_stream, writable);
+        cb_list_del(&s->writable);
+        if (s->x && !s->fin && s->out.len <= half) cb_exchange_out_writable(s->x);
+    }
+}
+
+static void on_acked(cb_quic_app *app, int64_t id, uint64_t bytes) {
+    h3_conn *c = enter(app);
+    int error = nghttp3_conn_add_ack_offset(c->ng, id, bytes);
+    if (error) h3_failed(c, error);
+    h3_stream *s = request_stream(id) ? h3_stream_find(c, id) : NULL;
+    if (s && s->out.len) cb_quiet_touch(&c->sends, &s->send, c->now);
+    deliver_writable(c);
+    leave(c, CB_OK);
+}
+
+static void on_streams_available(cb_quic_app *app) {
+    h3_conn *c = enter(app);
+    c->no_streams = false;
+    if (!c->h.env.server && c->h.env.owner->capacity) c->h.env.owner->capacity(&c->h);
+    leave(c, CB_OK);
+}
+
+const cb_quic_app_ops h3_app_ops = {.ready = on_ready,
+                                    .early_rejected = on_early_rejected,
+                                    .recv = on_recv,
+                                    .stream_open = on_stream_open,
+                                    .stream_reset = on_stream_reset,
+                                    .stream_stop = on_stream_stop,
+                                    .stream_close = on_stream_close,
+                                    .datagram = on_datagram,
+                                    .pull = on_pull,
+                                    .committed = on_committed,
+                                    .blocked = on_blocked,
+                                    .unblocked = on_unblocked,
+                                    .shut = on_shut,
+                                    .acked = on_acked,
+                                    .streams_available = on_streams_available,
+                                    .closed = on_closed};
