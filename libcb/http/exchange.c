@@ -8,15 +8,21 @@ enum { SPARE_MAX = 2 };
 
 const cb_exchange_ops cb_exchange_no_ops = {.size = sizeof cb_exchange_no_ops};
 
-static void run_deliver(cb_defer *d) {
-    cb_exchange *x = CB_CONTAINER(d, cb_exchange, deliver);
-    cb_exchange_enter(x);
+/* The user wants more: gives it what is held, then lets framing go on. */
+static void resumed(cb_exchange *x) {
     x->resume_due = 0;
+    x->paused = 0;
     int rc = cb_exchange_deliver(x);
     if (rc < 0)
         cb_exchange_abort(x, rc);
     else if (!x->closed && !x->held.len && x->conn && x->conn->vt->resume)
         x->conn->vt->resume(x->conn, x);
+}
+
+static void run_deliver(cb_defer *d) {
+    cb_exchange *x = CB_CONTAINER(d, cb_exchange, deliver);
+    cb_exchange_enter(x);
+    resumed(x);
     cb_exchange_leave(x);
 }
 
@@ -136,12 +142,7 @@ bool cb_exchange_leave(cb_exchange *x) {
     }
     /* Without a loop there is no end of a turn: what was resumed is delivered here. */
     while (!x->loop && x->resume_due && (!x->closed || x->close_rc == CB_OK)) {
-        x->resume_due = 0;
-        int rc = cb_exchange_deliver(x);
-        if (rc < 0)
-            cb_exchange_abort(x, rc);
-        else if (!x->closed && !x->held.len && x->conn && x->conn->vt->resume)
-            x->conn->vt->resume(x->conn, x);
+        resumed(x);
     }
     x->busy = 0;
     if (!x->closed) return false;
@@ -232,12 +233,10 @@ void cb_exchange_abandon(cb_exchange *x) {
         end_now(x, CB_RESET_CANCEL, CB_ECLOSED);
         return;
     }
-    x->paused = 0;
     cb_exchange_resume(x); /* the response goes out by itself; what is held is thrown away */
 }
 
 void cb_exchange_resume(cb_exchange *x) {
-    x->paused = 0;
     if (x->done || (x->closed && x->close_rc < 0)) return;
     x->resume_due = 1;
     if (x->loop) {

@@ -280,12 +280,20 @@ static void end_wait(h1_conn *c) {
         h1_settle(c);
 }
 
+/* The user took what made the parser pause: the end of the message may be due without another byte. */
+static int go_on(h1_conn *c) {
+    if (!c->paused || c->in != H1_IN_BODY || !c->x || cb_exchange_in_blocked(c->x)) return CB_OK;
+    int64_t n = parse(c, (cb_slice){(const uint8_t *)"", 0});
+    return n < 0 ? (int)n : CB_OK;
+}
+
 static int h1_flush(cb_hconn *h, cb_time now) {
     h1_conn *c = h1_of(h);
     c->now = now;
     c->depth++;
     end_wait(c);
-    int rc = h1_push(c);
+    int rc = go_on(c);
+    if (rc == CB_OK) rc = h1_push(c);
     if (rc == CB_OK && c->fin_due && c->x && c->mode == H1_OUT_TUNNEL) {
         c->fin_due = false;
         int64_t sent = h1_send_body(h, c->x, (cb_slice){NULL, 0}, true);

@@ -94,6 +94,7 @@ static int response_head(h1_conn *c) {
     if (!none && !tunnel && !c->chunked_in && cb_fields_get(&x->in, "content-length").base == NULL)
         c->close_after = true; /* delimited by the end of the connection */
     c->in = H1_IN_BODY;
+    c->body_from = c->now;
     if (tunnel) {
         int rc = h1_begin_tunnel(c);
         if (rc < 0) return stop(c, rc, 0);
@@ -108,6 +109,7 @@ static int on_head(llhttp_t *p) {
     h1_conn *c = p->data;
     if (!c->x) return stop(c, CB_ECLOSED, 0);
     c->err_status = 400;
+    c->head_begun = false;
     int rc = h1_check_head(c);
     if (rc < 0) return stop(c, rc, 0);
     if (!c->h.env.server) return response_head(c);
@@ -135,10 +137,14 @@ static int on_body(llhttp_t *p, const char *at, size_t len) {
 static int on_chunk_extension(llhttp_t *p, const char *at, size_t len) {
     h1_conn *c = p->data;
     (void)at;
-    c->chunk_ext += (uint32_t)(len < H1_CHUNK_EXT_MAX ? len + 1 : H1_CHUNK_EXT_MAX + 1);
+    c->chunk_ext += len <= H1_CHUNK_EXT_MAX ? (uint32_t)len : H1_CHUNK_EXT_MAX + 1;
     if (c->chunk_ext <= H1_CHUNK_EXT_MAX) return HPE_OK;
     h1_limit(c, "chunk extensions");
     return stop(c, cb_fail(CB_ELIMIT, "chunk extensions of more than %d bytes", H1_CHUNK_EXT_MAX), 400);
+}
+
+static int on_chunk_extension_done(llhttp_t *p) {
+    return on_chunk_extension(p, NULL, 1);
 }
 
 /* The parser always pauses between messages: h1_feed() decides, off the parser's stack, whether it goes on. */
@@ -173,4 +179,5 @@ const llhttp_settings_t h1_settings = {.on_message_begin = on_begin,
                                        .on_body = on_body,
                                        .on_chunk_extension_name = on_chunk_extension,
                                        .on_chunk_extension_value = on_chunk_extension,
+                                       .on_chunk_extension_name_complete = on_chunk_extension_done,
                                        .on_message_complete = on_end};

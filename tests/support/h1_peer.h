@@ -23,6 +23,7 @@ typedef struct h1_peer {
     size_t log_len;
     uint64_t body; /* bytes since the last other event */
     size_t allocs, live;
+    size_t fail_after; /* allocations from this one on fail; 0: none */
     size_t wakes;
     int rc;         /* of the first failing call */
     cb_exchange *x; /* the last one seen */
@@ -78,6 +79,7 @@ static inline void *h1_realloc(void *ptr, size_t size, void *user) {
         free(ptr);
         return NULL;
     }
+    if (p->fail_after && p->allocs >= p->fail_after) return NULL;
     p->allocs++;
     if (!ptr) p->live++;
     return realloc(ptr, size);
