@@ -13,7 +13,7 @@ typedef struct http_way {
     bool tls;
 } http_way;
 extern const http_way http_ways[5];
-enum { HTTP_WAYS = 4 };
+enum { HTTP_WAYS = 5 };
 
 /* What the server's handler saw. Paths: /hello; /echo; /big?N (N bytes); /head (the request's head as text); /never (no
  * answer); /later (answered by http_answer_later()); /cut?N (N bytes of N + 1, then reset); /free (frees the server).
