@@ -1,6 +1,6 @@
 /* http_client - fetches a URL over HTTP/1.1, /2 or /3.
- *   http_client [-1|-2|-3] [-v] [-X METHOD] [-H "name: value"] [-d BODY] [-o FILE] [--ca FILE] [--connect ADDR:PORT] URL
- * Exit status: 0 for a status below 400, 22 for 400 and above, 2 for wrong usage, 1 when there was no answer. */
+ *   http_client [-1|-2|-3] [-v] [-X METHOD] [-H "name: value"] [-d BODY] [-o FILE] [--ca FILE] [--connect ADDR:PORT]
+ * URL Exit status: 0 for a status below 400, 22 for 400 and above, 2 for wrong usage, 1 when there was no answer. */
 #include <cb.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -50,11 +50,8 @@ static void on_close(cb_exchange *x, int rc, void *user) {
 }
 
 static int fetch(struct fetch *f, cb_request *req, const char *ca) {
-    static const cb_exchange_ops ops = {.size = sizeof ops,
-                                        .on_head = on_head,
-                                        .on_body = on_body,
-                                        .on_writable = send_body,
-                                        .on_close = on_close};
+    static const cb_exchange_ops ops = {
+        .size = sizeof ops, .on_head = on_head, .on_body = on_body, .on_writable = send_body, .on_close = on_close};
     cb_loop *loop = NULL;
     cb_identity *roots = NULL;
     cb_http_client *client = NULL;
@@ -82,24 +79,43 @@ int main(int argc, char **argv) {
     for (int o; (o = getopt_long(argc, argv, "123vX:H:d:o:", names, NULL)) != -1;) {
         const char *colon = o == 'H' ? strchr(optarg, ':') : NULL;
         switch (o) {
-        case '1': case '2': case '3': req.versions |= 1u << (o - '1'); break;
-        case 'v': f.verbose = 1; break;
-        case 'X': req.method = optarg; break;
-        case 'd': f.body = cb_slice_str(optarg); req.has_body = 1; break;
-        case 'o': file = optarg; break;
-        case 'C': ca = optarg; break;
-        case 'A': req.connect_to = optarg; break;
+        case '1':
+        case '2':
+        case '3':
+            req.versions |= 1u << (o - '1');
+            break;
+        case 'v':
+            f.verbose = 1;
+            break;
+        case 'X':
+            req.method = optarg;
+            break;
+        case 'd':
+            f.body = cb_slice_str(optarg);
+            req.has_body = 1;
+            break;
+        case 'o':
+            file = optarg;
+            break;
+        case 'C':
+            ca = optarg;
+            break;
+        case 'A':
+            req.connect_to = optarg;
+            break;
         case 'H':
             if (colon && req.n_fields < sizeof fields / sizeof *fields) {
                 fields[req.n_fields++] = (cb_field){{(const uint8_t *)optarg, (size_t)(colon - optarg)},
                                                     cb_slice_str(colon + 1 + strspn(colon + 1, " "))};
                 break;
             } /* fall through */
-        default: return 2;
+        default:
+            return 2;
         }
     }
     if (optind + 1 != argc) {
-        fputs("usage: http_client [-1|-2|-3] [-v] [-X METHOD] [-H FIELD] [-d BODY] [-o FILE] [--ca FILE] URL\n", stderr);
+        fputs("usage: http_client [-1|-2|-3] [-v] [-X METHOD] [-H FIELD] [-d BODY] [-o FILE] [--ca FILE] URL\n",
+              stderr);
         return 2;
     }
     req.url = argv[optind];

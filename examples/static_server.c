@@ -22,11 +22,18 @@ static cb_field field(const char *name, const char *value) {
 }
 
 static const char *type_of(const char *name) {
-    static const char *const types[][2] = {
-        {".html", "text/html; charset=utf-8"}, {".css", "text/css"},        {".js", "text/javascript"},
-        {".txt", "text/plain; charset=utf-8"}, {".json", "application/json"}, {".svg", "image/svg+xml"},
-        {".png", "image/png"},                 {".jpg", "image/jpeg"},      {".webp", "image/webp"},
-        {".woff2", "font/woff2"},              {".wasm", "application/wasm"}, {".pdf", "application/pdf"}};
+    static const char *const types[][2] = {{".html", "text/html; charset=utf-8"},
+                                           {".css", "text/css"},
+                                           {".js", "text/javascript"},
+                                           {".txt", "text/plain; charset=utf-8"},
+                                           {".json", "application/json"},
+                                           {".svg", "image/svg+xml"},
+                                           {".png", "image/png"},
+                                           {".jpg", "image/jpeg"},
+                                           {".webp", "image/webp"},
+                                           {".woff2", "font/woff2"},
+                                           {".wasm", "application/wasm"},
+                                           {".pdf", "application/pdf"}};
     const char *dot = strrchr(name, '.');
     for (size_t i = 0; dot && i < sizeof types / sizeof *types; i++)
         if (strcmp(dot, types[i][0]) == 0) return types[i][1];

@@ -76,7 +76,8 @@ typedef struct cb_quic_opts {
     uint8_t no_gso, no_gro, no_ecn, no_pmtud; /* 1 = off */
     uint8_t no_migration;                     /* server: 1 = send disable_active_migration */
     uint8_t version;                          /* client: 0 = v1, 2 = v2 (RFC 9369) first; both are always understood */
-    uint8_t reserved[6];
+    uint8_t fixed_stream_window; /* 1 = windows of streams stay at stream_window_bytes: a bound on memory */
+    uint8_t reserved[5];
     const cb_quic_conn_ops *ops;
     void *user;
 } cb_quic_opts;

@@ -542,7 +542,7 @@ static int pool_fill(cb_pool *p, const cb_pool_opts *opts) {
     *o = opts ? *opts : none;
     if (!o->connect_timeout) o->connect_timeout = 10 * CB_SEC;
     if (!o->idle_timeout) o->idle_timeout = 60 * CB_SEC;
-    if (!o->queue_timeout) o->queue_timeout = o->connect_timeout;
+    if (!o->queue_timeout) o->queue_timeout = o->connect_timeout + 100 * CB_MS; /* its failure has the better reason */
     if (!o->happy_eyeballs) o->happy_eyeballs = 250 * CB_MS;
     if (!o->h3_grace) o->h3_grace = 300 * CB_MS;
     if (!o->max_conns) o->max_conns = 64;

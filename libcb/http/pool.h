@@ -20,7 +20,7 @@ typedef struct cb_pool_opts {
     const cb_http_limits *limits; /* copied; NULL = defaults */
     cb_time connect_timeout;      /* name, TCP or QUIC, and TLS together; 0 = 10 s */
     cb_time idle_timeout;         /* of a connection without exchanges; 0 = 60 s */
-    cb_time queue_timeout;        /* waiting for a connection when max_conns are busy; 0 = connect_timeout */
+    cb_time queue_timeout;        /* waiting for a connection when max_conns are busy; 0 = a little above that */
     cb_time happy_eyeballs;       /* RFC 8305, 8: Connection Attempt Delay; 0 = 250 ms */
     cb_time h3_grace;             /* versions with HTTP/3 and TCP: TCP is tried when QUIC took so long; 0 = 300 ms */
     uint32_t max_conns;           /* per origin, those being opened included; 0 = 64 */

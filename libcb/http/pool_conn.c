@@ -248,6 +248,7 @@ static int endpoint_open(cb_origin *o, int family) {
                                .handshake_timeout_ms = (uint32_t)(p->opts.connect_timeout / CB_MS),
                                .max_streams_uni = 16,
                                .stream_window_bytes = p->limits.stream_window_bytes,
+                               .fixed_stream_window = 1,
                                .max_datagram_bytes = 65535,
                                .early_data = o->t.early_data,
                                .verify = o->t.verify};

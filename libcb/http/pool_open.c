@@ -150,7 +150,10 @@ void cb_opening_lost(cb_opening *op, cb_pool_conn *c, int rc) {
     cb_list_del(&c->link);
     cb_list_add_tail(&c->origin->conns, &c->link); /* until its transport is gone */
     note(op, rc);
-    if (cb_list_empty(&op->tries) && !op->dial) go_on(op);
+    if (rc == CB_EAUTH || rc == CB_ETLS)
+        fail(op, rc); /* the origin answered, and is not who it must be: another address or version is no way out */
+    else if (cb_list_empty(&op->tries) && !op->dial)
+        go_on(op);
 }
 
 /* ---- names and time ---- */

@@ -47,6 +47,7 @@ int cb_server_h3_open(cb_http_server *s, const cb_addr *bind) {
                                .max_streams_bidi = s->limits.max_streams,
                                .max_streams_uni = UNI_STREAMS,
                                .stream_window_bytes = s->limits.stream_window_bytes,
+                               .fixed_stream_window = 1,
                                .max_datagram_bytes = DATAGRAM_BYTES,
                                .retry_above = o->retry_above,
                                .max_conns = o->max_conns,

@@ -59,7 +59,7 @@ static void fill_settings(cb_quic_conn *c, const cb_quic_core_init *init, ngtcp2
     s->rand_ctx.native_handle = c;
     s->handshake_timeout = o->handshake_timeout_ms * NGTCP2_MILLISECONDS;
     s->max_window = o->max_window_bytes;
-    s->max_stream_window = o->max_window_bytes;
+    s->max_stream_window = o->fixed_stream_window ? 0 : o->max_window_bytes; /* 0: no auto-tuning */
     s->max_tx_udp_payload_size = o->no_pmtud ? CB_QUIC_PACKET_MIN : v4 ? probes_v4[0] : probes_v6[0];
     s->no_pmtud = o->no_pmtud;
     s->pmtud_probes = v4 ? probes_v4 : probes_v6;

@@ -16,6 +16,7 @@ static cb_http_server_opts plain(const http_world *w, const http_way *way) {
 Test(http_server, answers_over_every_version) {
     for (int i = 0; i < HTTP_WAYS; i++) {
         const http_way *way = &http_ways[i];
+        int turns = 0;
         http_world w;
         http_world_open(&w);
         http_serve(&w, plain(&w, way));
@@ -35,7 +36,9 @@ Test(http_server, answers_over_every_version) {
                          "%s: alt-svc: %s", way->name, r.head);
         }
         cb_http_server_stats st = {.size = sizeof st};
-        cr_assert_eq(cb_http_server_stats_get(w.server, &st), CB_OK, "stats");
+        do { /* HTTP/3: a stream is over when its last byte is acknowledged */
+            cr_assert_eq(cb_http_server_stats_get(w.server, &st), CB_OK, "stats");
+        } while (st.exchanges_now && ++turns < 1000 && usleep(100) == 0 && cb_loop_step(w.loop) == CB_OK);
         cr_expect_eq(st.conns_total, 1, "%s: %llu connections for 3 requests", way->name,
                      (unsigned long long)st.conns_total);
         cr_expect_eq(st.exchanges_total, 3, "%s: %llu exchanges", way->name, (unsigned long long)st.exchanges_total);
