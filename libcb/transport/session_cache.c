@@ -15,6 +15,8 @@ struct cb_session_cache {
     cb_list entries; /* oldest first */
     size_t len, max;
     struct entry *taken; /* what the last take handed out */
+    void *object;        /* attached */
+    void (*drop)(void *object);
 };
 
 enum { DATA_MAX = 64 << 10 };
@@ -42,6 +44,7 @@ int cb_session_cache_new(cb_session_cache **out, const cb_alloc *alloc, size_t m
 
 void cb_session_cache_free(cb_session_cache *c) {
     if (!c) return;
+    if (c->drop) c->drop(c->object);
     forget_taken(c);
     while (!cb_list_empty(&c->entries)) {
         struct entry *e = CB_CONTAINER(c->entries.next, struct entry, link);
@@ -90,4 +93,14 @@ int cb_session_cache_put(cb_session_cache *c, const char *key, cb_slice session,
     cb_list_add_tail(&c->entries, &e->link);
     c->len++;
     return CB_OK;
+}
+
+void *cb_session_cache_attached(const cb_session_cache *c) {
+    return c->object;
+}
+
+void cb_session_cache_attach(cb_session_cache *c, void *object, void (*drop)(void *object)) {
+    if (c->drop) c->drop(c->object);
+    c->object = object;
+    c->drop = drop;
 }

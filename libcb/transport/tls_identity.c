@@ -28,7 +28,7 @@ struct cb_identity_view {
     gnutls_certificate_credentials_t credentials;
     gnutls_priority_t priorities[CB_TLS_FLAVOURS];
     bool own_roots;
-    uint8_t roots_digest[32];
+    uint8_t roots_digest[32], client_digest[32];
     pthread_mutex_t roots_lock; /* guards reading the system's roots into the credentials */
     bool roots_ready;
 };
@@ -143,6 +143,19 @@ static int compare_names(const void *pa, const void *pb) {
     return order ? order : (a->cert > b->cert) - (a->cert < b->cert);
 }
 
+static int digest_client(cb_identity_view *v) {
+    gnutls_hash_hd_t hash;
+    int rc = gnutls_hash_init(&hash, GNUTLS_DIG_SHA256);
+    if (rc >= 0) {
+        rc = gnutls_hash(hash, v->roots_digest, sizeof v->roots_digest);
+        for (size_t i = 0; rc >= 0 && i < v->certs_len; i++) {
+            rc = gnutls_hash(hash, v->certs[i].chain[0].cert.data, v->certs[i].chain[0].cert.size);
+        }
+        gnutls_hash_deinit(hash, v->client_digest);
+    }
+    return rc < 0 ? cb_fail(CB_ETLS, "cannot hash a certificate: %s", gnutls_strerror(rc)) : CB_OK;
+}
+
 static int view_load(cb_identity_view **out, const struct source *sources, size_t n, const char *ca_file) {
     cb_identity_view *v = NULL;
     int rc = view_new(&v);
@@ -151,6 +164,7 @@ static int view_load(cb_identity_view **out, const struct source *sources, size_
         rc = view_add_cert(v, &sources[i]);
     }
     if (rc >= 0 && ca_file) rc = view_add_roots(v, ca_file);
+    if (rc >= 0) rc = digest_client(v);
     if (rc < 0) {
         view_free(v);
         return rc;
@@ -195,6 +209,10 @@ gnutls_priority_t cb_identity_view_priority(const cb_identity_view *view, enum c
 
 const uint8_t *cb_identity_view_roots_digest(const cb_identity_view *view) {
     return view->roots_digest;
+}
+
+const uint8_t *cb_identity_view_client_digest(const cb_identity_view *view) {
+    return view->client_digest;
 }
 
 int cb_identity_view_own_roots(const cb_identity_view *view) {

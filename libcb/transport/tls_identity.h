@@ -29,6 +29,8 @@ gnutls_certificate_credentials_t cb_identity_view_credentials(cb_identity_view *
 gnutls_priority_t cb_identity_view_priority(const cb_identity_view *view, enum cb_tls_flavour flavour);
 /* 32 bytes that stand for the trust roots: a ticket must not outlive a change of them. */
 const uint8_t *cb_identity_view_roots_digest(const cb_identity_view *view);
+/* 32 bytes that stand for what a client is and whom it trusts: its roots and its certificate. */
+const uint8_t *cb_identity_view_client_digest(const cb_identity_view *view);
 /* The certificate for a lower-case name ("" = none) and a client's abilities (0 = not known). NULL: there is none. */
 const cb_tls_cert *cb_identity_view_choose(const cb_identity_view *view, const char *name, unsigned abilities);
 /* Has the identity an own ca_file? */

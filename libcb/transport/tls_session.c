@@ -118,12 +118,17 @@ static int on_new_ticket(gnutls_session_t session, unsigned type, unsigned when,
     return 0;
 }
 
-/* A session that was verified less strictly, or for another name, must not be resumed in this one's place. */
+/* A session that was verified less strictly, by other roots, for another name, or in which we were somebody else, must
+ * not be resumed in this one's place. */
 static char *scoped_cache_key(const cb_tls_session *s, const cb_tls_opts *o) {
     cb_buf b;
     cb_buf_init(&b, s->alloc, 4096);
-    int rc = cb_buf_printf(&b, "%s|%d|%s", o->cache_key ? o->cache_key : "", o->verify,
+    int rc = cb_buf_printf(&b, "%s|%d|%s|", o->cache_key ? o->cache_key : "", o->verify,
                            o->server_name ? o->server_name : "");
+    const uint8_t *digest = cb_identity_view_client_digest(s->view);
+    for (size_t i = 0; rc >= 0 && i < 16; i++) {
+        rc = cb_buf_printf(&b, "%02x", digest[i]);
+    }
     char *key = rc >= 0 ? cb_mem_get(s->alloc, b.len + 1) : NULL;
     if (key) {
         memcpy(key, b.base, b.len);
@@ -200,22 +205,37 @@ static int set_alpn(cb_tls_session *s, const char *list) {
     return rc < 0 ? cb_fail(CB_ETLS, "ALPN \"%s\": %s", list, gnutls_strerror(rc)) : CB_OK;
 }
 
-static int adopt_identity(cb_tls_session *s, cb_identity *id) {
+static void drop_identity(void *object) {
+    cb_identity_unref(object);
+}
+
+/* Nobody in particular, with the system's roots: kept with the cache, because reading those takes its time. */
+static int adopt_anybody(cb_tls_session *s, cb_session_cache *cache) {
+    cb_identity *id = cache ? cb_session_cache_attached(cache) : NULL;
     if (id) {
         s->view = cb_identity_view_get(id);
         return CB_OK;
     }
-    if (s->server) return cb_fail(CB_EINVAL, "a TLS server needs an identity");
-    cb_identity *own = NULL;
-    int rc = cb_identity_new(&own, NULL);
+    int rc = cb_identity_new(&id, NULL);
     if (rc < 0) return rc;
-    s->view = cb_identity_view_get(own);
-    cb_identity_unref(own);
+    s->view = cb_identity_view_get(id);
+    if (cache) {
+        cb_session_cache_attach(cache, id, drop_identity);
+    } else {
+        cb_identity_unref(id);
+    }
+    return CB_OK;
+}
+
+static int adopt_identity(cb_tls_session *s, const cb_tls_opts *o) {
+    if (!o->identity && s->server) return cb_fail(CB_EINVAL, "a TLS server needs an identity");
+    if (!o->identity) return adopt_anybody(s, o->cache);
+    s->view = cb_identity_view_get(o->identity);
     return CB_OK;
 }
 
 static int prepare(cb_tls_session *s, const cb_tls_opts *o) {
-    int rc = adopt_identity(s, o->identity);
+    int rc = adopt_identity(s, o);
     if (rc < 0) return rc;
     enum cb_tls_flavour flavour = o->quic ? CB_TLS_QUIC : o->tls12 ? CB_TLS_12 : CB_TLS_13;
     int grc = gnutls_init(&s->gnutls, init_flags(o));

@@ -15,6 +15,9 @@ void cb_session_cache_free(cb_session_cache *c);
  * the protocol stored beside it (QUIC: 0-RTT transport parameters). */
 bool cb_session_cache_take(cb_session_cache *c, const char *key, cb_slice *session, cb_slice *extra);
 int cb_session_cache_put(cb_session_cache *c, const char *key, cb_slice session, cb_slice extra);
+/* One object that lives as long as the cache; NULL until somebody attaches it. */
+void *cb_session_cache_attached(const cb_session_cache *c);
+void cb_session_cache_attach(cb_session_cache *c, void *object, void (*drop)(void *object));
 
 typedef struct cb_tls_opts {
     bool server;
@@ -22,10 +25,10 @@ typedef struct cb_tls_opts {
     bool tls12;      /* TCP: TLS 1.2 too (AEAD suites with forward secrecy only) */
     bool early_data; /* QUIC: 0-RTT allowed (off by default); a server needs tickets for it. Ignored on TCP */
     bool request_client_cert, require_client_cert; /* server: verified against the identity's roots */
-    cb_identity
-        *identity;       /* server: required. Client: may be NULL (system roots, no certificate), but then each session
-                          * reads the roots anew (10 ms): who connects often makes one with cb_identity_new() */
-    cb_tickets *tickets; /* server: may be NULL (no resumption) */
+    /* Server: required. Client: NULL = system roots, no certificate; the roots are read (10 ms) once for each `cache`,
+     * or for each session that has none. */
+    cb_identity *identity;
+    cb_tickets *tickets;        /* server: may be NULL (no resumption) */
     const char *ticket_context; /* bound into the ticket keys (decision 13): what must be equal to resume; NULL = "" */
     const char *alpn;        /* comma list in order of preference, such as "h2,http/1.1"; a server refuses no overlap */
     const char *server_name; /* client: SNI (not sent for IP literals) and name to verify */

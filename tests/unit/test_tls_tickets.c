@@ -53,10 +53,9 @@ static bool connect_resumed(world *w) {
 }
 
 static void forget(world *w) {
-    cb_slice a, b;
-    char key[128];
-    snprintf(key, sizeof key, "localhost:443/h2|%d|%s", w->client.verify, w->client.server_name);
-    while (cb_session_cache_take(w->cache, key, &a, &b)) {}
+    cb_session_cache_free(w->cache);
+    cr_assert_eq(cb_session_cache_new(&w->cache, &cb_alloc_libc, 8), CB_OK);
+    w->client.cache = w->cache;
 }
 
 static cb_tickets *ring(const char *file) {
@@ -121,6 +120,17 @@ Test(tls_tickets, are_bound_to_host_context_and_roots) {
     w.client.server_name = "a.example.org";
     cr_expect_not(connect_resumed(&w), "the cache keeps names apart");
     w.client.server_name = "localhost";
+    cr_expect_not(connect_resumed(&w));
+    cb_identity *same = tls_pki_client(&w.pki), *mine = w.client.identity;
+    cb_identity *other_self = tls_pki_identity(&w.pki, "client,localhost");
+    w.client.identity = other_self; /* sessions in which the client was somebody else are not its own */
+    cr_expect_not(connect_resumed(&w), "another identity");
+    w.client.identity = same; /* equal in all that counts */
+    cr_expect(connect_resumed(&w));
+    w.client.identity = mine;
+    cb_identity_unref(same);
+    cb_identity_unref(other_self);
+    forget(&w);
     cr_expect_not(connect_resumed(&w));
     w.server.request_client_cert = true; /* the ticket of a session in which nobody was asked */
     cr_expect_not(connect_resumed(&w), "client certificates are requested now");
@@ -226,4 +236,22 @@ Test(tls_tickets, the_client_cache_is_bounded_and_newest_first) {
     cr_expect(s.len == 1 && s.base[0] == '3' && x.len == 2);
     cb_session_cache_put(c, "c", cb_slice_str("4"), cb_slice_str(""));
     cb_session_cache_free(c);
+}
+
+Test(tls_tickets, a_client_that_is_nobody_is_made_once_for_a_cache) {
+    world w;
+    begin(&w);
+    w.client.identity = NULL;
+    w.client.verify = CB_VERIFY_NONE;
+    w.server.tickets = ring(NULL);
+    cr_expect_null(cb_session_cache_attached(w.cache));
+    cr_expect_not(connect_resumed(&w));
+    void *nobody = cb_session_cache_attached(w.cache);
+    cr_expect_not_null(nobody);
+    cr_expect(connect_resumed(&w));
+    cr_expect_eq(cb_session_cache_attached(w.cache), nobody);
+    w.client.cache = NULL;
+    cr_expect_not(connect_resumed(&w));
+    cb_tickets_unref(w.server.tickets);
+    end(&w);
 }
