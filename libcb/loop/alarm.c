@@ -8,9 +8,10 @@
 
 static const cb_time NEAR = 2 * CB_MS;
 
-static void on_far(uv_timer_t *timer) {
-    (void)timer;
-} /* waking was the point */
+static void on_far(uv_timer_t *timer) { /* waking was the point */
+    cb_loop *loop = timer->data;
+    loop->far_at = CB_NEVER;
+}
 
 static void on_near(uv_poll_t *poll, int status, int events) {
     (void)status;
@@ -53,7 +54,9 @@ static void set_near(cb_loop *loop, cb_time at) {
 
 static void set_far(cb_loop *loop, cb_time at) {
     uint64_t at_ms = at / CB_MS + (at % CB_MS != 0);
-    if (loop->turn.now / CB_MS != uv_now(&loop->uv)) uv_update_time(&loop->uv);
+    if (loop->turn.now / CB_MS != uv_now(&loop->uv)) uv_update_time(&loop->uv); /* it waits from its idea of now */
+    if (at == loop->far_at) return;
+    loop->far_at = at;
     uint64_t now_ms = uv_now(&loop->uv);
     uv_timer_start(&loop->far, on_far, at_ms > now_ms ? at_ms - now_ms : 0, 0);
 }
@@ -67,8 +70,9 @@ bool cb_alarms_arm(cb_loop *loop) {
     if (near && n->key != loop->near_at) set_near(loop, n->key);
     if (n && !due && !near) {
         set_far(loop, n->key);
-    } else {
+    } else if (loop->far_at != CB_NEVER) {
         uv_timer_stop(&loop->far);
+        loop->far_at = CB_NEVER;
     }
     if (loop->near_fired) {
         uint64_t ticks;

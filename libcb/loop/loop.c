@@ -60,6 +60,7 @@ static void on_check(uv_check_t *check) {
     cb_loop *loop = check->data;
     cb_alarms_run(loop);
     cb_turn_run_leftovers(&loop->turn);
+    if (loop->running && atomic_load(&loop->stop)) uv_stop(&loop->uv);
 }
 
 static void on_busy(uv_idle_t *busy) {
@@ -76,6 +77,7 @@ static void on_prepare(uv_prepare_t *prepare) {
     } else {
         uv_idle_stop(&loop->busy);
     }
+    if (loop->running && (atomic_load(&loop->stop) || !cb_loop_alive(loop))) uv_stop(&loop->uv);
     loop->dirty = false; /* libuv hands its changes to epoll right after this */
     loop->turn.fresh = false;
 }
@@ -149,9 +151,9 @@ int cb_loop_alive(const cb_loop *loop) {
 static int turn(cb_loop *loop, uv_run_mode mode) {
     loop->turn.in_turn = true;
     loop->turn.fresh = false;
+    loop->running = mode == UV_RUN_DEFAULT;
     int rc = uv_run(&loop->uv, mode);
-    loop->turn.fresh = false;
-    loop->turn.in_turn = false;
+    loop->running = loop->turn.fresh = loop->turn.in_turn = false;
     return rc < 0 ? cb_fail_errno(-rc, "event loop") : CB_OK;
 }
 
@@ -159,7 +161,7 @@ int cb_loop_run(cb_loop *loop) {
     if (loop->turn.in_turn) return cb_fail(CB_EINVAL, "cb_loop_run() was called from inside of the same loop");
     int rc = CB_OK;
     while (rc == CB_OK && !atomic_load(&loop->stop) && cb_loop_alive(loop))
-        rc = turn(loop, UV_RUN_ONCE);
+        rc = turn(loop, UV_RUN_DEFAULT);
     atomic_store(&loop->stop, false);
     return rc;
 }
@@ -221,8 +223,9 @@ static void close_handles(cb_loop *loop) {
 }
 
 static void release(cb_loop *loop) {
-    cb_alloc a = loop->turn.alloc;
+    cb_alloc a = loop->turn.blocks.under;
     cb_heap_free(&loop->alarms);
+    cb_blocks_free(&loop->turn.blocks);
     pthread_mutex_destroy(&loop->lock);
     cb_mem_free(&a, loop->scratch);
     cb_mem_free(&a, loop->udp_area);
@@ -236,14 +239,14 @@ static cb_loop *blank(const cb_loop_opts *o) {
     if (!loop) return NULL;
     cb_turn_init(&loop->turn, a, o->log, uv_hrtime);
     loop->near_fd = -1;
-    loop->near_at = CB_NEVER;
+    loop->near_at = loop->far_at = CB_NEVER;
     loop->dirty = true;
     loop->posts_end = &loop->posts;
     atomic_init(&loop->stop, false);
     pthread_mutex_init(&loop->lock, NULL);
     cb_list_init(&loop->watches);
     cb_list_init(&loop->signals);
-    cb_heap_init(&loop->alarms, &loop->turn.alloc);
+    cb_heap_init(&loop->alarms, &loop->turn.blocks.alloc);
     loop->scratch = cb_mem_get(a, SCRATCH_BYTES);
     return loop;
 }

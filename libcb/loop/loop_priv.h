@@ -23,6 +23,7 @@ struct cb_loop {
     uv_check_t check;     /* the first thing after the descriptors were handled */
     uv_idle_t busy;       /* active while there is a reason not to wait */
     uv_async_t wake;
+    cb_time far_at; /* what `far` is set to; CB_NEVER = not set */
     uv_timer_t far; /* wakes for the next deadline, in milliseconds */
     uv_poll_t near; /* wakes for it in nanoseconds, by near_fd */
     int near_fd;
@@ -31,7 +32,8 @@ struct cb_loop {
     cb_heap alarms;
     cb_list watches, signals;
     size_t watch_count, holds;
-    bool dirty; /* libuv has changes that its epoll descriptor does not know yet */
+    bool running; /* inside cb_loop_run() */
+    bool dirty;   /* libuv has changes that its epoll descriptor does not know yet */
     atomic_bool stop;
     pthread_mutex_t lock; /* guards the next three */
     cb_post *posts, **posts_end;

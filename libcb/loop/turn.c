@@ -4,7 +4,7 @@
 enum { ROUNDS_MAX = 16 };
 
 void cb_turn_init(cb_turn *turn, const cb_alloc *alloc, const cb_log *log, cb_time (*clock)(void)) {
-    turn->alloc = *alloc;
+    cb_blocks_init(&turn->blocks, alloc);
     turn->log = log;
     turn->clock = clock;
     cb_list_init(&turn->defers);
@@ -28,7 +28,7 @@ cb_time cb_loop_now(const cb_loop *loop) {
 }
 
 const cb_alloc *cb_loop_alloc(const cb_loop *loop) {
-    return &of(loop)->alloc;
+    return &of(loop)->blocks.alloc;
 }
 
 const cb_log *cb_loop_log(const cb_loop *loop) {

@@ -3,12 +3,13 @@
 #ifndef CB_LOOP_TURN_H
 #define CB_LOOP_TURN_H
 
+#include "base/blocks.h"
 #include "loop/loop_int.h"
 #include <stdbool.h>
 
 /* The first member of struct cb_loop. */
 typedef struct cb_turn {
-    cb_alloc alloc;
+    cb_blocks blocks; /* with the allocator of all that lives on the loop */
     const cb_log *log;
     cb_time (*clock)(void);
     cb_list defers, graves;

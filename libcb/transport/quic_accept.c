@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "transport/quic_endpoint_int.h"
 #include "transport/quic_token.h"
+#include <gnutls/gnutls.h>
 #include <string.h>
 
 enum { ANSWER_MAX = 1200 };
@@ -179,10 +180,37 @@ static bool hand_over(cb_quic_endpoint *e, const cb_datagram *d, const ngtcp2_ve
     return rc != CB_ENOENT;
 }
 
+/* A client's: does this packet end with a stateless reset token of one of its connections (RFC 9000, 10.3.1)? */
+static ep_conn *find_reset(cb_quic_endpoint *e, const cb_datagram *d) {
+    enum { TOKEN = NGTCP2_STATELESS_RESET_TOKENLEN, PEER_CIDS = 16 };
+    ngtcp2_cid_token peer[PEER_CIDS];
+    if (d->len < TOKEN + NGTCP2_MIN_STATELESS_RESET_RANDLEN) return NULL;
+    for (cb_list *l = e->conns.next; l != &e->conns; l = l->next) {
+        ep_conn *c = CB_CONTAINER(l, ep_conn, all);
+        if (!cb_addr_equal(&c->core.remote, &d->remote)) continue;
+        size_t n = ngtcp2_conn_get_active_dcid(c->core.ng, NULL);
+        n = n <= PEER_CIDS ? ngtcp2_conn_get_active_dcid(c->core.ng, peer) : 0;
+        for (size_t i = 0; i < n; i++) {
+            bool same = gnutls_memcmp(peer[i].token, d->data + d->len - TOKEN, TOKEN) == 0;
+            if (peer[i].token_present && same) return c;
+        }
+    }
+    return NULL;
+}
+
+static void unknown_short(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *d, const ngtcp2_version_cid *in) {
+    ep_conn *c = e->server ? NULL : find_reset(e, d);
+    if (e->server) send_reset(e, sock, d, in);
+    if (c) {
+        cb_quic_core_feed(&c->core, cb_udp_local(sock->udp), &d->remote, d->ecn, d->data, d->len,
+                          cb_loop_now(e->loop));
+    }
+}
+
 static void packet(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *d, bool handed) {
     ngtcp2_version_cid in;
     if (e->closed) return;
-    int rv = ngtcp2_pkt_decode_version_cid(&in, d->data, d->len, e->cid_len);
+    int rv = d->len ? ngtcp2_pkt_decode_version_cid(&in, d->data, d->len, e->cid_len) : NGTCP2_ERR_INVALID_ARGUMENT;
     if (rv == NGTCP2_ERR_VERSION_NEGOTIATION) {
         send_version_negotiation(e, sock, d, &in);
         return;
@@ -199,10 +227,8 @@ static void packet(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *d, b
     } else if (route) {
         answer_from_tomb(CB_CONTAINER(route, ep_tomb, route), sock);
     } else if (!hand_over(e, d, &in, handed)) {
-        if (d->data[0] & 0x80)
-            accept_conn(e, sock, d);
-        else
-            send_reset(e, sock, d, &in);
+        if (d->data[0] & 0x80) accept_conn(e, sock, d);
+        else unknown_short(e, sock, d, &in);
     }
 }
 

@@ -38,8 +38,8 @@ typedef struct cb_quic_app_ops {
     int (*path_change)(cb_quic_app *app);
 
     /* --- sending: the connection pulls when a packet has room. pull gives the next stream with data: *stream = -1 for
-     * none; up to n vectors (memory stable until `acked`), *fin; returns the number of vectors (0 with *fin: a bare
-     * FIN) or < 0 --- */
+     * none; up to n vectors, none empty (memory stable until `acked`), *fin; returns the number of vectors (0 with
+     * *fin: a bare FIN) or < 0 --- */
     int (*pull)(cb_quic_app *app, int64_t *stream, bool *fin, cb_slice *vec, size_t n);
     int (*committed)(cb_quic_app *app, int64_t stream,
                      size_t bytes);                    /* so many of them went into a packet (0: only the FIN) */

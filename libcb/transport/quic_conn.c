@@ -199,7 +199,7 @@ static ngtcp2_ssize write_dgram(cb_quic_conn *c, uint8_t *buf, size_t cap, ngtcp
     ngtcp2_vec vec = {(uint8_t *)(uintptr_t)first.base, first.len};
     int accepted = 0;
     ngtcp2_ssize n = ngtcp2_conn_writev_datagram(c->ng, path, pi, buf, cap, &accepted, NGTCP2_WRITE_DATAGRAM_FLAG_MORE,
-                                                 0, &vec, 1, now);
+                                                 0, &vec, first.len ? 1 : 0, now);
     if (accepted) cb_quic_dgrams_pop(&c->dgrams);
     if (n == NGTCP2_ERR_INVALID_STATE || n == NGTCP2_ERR_INVALID_ARGUMENT) { /* the path has become too narrow */
         cb_quic_dgrams_pop(&c->dgrams);
@@ -333,6 +333,9 @@ void cb_quic_core_finish(cb_quic_conn *c, int rc, bool send, const char *fmt, ..
     c->phase = CB_QUIC_CLOSING;
     c->close_rc = rc;
     c->send_close = send;
+    if (rc < 0 && c->err.type == NGTCP2_CCERR_TYPE_TRANSPORT && c->err.error_code == NGTCP2_NO_ERROR) {
+        ngtcp2_ccerr_set_transport_error(&c->err, NGTCP2_INTERNAL_ERROR, NULL, 0);
+    }
     if (!c->handshaken) {
         char text[CB_ADDR_TEXT];
         cb_log_line(c->log, CB_LOG_DEBUG, "quic", "handshake with %s failed: %s", cb_addr_text(&c->remote, text),

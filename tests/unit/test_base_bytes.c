@@ -1,3 +1,4 @@
+#include "base/blocks.h"
 #include "base/buf.h"
 #include "base/chain.h"
 #include "base/mem.h"
@@ -197,4 +198,31 @@ Test(base_mem, texts_and_zeroes) {
     cb_mem_free(&cb_alloc_libc, z);
     cr_assert_eq(cb_slice_str("four").len, 4);
     cr_assert_eq(cb_slice_str(NULL).len, 0);
+}
+
+Test(base_blocks, the_stock_serves_its_own_allocator_only) {
+    cb_blocks stock;
+    cb_blocks_init(&stock, &cb_alloc_libc);
+    void *held[200];
+    for (int round = 0; round < 2; round++) {
+        for (size_t i = 0; i < 200; i++) {
+            held[i] = cb_block_get(&stock.alloc);
+            cr_assert_not_null(held[i]);
+            memset(held[i], (int)i, CB_BLOCK);
+        }
+        for (size_t i = 0; i < 200; i++) {
+            cr_expect_eq(((uint8_t *)held[i])[CB_BLOCK - 1], (uint8_t)i);
+            cb_block_put(&stock.alloc, held[i]);
+        }
+        cr_expect(stock.len <= 128);
+    }
+    void *plain = cb_block_get(&cb_alloc_libc);
+    size_t before = stock.len;
+    cb_block_put(&cb_alloc_libc, plain);
+    cr_expect_eq(stock.len, before);
+    void *other = cb_mem_get(&stock.alloc, 100); /* what is no block passes through */
+    cb_mem_free(&stock.alloc, other);
+    cr_expect_eq(stock.len, before);
+    cb_blocks_free(&stock);
+    cr_expect_null(stock.spare);
 }

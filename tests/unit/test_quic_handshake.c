@@ -1,0 +1,298 @@
+#include "support/quic_fixture.h"
+#include "transport/quic_cc.h"
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+/* One handshake that must fail: what the client is told, and that the server goes on. */
+typedef struct failing {
+    const char *what;
+    const char *server_name;
+    const char *client_alpn;
+    const char *names; /* of the server's certificate; NULL = the usual */
+    int64_t not_before;
+    uint32_t days;
+    bool stranger; /* signed by an unknown CA */
+    uint8_t request_cert, verify;
+    int rc;
+    const char *detail; /* part of it */
+} failing;
+
+static void fail_once(const failing *f) {
+    qt_world w;
+    tls_pki other;
+    qt_world_make(&w);
+    cb_quic_opts so = qt_server_opts(&w), co = qt_client_opts(&w);
+    cb_identity *id = NULL;
+    if (f->stranger) tls_pki_make(&other);
+    if (f->names) {
+        tls_pki *p = f->stranger ? &other : &w.pki;
+        char cert[160], key[160];
+        tls_pki_leaf(p, f->names, 0, "bad", f->not_before, f->days);
+        cr_assert_eq(cb_identity_new(&id, CB_OPTS(cb_identity_opts, .cert_file = tls_pki_path(p, "bad.pem", cert),
+                                                  .key_file = tls_pki_path(p, "bad-key.pem", key))),
+                     CB_OK, "%s", cb_last_error());
+        so.identity = id;
+    }
+    so.request_client_cert = f->request_cert;
+    co.verify = f->verify;
+    if (f->client_alpn) co.alpn = f->client_alpn;
+    qt_listen(&w, &so);
+    qt_client_open(&w, &co);
+    int rc = cb_quic_connect(&w.client.conn, w.client.endpoint, w.remote, f->server_name);
+    cr_assert_eq(rc, CB_OK, "%s: %s", f->what, cb_last_error());
+    if (f->rc == CB_OK) {
+        cr_assert(qt_until(&w, &w.client.handshakes, 1), "%s: %s", f->what, w.client.detail);
+    } else {
+        cr_assert(qt_until(&w, &w.client.closes, 1), "%s", f->what);
+        cr_assert_eq(w.client.close_rc, f->rc, "%s: %s: %s", f->what, cb_strerror(w.client.close_rc), w.client.detail);
+        cr_assert(strstr(w.client.detail, f->detail) != NULL, "%s: \"%s\"", f->what, w.client.detail);
+        cb_quic_endpoint_stats s = {.size = sizeof s};
+        qt_turn(&w, 5);
+        cb_quic_endpoint_stats_get(w.server.endpoint, &s);
+        cr_assert_eq(s.conns_now, 0, "%s", f->what);
+        if (!f->request_cert) cr_assert_eq(w.server.handshakes, 0, "%s", f->what);
+    }
+    qt_world_drop(&w);
+    cb_identity_unref(id);
+    if (f->stranger) tls_pki_drop(&other);
+}
+
+Test(quic_handshake, what_a_client_refuses_and_what_a_server_does) {
+    int64_t now = time(NULL);
+    const failing table[] = {
+        {.what = "no common protocol",
+         .server_name = "server.test",
+         .client_alpn = "other",
+         .rc = CB_ETLS,
+         .detail = "alert"},
+        {.what = "wrong name", .server_name = "elsewhere.test", .rc = CB_EAUTH, .detail = "elsewhere.test"},
+        {.what = "wrong name, chain only", .server_name = "elsewhere.test", .verify = CB_VERIFY_CHAIN, .rc = CB_OK},
+        {.what = "address in the certificate", .server_name = "127.0.0.1", .rc = CB_OK},
+        {.what = "expired",
+         .server_name = "server.test",
+         .names = "server.test",
+         .not_before = now - 20 * 86400,
+         .days = 10,
+         .rc = CB_EAUTH,
+         .detail = "expired"},
+        {.what = "not yet",
+         .server_name = "server.test",
+         .names = "server.test",
+         .not_before = now + 86400,
+         .days = 10,
+         .rc = CB_EAUTH,
+         .detail = "valid"},
+        {.what = "unknown CA",
+         .server_name = "server.test",
+         .names = "server.test",
+         .stranger = true,
+         .rc = CB_EAUTH,
+         .detail = ""},
+        {.what = "unknown CA, unverified",
+         .server_name = "server.test",
+         .names = "server.test",
+         .stranger = true,
+         .verify = CB_VERIFY_NONE,
+         .rc = CB_OK},
+        {.what = "client certificate asked for", .server_name = "server.test", .request_cert = 1, .rc = CB_OK},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        fail_once(&table[i]);
+    }
+}
+
+Test(quic_handshake, client_certificate_required) {
+    qt_world w;
+    qt_world_make(&w);
+    cb_quic_opts so = qt_server_opts(&w), co = qt_client_opts(&w);
+    so.request_client_cert = 2;
+    qt_listen(&w, &so);
+    qt_client_open(&w, &co);
+    qt_connect(&w);
+    cr_assert(qt_until(&w, &w.client.closes, 1)); /* its own handshake was complete before the server judged */
+    cr_assert_eq(w.client.close_rc, CB_ETLS, "%s", w.client.detail);
+    cr_assert_eq(w.server.handshakes, 0);
+    cb_quic_endpoint_free(w.client.endpoint);
+    w.client = (qt_side){.w = &w, .take = SIZE_MAX};
+    co.identity = w.server_id; /* one that shows a certificate of the same CA */
+    qt_client_open(&w, &co);
+    qt_connect(&w);
+    cr_assert(qt_until(&w, &w.server.handshakes, 1), "%s", w.client.detail);
+    qt_world_drop(&w);
+}
+
+Test(quic_handshake, nobody_answers) {
+    qt_world w;
+    qt_world_make(&w);
+    cb_quic_opts so = qt_server_opts(&w), co = qt_client_opts(&w);
+    co.handshake_timeout_ms = 60;
+    qt_listen(&w, &so);
+    cb_quic_endpoint_free(w.server.endpoint);
+    w.server.endpoint = NULL;
+    qt_client_open(&w, &co);
+    qt_connect(&w);
+    cr_assert(qt_until(&w, &w.client.closes, 1));
+    cr_assert_eq(w.client.close_rc, CB_ETIMEOUT);
+    cr_assert(strstr(w.client.detail, "60 ms") != NULL, "%s", w.client.detail);
+    qt_world_drop(&w);
+}
+
+Test(quic_handshake, idle_connections_end_and_keep_alive_holds_them) {
+    for (int keep = 0; keep < 2; keep++) {
+        qt_world w;
+        qt_world_make(&w);
+        cb_quic_opts so = qt_server_opts(&w), co = qt_client_opts(&w);
+        so.idle_timeout_ms = 150;
+        co.keep_alive_ms = keep ? 40 : 0;
+        qt_listen(&w, &so);
+        qt_client_open(&w, &co);
+        qt_connect(&w);
+        cr_assert(qt_until(&w, &w.server.handshakes, 1));
+        qt_turn(&w, 400);
+        cr_assert_eq(w.server.closes, !keep);
+        cr_assert_eq(w.client.closes, !keep);
+        if (!keep) {
+            cr_assert_eq(w.server.close_rc, CB_OK, "%s", w.server.detail);
+            cr_assert_eq(w.client.close_rc, CB_ETIMEOUT, "%s", w.client.detail);
+        }
+        qt_world_drop(&w);
+    }
+}
+
+Test(quic_handshake, max_conns_and_refuse) {
+    qt_world w;
+    qt_world_make(&w);
+    cb_quic_opts so = qt_server_opts(&w), co = qt_client_opts(&w);
+    so.max_conns = 2;
+    qt_listen(&w, &so);
+    qt_client_open(&w, &co);
+    qt_connect(&w);
+    qt_connect(&w);
+    cr_assert(qt_until(&w, &w.server.handshakes, 2));
+    qt_connect(&w);
+    cr_assert(qt_until(&w, &w.client.closes, 1));
+    cr_assert_eq(w.client.close_rc, CB_EUNREACH, "%s", w.client.detail);
+    cr_assert(strstr(w.client.detail, "CONNECTION_REFUSED") != NULL, "%s", w.client.detail);
+    cb_quic_endpoint_free(w.client.endpoint);
+    cr_assert(qt_until(&w, &w.server.closes, 2));
+    w.client = (qt_side){.w = &w, .take = SIZE_MAX};
+    qt_client_open(&w, &co);
+    qt_connect(&w);
+    cr_assert(qt_until(&w, &w.server.handshakes, 3), "%s", w.client.detail);
+    cb_quic_endpoint_refuse(w.server.endpoint);
+    qt_connect(&w);
+    cr_assert(qt_until(&w, &w.client.closes, 1));
+    cr_assert_eq(w.client.close_rc, CB_EUNREACH);
+    cb_quic_endpoint_stats s = {.size = sizeof s};
+    cb_quic_endpoint_stats_get(w.server.endpoint, &s);
+    cr_assert_eq(s.refused, 2);
+    cr_assert_eq(s.conns_now, 1);
+    qt_world_drop(&w);
+}
+
+Test(quic_handshake, versions_and_controllers) {
+    static const struct {
+        uint8_t version;
+        int cc, runs;
+        uint32_t wire;
+    } table[] = {{0, 0, CB_CC_CUBIC, 1}, {2, CB_CC_RENO, CB_CC_RENO, 0x6b3343cf}, {1, CB_CC_BBRV3, CB_CC_BBR, 1}};
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        qt_world w;
+        qt_world_make(&w);
+        cb_quic_opts so = qt_server_opts(&w), co = qt_client_opts(&w);
+        co.version = table[i].version;
+        co.cc = so.cc = table[i].cc;
+        qt_listen(&w, &so);
+        qt_client_open(&w, &co);
+        qt_connect(&w);
+        cr_assert(qt_until(&w, &w.client.handshakes, 1), "%s", w.client.detail);
+        cr_assert(qt_until(&w, &w.server.handshakes, 1));
+        qt_send(&w.client, 1000);
+        cr_assert(qt_until(&w, &w.client.fins, 1));
+        cb_quic_stats s = {.size = sizeof s}, t = {.size = sizeof t};
+        cb_quic_conn_stats(w.client.conn, &s);
+        cb_quic_conn_stats(w.server.conn, &t);
+        cr_assert_eq(s.version, table[i].wire);
+        cr_assert_eq(t.version, table[i].wire);
+        cr_assert_eq(s.cc, table[i].runs);
+        cr_assert_gt(s.min_rtt_ns, 0);
+        cr_assert_gt(s.tx_packets, 2);
+        cr_assert_gt(s.rx_bytes, 1000);
+        cr_assert_eq(s.lost_packets, UINT64_MAX);
+        qt_world_drop(&w);
+    }
+}
+
+Test(quic_handshake, names_of_controllers) {
+    cr_assert_eq(cb_cc_parse("CuBiC"), CB_CC_CUBIC);
+    cr_assert_eq(cb_cc_parse("bbrv3"), CB_CC_BBRV3);
+    cr_assert_eq(cb_cc_parse("vegas"), CB_EINVAL);
+    cr_assert(strstr(cb_last_error(), "vegas") != NULL);
+    cr_assert_eq(cb_cc_parse(NULL), CB_EINVAL);
+    cr_assert_str_eq(cb_cc_name(CB_CC_RENO), "reno");
+    cr_assert_str_eq(cb_cc_name(77), "unknown");
+    cr_assert_eq(cb_quic_cc_choose(CB_CC_RENO, "bbr"), CB_CC_RENO);
+    cr_assert_eq(cb_quic_cc_choose(0, "bbr"), CB_CC_BBR);
+    cr_assert_eq(cb_quic_cc_choose(0, ""), CB_CC_CUBIC);
+    cr_assert_eq(cb_quic_cc_choose(0, NULL), CB_CC_CUBIC);
+    cr_assert_eq(cb_quic_cc_choose(0, "turbo"), CB_EINVAL);
+    cr_assert(strstr(cb_last_error(), "CBR_CC") != NULL);
+    cr_assert_eq(cb_quic_cc_choose(9, NULL), CB_EINVAL);
+}
+
+Test(quic_handshake, options_are_checked) {
+    qt_world w;
+    qt_world_make(&w);
+    cb_quic_endpoint *e = NULL;
+    cb_quic_opts good = qt_server_opts(&w);
+    for (int i = 0; i < 9; i++) {
+        cb_quic_opts o = good;
+        const char *listen = "127.0.0.1:0";
+        switch (i) {
+        case 0:
+            o.alpn = NULL;
+            break;
+        case 1:
+            o.identity = NULL;
+            break;
+        case 2:
+            o.retry = 3;
+            break;
+        case 3:
+            o.request_client_cert = 3;
+            break;
+        case 4:
+            o.version = 1 + 2;
+            break;
+        case 5:
+            o.cc = 99;
+            break;
+        case 6:
+            listen = "somewhere:1";
+            break;
+        case 7:
+            listen = NULL;
+            break;
+        case 8:
+            o.worker = 1;
+            break; /* of a private group */
+        }
+        int rc = cb_quic_listen(&e, w.loop, listen, &o);
+        cr_assert_eq(rc, CB_EINVAL, "%d", i);
+        cr_assert_null(e);
+        cr_assert_gt(strlen(cb_last_error()), 10);
+    }
+    qt_listen(&w, &good);
+    cr_assert_eq(cb_quic_listen(&e, w.loop, w.remote, &good), CB_EEXIST);
+    cb_quic_conn *c = NULL;
+    cr_assert_eq(cb_quic_connect(&c, w.server.endpoint, w.remote, "x"), CB_EINVAL);
+    cb_quic_opts co = qt_client_opts(&w);
+    qt_client_open(&w, &co);
+    cr_assert_eq(cb_quic_connect(&c, w.client.endpoint, "127.0.0.1", "x"), CB_EINVAL); /* no port */
+    cr_assert_eq(cb_quic_connect(&c, w.client.endpoint, NULL, "x"), CB_EINVAL);
+    cr_assert_eq(cb_quic_connect(&c, w.client.endpoint, w.remote, NULL), CB_EINVAL); /* whom to verify? */
+    cr_assert_null(c);
+    qt_world_drop(&w);
+}
