@@ -45,10 +45,14 @@ static void on_defer(cb_defer *defer) {
     cb_drive_flush(CB_CONTAINER(defer, cb_drive, defer));
 }
 
+/* Delivering ends in a flush, which comes here again: framing that still waits says by cb_drive_on_wake() when it no
+ * longer does. */
 static void take_up_input(cb_drive *d) {
-    if (!d->waits) return;
+    if (!d->waits || d->resuming) return;
     d->waits = false;
+    d->resuming = true;
     cb_channel_resume(d->ch);
+    d->resuming = false;
 }
 
 void cb_drive_flush(cb_drive *d) {

@@ -38,9 +38,10 @@ struct cb_drive {
     int dead_rc;     /* with dead: the result to end with */
     uint8_t kept[4]; /* the first bytes */
     uint8_t n_kept;
-    bool dead;   /* to be ended when framing has returned */
-    bool forget; /* with dead or ending: do not wait for the transport's orderly end */
-    bool waits;  /* framing took less than it was given */
+    bool dead;     /* to be ended when framing has returned */
+    bool forget;   /* with dead or ending: do not wait for the transport's orderly end */
+    bool waits;    /* framing took less than it was given */
+    bool resuming; /* input is being taken up */
     bool ending;
     bool over; /* `gone` was called */
 };
