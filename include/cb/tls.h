@@ -34,6 +34,10 @@ CB_API int cb_identity_add(cb_identity *id, const cb_identity_opts *opts);
  * connections that exist are not touched. On failure the old set stays. Errors as cb_identity_new(). */
 CB_API int cb_identity_reload(cb_identity *id);
 
+/* Exchanges what two identities hold: files, certificates and roots. With a new identity made from other files this
+ * changes what a server presents without touching its sockets: new handshakes use the new certificates. Cannot fail. */
+CB_API void cb_identity_swap(cb_identity *a, cb_identity *b);
+
 /* When the first of the certificates expires: seconds since 1970; 0 when there is none. */
 CB_API int64_t cb_identity_expires(cb_identity *id);
 

@@ -384,6 +384,27 @@ int cb_identity_reload(cb_identity *id) {
     return rc;
 }
 
+void cb_identity_swap(cb_identity *a, cb_identity *b) {
+    if (a == b) return;
+    cb_identity *first = a < b ? a : b, *second = a < b ? b : a; /* one order for all: no deadlock */
+    pthread_mutex_lock(&first->change_lock);
+    pthread_mutex_lock(&second->change_lock);
+    struct source *sources = a->sources;
+    size_t sources_len = a->sources_len;
+    char *ca_file = a->ca_file;
+    cb_identity_view *view = cb_identity_view_get(a);
+    a->sources = b->sources;
+    a->sources_len = b->sources_len;
+    a->ca_file = b->ca_file;
+    b->sources = sources;
+    b->sources_len = sources_len;
+    b->ca_file = ca_file;
+    swap_view(a, cb_identity_view_get(b));
+    swap_view(b, view);
+    pthread_mutex_unlock(&second->change_lock);
+    pthread_mutex_unlock(&first->change_lock);
+}
+
 int64_t cb_identity_expires(cb_identity *id) {
     pthread_mutex_lock(&id->view_lock);
     int64_t at = id->view->expires;
