@@ -9,6 +9,7 @@
 #include <cb/group.h>
 #include <cb/http.h>
 #include <cb/loop.h>
+#include <cb/proxy.h>
 #include <cb/quic.h>
 #include <cb/quic_lb.h>
 #include <cb/resolver.h>

@@ -148,11 +148,10 @@ static int refuse(cb_pass *pass, int status, const char *reason) {
     pass->answered = 1;
     pass->status = status;
     int n = snprintf(body, sizeof body, "%d %s\n", status, status_text(status));
+    pass->bytes_out = (uint64_t)n; /* before the call: it may end the pass */
     int rc = cb_exchange_send(pass->front, status, fields, status == 405 ? 2 : 1,
                               (cb_slice){(const uint8_t *)body, (size_t)n});
-    if (rc < 0) return rc == CB_ECLOSED ? CB_OK : rc;
-    if (pass->front) pass->bytes_out = (uint64_t)n;
-    return CB_OK;
+    return rc == CB_ECLOSED ? CB_OK : rc;
 }
 
 /* ---- towards the origin ---- */
