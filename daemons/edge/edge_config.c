@@ -1,0 +1,263 @@
+#include "edge_config.h"
+#include <cb/http.h>
+#include <cb/proxy.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *const version_names[] = {"h1", "h2", "h3", NULL}; /* bit i is enum cb_http_version 1 << i */
+static const char *const policy_names[] = {"round_robin", "least_connections", NULL};
+static const char *const verify_names[] = {"full", "chain", "none", NULL};
+static const char *const client_names[] = {"none", "ask", "require", NULL};
+static const char *const proxy_names[] = {"off", "v1", "v2", NULL};
+static const char *const level_names[] = {"debug", "info", "warn", "error", "off", NULL};
+static const char *const format_names[] = {"text", "json", NULL};
+static const char *const cc_names[] = {"default", "cubic", "reno", "bbr", "bbrv3", NULL};
+
+/* What every row has in common: the member's name is that of the struct's. */
+#define MEMBER(type, member) .name = #member, .offset = offsetof(type, member)
+#define MILLISECONDS         .kind = CB_CONFIG_INT, .min = 1, .max = 86400000
+#define COUNT(most)          .kind = CB_CONFIG_INT, .min = 1, .max = most
+#define END                                                                                                            \
+    { .name = NULL }
+
+static const cb_config_rule certificate_rules[] = {
+    {MEMBER(edge_certificate_conf, cert_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .required = 1,
+     .doc = "PEM file with the certificate chain, the server's own first."},
+    {MEMBER(edge_certificate_conf, key_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .required = 1,
+     .doc = "PEM file with the private key. It should be readable by its owner only."},
+    END};
+
+static const cb_config_rule tls_rules[] = {
+    {MEMBER(edge_tls_conf, certificates), .kind = CB_CONFIG_ARRAY, .members = certificate_rules,
+     .item_size = sizeof(edge_certificate_conf), .min = 1, .max = 1024, .required = 1,
+     .doc = "Certificates by the names in them; the first serves unknown names. Read again on SIGHUP."},
+    {MEMBER(edge_tls_conf, client_certificates), .kind = CB_CONFIG_ENUM, .names = client_names, .fallback = "none",
+     .doc = "Whether clients are asked for a certificate."},
+    {MEMBER(edge_tls_conf, client_ca_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "PEM file with the roots that client certificates must chain to."},
+    {MEMBER(edge_tls_conf, tls12), .kind = CB_CONFIG_BOOL, .fallback = "false",
+     .doc = "TLS 1.2 too, for old clients. TLS 1.3 is always there."},
+    {MEMBER(edge_tls_conf, early_data), .kind = CB_CONFIG_BOOL, .fallback = "false",
+     .doc = "Allow 0-RTT. Early requests may be replays: only safe methods pass, others get 425."},
+    END};
+
+static const cb_config_rule listener_rules[] = {
+    {MEMBER(edge_listener_conf, address), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_LISTEN, .required = 1,
+     .doc = "\"address:port\", \"[address]:port\", or \":port\" for every address. TCP, and UDP where h3 is served."},
+    {MEMBER(edge_listener_conf, tls), .kind = CB_CONFIG_OBJECT, .members = tls_rules,
+     .item_size = sizeof(edge_tls_conf), .doc = "TLS. Without it the listener speaks clear text, and never h3."},
+    {MEMBER(edge_listener_conf, versions), .kind = CB_CONFIG_SET, .names = version_names,
+     .doc = "HTTP versions; all that fit when absent."},
+    {MEMBER(edge_listener_conf, proxy_protocol), .kind = CB_CONFIG_BOOL, .fallback = "false",
+     .doc = "Every TCP connection begins with a PROXY header (v1 or v2), which names the client."},
+    {MEMBER(edge_listener_conf, redirect_to_https), .kind = CB_CONFIG_BOOL, .fallback = "false",
+     .doc = "Only send clients to the same URL on https: 301 for GET and HEAD, else 308."},
+    {MEMBER(edge_listener_conf, max_connections), COUNT(10000000), .fallback = "100000",
+     .doc = "Connections that one worker holds here; accepting pauses above."},
+    END};
+
+static const cb_config_rule origin_rules[] = {
+    {MEMBER(edge_origin_conf, url), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_ORIGIN, .required = 1,
+     .doc = "\"http://host:port\" or \"https://host:port\". Names are resolved again when their TTL is over."},
+    {MEMBER(edge_origin_conf, weight), COUNT(1000), .fallback = "1", .doc = "Share of the requests."},
+    END};
+
+static const cb_config_rule group_rules[] = {
+    {MEMBER(edge_group_conf, origins), .kind = CB_CONFIG_ARRAY, .members = origin_rules,
+     .item_size = sizeof(edge_origin_conf), .min = 1, .max = 1024, .required = 1, .doc = "Where requests go."},
+    {MEMBER(edge_group_conf, policy), .kind = CB_CONFIG_ENUM, .names = policy_names, .fallback = "round_robin",
+     .doc = "How the next origin is chosen."},
+    {MEMBER(edge_group_conf, versions), .kind = CB_CONFIG_SET, .names = version_names,
+     .doc = "HTTP versions towards origins; when absent h1, and with https h2. Only h2 on http is prior knowledge."},
+    {MEMBER(edge_group_conf, verify), .kind = CB_CONFIG_ENUM, .names = verify_names, .fallback = "full",
+     .doc = "How https origins are verified: chain, dates and name; chain and dates; or nothing (for tests only)."},
+    {MEMBER(edge_group_conf, ca_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "PEM file with trust roots for https origins; the system's when absent."},
+    {MEMBER(edge_group_conf, server_name), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_HOST,
+     .doc = "Name for SNI and verification; the URL's host when absent."},
+    {MEMBER(edge_group_conf, host), .kind = CB_CONFIG_TEXT,
+     .doc = "Host field that origins get; the client's when absent."},
+    {MEMBER(edge_group_conf, tls12), .kind = CB_CONFIG_BOOL, .fallback = "false", .doc = "TLS 1.2 too, to origins."},
+    {MEMBER(edge_group_conf, proxy_protocol), .kind = CB_CONFIG_ENUM, .names = proxy_names, .fallback = "off",
+     .doc = "Begin connections to origins with a PROXY header. Each client then has connections of its own."},
+    {MEMBER(edge_group_conf, connect_timeout_ms), MILLISECONDS, .fallback = "5000",
+     .doc = "To resolve, connect and shake hands. 504 when it passes."},
+    {MEMBER(edge_group_conf, response_timeout_ms), MILLISECONDS, .fallback = "60000",
+     .doc = "From the request to the head of its response. 504 when it passes."},
+    {MEMBER(edge_group_conf, idle_timeout_ms), MILLISECONDS, .fallback = "60000",
+     .doc = "Without a byte of a response that has begun."},
+    {MEMBER(edge_group_conf, tunnel_timeout_ms), MILLISECONDS, .fallback = "3600000",
+     .doc = "Without a byte on a WebSocket."},
+    {MEMBER(edge_group_conf, keep_alive_ms), MILLISECONDS, .fallback = "55000",
+     .doc = "How long unused connections to origins are kept."},
+    {MEMBER(edge_group_conf, max_connections), COUNT(100000), .fallback = "256",
+     .doc = "Connections to one origin, for each worker; requests above wait."},
+    {MEMBER(edge_group_conf, max_idle), COUNT(100000), .fallback = "64",
+     .doc = "Unused connections kept to one origin, for each worker."},
+    {MEMBER(edge_group_conf, max_queue), COUNT(1000000), .fallback = "1024",
+     .doc = "Requests that wait for a connection to one origin, for each worker. 503 above."},
+    {MEMBER(edge_group_conf, max_fails), COUNT(1000000), .fallback = "3",
+     .doc = "Failures within fail_window_ms that take an origin out."},
+    {MEMBER(edge_group_conf, fail_window_ms), MILLISECONDS, .fallback = "10000", .doc = "See max_fails."},
+    {MEMBER(edge_group_conf, fail_out_ms), MILLISECONDS, .fallback = "10000",
+     .doc = "How long an origin stays out. When all are out, all are tried."},
+    {MEMBER(edge_group_conf, retries), .kind = CB_CONFIG_INT, .min = 0, .max = 10, .fallback = "1",
+     .doc = "Further origins that a request goes to while no origin has got it."},
+    END};
+
+static const cb_config_rule route_rules[] = {
+    {MEMBER(edge_route_conf, host), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_HOST, .fallback = "*",
+     .doc = "\"www.example.org\", \"*.example.org\" or \"*\". An exact host wins over a wildcard, that over \"*\"."},
+    {MEMBER(edge_route_conf, path), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_PATH, .fallback = "/",
+     .doc = "Prefix of whole path segments; the longest of a host wins."},
+    {MEMBER(edge_route_conf, group), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME, .required = 1,
+     .doc = "A name from \"groups\"."},
+    END};
+
+static const cb_config_rule limits_rules[] = {
+    {MEMBER(edge_limits_conf, max_head_bytes), .kind = CB_CONFIG_INT, .min = 1024, .max = 1048576, .fallback = "65536",
+     .doc = "All fields of a request's head: names, values, and 32 each. 431 above."},
+    {MEMBER(edge_limits_conf, max_fields), COUNT(10000), .fallback = "100", .doc = "Fields of a head. 431 above."},
+    {MEMBER(edge_limits_conf, max_target_bytes), .kind = CB_CONFIG_INT, .min = 64, .max = 65536, .fallback = "8192",
+     .doc = "Path and query. 414 above."},
+    {MEMBER(edge_limits_conf, max_body_bytes), .kind = CB_CONFIG_INT, .min = 0, .max = INT64_MAX, .fallback = "0",
+     .doc = "Body of a request; 0 = no limit. 413 above."},
+    {MEMBER(edge_limits_conf, max_streams), COUNT(10000), .fallback = "128",
+     .doc = "Requests at one time on an h2 or h3 connection."},
+    {MEMBER(edge_limits_conf, head_timeout_ms), MILLISECONDS, .fallback = "10000",
+     .doc = "From a request's first byte to the end of its head. 408 when it passes."},
+    {MEMBER(edge_limits_conf, body_timeout_ms), MILLISECONDS, .fallback = "30000",
+     .doc = "Without a byte of a body that is expected. 408 when it passes."},
+    {MEMBER(edge_limits_conf, idle_timeout_ms), MILLISECONDS, .fallback = "60000",
+     .doc = "Connections without requests are closed after this."},
+    {MEMBER(edge_limits_conf, send_timeout_ms), MILLISECONDS, .fallback = "30000",
+     .doc = "A client that takes no byte of its response for so long is cut."},
+    {MEMBER(edge_limits_conf, max_resets_per_s), COUNT(100000), .fallback = "20",
+     .doc = "Requests that a client resets early, a second (rapid reset)."},
+    {MEMBER(edge_limits_conf, max_requests), COUNT(1000000000), .fallback = "100000",
+     .doc = "Requests of one connection; then it is closed gracefully."},
+    END};
+
+static const cb_config_rule access_log_rules[] = {
+    {MEMBER(edge_access_log_conf, path), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .required = 1,
+     .doc = "File for one JSON line a request; \"-\" is standard output. Opened again on SIGUSR1."},
+    END};
+
+static const cb_config_rule log_rules[] = {{MEMBER(edge_log_conf, level), .kind = CB_CONFIG_ENUM, .names = level_names,
+                                            .fallback = "info",
+                                            .doc = "The least grave lines that go to standard error."},
+                                           {MEMBER(edge_log_conf, format), .kind = CB_CONFIG_ENUM,
+                                            .names = format_names, .fallback = "text", .doc = "How they look."},
+                                           END};
+
+static const cb_config_rule root_rules[] = {
+    {MEMBER(edge_conf, user), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME,
+     .doc = "User to become after the sockets are open; needs a start as root."},
+    {MEMBER(edge_conf, group), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME,
+     .doc = "Group to become; the user's own when absent."},
+    {MEMBER(edge_conf, keep_bind_capability), .kind = CB_CONFIG_BOOL, .fallback = "false",
+     .doc = "Keep CAP_NET_BIND_SERVICE, so that a reload can open ports below 1024."},
+    {MEMBER(edge_conf, workers), .kind = CB_CONFIG_INT, .min = 0, .max = 256, .fallback = "0",
+     .doc = "Threads that serve, each with its own loop; 0 = one for each CPU. Changed by a restart only."},
+    {MEMBER(edge_conf, drain_timeout_ms), .kind = CB_CONFIG_INT, .min = 0, .max = 86400000, .fallback = "30000",
+     .doc = "How long running requests may take to end after SIGTERM."},
+    {MEMBER(edge_conf, listeners), .kind = CB_CONFIG_MAP, .members = listener_rules, .format = CB_FORMAT_NAME,
+     .item_size = sizeof(edge_listener_conf), .min = 1, .max = 256, .required = 1,
+     .doc = "Addresses to serve, by name."},
+    {MEMBER(edge_conf, groups), .kind = CB_CONFIG_MAP, .members = group_rules, .format = CB_FORMAT_NAME,
+     .item_size = sizeof(edge_group_conf), .doc = "Groups of origins, by name."},
+    {MEMBER(edge_conf, routes), .kind = CB_CONFIG_ARRAY, .members = route_rules, .item_size = sizeof(edge_route_conf),
+     .doc = "Which group a request goes to, by host and path. No matching route: 404."},
+    {MEMBER(edge_conf, trusted_proxies), .kind = CB_CONFIG_ARRAY, .format = CB_FORMAT_CIDR,
+     .doc = "Peers whose Forwarded and X-Forwarded-* fields are believed. From others they are removed."},
+    {MEMBER(edge_conf, limits), .kind = CB_CONFIG_OBJECT, .members = limits_rules,
+     .item_size = sizeof(edge_limits_conf), .fallback = "{}", .doc = "Limits for clients."},
+    {MEMBER(edge_conf, access_log), .kind = CB_CONFIG_OBJECT, .members = access_log_rules,
+     .item_size = sizeof(edge_access_log_conf), .doc = "Access log; none when absent."},
+    {MEMBER(edge_conf, log), .kind = CB_CONFIG_OBJECT, .members = log_rules, .item_size = sizeof(edge_log_conf),
+     .fallback = "{}", .doc = "Lines about the server itself, on standard error."},
+    {MEMBER(edge_conf, congestion_control), .kind = CB_CONFIG_ENUM, .names = cc_names, .fallback = "default",
+     .doc = "For h3: the default is cubic, or what CBR_CC names in the environment."},
+    {MEMBER(edge_conf, ticket_key_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "Ring of session-ticket keys shared by processes; made when absent. Without it: in memory."},
+    {MEMBER(edge_conf, quic_secret_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "32 bytes for QUIC tokens and stateless resets, shared by processes; made when absent."},
+    {MEMBER(edge_conf, resolver), .kind = CB_CONFIG_TEXT,
+     .doc = "DNS servers, \"address[:port],...\"; the system's when absent."},
+    {MEMBER(edge_conf, via), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME, .fallback = "cb-edge",
+     .doc = "How this hop calls itself in Via."},
+    {MEMBER(edge_conf, server_name), .kind = CB_CONFIG_TEXT,
+     .doc = "Value of a Server field on responses of our own; none when absent."},
+    END};
+
+/* ---- what rules cannot say ---- */
+
+static bool has_group(const edge_conf *c, const char *name) {
+    const edge_group_conf *g = c->groups.at;
+    for (size_t i = 0; i < c->groups.len; i++)
+        if (strcmp(g[i].name, name) == 0) return true;
+    return false;
+}
+
+static void check_routes(cb_config_draft *d, const edge_conf *c) {
+    const edge_route_conf *r = c->routes.at;
+    char pointer[64], text[256];
+    for (size_t i = 0; i < c->routes.len; i++) {
+        snprintf(pointer, sizeof pointer, "/routes/%zu/group", i);
+        snprintf(text, sizeof text, "there is no group \"%.100s\"", r[i].group);
+        if (!has_group(c, r[i].group)) cb_config_complain(d, pointer, text);
+        for (size_t k = 0; k < i; k++) {
+            if (strcasecmp(r[i].host, r[k].host) != 0 || strcmp(r[i].path, r[k].path) != 0) continue;
+            snprintf(pointer, sizeof pointer, "/routes/%zu", i);
+            snprintf(text, sizeof text, "the same host and path as /routes/%zu", k);
+            cb_config_complain(d, pointer, text);
+            break;
+        }
+    }
+}
+
+static void check_listeners(cb_config_draft *d, const edge_conf *c) {
+    const edge_listener_conf *l = c->listeners.at;
+    char pointer[256], text[256];
+    for (size_t i = 0; i < c->listeners.len; i++) {
+        snprintf(pointer, sizeof pointer, "/listeners/%s", l[i].name);
+        if (l[i].versions & CB_HTTP_3 && !l[i].tls) cb_config_complain(d, pointer, "h3 needs \"tls\"");
+        if (l[i].redirect_to_https && l[i].tls)
+            cb_config_complain(d, pointer, "redirect_to_https is for listeners without \"tls\"");
+        if (l[i].tls && l[i].tls->client_certificates && !l[i].tls->client_ca_file)
+            cb_config_complain(d, pointer, "client_certificates needs client_ca_file");
+        for (size_t k = 0; k < i; k++) {
+            if (strcmp(l[i].address, l[k].address) != 0 || strstr(l[i].address, ":0")) continue;
+            snprintf(text, sizeof text, "has the same address as \"%.60s\"", l[k].name);
+            cb_config_complain(d, pointer, text);
+        }
+    }
+}
+
+static void check_groups(cb_config_draft *d, const edge_conf *c) {
+    const edge_group_conf *g = c->groups.at;
+    char pointer[256];
+    for (size_t i = 0; i < c->groups.len; i++) {
+        const edge_origin_conf *o = g[i].origins.at;
+        for (size_t k = 0; k < g[i].origins.len; k++) {
+            if (g[i].versions != CB_HTTP_3 || strncmp(o[k].url, "https:", 6) == 0) continue;
+            snprintf(pointer, sizeof pointer, "/groups/%s/origins/%zu/url", g[i].name, k);
+            cb_config_complain(d, pointer, "h3 needs https");
+        }
+    }
+}
+
+static void check(cb_config_draft *d, const void *root) {
+    const edge_conf *c = root;
+    check_listeners(d, c);
+    check_groups(d, c);
+    check_routes(d, c);
+    if (c->group && !c->user) cb_config_complain(d, "/group", "needs \"user\" too");
+}
+
+const cb_config_schema edge_schema = {.size = sizeof edge_schema,
+                                      .title = "cb-edge configuration",
+                                      .members = root_rules,
+                                      .root_size = sizeof(edge_conf),
+                                      .check = check};

@@ -1,0 +1,72 @@
+/* The configuration of cb-edge as a struct, and its schema. */
+#ifndef CB_EDGE_CONFIG_H
+#define CB_EDGE_CONFIG_H
+
+#include <cb/config.h>
+
+typedef struct edge_certificate_conf {
+    const char *cert_file, *key_file;
+} edge_certificate_conf;
+
+typedef struct edge_tls_conf {
+    cb_config_list certificates; /* of edge_certificate_conf */
+    const char *client_ca_file;
+    int32_t client_certificates; /* none, ask, require */
+    int32_t tls12, early_data;
+} edge_tls_conf;
+
+typedef struct edge_listener_conf {
+    const char *name, *address;
+    const edge_tls_conf *tls;
+    uint32_t versions; /* enum cb_http_version, or-ed; 0 = all that fit */
+    int32_t proxy_protocol, redirect_to_https;
+    int64_t max_connections;
+} edge_listener_conf;
+
+typedef struct edge_origin_conf {
+    const char *url;
+    int64_t weight;
+} edge_origin_conf;
+
+typedef struct edge_group_conf {
+    const char *name;
+    cb_config_list origins; /* of edge_origin_conf */
+    const char *ca_file, *server_name, *host;
+    int32_t policy, verify, tls12, proxy_protocol;
+    uint32_t versions;
+    int64_t connect_timeout_ms, response_timeout_ms, idle_timeout_ms, tunnel_timeout_ms, keep_alive_ms;
+    int64_t max_connections, max_idle, max_queue, max_fails, fail_window_ms, fail_out_ms, retries;
+} edge_group_conf;
+
+typedef struct edge_route_conf {
+    const char *host, *path, *group;
+} edge_route_conf;
+
+typedef struct edge_limits_conf {
+    int64_t max_head_bytes, max_fields, max_target_bytes, max_body_bytes, max_streams, head_timeout_ms, body_timeout_ms,
+        idle_timeout_ms, send_timeout_ms, max_resets_per_s, max_requests;
+} edge_limits_conf;
+
+typedef struct edge_access_log_conf {
+    const char *path;
+} edge_access_log_conf;
+
+typedef struct edge_log_conf {
+    int32_t level, format;
+} edge_log_conf;
+
+typedef struct edge_conf {
+    const char *user, *group;
+    int32_t keep_bind_capability, congestion_control;
+    int64_t workers, drain_timeout_ms;
+    cb_config_list listeners, groups, routes; /* edge_listener_conf, edge_group_conf, edge_route_conf */
+    cb_config_list trusted_proxies;           /* const char * */
+    const edge_limits_conf *limits;
+    const edge_access_log_conf *access_log;
+    const edge_log_conf *log;
+    const char *ticket_key_file, *quic_secret_file, *resolver, *via, *server_name;
+} edge_conf;
+
+extern const cb_config_schema edge_schema;
+
+#endif

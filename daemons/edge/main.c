@@ -1,0 +1,69 @@
+/* cb-edge: a reverse proxy for HTTP/1.1, HTTP/2 and HTTP/3. */
+#include "edge.h"
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static const char usage[] = "usage: cb-edge --config FILE [--check]\n"
+                            "       cb-edge --schema | --version | --help\n"
+                            "\n"
+                            "  -c, --config FILE  the configuration: JSON with comments (see cb-edge(8))\n"
+                            "      --check        read and check it, print every mistake, and exit\n"
+                            "      --schema       print the JSON Schema of the configuration\n"
+                            "      --version      print the version\n"
+                            "\n"
+                            "SIGHUP reloads, SIGTERM and SIGINT end gracefully, SIGUSR1 reopens the access log.\n";
+
+static int check(const char *file) {
+    edge_snapshot *s = NULL;
+    int rc = edge_snapshot_load(&s, file, NULL, NULL);
+    if (rc == CB_OK && (rc = edge_check_user(s->conf)) < 0) fprintf(stderr, "%s: %s\n", file, edge_why());
+    edge_snapshot_unref(s);
+    if (rc == CB_OK) printf("%s: good\n", file);
+    return rc < 0;
+}
+
+static int print_schema(void) {
+    char *text = NULL;
+    int rc = cb_config_schema_json(&text, &edge_schema);
+    if (rc < 0) fprintf(stderr, "cb-edge: %s\n", cb_last_error());
+    if (rc == CB_OK) fputs(text, stdout);
+    cb_config_text_free(text);
+    return rc < 0;
+}
+
+int main(int argc, char **argv) {
+    enum { CHECK = 256, SCHEMA, VERSION };
+    static const struct option options[] = {
+        {"config", required_argument, NULL, 'c'}, {"check", no_argument, NULL, CHECK},
+        {"schema", no_argument, NULL, SCHEMA},    {"version", no_argument, NULL, VERSION},
+        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
+    const char *file = NULL;
+    bool only_check = false;
+    for (int c; (c = getopt_long(argc, argv, "c:h", options, NULL)) != -1;) {
+        switch (c) {
+        case 'c':
+            file = optarg;
+            break;
+        case CHECK:
+            only_check = true;
+            break;
+        case SCHEMA:
+            return print_schema();
+        case VERSION:
+            printf("cb-edge %s\n", cb_version_text());
+            return 0;
+        case 'h':
+            fputs(usage, stdout);
+            return 0;
+        default:
+            fputs(usage, stderr);
+            return 2;
+        }
+    }
+    if (!file || optind < argc) {
+        fputs(usage, stderr);
+        return 2;
+    }
+    return only_check ? check(file) : edge_run(file) < 0;
+}

@@ -1,0 +1,242 @@
+/* From a configuration file to what workers use: router, identities, tickets, groups. Nothing here opens a socket. */
+#include "edge.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+edge_listener *edge_listener_ref(edge_listener *l) {
+    atomic_fetch_add(&l->refs, 1);
+    return l;
+}
+
+void edge_listener_unref(edge_listener *l) {
+    if (!l || atomic_fetch_sub(&l->refs, 1) > 1) return;
+    cb_identity_unref(l->identity);
+    cb_tickets_unref(l->tickets);
+    cb_group_unref(l->group);
+    cb_config_unref(l->config);
+    free(l->key);
+    free(l);
+}
+
+edge_snapshot *edge_snapshot_ref(edge_snapshot *s) {
+    atomic_fetch_add(&s->refs, 1);
+    return s;
+}
+
+void edge_snapshot_unref(edge_snapshot *s) {
+    if (!s || atomic_fetch_sub(&s->refs, 1) > 1) return;
+    for (edge_use *u = s->uses, *next; u; u = next) {
+        next = u->next;
+        edge_listener_unref(u->listener);
+        cb_identity_unref(u->fresh);
+        free(u);
+    }
+    cb_router_unref(s->router);
+    cb_config_unref(s->config);
+    free(s);
+}
+
+/* A mistake that only shows when a file is read or an object made: told like those of the document. */
+static int complain(const char *file, const char *where, const char *name, const char *more) {
+    fprintf(stderr, "%s: /%s/%s%s: %s\n", file, where, name, more, cb_last_error());
+    return CB_EINVAL;
+}
+
+/* ---- origins ---- */
+
+static int make_group(cb_router *r, const edge_group_conf *g, const char *file) {
+    const cb_identity_opts trust = {.size = sizeof trust, .ca_file = g->ca_file};
+    cb_identity *identity = NULL;
+    if (g->ca_file && cb_identity_new(&identity, &trust) < 0) return complain(file, "groups", g->name, "/ca_file");
+    const cb_origin_group_opts o = {.size = sizeof o,
+                                    .name = g->name,
+                                    .identity = identity,
+                                    .server_name = g->server_name,
+                                    .host = g->host,
+                                    .policy = g->policy + CB_LB_ROUND_ROBIN,
+                                    .versions = g->versions,
+                                    .connect_timeout_ms = (uint32_t)g->connect_timeout_ms,
+                                    .response_timeout_ms = (uint32_t)g->response_timeout_ms,
+                                    .idle_timeout_ms = (uint32_t)g->idle_timeout_ms,
+                                    .tunnel_timeout_ms = (uint32_t)g->tunnel_timeout_ms,
+                                    .keep_alive_ms = (uint32_t)g->keep_alive_ms,
+                                    .max_conns = (uint32_t)g->max_connections,
+                                    .max_idle = (uint32_t)g->max_idle,
+                                    .max_queue = (uint32_t)g->max_queue,
+                                    .max_fails = (uint32_t)g->max_fails,
+                                    .fail_window_ms = (uint32_t)g->fail_window_ms,
+                                    .fail_out_ms = (uint32_t)g->fail_out_ms,
+                                    .retries = (uint32_t)g->retries,
+                                    .no_retry = g->retries == 0,
+                                    .verify = (uint8_t)g->verify,
+                                    .tls12 = (uint8_t)g->tls12,
+                                    .send_proxy = (uint8_t)g->proxy_protocol};
+    int rc = cb_router_group(r, &o);
+    cb_identity_unref(identity);
+    const edge_origin_conf *origins = g->origins.at;
+    for (size_t i = 0; i < g->origins.len && rc == CB_OK; i++)
+        rc = cb_router_origin(r, g->name,
+                              CB_OPTS(cb_origin_opts, .url = origins[i].url, .weight = (uint32_t)origins[i].weight));
+    return rc < 0 ? complain(file, "groups", g->name, "") : CB_OK;
+}
+
+static int make_router(edge_snapshot *s, const char *file) {
+    const edge_conf *c = s->conf;
+    const edge_group_conf *groups = c->groups.at;
+    const edge_route_conf *routes = c->routes.at;
+    const char *const *trusted = c->trusted_proxies.at;
+    int rc = cb_router_new(&s->router), worst = CB_OK;
+    char name[24];
+    if (rc < 0) return rc;
+    for (size_t i = 0; i < c->groups.len; i++) {
+        rc = make_group(s->router, &groups[i], file);
+        if (rc < 0) worst = rc;
+    }
+    for (size_t i = 0; i < c->routes.len && worst == CB_OK; i++) {
+        const cb_route_opts o = {
+            .size = sizeof o, .host = routes[i].host, .path = routes[i].path, .group = routes[i].group};
+        snprintf(name, sizeof name, "%zu", i);
+        if (cb_router_route(s->router, &o) < 0) worst = complain(file, "routes", name, "");
+    }
+    for (size_t i = 0; i < c->trusted_proxies.len; i++) {
+        snprintf(name, sizeof name, "%zu", i);
+        if (cb_router_trust(s->router, trusted[i]) < 0) worst = complain(file, "trusted_proxies", name, "");
+    }
+    return worst;
+}
+
+/* ---- listeners ---- */
+
+/* Everything that a server is opened with, as text. Certificates are not part of it: they change under open sockets. */
+static char *key_of(const edge_listener_conf *l, const edge_conf *c) {
+    const edge_limits_conf *m = c->limits;
+    const edge_tls_conf *t = l->tls;
+    char *key = NULL;
+    int n = asprintf(&key,
+                     "%s %s %u %d %d %lld tls %d %d %d %d %s %s cc %d %s limits %lld %lld %lld %lld %lld %lld %lld "
+                     "%lld %lld %lld %lld",
+                     l->name, l->address, l->versions, l->proxy_protocol, l->redirect_to_https,
+                     (long long)l->max_connections, t != NULL, t ? t->tls12 : 0, t ? t->early_data : 0,
+                     t ? t->client_certificates : 0, c->ticket_key_file ? c->ticket_key_file : "",
+                     c->quic_secret_file ? c->quic_secret_file : "", c->congestion_control,
+                     c->server_name ? c->server_name : "", (long long)m->max_head_bytes, (long long)m->max_fields,
+                     (long long)m->max_target_bytes, (long long)m->max_body_bytes, (long long)m->max_streams,
+                     (long long)m->head_timeout_ms, (long long)m->body_timeout_ms, (long long)m->idle_timeout_ms,
+                     (long long)m->send_timeout_ms, (long long)m->max_resets_per_s, (long long)m->max_requests);
+    return n < 0 ? NULL : key;
+}
+
+static int make_identity(cb_identity **out, const edge_listener_conf *l, const char *file) {
+    const edge_certificate_conf *certs = l->tls->certificates.at;
+    char more[64];
+    int rc = CB_OK;
+    for (size_t i = 0; i < l->tls->certificates.len && rc == CB_OK; i++) {
+        const cb_identity_opts o = {.size = sizeof o,
+                                    .cert_file = certs[i].cert_file,
+                                    .key_file = certs[i].key_file,
+                                    .ca_file = i ? NULL : l->tls->client_ca_file};
+        rc = i ? cb_identity_add(*out, &o) : cb_identity_new(out, &o);
+        snprintf(more, sizeof more, "/tls/certificates/%zu", i);
+        if (rc < 0) return complain(file, "listeners", l->name, more);
+    }
+    return rc;
+}
+
+static edge_listener *known(const edge_snapshot *before, const char *key) {
+    for (edge_use *u = before ? before->uses : NULL; u; u = u->next)
+        if (strcmp(u->listener->key, key) == 0) return u->listener;
+    return NULL;
+}
+
+static int fill_listener(edge_listener *l, edge_snapshot *s, uint32_t workers, const char *file,
+                         const cb_steering_hook *hook) {
+    const edge_conf *c = s->conf;
+    if (l->conf->tls && cb_tickets_new(&l->tickets, CB_OPTS(cb_tickets_opts, .file = c->ticket_key_file)) < 0)
+        return complain(file, "ticket_key_file", "", "");
+    const cb_group_opts o = {
+        .size = sizeof o, .workers = workers, .secret_file = c->quic_secret_file, .steering = hook};
+    if (cb_group_new(&l->group, &o) < 0) return complain(file, "quic_secret_file", "", "");
+    return CB_OK;
+}
+
+static int make_listener(edge_use **out, edge_snapshot *s, const edge_snapshot *before, const edge_listener_conf *conf,
+                         uint32_t workers, const char *file, const cb_steering_hook *hook) {
+    edge_use *u = calloc(1, sizeof *u);
+    char *key = u ? key_of(conf, s->conf) : NULL;
+    int rc = key ? CB_OK : CB_ENOMEM;
+    if (rc == CB_OK && conf->tls) rc = make_identity(&u->fresh, conf, file);
+    edge_listener *old = rc == CB_OK ? known(before, key) : NULL;
+    if (old) {
+        u->listener = edge_listener_ref(old);
+        free(key);
+        *out = u;
+        return CB_OK;
+    }
+    edge_listener *l = rc == CB_OK ? calloc(1, sizeof *l) : NULL;
+    if (!l) {
+        free(key);
+        if (u) cb_identity_unref(u->fresh);
+        free(u);
+        return rc < 0 ? rc : CB_ENOMEM;
+    }
+    atomic_init(&l->refs, 1);
+    l->conf = conf;
+    l->config = cb_config_ref(s->config);
+    l->key = key;
+    l->identity = u->fresh;
+    u->fresh = NULL;
+    u->listener = l;
+    snprintf(l->address, sizeof l->address, "%s", conf->address);
+    *out = u;
+    return fill_listener(l, s, workers, file, hook);
+}
+
+static void told(const cb_config_error *e, void *user) {
+    (void)user;
+    fprintf(stderr, "%s:%u:%u: %s%s%s\n", e->file, e->line, e->column, e->pointer, *e->pointer ? ": " : "", e->text);
+}
+
+uint32_t edge_workers_of(const edge_conf *c) {
+    return c->workers ? (uint32_t)c->workers : edge_cpus();
+}
+
+int edge_snapshot_load(edge_snapshot **out, const char *file, const edge_snapshot *before,
+                       const cb_steering_hook *hook) {
+    edge_snapshot *s = calloc(1, sizeof *s);
+    if (!s) return CB_ENOMEM;
+    atomic_init(&s->refs, 1);
+    int rc = cb_config_load(&s->config, &edge_schema, file, told, NULL);
+    if (rc < 0) {
+        if (rc != CB_EINVAL || !strstr(cb_last_error(), ": ")) fprintf(stderr, "%s\n", cb_last_error());
+        edge_snapshot_unref(s);
+        return rc;
+    }
+    s->conf = cb_config_root(s->config);
+    const edge_listener_conf *listeners = s->conf->listeners.at;
+    uint32_t workers = edge_workers_of(s->conf);
+    rc = make_router(s, file);
+    for (size_t i = s->conf->listeners.len; i-- > 0;) {
+        edge_use *u = NULL;
+        int one = make_listener(&u, s, before, &listeners[i], workers, file, hook);
+        if (one < 0) rc = one;
+        if (!u) continue;
+        u->next = s->uses;
+        s->uses = u;
+    }
+    if (rc < 0) {
+        edge_snapshot_unref(s);
+        return rc;
+    }
+    *out = s;
+    return CB_OK;
+}
+
+void edge_snapshot_certificates(edge_snapshot *s) {
+    for (edge_use *u = s->uses; u; u = u->next) {
+        if (!u->fresh) continue;
+        cb_identity_swap(u->listener->identity, u->fresh);
+        cb_identity_unref(u->fresh);
+        u->fresh = NULL;
+    }
+}

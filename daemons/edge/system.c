@@ -1,0 +1,221 @@
+/* What cb-edge asks of the operating system: descriptors, users, capabilities, systemd, standard error. */
+#include "edge.h"
+#include <errno.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <netdb.h>
+#include <pwd.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+void edge_raise_files(const cb_log *log) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == limit.rlim_max) return;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        edge_say(log, CB_LOG_WARN, "RLIMIT_NOFILE stays at its soft limit: %s", strerror(errno));
+}
+
+uint32_t edge_cpus(void) {
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    return n < 1 ? 1 : n > EDGE_WORKERS_MAX ? EDGE_WORKERS_MAX : (uint32_t)n;
+}
+
+/* ---- what went wrong ---- */
+
+static char detail[256]; /* of the main thread, while it starts */
+
+static int fail(int rc, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static int fail(int rc, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(detail, sizeof detail, fmt, ap);
+    va_end(ap);
+    return rc;
+}
+
+const char *edge_why(void) {
+    return *detail ? detail : cb_last_error();
+}
+
+/* ---- addresses ---- */
+
+static int probe(const struct addrinfo *a, const char *address, const char *kind) {
+    int fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, 0), on = 1;
+    if (fd < 0) return CB_OK; /* the real one says it better */
+    if (a->ai_socktype == SOCK_STREAM) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    bool bad = bind(fd, a->ai_addr, a->ai_addrlen) < 0 || (a->ai_socktype == SOCK_STREAM && listen(fd, 1) < 0);
+    int error = bad ? errno : 0;
+    close(fd);
+    if (error == EADDRINUSE) return fail(CB_EEXIST, "%s is in use by another program (%s)", address, kind);
+    if (error == EACCES) return fail(CB_EPERM, "%s: no right to open this port (%s)", address, kind);
+    return CB_OK;
+}
+
+int edge_probe(const char *address, bool quic) {
+    const char *colon = strrchr(address, ':');
+    struct addrinfo *a = NULL;
+    char host[64] = "::";
+    size_t n = colon ? (size_t)(colon - address) : 0;
+    int rc = CB_OK;
+    if (!colon || strcmp(colon, ":0") == 0 || n >= sizeof host) return CB_OK;
+    if (n) snprintf(host, sizeof host, "%.*s", (int)(*address == '[' ? n - 2 : n), address + (*address == '['));
+    for (int type = 0; type < (quic ? 2 : 1) && rc == CB_OK; type++) {
+        const struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
+                                       .ai_socktype = type ? SOCK_DGRAM : SOCK_STREAM};
+        if (getaddrinfo(host, colon + 1, &hints, &a) != 0) return CB_OK;
+        rc = probe(a, address, type ? "UDP" : "TCP");
+        freeaddrinfo(a);
+    }
+    return rc;
+}
+
+/* ---- users ---- */
+
+static int find_ids(const edge_conf *c, uid_t *uid, gid_t *gid) {
+    const struct passwd *user = getpwnam(c->user);
+    if (!user) return fail(CB_EINVAL, "/user: there is no user \"%s\" on this machine", c->user);
+    *uid = user->pw_uid;
+    *gid = user->pw_gid;
+    const struct group *group = c->group ? getgrnam(c->group) : NULL;
+    if (c->group && !group) return fail(CB_EINVAL, "/group: there is no group \"%s\" on this machine", c->group);
+    if (group) *gid = group->gr_gid;
+    return CB_OK;
+}
+
+int edge_check_user(const edge_conf *c) {
+    uid_t uid;
+    gid_t gid;
+    return c->user ? find_ids(c, &uid, &gid) : CB_OK;
+}
+
+static int keep_only(uint64_t capabilities) {
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2] = {0};
+    for (int i = 0; i < 2; i++)
+        data[i].permitted = data[i].effective = (uint32_t)(capabilities >> 32 * i);
+    return (int)syscall(SYS_capset, &head, data);
+}
+
+int edge_drop_privileges(const edge_conf *c, const cb_log *log) {
+    uid_t uid = 0;
+    gid_t gid = 0;
+    if (!c->user) {
+        if (geteuid() == 0) edge_say(log, CB_LOG_WARN, "running as root: set \"user\" to give that up");
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        return CB_OK;
+    }
+    int rc = find_ids(c, &uid, &gid);
+    if (rc < 0) return rc;
+    if (geteuid() != 0 && geteuid() == uid) return CB_OK;
+    if (geteuid() != 0) return fail(CB_EPERM, "/user: only root can become \"%s\"", c->user);
+    if (c->keep_bind_capability) prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
+    if (initgroups(c->user, gid) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
+        return fail(CB_EPERM, "/user: cannot become \"%s\": %s", c->user, strerror(errno));
+    if (keep_only(c->keep_bind_capability ? UINT64_C(1) << CAP_NET_BIND_SERVICE : 0) < 0)
+        return fail(CB_EPERM, "cannot set capabilities: %s", strerror(errno));
+    prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    if (uid != 0 && setuid(0) == 0) return fail(CB_EPERM, "root rights came back after they were given up");
+    return CB_OK;
+}
+
+/* ---- systemd ---- */
+
+void edge_notify(const char *state) {
+    const char *path = getenv("NOTIFY_SOCKET");
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    size_t n = path ? strlen(path) : 0;
+    if (!n || n >= sizeof to.sun_path || (*path != '/' && *path != '@')) return;
+    memcpy(to.sun_path, path, n);
+    if (*path == '@') to.sun_path[0] = '\0';
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return;
+    sendto(fd, state, strlen(state), MSG_NOSIGNAL, (const struct sockaddr *)&to,
+           (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n));
+    close(fd);
+}
+
+void edge_notify_reloading(void) {
+    char state[96];
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    snprintf(state, sizeof state, "RELOADING=1\nMONOTONIC_USEC=%lld\nSTATUS=reloading",
+             (long long)now.tv_sec * 1000000 + now.tv_nsec / 1000);
+    edge_notify(state);
+}
+
+/* ---- standard error ---- */
+
+static const char *const levels[] = {"info", "debug", "info", "warn", "error"};
+
+static void stamp(char *out, size_t cap) {
+    struct timespec now;
+    struct tm tm;
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &tm);
+    snprintf(out, cap, "%04d-%02d-%02dT%02d:%02d:%02d.%03ldZ", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
+             tm.tm_min, tm.tm_sec, now.tv_nsec / 1000000);
+}
+
+static const char *level_text(int level) {
+    return level > 0 && level <= CB_LOG_ERROR ? levels[level] : levels[0];
+}
+
+/* One write a line: lines of several threads do not mix. */
+static void put(const char *line, int n, size_t cap) {
+    if (n > 0 && write(STDERR_FILENO, line, (size_t)n < cap ? (size_t)n : cap - 1) < 0) return;
+}
+
+static void write_text(int level, const char *module, const char *text, void *user) {
+    char line[1400], when[80];
+    (void)user;
+    stamp(when, sizeof when);
+    put(line, snprintf(line, sizeof line, "%s %-5s %s: %s\n", when, level_text(level), module, text), sizeof line);
+}
+
+static void write_json(int level, const char *module, const char *text, void *user) {
+    char line[2600], safe[2200], when[80];
+    size_t n = 0;
+    (void)user;
+    for (; *text && n + 7 < sizeof safe; text++) {
+        if (*text == '"' || *text == '\\') safe[n++] = '\\';
+        if ((unsigned char)*text < 0x20 || (unsigned char)*text >= 0x7f)
+            n += (size_t)snprintf(safe + n, 7, "\\u00%02x", (unsigned char)*text);
+        else
+            safe[n++] = *text;
+    }
+    safe[n] = '\0';
+    stamp(when, sizeof when);
+    put(line,
+        snprintf(line, sizeof line, "{\"time\":\"%s\",\"level\":\"%s\",\"module\":\"%s\",\"text\":\"%s\"}\n", when,
+                 level_text(level), module, safe),
+        sizeof line);
+}
+
+void edge_log_to_stderr(cb_log *log, int level, bool json) {
+    log->write = json ? write_json : write_text;
+    log->level = level;
+}
+
+void edge_say(const cb_log *log, int level, const char *fmt, ...) {
+    char text[1024];
+    va_list ap;
+    if (level < log->level) return;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    log->write(level, "edge", text, log->user);
+}

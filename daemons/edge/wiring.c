@@ -1,0 +1,272 @@
+/* The main thread: starts the workers, hands signals on, reloads all or nothing, and ends. */
+#include "edge.h"
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void post_all(edge *e, cb_task_fn fn) {
+    for (uint32_t i = 0; i < e->n_workers; i++)
+        if (cb_loop_post(e->workers[i].loop, fn, &e->workers[i]) < 0)
+            edge_say(&e->log, CB_LOG_ERROR, "worker %u cannot be told: %s", i, cb_last_error());
+}
+
+/* ---- reload ---- */
+
+static void reload_done(edge *e, bool good) {
+    e->next = NULL;
+    edge_notify("READY=1\nSTATUS=serving");
+    edge_say(&e->log, good ? CB_LOG_INFO : CB_LOG_ERROR,
+             good ? "reloaded %s" : "%s was not reloaded: the old configuration goes on", e->file);
+}
+
+static void decide(edge *e) {
+    edge_snapshot *next = e->next;
+    if (e->failed) {
+        post_all(e, edge_worker_abort);
+        edge_snapshot_unref(next);
+        reload_done(e, false);
+        return;
+    }
+    edge_snapshot_certificates(next);
+    edge_log_to_stderr(&e->log, next->conf->log->level + CB_LOG_DEBUG, next->conf->log->format);
+    post_all(e, edge_worker_commit);
+    edge_snapshot_unref(e->now);
+    e->now = next;
+    reload_done(e, true);
+}
+
+typedef struct answer {
+    edge *edge;
+    int rc;
+    char detail[512];
+} answer;
+
+static void on_answer(cb_loop *loop, void *user) {
+    answer *a = user;
+    edge *e = a->edge;
+    (void)loop;
+    if (a->rc < 0) {
+        if (!e->failed) edge_say(&e->log, CB_LOG_ERROR, "%s: %s", e->file, a->detail);
+        e->failed = true;
+    }
+    free(a);
+    if (++e->answers < e->n_workers) return;
+    bool again = e->again;
+    decide(e);
+    e->again = false;
+    if (again) raise(SIGHUP);
+}
+
+void edge_answer(edge *e, int rc, const char *detail) {
+    answer *a = calloc(1, sizeof *a);
+    if (!a) abort(); /* nothing left to say it with; the supervisor starts anew */
+    a->edge = e;
+    a->rc = rc;
+    snprintf(a->detail, sizeof a->detail, "%s", detail);
+    if (cb_loop_post(e->loop, on_answer, a) < 0) free(a);
+}
+
+static bool address_is_ours(const edge *e, const char *address) {
+    for (const edge_use *u = e->now ? e->now->uses : NULL; u; u = u->next)
+        if (strcmp(u->listener->address, address) == 0) return true;
+    return false;
+}
+
+static int check_addresses(const edge *e, const edge_snapshot *next, bool started) {
+    int worst = CB_OK;
+    for (const edge_use *u = next->uses; u; u = u->next) {
+        const edge_listener *l = u->listener;
+        bool quic = l->conf->tls && (!l->conf->versions || l->conf->versions & CB_HTTP_3);
+        if (started && address_is_ours(e, l->address)) continue;
+        int rc = edge_probe(l->address, quic);
+        if (rc == CB_OK) continue;
+        edge_say(&e->log, CB_LOG_ERROR, "%s: /listeners/%s/address: %s", e->file, l->conf->name, edge_why());
+        worst = rc;
+    }
+    return worst;
+}
+
+/* What only a restart changes. */
+static int check_fixed(const edge *e, const edge_snapshot *next) {
+    const edge_conf *a = e->now->conf, *b = next->conf;
+    const char *what = edge_workers_of(a) != edge_workers_of(b) ? "workers"
+                       : strcmp(a->user ? a->user : "", b->user ? b->user : "") != 0 ? "user"
+                       : strcmp(a->via, b->via) != 0 ? "via"
+                       : strcmp(a->resolver ? a->resolver : "", b->resolver ? b->resolver : "") != 0 ? "resolver"
+                                                                                                     : NULL;
+    if (!what) return CB_OK;
+    edge_say(&e->log, CB_LOG_ERROR, "%s: /%s changed: that needs a restart", e->file, what);
+    return CB_EINVAL;
+}
+
+static const cb_steering_hook *hook_of(const edge *e) {
+    return e->steering ? &e->hook : NULL;
+}
+
+static void on_reload(cb_loop *loop, void *user) {
+    edge *e = user;
+    edge_snapshot *next = NULL;
+    (void)loop;
+    if (e->stopping) return;
+    if (e->next) {
+        e->again = true;
+        return;
+    }
+    edge_notify_reloading();
+    if (edge_snapshot_load(&next, e->file, e->now, hook_of(e)) < 0 || check_fixed(e, next) < 0 ||
+        check_addresses(e, next, true) < 0) {
+        edge_snapshot_unref(next);
+        reload_done(e, false);
+        return;
+    }
+    e->next = next;
+    e->answers = 0;
+    e->failed = false;
+    for (uint32_t i = 0; i < e->n_workers; i++)
+        e->workers[i].next = edge_snapshot_ref(next);
+    post_all(e, edge_worker_prepare);
+}
+
+/* ---- the end ---- */
+
+static void on_stopped(cb_loop *loop, void *user) {
+    edge *e = user;
+    if (++e->stopped == e->n_workers) cb_loop_stop(loop);
+}
+
+void edge_worker_stopped(edge *e) {
+    cb_loop_post(e->loop, on_stopped, e);
+}
+
+static void on_term(cb_loop *loop, void *user) {
+    edge *e = user;
+    (void)loop;
+    if (e->stopping) return;
+    e->stopping = true;
+    e->drain_ms = (uint64_t)e->now->conf->drain_timeout_ms;
+    edge_notify("STOPPING=1\nSTATUS=draining");
+    edge_say(&e->log, CB_LOG_INFO, "draining: running requests have %llu ms", (unsigned long long)e->drain_ms);
+    post_all(e, edge_worker_drain);
+}
+
+static void on_int(cb_loop *loop, void *user) {
+    edge *e = user;
+    if (!e->stopping) {
+        on_term(loop, user);
+        return;
+    }
+    edge_say(&e->log, CB_LOG_INFO, "stopping at once");
+    for (uint32_t i = 0; i < e->n_workers; i++)
+        cb_loop_stop(e->workers[i].loop);
+    cb_loop_stop(loop);
+}
+
+static void on_reopen(cb_loop *loop, void *user) {
+    (void)loop;
+    post_all(user, edge_worker_reopen);
+}
+
+/* ---- start ---- */
+
+static int open_workers(edge *e) {
+    int rc = CB_OK;
+    e->n_workers = edge_workers_of(e->now->conf);
+    for (uint32_t i = 0; i < e->n_workers && rc == CB_OK; i++) {
+        e->workers[i].edge = e;
+        e->workers[i].number = i;
+        rc = edge_worker_open(&e->workers[i], e->now);
+    }
+    return rc;
+}
+
+static int start_workers(edge *e) {
+    sigset_t all, before;
+    int rc = CB_OK;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the main thread's */
+    for (uint32_t i = 0; i < e->n_workers && rc == CB_OK; i++)
+        rc = edge_worker_start(&e->workers[i]);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rc;
+}
+
+static int take_signals(edge *e) {
+    const struct {
+        int number;
+        cb_task_fn fn;
+    } rows[] = {{SIGHUP, on_reload}, {SIGTERM, on_term}, {SIGINT, on_int}, {SIGUSR1, on_reopen}};
+    int rc = CB_OK;
+    signal(SIGPIPE, SIG_IGN);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows && rc == CB_OK; i++)
+        rc = cb_loop_on_signal(e->loop, rows[i].number, rows[i].fn, e);
+    return rc;
+}
+
+static int start(edge *e) {
+    const edge_conf *c = e->now->conf;
+    edge_raise_files(&e->log);
+    int rc = cb_loop_new(&e->loop, CB_OPTS(cb_loop_opts, .log = &e->log));
+    if (rc == CB_OK) rc = take_signals(e);
+    if (rc == CB_OK) rc = open_workers(e);
+    if (rc == CB_OK) rc = edge_drop_privileges(c, &e->log);
+    for (uint32_t i = 0; i < e->n_workers && rc == CB_OK; i++)
+        rc = edge_worker_log(&e->workers[i], e->now);
+    if (rc == CB_OK) rc = start_workers(e);
+    return rc;
+}
+
+static void say_ready(const edge *e) {
+    for (const edge_use *u = e->now->uses; u; u = u->next)
+        edge_say(&e->log, CB_LOG_INFO, "listener %s: %s://%s", u->listener->conf->name,
+                 u->listener->conf->tls ? "https" : "http", u->listener->address);
+    edge_say(&e->log, CB_LOG_INFO, "libcb %s: ready with %u worker%s", cb_version_text(), e->n_workers,
+             e->n_workers == 1 ? "" : "s");
+    edge_notify("READY=1\nSTATUS=serving");
+}
+
+static void hold(cb_loop *loop, void *user) {
+    (void)loop, (void)user;
+}
+
+int edge_run(const char *file) {
+    edge *e = calloc(1, sizeof *e);
+    cb_timer *timer = NULL; /* signals alone do not keep a loop going */
+    if (!e) return CB_ENOMEM;
+    e->file = file;
+    edge_log_to_stderr(&e->log, CB_LOG_INFO, false);
+    edge_steering_open(e);
+    int rc = edge_snapshot_load(&e->now, file, NULL, hook_of(e));
+    bool told = rc < 0;
+    if (rc == CB_OK) {
+        edge_log_to_stderr(&e->log, e->now->conf->log->level + CB_LOG_DEBUG, e->now->conf->log->format);
+        rc = edge_check_user(e->now->conf);
+    }
+    if (rc == CB_OK) {
+        rc = check_addresses(e, e->now, false);
+        told = rc < 0;
+    }
+    if (rc == CB_OK) rc = start(e);
+    if (rc == CB_OK) rc = cb_timer_start(&timer, e->loop, 3600000, 3600000, hold, NULL);
+    if (rc == CB_OK) {
+        say_ready(e);
+        rc = cb_loop_run(e->loop);
+    }
+    if (rc < 0 && !told) edge_say(&e->log, CB_LOG_ERROR, "%s: %s", file, edge_why());
+    cb_timer_free(timer);
+    for (uint32_t i = 0; i < e->n_workers; i++) {
+        edge_worker *w = &e->workers[i];
+        if (w->started) {
+            if (rc < 0) cb_loop_stop(w->loop);
+            pthread_join(w->thread, NULL);
+        }
+        edge_worker_close(w);
+    }
+    edge_snapshot_unref(e->now);
+    edge_snapshot_unref(e->next);
+    if (e->loop) cb_loop_free(e->loop);
+    edge_steering_close(e);
+    free(e);
+    return rc;
+}

@@ -1,0 +1,248 @@
+/* One worker: a loop on a thread, with its own servers, proxy and access log. */
+#include "edge.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- servers ---- */
+
+static void server_close(edge_server *s) {
+    cb_http_server_free(s->http);
+    edge_listener_unref(s->listener);
+    free(s);
+}
+
+static void unlink_server(edge_worker *w, edge_server *s) {
+    for (edge_server **at = &w->servers; *at; at = &(*at)->next) {
+        if (*at != s) continue;
+        *at = s->next;
+        return;
+    }
+}
+
+static void check_stopped(edge_worker *w) {
+    if (!w->stopping || w->servers || w->done) return;
+    w->done = true;
+    cb_proxy_free(w->proxy);
+    w->proxy = NULL;
+    cb_access_log_free(w->log);
+    w->log = NULL;
+    edge_worker_stopped(w->edge);
+    cb_loop_stop(w->loop);
+}
+
+static void on_drained(cb_loop *loop, void *user) {
+    edge_server *s = user;
+    edge_worker *w = s->worker;
+    (void)loop;
+    unlink_server(w, s);
+    server_close(s);
+    check_stopped(w);
+}
+
+static void server_drain(edge_server *s, uint64_t ms) {
+    cb_http_server_on_drained(s->http, on_drained, s);
+    s->draining = true;
+    cb_http_server_drain(s->http, ms);
+}
+
+static int server_open(edge_server **out, edge_worker *w, edge_listener *l, const edge_conf *c) {
+    const edge_limits_conf *m = c->limits;
+    const cb_http_limits limits = {.size = sizeof limits,
+                                   .max_head_bytes = (uint32_t)m->max_head_bytes,
+                                   .max_fields = (uint32_t)m->max_fields,
+                                   .max_target_bytes = (uint32_t)m->max_target_bytes,
+                                   .max_streams = (uint32_t)m->max_streams,
+                                   .max_body_bytes = (uint64_t)m->max_body_bytes,
+                                   .head_timeout_ms = (uint32_t)m->head_timeout_ms,
+                                   .body_timeout_ms = (uint32_t)m->body_timeout_ms,
+                                   .idle_timeout_ms = (uint32_t)m->idle_timeout_ms,
+                                   .send_timeout_ms = (uint32_t)m->send_timeout_ms,
+                                   .max_resets_per_s = (uint32_t)m->max_resets_per_s,
+                                   .max_requests = (uint32_t)m->max_requests};
+    const edge_tls_conf *t = l->conf->tls;
+    const cb_http_server_opts o = {.size = sizeof o,
+                                   .listen = l->address,
+                                   .identity = l->identity,
+                                   .tickets = l->tickets,
+                                   .group = l->group,
+                                   .ops =
+                                       l->conf->redirect_to_https ? cb_proxy_redirect_ops() : cb_proxy_exchange_ops(),
+                                   .user = w->proxy,
+                                   .limits = &limits,
+                                   .server_name = c->server_name,
+                                   .versions = l->conf->versions,
+                                   .worker = w->number,
+                                   .max_conns = (uint32_t)l->conf->max_connections,
+                                   .cc = c->congestion_control,
+                                   .tls12 = t ? (uint8_t)t->tls12 : 0,
+                                   .early_data = t ? (uint8_t)t->early_data : 0,
+                                   .request_client_cert = t ? (uint8_t)t->client_certificates : 0,
+                                   .proxy_protocol = (uint8_t)l->conf->proxy_protocol};
+    edge_server *s = calloc(1, sizeof *s);
+    if (!s) return CB_ENOMEM;
+    int rc = cb_http_server_new(&s->http, w->loop, &o);
+    if (rc < 0) {
+        free(s);
+        return rc;
+    }
+    s->worker = w;
+    s->listener = edge_listener_ref(l);
+    *out = s;
+    return CB_OK;
+}
+
+/* ---- life ---- */
+
+static uint32_t https_port(const edge_conf *c) {
+    const edge_listener_conf *l = c->listeners.at;
+    for (size_t i = 0; i < c->listeners.len; i++) {
+        const char *colon = strrchr(l[i].address, ':');
+        unsigned long port = l[i].tls && colon ? strtoul(colon + 1, NULL, 10) : 0;
+        if (port && port <= 65535) return (uint32_t)port;
+    }
+    return 443;
+}
+
+int edge_worker_open(edge_worker *w, edge_snapshot *s) {
+    int rc = cb_loop_new(&w->loop, CB_OPTS(cb_loop_opts, .log = &w->edge->log));
+    if (rc == CB_OK)
+        rc = cb_proxy_new(&w->proxy, w->loop,
+                          CB_OPTS(cb_proxy_opts, .router = s->router, .resolver = s->conf->resolver,
+                                  .via = s->conf->via, .https_port = https_port(s->conf)));
+    for (edge_use *u = s->uses; u && rc == CB_OK; u = u->next) {
+        edge_server *server = NULL;
+        rc = server_open(&server, w, u->listener, s->conf);
+        if (rc < 0) break;
+        server->next = w->servers;
+        w->servers = server;
+        if (w->number == 0)
+            snprintf(u->listener->address, sizeof u->listener->address, "%s", cb_http_server_address(server->http));
+    }
+    return rc;
+}
+
+static int open_log(cb_access_log **out, edge_worker *w, const edge_snapshot *s) {
+    if (!s->conf->access_log) return CB_OK;
+    return cb_access_log_open(out, w->loop, CB_OPTS(cb_access_log_opts, .path = s->conf->access_log->path));
+}
+
+int edge_worker_log(edge_worker *w, const edge_snapshot *s) {
+    int rc = open_log(&w->log, w, s);
+    if (rc == CB_OK) cb_proxy_set_log(w->proxy, w->log);
+    return rc;
+}
+
+static void *run(void *user) {
+    edge_worker *w = user;
+    int rc = cb_loop_run(w->loop);
+    if (rc < 0) edge_say(&w->edge->log, CB_LOG_ERROR, "worker %u: %s", w->number, cb_last_error());
+    return NULL;
+}
+
+int edge_worker_start(edge_worker *w) {
+    w->started = pthread_create(&w->thread, NULL, run, w) == 0;
+    return w->started ? CB_OK : CB_ESYS;
+}
+
+void edge_worker_close(edge_worker *w) {
+    while (w->servers) {
+        edge_server *s = w->servers;
+        w->servers = s->next;
+        server_close(s);
+    }
+    cb_proxy_free(w->proxy);
+    cb_access_log_free(w->log);
+    w->proxy = NULL;
+    w->log = NULL;
+    if (w->loop) cb_loop_free(w->loop);
+    w->loop = NULL;
+}
+
+/* ---- reload: prepare opens what is new, commit or abort follows when every worker has answered ---- */
+
+static edge_server *server_of(const edge_worker *w, const edge_listener *l) {
+    for (edge_server *s = w->servers; s; s = s->next)
+        if (s->listener == l && !s->draining) return s;
+    return NULL;
+}
+
+void edge_worker_prepare(cb_loop *loop, void *worker) {
+    edge_worker *w = worker;
+    edge_snapshot *next = w->next;
+    int rc = open_log(&w->prepared_log, w, next);
+    (void)loop;
+    for (edge_use *u = next->uses; u && rc == CB_OK; u = u->next) {
+        edge_server *s = NULL;
+        if (server_of(w, u->listener)) continue;
+        rc = server_open(&s, w, u->listener, next->conf);
+        if (rc < 0) break;
+        s->next = w->prepared;
+        w->prepared = s;
+    }
+    edge_answer(w->edge, rc, rc < 0 ? cb_last_error() : "");
+}
+
+void edge_worker_abort(cb_loop *loop, void *worker) {
+    edge_worker *w = worker;
+    (void)loop;
+    while (w->prepared) {
+        edge_server *s = w->prepared;
+        w->prepared = s->next;
+        server_close(s);
+    }
+    cb_access_log_free(w->prepared_log);
+    w->prepared_log = NULL;
+    edge_snapshot_unref(w->next);
+    w->next = NULL;
+}
+
+static bool wanted(const edge_snapshot *s, const edge_listener *l) {
+    for (const edge_use *u = s->uses; u; u = u->next)
+        if (u->listener == l) return true;
+    return false;
+}
+
+void edge_worker_commit(cb_loop *loop, void *worker) {
+    edge_worker *w = worker;
+    edge_snapshot *next = w->next;
+    (void)loop;
+    if (cb_proxy_swap(w->proxy, next->router) < 0)
+        edge_say(&w->edge->log, CB_LOG_ERROR, "worker %u keeps its routes: %s", w->number, cb_last_error());
+    cb_proxy_set_log(w->proxy, w->prepared_log);
+    cb_access_log_free(w->log);
+    w->log = w->prepared_log;
+    w->prepared_log = NULL;
+    for (edge_server *s = w->servers, *after; s; s = after) {
+        after = s->next;
+        if (!s->draining && !wanted(next, s->listener)) server_drain(s, (uint64_t)next->conf->drain_timeout_ms);
+    }
+    while (w->prepared) {
+        edge_server *s = w->prepared;
+        w->prepared = s->next;
+        s->next = w->servers;
+        w->servers = s;
+    }
+    edge_snapshot_unref(next);
+    w->next = NULL;
+}
+
+/* ---- the end ---- */
+
+void edge_worker_drain(cb_loop *loop, void *worker) {
+    edge_worker *w = worker;
+    (void)loop;
+    w->stopping = true;
+    for (edge_server *s = w->servers, *after; s; s = after) {
+        after = s->next;
+        server_drain(s, w->edge->drain_ms);
+    }
+    check_stopped(w);
+}
+
+void edge_worker_reopen(cb_loop *loop, void *worker) {
+    edge_worker *w = worker;
+    (void)loop;
+    if (w->log && cb_access_log_reopen(w->log) < 0)
+        edge_say(&w->edge->log, CB_LOG_ERROR, "worker %u keeps its old log: %s", w->number, cb_last_error());
+}
