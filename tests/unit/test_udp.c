@@ -6,8 +6,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Loopback never refuses to send, so these tests may fail the call: it replaces libc's in the test program. */
-static struct {
+/* Loopback never refuses to send, so these tests may fail the call: it replaces libc's in the test program. Other tests
+ * send from several threads. */
+static _Thread_local struct {
     int err, times, only_segmented;
     int messages; /* that went through */
 } fault;
