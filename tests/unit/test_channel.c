@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -34,7 +35,11 @@ static void pump(end *e) {
             block[i] = pattern(e->sent + i);
         }
         cb_slice v[2] = {{block, n / 3}, {block + n / 3, n - n / 3}};
-        if (cb_channel_write(e->ch, v, 2) < 0) return;
+        int rc = cb_channel_write(e->ch, v, 2);
+        if (rc < 0) {
+            cb_channel_abort(e->ch, rc);
+            return;
+        }
         e->sent += n;
     }
     size_t queued = cb_channel_queued(e->ch);
@@ -104,6 +109,7 @@ typedef struct world {
     cb_identity *server_id, *client_id;
     cb_tls_opts server_tls, client_tls;
     cb_channel_opts server_opts, client_opts;
+    int wait_ms; /* 0 = 20 */
     end c, s;
 } world;
 
@@ -138,11 +144,12 @@ static void connect_both(world *w) {
     open_channel(w, &w->s, fd[1], &w->server_opts);
 }
 
-/* One turn; waits for at most 20 ms. */
+/* One turn; waits for at most wait_ms. */
 static void turn(world *w) {
     int64_t limit = cb_loop_timeout_ms(w->loop);
+    const int most = w->wait_ms ? w->wait_ms : 20;
     struct pollfd p = {.fd = cb_loop_fd(w->loop), .events = POLLIN};
-    poll(&p, 1, limit < 0 || limit > 20 ? 20 : (int)limit);
+    poll(&p, 1, limit < 0 || limit > most ? most : (int)limit);
     cr_assert_eq(cb_loop_step(w->loop), CB_OK);
 }
 
@@ -377,5 +384,86 @@ Test(channel, proxy_header_comes_first) {
             close(fd[1]);
             finish(&w);
         }
+    }
+}
+
+/* Counts what lives, and fails once when told to. */
+typedef struct meter {
+    size_t bytes, calls, fail_at; /* 0 = never */
+} meter;
+
+static void *metered(void *ptr, size_t size, void *user) {
+    meter *m = user;
+    size_t *block = ptr ? (size_t *)ptr - 2 : NULL;
+    if (size && ++m->calls == m->fail_at) return NULL;
+    m->bytes -= block ? block[0] : 0;
+    if (!size) {
+        free(block);
+        return NULL;
+    }
+    block = realloc(block, size + 16);
+    cr_assert_not_null(block);
+    block[0] = size;
+    m->bytes += size;
+    return block + 2;
+}
+
+static void begin_metered(world *w, meter *m, bool tls) {
+    const cb_alloc alloc = {metered, m};
+    begin(w, tls);
+    cb_loop_free(w->loop);
+    cr_assert_eq(cb_loop_new(&w->loop, CB_OPTS(cb_loop_opts, .alloc = &alloc)), CB_OK);
+}
+
+Test(channel, an_idle_one_holds_no_buffers) {
+    for (int tls = 0; tls < 2; tls++) {
+        world w;
+        meter m = {0};
+        begin_metered(&w, &m, tls);
+        cb_loop_fd(w.loop);
+        size_t before = m.bytes;
+        w.c.to_send = 100000;
+        w.s.to_send = 100000;
+        connect_both(&w);
+        UNTIL(&w, w.s.got == 100000 && w.c.got == 100000);
+        turn(&w);
+        size_t each = (m.bytes - before) / 2;
+        cr_expect(each < 2048, "%zu bytes for an idle channel beside GnuTLS's", each);
+        finish(&w);
+        cr_expect_eq(m.bytes, 0);
+    }
+}
+
+Test(channel, lack_of_memory_at_each_point_is_survived) {
+    for (int tls = 0; tls < 2; tls++) {
+        size_t failures = 0;
+        for (size_t n = 1; n < 30; n++) {
+            world w;
+            int fd[2];
+            meter m = {0};
+            begin_metered(&w, &m, tls);
+            w.wait_ms = 1;
+            cr_assert_eq(raw_pair(fd), 0);
+            w.c.to_send = 40000;
+            w.s.to_send = 40000;
+            w.s.bite = 15000;
+            m.fail_at = m.calls + n;
+            if (cb_channel_new(&w.c.ch, w.loop, fd[0], NULL, &w.client_opts) < 0) {
+                close(fd[0]);
+                failures++;
+            }
+            if (cb_channel_new(&w.s.ch, w.loop, fd[1], NULL, &w.server_opts) < 0) {
+                close(fd[1]);
+                failures++;
+            }
+            for (int i = 0; i < 100 && !w.c.closes && !w.s.closes && (w.c.ch || w.s.ch); i++) {
+                if (w.c.got == 40000 && w.s.got == 40000) break;
+                turn(&w);
+            }
+            failures += (size_t)(w.c.closes + w.s.closes);
+            finish(&w);
+            cr_expect_eq(m.bytes, 0, "failing allocation %zu leaked", n);
+        }
+        cr_expect(failures > 5, "only %zu failures", failures);
     }
 }
