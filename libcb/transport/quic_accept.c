@@ -128,6 +128,7 @@ static int open_server(cb_quic_endpoint *e, ep_conn *c, const cb_datagram *d, co
     if (rc >= 0) rc = cb_tls_session_new(&init.tls, e->alloc, &tls);
     if (rc >= 0) rc = cb_quic_core_open(&c->core, &init, true);
     if (rc < 0) return rc;
+    c->first_dcid = hd->dcid;
     rc = cb_quic_endpoint_route(e, &init.scid, &c->route);
     if (rc >= 0) rc = cb_quic_endpoint_route(e, &hd->dcid, &c->route);
     return rc;
@@ -202,8 +203,7 @@ static void unknown_short(cb_quic_endpoint *e, ep_socket *sock, const cb_datagra
     ep_conn *c = e->server ? NULL : find_reset(e, d);
     if (e->server) send_reset(e, sock, d, in);
     if (c) {
-        cb_quic_core_feed(&c->core, cb_udp_local(sock->udp), &d->remote, d->ecn, d->data, d->len,
-                          cb_loop_now(e->loop));
+        cb_quic_core_feed(&c->core, cb_udp_local(sock->udp), &d->remote, d->ecn, d->data, d->len, cb_loop_now(e->loop));
     }
 }
 
@@ -227,8 +227,10 @@ static void packet(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *d, b
     } else if (route) {
         answer_from_tomb(CB_CONTAINER(route, ep_tomb, route), sock);
     } else if (!hand_over(e, d, &in, handed)) {
-        if (d->data[0] & 0x80) accept_conn(e, sock, d);
-        else unknown_short(e, sock, d, &in);
+        if (d->data[0] & 0x80)
+            accept_conn(e, sock, d);
+        else
+            unknown_short(e, sock, d, &in);
     }
 }
 

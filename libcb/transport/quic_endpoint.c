@@ -254,18 +254,7 @@ int cb_quic_endpoint_conn_new(cb_quic_endpoint *e, ep_conn **out) {
 
 void cb_quic_endpoint_conn_drop(ep_conn *c) {
     cb_quic_endpoint *e = c->e;
-    size_t it;
-    cb_slice key;
-    void *value;
-    do { /* rare: only when memory is short */
-        it = 0;
-        while ((value = cb_map_next(&e->cids, &it, &key)) != NULL && value != &c->route) {}
-        if (value) {
-            ngtcp2_cid cid;
-            ngtcp2_cid_init(&cid, key.base, key.len);
-            cb_quic_endpoint_unroute(e, &cid);
-        }
-    } while (value);
+    cb_quic_endpoint_unroute_all(e, &c->route); /* rare: when memory is short, or options are wrong */
     cb_list_del(&c->all);
     cb_list_del(&c->dirty);
     cb_alarm_stop(&c->alarm);

@@ -32,8 +32,8 @@ struct ep_conn {
     cb_list all, dirty;
     cb_alarm alarm;
     cb_grave grave;
-    bool handshaking; /* counts in e->handshakes */
-    bool freed_early; /* never told the user: failed while starting */
+    bool handshaking;      /* counts in e->handshakes */
+    ngtcp2_cid first_dcid; /* server: the client's choice, routed to us beside our own */
 };
 
 /* What stays of a closed connection for three probe timeouts (RFC 9000, 10.2): its connection IDs, and the last packet
@@ -47,7 +47,7 @@ typedef struct ep_tomb {
     unsigned ecn;
     cb_addr local, remote;
     size_t cids, packet_len;
-    ngtcp2_cid cid[10];
+    ngtcp2_cid cid[12];
     uint8_t packet[];
 } ep_tomb;
 
@@ -115,6 +115,7 @@ void cb_quic_endpoint_again(cb_alarm *a, cb_time now);
 void cb_quic_endpoint_tick(cb_alarm *a, cb_time now); /* a connection's deadline */
 int cb_quic_endpoint_route(cb_quic_endpoint *e, const ngtcp2_cid *cid, ep_route *route);
 void cb_quic_endpoint_unroute(cb_quic_endpoint *e, const ngtcp2_cid *cid);
+void cb_quic_endpoint_unroute_all(cb_quic_endpoint *e, const ep_route *route); /* slow: looks at all there are */
 ep_route *cb_quic_endpoint_lookup(cb_quic_endpoint *e, const uint8_t *cid, size_t len);
 /* A connection ID of ours with its reset token, not in use yet and not routed. */
 int cb_quic_endpoint_cid(cb_quic_endpoint *e, ngtcp2_cid *cid, uint8_t token[NGTCP2_STATELESS_RESET_TOKENLEN]);

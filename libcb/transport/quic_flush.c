@@ -231,19 +231,13 @@ static void tomb_over(cb_alarm *a, cb_time now) {
     cb_quic_endpoint_tomb_free(CB_CONTAINER(a, ep_tomb, alarm));
 }
 
-/* The connection's IDs, ours and (server) the client's first choice. */
+/* The connection's IDs, ours and (server) the client's first choice. 0: more than `max`. */
 static size_t collect_cids(ep_conn *c, ngtcp2_cid *out, size_t max) {
-    ngtcp2_cid all[16];
-    size_t n = ngtcp2_conn_get_scid(c->core.ng, NULL), kept = 0;
-    if (n <= sizeof all / sizeof *all)
-        n = ngtcp2_conn_get_scid(c->core.ng, all);
-    else
-        n = 0;
-    for (size_t i = 0; i < n && kept < max; i++) {
-        out[kept++] = all[i];
-    }
-    if (c->e->server && kept < max) out[kept++] = *ngtcp2_conn_get_client_initial_dcid(c->core.ng);
-    return kept;
+    size_t n = ngtcp2_conn_get_scid(c->core.ng, NULL);
+    if (n + 1 > max) return 0;
+    n = ngtcp2_conn_get_scid(c->core.ng, out);
+    if (c->e->server) out[n++] = c->first_dcid;
+    return n;
 }
 
 static void bury_tomb(ep_conn *c, const ngtcp2_cid *cids, size_t n, const uint8_t *packet, const cb_quic_train *train) {
@@ -275,12 +269,27 @@ static void bury_conn(cb_grave *g) {
     cb_mem_free(alloc, c);
 }
 
-static void unroute_all(ep_conn *c, const ngtcp2_cid *cids, size_t n) {
+void cb_quic_endpoint_unroute_all(cb_quic_endpoint *e, const ep_route *route) {
+    void *value;
+    do {
+        size_t it = 0;
+        cb_slice key;
+        while ((value = cb_map_next(&e->cids, &it, &key)) != NULL && value != route) {}
+        if (value) {
+            ngtcp2_cid cid;
+            ngtcp2_cid_init(&cid, key.base, key.len);
+            cb_quic_endpoint_unroute(e, &cid);
+        }
+    } while (value);
+}
+
+static void unroute(ep_conn *c, const ngtcp2_cid *cids, size_t n) {
     for (size_t i = 0; i < n; i++) {
         if (cb_map_get(&c->e->cids, cids[i].data, cids[i].datalen) == &c->route) {
             cb_quic_endpoint_unroute(c->e, &cids[i]);
         }
     }
+    if (!n) cb_quic_endpoint_unroute_all(c->e, &c->route);
 }
 
 void cb_quic_endpoint_finish(ep_conn *c) {
@@ -295,7 +304,7 @@ void cb_quic_endpoint_finish(ep_conn *c) {
         cb_quic_core_last_packet(&c->core, buf, CB_QUIC_PACKET_MAX, cb_loop_now(e->loop), &train);
     }
     size_t n = collect_cids(c, cids, CIDS);
-    unroute_all(c, cids, n);
+    unroute(c, cids, n);
     if (!e->dead && (train.len || draining)) bury_tomb(c, cids, n, buf, &train);
     if (train.len) send_train(c, buf, &train);
     if (!c->core.handshaken) e->stats.handshakes_failed++;
