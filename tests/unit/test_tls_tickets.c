@@ -255,3 +255,39 @@ Test(tls_tickets, a_client_that_is_nobody_is_made_once_for_a_cache) {
     cb_tickets_unref(w.server.tickets);
     end(&w);
 }
+
+static uint32_t told_lifetime;
+
+static int read_lifetime(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
+                         const gnutls_datum_t *message) {
+    (void)session;
+    (void)type;
+    (void)when;
+    (void)incoming;
+    told_lifetime = (uint32_t)message->data[0] << 24 | (uint32_t)message->data[1] << 16 |
+                    (uint32_t)message->data[2] << 8 | message->data[3];
+    return 0;
+}
+
+Test(tls_tickets, live_as_long_as_they_were_set_to) {
+    static const uint32_t rows[][2] = {{0, 7200}, {60, 60}, {604800, 604800}};
+    world w;
+    begin(&w);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        tls_end c, s;
+        int rc = cb_tickets_new(&w.server.tickets, CB_OPTS(cb_tickets_opts, .lifetime_s = rows[i][0]));
+        cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
+        tls_end_prepare(&c, &w.client);
+        gnutls_handshake_set_hook_function(cb_tls_session_handle(c.tls), GNUTLS_HANDSHAKE_NEW_SESSION_TICKET,
+                                           GNUTLS_HOOK_PRE, read_lifetime);
+        tls_end_start(&c);
+        tls_end_make(&s, &w.server);
+        told_lifetime = 0;
+        tls_talk(&c, &s, 0);
+        cr_expect_eq(told_lifetime, rows[i][1], "row %zu: %u s", i, told_lifetime);
+        tls_end_drop(&c);
+        tls_end_drop(&s);
+        cb_tickets_unref(w.server.tickets);
+    }
+    end(&w);
+}
