@@ -142,7 +142,7 @@ class Bench:
 
     # --- servers ---
     def h3_ours(self):
-        return Server([self.own("static_server"), f"127.0.0.1:{TLS_PORT}", self.cert, self.key, self.docroot], self.log(), udp=True)
+        return Server([self.own("bench_server"), f"127.0.0.1:{TLS_PORT}", self.cert, self.key, self.bulk_mib], self.log(), udp=True)
 
     def h3_gtlsserver(self):
         return Server([find("gtlsserver"), "-q", "--no-quic-dump", "--no-http-dump", "-d", self.docroot, "127.0.0.1", TLS_PORT, self.key,
