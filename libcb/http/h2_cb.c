@@ -76,7 +76,7 @@ static void section_over(h2_conn *c, h2_stream *s, bool end) {
     bool server = c->h.env.server;
     int rc = s->section_rc;
     c->section = NULL;
-    if (!s->x) return;
+    if (!s->x || s->x->failing) return;
     if (rc == CB_OK && s->in_trailer)
         rc = end ? cb_exchange_in_end(s->x) : CB_OK;
     else if (rc == CB_OK)
@@ -98,13 +98,16 @@ static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t
     h2_conn *c = user;
     h2_stream *s = stream_of(ng, id);
     if (c->closed) return NGHTTP2_ERR_CALLBACK_FAILURE;
-    if (!s || !s->x) {
+    if (!s || !s->x || s->x->failing) {
         nghttp2_session_consume(ng, id, len);
         return 0;
     }
-    s->owed += len;
     if (!cb_list_empty(&s->body.link)) cb_quiet_touch(&c->bodies, &s->body, c->now);
-    int rc = cb_exchange_in_body(s->x, (cb_slice){data, len});
+    s->owed += len;
+    size_t passed = len;
+    int rc = s->x->connect ? cb_tunnel_in_feed(&s->tunnel, s->x, s->capsules, (cb_slice){data, len}, &passed)
+                           : cb_exchange_in_body(s->x, (cb_slice){data, len});
+    h2_credit(c, s, len - passed);
     if (rc < 0) h2_stream_failed(c, s, rc);
     return c->closed ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
@@ -139,9 +142,10 @@ static void got_data(h2_conn *c, const nghttp2_frame *frame, bool end) {
     if (!end && frame->hd.length == frame->data.padlen &&
         cb_rate_over(&c->empties, c->h.env.limits->max_settings_per_s, c->now))
         h2_calm(c, "empty DATA frames");
-    if (!s || !end) return;
+    if (!s || !end || (s->x && s->x->failing)) return;
     cb_list_del(&s->body.link);
-    int rc = s->x ? cb_exchange_in_end(s->x) : CB_OK;
+    int rc = s->x ? cb_tunnel_in_end(s->tunnel) : CB_OK;
+    if (rc == CB_OK && s->x) rc = cb_exchange_in_end(s->x);
     if (rc < 0) h2_stream_failed(c, s, rc);
 }
 
@@ -254,6 +258,7 @@ static int close_reason(h2_conn *c, const h2_stream *s, uint32_t error) {
         s->x->refused = true;
         return cb_fail(CB_EAGAIN, "the peer did not process the request");
     }
+    if (error == NGHTTP2_NO_ERROR && x->failing) return CB_OK; /* on_close gets the reason */
     if (error == NGHTTP2_NO_ERROR && x->end_in && (x->end_out || !c->h.env.server)) return CB_OK;
     if (error == NGHTTP2_NO_ERROR) return cb_fail(CB_ECLOSED, "the stream ended early");
     bool ours = error == NGHTTP2_PROTOCOL_ERROR || error == NGHTTP2_FLOW_CONTROL_ERROR ||

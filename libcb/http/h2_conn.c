@@ -53,6 +53,7 @@ static void stream_free(h2_conn *c, h2_stream *s) {
     cb_list_del(&s->link);
     cb_chain_free(&s->out);
     cb_fields_free(&s->kept);
+    cb_tunnel_in_free(s->tunnel, c->h.env.alloc);
     cb_mem_free(c->h.env.alloc, s);
 }
 
@@ -71,6 +72,7 @@ void h2_stream_drop(h2_conn *c, h2_stream *s) {
         return;
     }
     cb_list_del(&s->link);
+    cb_tunnel_in_free(s->tunnel, c->h.env.alloc);
     cb_chain_drop(&s->out, s->out.len);
     cb_chain out = s->out;
     *s = (h2_stream){.out = out};
@@ -174,8 +176,7 @@ static void h2_reset(cb_hconn *h, cb_exchange *x, int code) {
     s->was_reset = true;
     s->x = NULL;
     stream_quiet(s);
-    cb_chain_drop(&s->out, s->out.len);
-    if (!s->open || c->closed) return;
+    if (!s->open || c->closed) return; /* what is queued stays: a frame of it may be half-way out */
     bool known = code >= 0 && (size_t)code < sizeof codes / sizeof *codes;
     nghttp2_submit_rst_stream(c->ng, NGHTTP2_FLAG_NONE, s->id, known ? codes[code] : NGHTTP2_INTERNAL_ERROR);
     h2_wake(c);
@@ -330,8 +331,10 @@ static int h2_eof(cb_hconn *h, cb_time now) {
     h2_conn *c = h2_of(h);
     c->now = now;
     if (c->closed || c->rc < 0) return c->rc;
-    c->ended = true;
-    if (!h->n_exchanges) return c->rc = cb_fail(CB_ECLOSED, "the peer closed the connection");
+    if (!h->n_exchanges) {
+        c->over = true;
+        return CB_OK;
+    }
     return c->rc = cb_fail(CB_ECLOSED, "the peer closed the connection with %zu exchanges open", h->n_exchanges);
 }
 
@@ -441,14 +444,15 @@ void h2_drain(cb_hconn *h) {
 
 static bool h2_done(const cb_hconn *h) {
     const h2_conn *c = h2_of(h);
-    if (c->closed || c->rc < 0) return true;
+    if (c->closed || c->over || c->rc < 0) return true;
     if (nghttp2_session_want_write(c->ng) || nghttp2_session_want_read(c->ng)) return false;
     return c->ended || !h->n_exchanges;
 }
 
 static size_t h2_capacity(const cb_hconn *h) {
     const h2_conn *c = h2_of(h);
-    if (c->closed || c->ended || c->rc < 0 || h->draining || !nghttp2_session_check_request_allowed(c->ng)) return 0;
+    if (c->closed || c->over || c->ended || c->rc < 0 || h->draining || !nghttp2_session_check_request_allowed(c->ng))
+        return 0;
     uint32_t max = c->settings_in ? nghttp2_session_get_remote_settings(c->ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS)
                                   : NGHTTP2_INITIAL_MAX_CONCURRENT_STREAMS;
     if (max > h->env.limits->max_streams) max = h->env.limits->max_streams;

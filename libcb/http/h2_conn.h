@@ -5,6 +5,7 @@
 
 #include "http/hconn.h"
 #include "http/rate.h"
+#include "http/tunnel_in.h"
 #include <nghttp2/nghttp2.h>
 
 typedef struct h2_conn h2_conn;
@@ -18,12 +19,14 @@ typedef struct h2_stream {
     cb_quiet body;         /* in h2_conn.bodies: the peer owes a body */
     cb_quiet send;         /* in h2_conn.fresh or .sends: we have bytes to send */
     cb_list writable;      /* in h2_conn.writable: room came back */
+    cb_tunnel_in *tunnel;  /* capsules came */
     size_t owed;           /* body bytes received, credit not given back */
     int32_t id;            /* 0: nghttp2 does not know it yet */
     int section_rc;        /* first error of the field section that is being received */
     unsigned open : 1;     /* nghttp2 knows it */
     unsigned attached : 1; /* an exchange points to it */
     unsigned fin : 1, trailers : 1, late : 1, late_end : 1, deferred : 1, was_reset : 1, in_trailer : 1, refused : 1;
+    unsigned capsules : 1; /* a request of ours for a protocol of capsules */
 } h2_stream;
 
 struct h2_conn {
@@ -41,6 +44,7 @@ struct h2_conn {
     int depth; /* library calls on the stack */
     int rc;    /* why the connection failed */
     unsigned wrote : 1, closed : 1, freed : 1, ended : 1, settings_in : 1, drain_asked : 1, final_goaway : 1;
+    unsigned over : 1; /* the peer is gone and nothing was open */
     cb_grave grave;
     char remote[CB_ADDR_TEXT], local[CB_ADDR_TEXT];
 };

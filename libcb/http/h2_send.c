@@ -91,6 +91,7 @@ int h2_on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *fr
     h2_conn *c = user;
     h2_stream *s = source->ptr;
     if (!c->h.env.sink->room(c->h.env.sink)) return NGHTTP2_ERR_WOULDBLOCK;
+    if (s->out.len < length) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     enum { SLICES = 12 };
     cb_slice v[SLICES] = {{framehd, 9}};
     size_t n = 1, left = length;
@@ -187,6 +188,7 @@ static int send_request(h2_conn *c, h2_stream *s, const cb_head *head, bool end)
     nv_list l;
     int rc = nv_init(&l, c->h.env.alloc, head->n);
     if (rc < 0) return rc;
+    s->capsules = cb_tunnel_has_capsules(head->protocol);
     nv_request(&l, head);
     nv_fields(&l, head->fields, head->n);
     rc = head->protocol.len && !c->settings_in ? keep_late(c, s, &l, end) : submit_request(c, s, &l, end);
@@ -280,30 +282,14 @@ int h2_send_trailers(cb_hconn *h, cb_exchange *x, const cb_field *f, size_t n) {
 
 /* ---- datagrams ---- */
 
-static size_t put_varint(uint8_t *out, uint64_t v) {
-    if (v < 64) {
-        out[0] = (uint8_t)v;
-        return 1;
-    }
-    if (v < 16384) {
-        out[0] = (uint8_t)(0x40 | v >> 8);
-        out[1] = (uint8_t)v;
-        return 2;
-    }
-    for (int i = 0; i < 4; i++)
-        out[i] = (uint8_t)(v >> (24 - 8 * i));
-    out[0] |= 0x80;
-    return 4;
-}
-
 /* RFC 9297, 3.5: a DATAGRAM capsule. */
 int h2_send_datagram(cb_hconn *h, cb_exchange *x, cb_slice payload) {
     h2_conn *c = h2_of(h);
     h2_stream *s = x->frame;
     if (!s || c->closed || s->was_reset || s->fin) return cb_fail(CB_ECLOSED, "the stream is closed");
-    if (payload.len > 65535) return cb_fail(CB_ELIMIT, "a datagram of %zu bytes", payload.len);
-    uint8_t head[5] = {0};
-    size_t n = 1 + put_varint(head + 1, payload.len);
+    if (payload.len > CB_DATAGRAM_MAX) return cb_fail(CB_ELIMIT, "a datagram of %zu bytes", payload.len);
+    uint8_t head[CB_CAPSULE_HEAD_MAX];
+    size_t n = cb_capsule_head(head, CB_CAPSULE_DATAGRAM, payload.len);
     if (h2_room(h, x) < n + payload.len) return CB_EAGAIN;
     int rc = cb_chain_add(&s->out, head, n);
     if (rc < 0) return rc;

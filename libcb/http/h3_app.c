@@ -99,8 +99,18 @@ static int on_stream_open(cb_quic_app *app, int64_t id) {
     return leave(c, rc);
 }
 
+/* Reads along on the server's control stream until its SETTINGS are there. */
+static void scan_settings(h3_conn *c, int64_t id, cb_slice data) {
+    uint64_t bit = id / 4 < 64 ? (uint64_t)1 << id / 4 : 0;
+    if ((id & 3) != 3 || !data.len) return;
+    if (c->control < 0 && !(c->uni_seen & bit) && data.base[0] == 0) c->control = id;
+    c->uni_seen |= bit;
+    if (id == c->control) cb_h3_settings_feed(&c->peer, data);
+}
+
 static int on_recv(cb_quic_app *app, int64_t id, unsigned flags, cb_slice data) {
     h3_conn *c = enter(app);
+    if (!c->settings_in && !c->h.env.server) scan_settings(c, id, data);
     nghttp3_ssize n = nghttp3_conn_read_stream(c->ng, id, data.base, data.len, (flags & CB_QUIC_FIN) != 0);
     if (c->closed) {
         h3_leave(c);
@@ -165,6 +175,7 @@ static int on_stream_stop(cb_quic_app *app, int64_t id, uint64_t code) {
 
 static int close_reason(const h3_conn *c, const h3_stream *s, uint64_t code) {
     const cb_exchange *x = s->x;
+    if (x->failing && x->end_out) return CB_OK; /* on_close gets the reason */
     if (x->end_in && (x->end_out || !c->h.env.server)) return CB_OK;
     if (code == NGHTTP3_H3_NO_ERROR || code == UINT64_MAX) return cb_fail(CB_ECLOSED, "the stream ended early");
     return cb_fail(CB_ECLOSED, "the stream was closed with 0x%llx", (unsigned long long)code);

@@ -45,13 +45,6 @@ static int recv_header(nghttp3_conn *ng, int64_t id, int32_t token, nghttp3_rcbu
     return 0;
 }
 
-/* RFC 9297, 3.4, and the protocols that are defined with capsules. */
-static bool uses_capsules(const cb_exchange *x) {
-    if (!x->connect || !x->protocol.len) return false;
-    return cb_slice_eq(x->protocol, "connect-udp") || cb_slice_eq(x->protocol, "connect-ip") ||
-           cb_slice_eq(cb_fields_get(&x->in, "capsule-protocol"), "?1");
-}
-
 static int end_headers(nghttp3_conn *ng, int64_t id, int fin, void *user, void *stream_user) {
     (void)ng, (void)id;
     h3_conn *c = user;
@@ -65,7 +58,6 @@ static int end_headers(nghttp3_conn *ng, int64_t id, int fin, void *user, void *
         return 0;
     }
     if (!s->x || !c->h.env.server) return 0;
-    s->capsules = uses_capsules(s->x);
     if (!fin && !s->x->connect && !s->x->end_in) cb_quiet_touch(&c->bodies, &s->body, c->now);
     return 0;
 }
@@ -89,7 +81,7 @@ static int recv_trailer(nghttp3_conn *ng, int64_t id, int32_t token, nghttp3_rcb
 static int end_trailers(nghttp3_conn *ng, int64_t id, int fin, void *user, void *stream_user) {
     (void)ng, (void)id, (void)fin;
     h3_stream *s = stream_user;
-    if (s && s->x && s->section_rc < 0) h3_stream_failed(user, s, s->section_rc);
+    if (s && s->x && !s->x->failing && s->section_rc < 0) h3_stream_failed(user, s, s->section_rc);
     return 0;
 }
 
@@ -100,13 +92,16 @@ static int recv_data(nghttp3_conn *ng, int64_t id, const uint8_t *data, size_t l
     h3_conn *c = user;
     h3_stream *s = stream_user;
     if (c->closed) return NGHTTP3_ERR_CALLBACK_FAILURE;
-    if (!s || !s->x) {
+    if (!s || !s->x || s->x->failing) {
         c->below->credit(c->qc, id, len);
         return 0;
     }
-    s->owed += len;
     if (!cb_list_empty(&s->body.link)) cb_quiet_touch(&c->bodies, &s->body, c->now);
-    int rc = cb_exchange_in_body(s->x, (cb_slice){data, len});
+    s->owed += len;
+    size_t passed = len;
+    int rc = s->x->connect ? cb_tunnel_in_feed(&s->tunnel, s->x, s->capsules, (cb_slice){data, len}, &passed)
+                           : cb_exchange_in_body(s->x, (cb_slice){data, len});
+    h3_credit(c, s, len - passed);
     if (rc < 0) h3_stream_failed(c, s, rc);
     return c->closed ? NGHTTP3_ERR_CALLBACK_FAILURE : 0;
 }
@@ -122,9 +117,10 @@ static int end_stream(nghttp3_conn *ng, int64_t id, void *user, void *stream_use
     (void)ng, (void)id;
     h3_conn *c = user;
     h3_stream *s = stream_user;
-    if (!s || !s->x) return 0;
+    if (!s || !s->x || s->x->failing) return 0;
     cb_list_del(&s->body.link);
-    int rc = cb_exchange_in_end(s->x);
+    int rc = cb_tunnel_in_end(s->tunnel);
+    if (rc == CB_OK) rc = cb_exchange_in_end(s->x);
     if (rc < 0) h3_stream_failed(c, s, rc);
     return c->closed ? NGHTTP3_ERR_CALLBACK_FAILURE : 0;
 }
@@ -201,7 +197,6 @@ static int recv_settings(nghttp3_conn *ng, const nghttp3_settings *settings, voi
     (void)ng;
     h3_conn *c = user;
     c->settings_in = true;
-    c->peer_connect = settings->enable_connect_protocol != 0;
     c->peer_datagram = settings->h3_datagram != 0;
     h3_send_late(c);
     return c->closed ? NGHTTP3_ERR_CALLBACK_FAILURE : 0;

@@ -89,6 +89,7 @@ static void stream_free(h3_conn *c, h3_stream *s) {
     cb_list_del(&s->link);
     cb_chain_free(&s->out);
     cb_fields_free(&s->kept);
+    cb_tunnel_in_free(s->tunnel, c->h.env.alloc);
     cb_mem_free(c->h.env.alloc, s);
 }
 
@@ -106,6 +107,7 @@ void h3_stream_drop(h3_conn *c, h3_stream *s) {
         return;
     }
     cb_list_del(&s->link);
+    cb_tunnel_in_free(s->tunnel, c->h.env.alloc);
     cb_chain_drop(&s->out, s->out.len);
     cb_chain out = s->out;
     *s = (h3_stream){.out = out};
@@ -447,6 +449,9 @@ int h3_start(h3_conn *c) {
     int error = c->h.env.server ? nghttp3_conn_server_new(&c->ng, &h3_callbacks, &settings, &c->mem, c)
                                 : nghttp3_conn_client_new(&c->ng, &h3_callbacks, &settings, &c->mem, c);
     if (error) return cb_fail(CB_ENOMEM, "no memory for HTTP/3");
+    c->uni_seen = 0;
+    c->control = -1;
+    c->peer = (cb_h3_settings){0};
     if (!c->h.env.server) return CB_OK;
     c->max_bidi = l->max_streams;
     nghttp3_conn_set_max_client_streams_bidi(c->ng, c->max_bidi);

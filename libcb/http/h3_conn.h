@@ -3,8 +3,10 @@
 #ifndef CB_HTTP_H3_CONN_H
 #define CB_HTTP_H3_CONN_H
 
+#include "http/h3_settings.h"
 #include "http/hconn.h"
 #include "http/rate.h"
+#include "http/tunnel_in.h"
 #include "transport/quic_app.h"
 #include <nghttp3/nghttp3.h>
 
@@ -32,14 +34,15 @@ int cb_h3_new_on(cb_hconn **out, const cb_hconn_env *env, cb_quic_conn *qc, cons
 typedef struct h3_stream {
     cb_list link; /* in h3_conn.streams or .spare */
     struct h3_stream *hash_next;
-    cb_exchange *x;   /* NULL: none yet, or it was told to close */
-    cb_chain out;     /* written by the user, not yet acknowledged; taken: given to nghttp3 */
-    cb_fields kept;   /* a request that waits for the peer's SETTINGS */
-    cb_quiet head;    /* in h3_conn.heads: a request whose head is not complete */
-    cb_quiet body;    /* in h3_conn.bodies: the peer owes a body */
-    cb_quiet send;    /* in h3_conn.sends: the peer owes acknowledgements or credit */
-    cb_list writable; /* in h3_conn.writable: room came back */
-    size_t owed;      /* body bytes received, credit not given back */
+    cb_exchange *x;       /* NULL: none yet, or it was told to close */
+    cb_chain out;         /* written by the user, not yet acknowledged; taken: given to nghttp3 */
+    cb_fields kept;       /* a request that waits for the peer's SETTINGS */
+    cb_quiet head;        /* in h3_conn.heads: a request whose head is not complete */
+    cb_quiet body;        /* in h3_conn.bodies: the peer owes a body */
+    cb_quiet send;        /* in h3_conn.sends: the peer owes acknowledgements or credit */
+    cb_list writable;     /* in h3_conn.writable: room came back */
+    cb_tunnel_in *tunnel; /* capsules came */
+    size_t owed;          /* body bytes received, credit not given back */
     int64_t id;
     int section_rc;         /* first error of the field section that is being received */
     unsigned open : 1;      /* QUIC knows it */
@@ -50,7 +53,7 @@ typedef struct h3_stream {
     unsigned mute : 1;     /* the peer stopped reading: what is written is thrown away */
     unsigned stopped : 1;  /* we stopped reading */
     unsigned began : 1;    /* server: its exchange was made */
-    unsigned capsules : 1; /* capsules may come on it */
+    unsigned capsules : 1; /* a request of ours for a protocol of capsules */
 } h3_stream;
 
 enum { H3_BUCKETS = 32 }; /* IDs of streams follow each other, so chains stay short */
@@ -69,10 +72,13 @@ struct h3_conn {
     cb_time told;                                          /* the owner knows a deadline not later than this */
     cb_rate resets;
     uint64_t n_opened, max_bidi;
+    uint64_t uni_seen;   /* client: the server's first streams, by number */
+    int64_t control;     /* client: which of them is the control stream; -1: not known yet */
+    cb_h3_settings peer; /* client: what the server allows */
     uint32_t n_spare, n_late;
     int depth; /* library calls on the stack */
-    unsigned ready : 1, closed : 1, freed : 1, failed : 1, settings_in : 1, peer_connect : 1, peer_datagram : 1,
-        no_streams : 1, drain_asked : 1, final_goaway : 1, drained : 1;
+    unsigned ready : 1, closed : 1, freed : 1, failed : 1, settings_in : 1, peer_datagram : 1, no_streams : 1,
+        drain_asked : 1, final_goaway : 1, drained : 1;
     cb_grave grave;
 };
 

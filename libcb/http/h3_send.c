@@ -136,7 +136,7 @@ void h3_send_late(h3_conn *c) {
         c->n_late--;
         s->late = false;
         nv_list l;
-        int rc = c->peer_connect ? nv_init(&l, c->h.env.alloc, s->kept.len) : no_extended_connect();
+        int rc = c->peer.connect ? nv_init(&l, c->h.env.alloc, s->kept.len) : no_extended_connect();
         if (rc == CB_OK) {
             nv_fields(&l, s->kept.at, s->kept.len);
             rc = submit_request(c, s, &l, s->late_end);
@@ -152,10 +152,11 @@ void h3_send_late(h3_conn *c) {
 }
 
 static int send_request(h3_conn *c, h3_stream *s, const cb_head *head, bool end) {
-    if (head->protocol.len && c->settings_in && !c->peer_connect) return no_extended_connect();
+    if (head->protocol.len && c->settings_in && !c->peer.connect) return no_extended_connect();
     nv_list l;
     int rc = nv_init(&l, c->h.env.alloc, head->n);
     if (rc < 0) return rc;
+    s->capsules = cb_tunnel_has_capsules(head->protocol);
     nv_request(&l, head);
     nv_fields(&l, head->fields, head->n);
     rc = head->protocol.len && !c->settings_in ? keep_late(c, s, &l, end) : submit_request(c, s, &l, end);
@@ -261,13 +262,31 @@ int h3_send_trailers(cb_hconn *h, cb_exchange *x, const cb_field *f, size_t n) {
 
 /* ---- datagrams ---- */
 
+static int send_capsule(h3_conn *c, h3_stream *s, cb_exchange *x, cb_slice payload) {
+    if (payload.len > CB_DATAGRAM_MAX) return cb_fail(CB_ELIMIT, "a datagram of %zu bytes", payload.len);
+    uint8_t head[CB_CAPSULE_HEAD_MAX];
+    size_t n = cb_capsule_head(head, CB_CAPSULE_DATAGRAM, payload.len);
+    if (h3_room(&c->h, x) < n + payload.len) return CB_EAGAIN;
+    int rc = cb_chain_add(&s->out, head, n);
+    if (rc < 0) return rc;
+    rc = cb_chain_add(&s->out, payload.base, payload.len);
+    if (rc < 0) {
+        c->h.vt->reset(&c->h, x, CB_RESET_INTERNAL); /* half a capsule cannot be taken back */
+        return rc;
+    }
+    have_output(c, s);
+    return CB_OK;
+}
+
 /* RFC 9297: a QUIC DATAGRAM where the peer takes them, else a capsule on the stream. */
 int h3_send_datagram(cb_hconn *h, cb_exchange *x, cb_slice payload) {
     h3_conn *c = h3_of(h);
     h3_stream *s = x->frame;
     if (!s || c->closed || s->was_reset || s->fin) return closed_stream();
-    if (!c->peer_datagram) return cb_fail(CB_ENOTSUP, "the peer takes no HTTP/3 datagrams");
+    if (s->mute) return CB_OK;
+    if (!c->settings_in) return CB_EAGAIN; /* not known yet what the peer takes */
     uint8_t head[CB_H3_DATAGRAM_HEAD_MAX];
     const cb_slice v[2] = {{head, cb_h3_datagram_head(head, s->id)}, payload};
-    return c->below->datagram(c->qc, v, 2);
+    int rc = c->peer_datagram ? c->below->datagram(c->qc, v, 2) : CB_ENOTSUP;
+    return rc == CB_ENOTSUP ? send_capsule(c, s, x, payload) : rc;
 }
