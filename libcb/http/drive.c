@@ -115,6 +115,7 @@ static void end_tcp(cb_drive *d, int rc) {
     }
     if (!d->ch) return; /* ended by a callback of the above */
     if (d->forget) {
+        cb_channel_abort(d->ch, CB_ECLOSED); /* by itself, a forgotten channel would linger */
         cb_channel_free(d->ch);
         d->ch = NULL;
         all_over(d);

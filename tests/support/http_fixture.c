@@ -166,6 +166,11 @@ void http_client_make(http_world *w, cb_http_client_opts o) {
 void http_world_close(http_world *w) {
     cb_http_client_free(w->client);
     cb_http_server_free(w->server);
+    for (int i = 0; i < 200 && cb_loop_alive(w->loop); i++) { /* alerts of failed handshakes linger */
+        struct pollfd p = {.fd = cb_loop_fd(w->loop), .events = POLLIN};
+        poll(&p, 1, 1);
+        cb_loop_step(w->loop);
+    }
     cb_identity_unref(w->me);
     cb_identity_unref(w->roots);
     cb_loop_free(w->loop);
