@@ -159,7 +159,7 @@ http {{ access_log off; keepalive_requests 100000000; server {{ listen 127.0.0.1
     def proxy_nginx(self):
         conf = self.write("proxy.conf", f"""
 worker_processes 1; daemon off; pid {self.folder}/proxy.pid; error_log {self.folder}/proxy.err;
-events {{ worker_connections 16384; }}
+events {{ worker_connections 8192; }}
 http {{
   access_log off; keepalive_requests 100000000; keepalive_timeout 300s;
   upstream origin {{ server 127.0.0.1:{ORIGIN_PORT}; keepalive 128; keepalive_requests 100000000; }}
@@ -177,7 +177,7 @@ http {{
         conf = self.write("haproxy.cfg", f"""
 global
   nbthread 1
-  maxconn 20000
+  maxconn 8000
 defaults
   mode http
   timeout connect 5s
@@ -269,14 +269,17 @@ def to_ms(text):
 
 
 def edge_config(bench):
+    certificate = {"cert_file": str(bench.cert), "key_file": str(bench.key)}
     return {
         "workers": 1,
-        "listeners": [
-            {"address": f"127.0.0.1:{PORT}"},
-            {"address": f"127.0.0.1:{TLS_PORT}", "tls": {"certificates": [{"cert_file": str(bench.cert), "key_file": str(bench.key)}]}},
-        ],
-        "origins": {"origin": {"servers": [{"url": f"http://127.0.0.1:{ORIGIN_PORT}"}]}},
-        "routes": [{"origin": "origin"}],
+        "listeners": {
+            "clear": {"address": f"127.0.0.1:{PORT}", "max_connections": 100000},
+            "secure": {"address": f"127.0.0.1:{TLS_PORT}", "tls": {"certificates": [certificate]}},
+        },
+        "groups": {"origin": {"origins": [{"url": f"http://127.0.0.1:{ORIGIN_PORT}"}], "max_idle": 256}},
+        "routes": [{"group": "origin"}],
+        "limits": {"max_requests": 100000000, "idle_timeout_ms": 300000},
+        "log": {"level": "warn"},
     }
 
 
