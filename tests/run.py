@@ -219,7 +219,7 @@ def stage_install():
     out.mkdir(exist_ok=True)
     for example in examples:
         log = LOG / f"example-{example.stem}.log"
-        command = f'cc -std=c11 -Wall -Wextra -Wpedantic -Werror "{example}" -o "{out / example.stem}" ' \
+        command = f'cc -Wall -Wextra -Werror "{example}" -o "{out / example.stem}" ' \
                   "$(pkg-config --cflags --libs libcb)"
         results.add(one(f"pkg-config: {example.name}", run(["sh", "-c", command], log, env=env) == 0, log))
     log = LOG / "find-package.log"

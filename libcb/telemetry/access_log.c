@@ -1,8 +1,8 @@
-#include "telemetry/access_log.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include "base/opts.h"
 #include "loop/loop_int.h"
+#include "telemetry/access_line.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>

@@ -80,6 +80,11 @@ def test_links_lead_somewhere():
     guard.report([problem for path in guard.tracked(".md") for problem in dead_links(path, path.read_text())])
 
 
+def test_readme_quotes_the_example():
+    quoted = re.search(r"```c\n(.*?)```", (guard.ROOT / "README.md").read_text(), re.S)[1].strip()
+    assert quoted in (guard.ROOT / "examples/http3_server.c").read_text(), "README.md: the program differs from examples/http3_server.c"
+
+
 def test_schemas_parse():
     problems = []
     for path in guard.tracked(".schema.json"):

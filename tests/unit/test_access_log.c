@@ -1,4 +1,4 @@
-#include "telemetry/access_log.h"
+#include "telemetry/access_line.h"
 #include <cb/http.h>
 #include <criterion/criterion.h>
 #include <fcntl.h>

@@ -75,8 +75,7 @@ static int64_t on_body(cb_exchange *x, cb_slice data, void *user) {
         s->wrong += data.base[i] != pattern_at(s->got + i);
     s->got += data.len;
     /* a tunnel echoes */
-    if (cb_slice_eq(cb_exchange_method(x), "CONNECT"))
-        cr_assert_eq(cb_exchange_write(x, data), (int64_t)data.len);
+    if (cb_slice_eq(cb_exchange_method(x), "CONNECT")) cr_assert_eq(cb_exchange_write(x, data), (int64_t)data.len);
     return (int64_t)data.len;
 }
 static int on_end(cb_exchange *x, void *user) {

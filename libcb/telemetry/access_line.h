@@ -1,6 +1,6 @@
-/* The text of an access record, sans-I/O (the file is access_log.c's concern). */
-#ifndef CB_TELEMETRY_ACCESS_LOG_H
-#define CB_TELEMETRY_ACCESS_LOG_H
+/* The text of an access record, without I/O. */
+#ifndef CB_TELEMETRY_ACCESS_LINE_H
+#define CB_TELEMETRY_ACCESS_LINE_H
 
 #include "base/buf.h"
 #include <cb/access_log.h>
