@@ -511,6 +511,7 @@ static void on_back_close(cb_exchange *back, int rc, void *user) {
     if (!pass->front) return;
     if (rc == CB_OK || pass->back_end) {
         release_peer(pass);
+        if (!pass->back_end) cb_exchange_finish(pass->front); /* a tunnel that ended with our end of it */
         return;
     }
     failure f = failure_of(rc, sent);
