@@ -246,6 +246,7 @@ static cb_loop *blank(const cb_loop_opts *o) {
     pthread_mutex_init(&loop->lock, NULL);
     cb_list_init(&loop->watches);
     cb_list_init(&loop->signals);
+    cb_list_init(&loop->orphans);
     cb_heap_init(&loop->alarms, &loop->turn.blocks.alloc);
     loop->scratch = cb_mem_get(a, SCRATCH_BYTES);
     return loop;
@@ -280,13 +281,28 @@ int cb_loop_new(cb_loop **out, const cb_loop_opts *opts) {
     return CB_OK;
 }
 
+static void run_to_the_end(cb_loop *loop) {
+    while (cb_turn_has_leftovers(&loop->turn) || !cb_list_empty(&loop->orphans)) {
+        cb_turn_run_leftovers(&loop->turn); /* a last flush, before anything is cut */
+        if (cb_list_empty(&loop->orphans)) continue;
+        cb_orphan *o = CB_CONTAINER(loop->orphans.next, cb_orphan, link);
+        void (*cut)(cb_orphan *) = o->cut;
+        cb_orphan_gone(o);
+        cut(o);
+    }
+}
+
+void cb_loop_adopt(cb_loop *loop, cb_orphan *orphan, void (*cut)(cb_orphan *orphan)) {
+    cb_orphan_gone(orphan);
+    orphan->cut = cut;
+    cb_list_add_tail(&loop->orphans, &orphan->link);
+}
+
 void cb_loop_free(cb_loop *loop) {
     if (!loop || loop->turn.in_turn) return;
     drop_posts(loop);
-    while (cb_turn_has_leftovers(&loop->turn))
-        cb_turn_run_leftovers(&loop->turn);
+    run_to_the_end(loop);
     close_handles(loop);
-    while (cb_turn_has_leftovers(&loop->turn))
-        cb_turn_run_leftovers(&loop->turn);
+    run_to_the_end(loop);
     release(loop);
 }

@@ -64,6 +64,19 @@ uint8_t *cb_loop_scratch(cb_loop *loop, size_t *cap);
 void cb_loop_hold(cb_loop *loop);
 void cb_loop_release(cb_loop *loop);
 
+/* Something that lives on for a while after its owner freed it, as a socket that lingers. When the loop is freed before
+ * it has come to its end, cut() ends it at once. It leaves by cb_orphan_gone(), also inside cut(). */
+typedef struct cb_orphan cb_orphan;
+struct cb_orphan {
+    cb_list link;
+    void (*cut)(cb_orphan *orphan);
+};
+void cb_loop_adopt(cb_loop *loop, cb_orphan *orphan, void (*cut)(cb_orphan *orphan));
+static inline void cb_orphan_gone(cb_orphan *orphan) {
+    if (orphan->cut) cb_list_del(&orphan->link);
+    orphan->cut = NULL;
+}
+
 /* Frees memory after the current turn of the loop, when no library call can be on the stack any more
  * (decision 2: deferred destroy). */
 typedef struct cb_grave cb_grave;

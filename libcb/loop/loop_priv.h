@@ -30,7 +30,7 @@ struct cb_loop {
     bool near_fired; /* near_fd is readable; read it or set it anew */
     cb_time near_at; /* what near_fd is set to; CB_NEVER = not set */
     cb_heap alarms;
-    cb_list watches, signals;
+    cb_list watches, signals, orphans;
     size_t watch_count, holds;
     bool running; /* inside cb_loop_run() */
     bool dirty;   /* libuv has changes that its epoll descriptor does not know yet */

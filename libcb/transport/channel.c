@@ -31,6 +31,7 @@ struct cb_channel {
     cb_buf kept;    /* clear text: what on_data did not take; before that, a part of the PROXY header */
     cb_alarm alarm; /* handshake, then stalled output, then lingering: one after the other */
     cb_defer turn;  /* what is left for the end of the turn: opening, flushing, resuming, closing */
+    cb_orphan orphan; /* between cb_channel_free() and the end */
     cb_grave grave;
     cb_addr peer, remote, local;
     cb_time write_timeout;
@@ -360,6 +361,7 @@ static void on_turn_end(cb_defer *defer) {
     if (c->notify_due) notify(c);
     if (c->closed && !c->notify_due) {
         cb_defer_cancel(&c->turn);
+        cb_orphan_gone(&c->orphan);
         cb_loop_bury(c->loop, &c->grave, bury);
     }
 }
@@ -493,10 +495,15 @@ void cb_channel_abort(cb_channel *c, int rc) {
     close_now(c, rc);
 }
 
+static void cut(cb_orphan *orphan) {
+    close_now(CB_CONTAINER(orphan, cb_channel, orphan), CB_ECLOSED);
+}
+
 void cb_channel_free(cb_channel *c) {
     if (!c) return;
     c->ops = &no_ops;
     cb_channel_shutdown(c);
+    if (!c->closed) cb_loop_adopt(c->loop, &c->orphan, cut);
 }
 
 const cb_addr *cb_channel_remote(const cb_channel *c) {

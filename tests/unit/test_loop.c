@@ -555,3 +555,48 @@ Test(loop, random_bytes_differ_and_leave_no_trace) {
     cb_loop_free(other);
     cb_loop_free(loop);
 }
+
+/* ---- what outlives its owner ---- */
+
+typedef struct lingerer {
+    cb_orphan orphan;
+    cb_grave grave;
+    cb_loop *loop;
+    cb_watch *w;
+    int *cuts, *buried;
+} lingerer;
+
+static void lingerer_bury(cb_grave *g) {
+    lingerer *l = CB_CONTAINER(g, lingerer, grave);
+    ++*l->buried;
+    cb_mem_free(NULL, l);
+}
+
+static void lingerer_cut(cb_orphan *o) {
+    lingerer *l = CB_CONTAINER(o, lingerer, orphan);
+    ++*l->cuts;
+    cb_watch_free(l->w);
+    cb_orphan_gone(o);
+    cb_loop_bury(l->loop, &l->grave, lingerer_bury);
+}
+
+Test(loop, what_lingers_is_cut_when_the_loop_goes) {
+    cb_loop *loop = loop_or_die();
+    int s[2], cuts = 0, buried = 0;
+    lingerer *all[3];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, s), 0);
+    for (int i = 0; i < 3; i++) {
+        all[i] = cb_mem_new(NULL, sizeof *all[i]);
+        *all[i] = (lingerer){.loop = loop, .cuts = &cuts, .buried = &buried};
+        cb_loop_adopt(loop, &all[i]->orphan, lingerer_cut);
+        cb_loop_adopt(loop, &all[i]->orphan, lingerer_cut); /* twice is once */
+    }
+    cr_assert_eq(cb_watch_new(&all[0]->w, loop, s[0], CB_READABLE, on_end, NULL), CB_OK);
+    cb_orphan_gone(&all[1]->orphan); /* ended by itself */
+    cb_orphan_gone(&all[1]->orphan);
+    cb_mem_free(NULL, all[1]);
+    cb_loop_free(loop);
+    cr_assert(cuts == 2 && buried == 2);
+    close(s[0]);
+    close(s[1]);
+}
