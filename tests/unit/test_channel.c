@@ -1,5 +1,6 @@
 #include "base/error.h"
 #include "base/mem.h"
+#include "loop/turn.h"
 #include "support/tls_fixture.h"
 #include "transport/channel.h"
 #include "transport/proxy_header.h"
@@ -427,7 +428,8 @@ Test(channel, an_idle_one_holds_no_buffers) {
         connect_both(&w);
         UNTIL(&w, w.s.got == 100000 && w.c.got == 100000);
         turn(&w);
-        size_t each = (m.bytes - before) / 2;
+        size_t stock = ((const cb_turn *)(const void *)w.loop)->blocks.len * CB_BLOCK; /* the loop's, for all */
+        size_t each = (m.bytes - before - stock) / 2;
         cr_expect(each < 2048, "%zu bytes for an idle channel beside GnuTLS's", each);
         finish(&w);
         cr_expect_eq(m.bytes, 0);
