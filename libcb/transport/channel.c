@@ -26,12 +26,12 @@ struct cb_channel {
     cb_tls_session *tls;
     int fd;
     int close_rc;
-    char *detail;   /* of close_rc */
-    cb_chain out;   /* sealed bytes on their way */
-    cb_buf kept;    /* clear text: what on_data did not take; before that, a part of the PROXY header */
-    cb_alarm alarm; /* handshake, then stalled output, then lingering: one after the other */
-    cb_defer turn;  /* what is left for the end of the turn: opening, flushing, resuming, closing */
-    cb_orphan orphan; /* between cb_channel_free() and the end */
+    char *detail;     /* of close_rc */
+    cb_chain out;     /* sealed bytes on their way */
+    cb_buf kept;      /* clear text: what on_data did not take; before that, a part of the PROXY header */
+    cb_alarm alarm;   /* handshake, then stalled output, then lingering: one after the other */
+    cb_defer turn;    /* what is left for the end of the turn: opening, flushing, resuming, closing */
+    cb_orphan orphan; /* between cb_channel_free(), or on_close after a failure, and the end */
     cb_grave grave;
     cb_addr peer, remote, local;
     cb_time write_timeout;
@@ -81,12 +81,18 @@ static void notify_later(cb_channel *c, int rc) {
     cb_defer_later(&c->turn);
 }
 
+static void close_now(cb_channel *c, int rc);
+
+static void cut(cb_orphan *orphan) {
+    close_now(CB_CONTAINER(orphan, cb_channel, orphan), CB_ECLOSED);
+}
 static void notify(cb_channel *c) {
     c->notify_due = false;
     c->notified = true;
     if (c->close_rc < 0) cb_fail(c->close_rc, "%s", c->detail ? c->detail : "the connection ended");
     const cb_channel_ops *ops = c->ops;
     c->ops = &no_ops;
+    if (!c->closed) cb_loop_adopt(c->loop, &c->orphan, cut); /* an alert lingers */
     if (ops->on_close) ops->on_close(c, c->close_rc, c->user);
 }
 
@@ -493,10 +499,6 @@ void cb_channel_abort(cb_channel *c, int rc) {
         (void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     }
     close_now(c, rc);
-}
-
-static void cut(cb_orphan *orphan) {
-    close_now(CB_CONTAINER(orphan, cb_channel, orphan), CB_ECLOSED);
 }
 
 void cb_channel_free(cb_channel *c) {

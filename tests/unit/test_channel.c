@@ -173,6 +173,34 @@ static void finish(world *w) {
     if (w->pki.ca) tls_pki_drop(&w->pki);
 }
 
+/* Counts what lives, and fails once when told to. */
+typedef struct meter {
+    size_t bytes, calls, fail_at; /* 0 = never */
+} meter;
+
+static void *metered(void *ptr, size_t size, void *user) {
+    meter *m = user;
+    size_t *block = ptr ? (size_t *)ptr - 2 : NULL;
+    if (size && ++m->calls == m->fail_at) return NULL;
+    m->bytes -= block ? block[0] : 0;
+    if (!size) {
+        free(block);
+        return NULL;
+    }
+    block = realloc(block, size + 16);
+    cr_assert_not_null(block);
+    block[0] = size;
+    m->bytes += size;
+    return block + 2;
+}
+
+static void begin_metered(world *w, meter *m, bool tls) {
+    const cb_alloc alloc = {metered, m};
+    begin(w, tls);
+    cb_loop_free(w->loop);
+    cr_assert_eq(cb_loop_new(&w->loop, CB_OPTS(cb_loop_opts, .alloc = &alloc)), CB_OK);
+}
+
 Test(channel, carries_much_both_ways) {
     for (int tls = 0; tls < 2; tls++) {
         world w;
@@ -342,6 +370,36 @@ Test(channel, the_last_answer_survives_input_that_nobody_read) {
     finish(&w);
 }
 
+Test(channel, what_lingers_ends_with_its_loop) {
+    for (int how = 0; how < 4; how++) {
+        world w;
+        int fd[2];
+        meter m = {0};
+        begin_metered(&w, &m, how & 1);
+        cr_assert_eq(raw_pair(fd), 0);
+        open_channel(&w, &w.s, fd[0], &w.server_opts);
+        if (how == 1) { /* a failed handshake: the owner heard of it, the alert lingers */
+            cr_assert_eq(write(fd[1], "GET / HTTP/1.1\r\n\r\n", 18), 18);
+            UNTIL(&w, w.s.closes == 1);
+        }
+        if (how == 0 || how == 2) {
+            UNTIL(&w, w.s.opened == 1);
+        }
+        if (how == 2) { /* much is queued, and nobody reads */
+            w.s.to_send = 8 << 20;
+            pump(&w.s);
+        }
+        cb_channel_free(w.s.ch);
+        if (how == 0) turn(&w);
+        cb_loop_free(w.loop);
+        cr_expect_eq(m.bytes, 0, "case %d leaks", how);
+        close(fd[1]);
+        cb_identity_unref(w.server_id);
+        cb_identity_unref(w.client_id);
+        if (w.pki.ca) tls_pki_drop(&w.pki);
+    }
+}
+
 Test(channel, proxy_header_comes_first) {
     static const struct {
         const char *bytes, *remote;
@@ -386,34 +444,6 @@ Test(channel, proxy_header_comes_first) {
             finish(&w);
         }
     }
-}
-
-/* Counts what lives, and fails once when told to. */
-typedef struct meter {
-    size_t bytes, calls, fail_at; /* 0 = never */
-} meter;
-
-static void *metered(void *ptr, size_t size, void *user) {
-    meter *m = user;
-    size_t *block = ptr ? (size_t *)ptr - 2 : NULL;
-    if (size && ++m->calls == m->fail_at) return NULL;
-    m->bytes -= block ? block[0] : 0;
-    if (!size) {
-        free(block);
-        return NULL;
-    }
-    block = realloc(block, size + 16);
-    cr_assert_not_null(block);
-    block[0] = size;
-    m->bytes += size;
-    return block + 2;
-}
-
-static void begin_metered(world *w, meter *m, bool tls) {
-    const cb_alloc alloc = {metered, m};
-    begin(w, tls);
-    cb_loop_free(w->loop);
-    cr_assert_eq(cb_loop_new(&w->loop, CB_OPTS(cb_loop_opts, .alloc = &alloc)), CB_OK);
 }
 
 Test(channel, an_idle_one_holds_no_buffers) {
