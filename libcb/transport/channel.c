@@ -86,6 +86,7 @@ static void close_now(cb_channel *c, int rc);
 static void cut(cb_orphan *orphan) {
     close_now(CB_CONTAINER(orphan, cb_channel, orphan), CB_ECLOSED);
 }
+
 static void notify(cb_channel *c) {
     c->notify_due = false;
     c->notified = true;
