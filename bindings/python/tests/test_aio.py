@@ -97,10 +97,8 @@ def test_many_at_once(pki, version):
 def test_failures_are_errors(pki, version):
     async def test(client, base):
         assert (await client.get(base + "/boom")).status == 500
-        response = await client.get(base + "/half")
-        assert response.status == 200
-        with pytest.raises(cb.Error):
-            await response.read()
+        with pytest.raises(cb.Error):  # the reset may overtake the head
+            await (await client.get(base + "/half")).read()
         assert (await client.get(base + "/hello")).status == 200  # others are unharmed
 
     serve(pki, test, version)
