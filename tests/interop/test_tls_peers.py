@@ -45,8 +45,26 @@ def server(tls_echo, pki, spawn):
 
 
 def s_client(port, pki, *options):
-    return run(peer("openssl"), "s_client", "-connect", f"127.0.0.1:{port}", "-CAfile", pki["ca"], "-servername", "localhost",
-               "-verify_hostname", "localhost", "-verify_return_error", *options, stdin=None, input="ping\nQ\n")
+    """Connects, says "ping", and ends when that came back (tickets come before it) or the connection failed."""
+    command = [peer("openssl"), "s_client", "-connect", f"127.0.0.1:{port}", "-CAfile", pki["ca"], "-servername", "localhost",
+               "-verify_hostname", "localhost", "-verify_return_error", *options]
+    client = subprocess.Popen([str(c) for c in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out = b""
+    try:
+        client.stdin.write(b"ping\n")
+        client.stdin.flush()
+        while b"\nping\n" not in out:
+            got = client.stdout.read1(65536)
+            if not got:
+                break
+            out += got
+        rest, err = client.communicate(b"Q\n", timeout=30)
+    except BrokenPipeError:
+        rest, err = client.communicate(timeout=30)
+    finally:
+        if client.poll() is None:
+            client.kill()
+    return subprocess.CompletedProcess(command, client.returncode, (out + rest).decode(errors="replace"), err.decode(errors="replace"))
 
 
 @pytest.mark.parametrize("options, version", [((), "TLSv1.3"), (("12",), "TLSv1.3"), (("12", "-"), "TLSv1.2")])
