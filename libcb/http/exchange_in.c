@@ -248,8 +248,13 @@ static int check_response(cb_exchange *x) {
 void cb_exchange_in_seal(cb_exchange *x) {
     if (x->in.sealed) return;
     cb_fields_seal(&x->in);
-    for (size_t i = 0; i < P_STATUS; i++)
-        cb_fields_fix(&x->in, slot_of(x, i));
+    for (size_t i = 0; i < P_STATUS; i++) {
+        cb_slice *slot = slot_of(x, i);
+        if (x->pseudo_seen & 1U << i)
+            cb_fields_fix(&x->in, slot);
+        else if (!slot->base) /* else a client's, noted by its owner */
+            *slot = (cb_slice){(const uint8_t *)"", 0};
+    }
 }
 
 static int in_info(cb_exchange *x) {

@@ -130,11 +130,6 @@ bool cb_field_value_ok(cb_slice value) {
     return first != ' ' && first != '\t' && last != ' ' && last != '\t';
 }
 
-bool cb_slice_eq(cb_slice a, const char *b) {
-    size_t n = strlen(b);
-    return a.len == n && (!n || !memcmp(a.base, b, n));
-}
-
 static uint8_t lower(uint8_t c) {
     return c >= 'A' && c <= 'Z' ? (uint8_t)(c | 0x20) : c;
 }

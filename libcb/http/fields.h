@@ -5,6 +5,7 @@
 #include "base/buf.h"
 #include <cb/http.h>
 #include <stdbool.h>
+#include <string.h>
 
 /* Fields of one head or trailer section, copied into one arena: names in lower case. Bounded by bytes and count. */
 typedef struct cb_fields {
@@ -38,7 +39,9 @@ bool cb_list_next(cb_slice *list, cb_slice *item);
 
 bool cb_field_name_ok(cb_slice name);   /* a token, not empty */
 bool cb_field_value_ok(cb_slice value); /* no CR, LF, NUL or other controls but HTAB; trimmed */
-bool cb_slice_eq(cb_slice a, const char *b);
+static inline bool cb_slice_eq(cb_slice a, const char *b) {
+    return a.len == strlen(b) && (!a.len || !memcmp(a.base, b, a.len));
+}
 bool cb_slice_ieq(cb_slice a, const char *b);              /* ASCII case-insensitive */
 bool cb_field_has_token(cb_slice list, const char *token); /* comma list, case-insensitive */
 bool cb_field_is_hop(

@@ -242,6 +242,17 @@ Test(h1_client, requests_as_they_go_out) {
     stop(p);
 }
 
+Test(h1_client, what_the_owner_noted_stays) {
+    h1_peer *p = start(NULL);
+    cr_assert_eq(ask(p, "GET", false, &ops), CB_OK);
+    p->x->method = str("GET");
+    p->x->protocol = str("noted");
+    h1_peer_feed(p, OK "Content-Length: 1\r\n\r\n", 38, 0, 2);
+    cr_assert(cb_slice_eq(cb_exchange_method(p->x), "GET"));
+    cr_assert(cb_slice_eq(cb_exchange_protocol(p->x), "noted"));
+    stop(p);
+}
+
 Test(h1_client, a_body_with_trailers) {
     h1_peer *p = start(NULL);
     cr_assert_eq(ask(p, "POST", true, &ops), CB_OK);
