@@ -108,9 +108,31 @@ static void scan_settings(h3_conn *c, int64_t id, cb_slice data) {
     if (id == c->control) cb_h3_settings_feed(&c->peer, data);
 }
 
+/* A stream that the peer ends before its time: work for nothing (RFC 9114, 10.5). */
+static int too_many_resets(h3_conn *c, const h3_stream *s) {
+    bool early = !s->x || !s->x->end_out;
+    if (!c->h.env.server || !early || !cb_rate_over(&c->resets, c->h.env.limits->max_resets_per_s, c->now))
+        return CB_OK;
+    h3_limit(c, "resets");
+    return h3_fail(c, NGHTTP3_H3_EXCESSIVE_LOAD, "too many streams are reset");
+}
+
+/* A stream that ends without a request costs its client this stream only. */
+static bool no_request(h3_conn *c, int64_t id, int *rc) {
+    h3_stream *s = c->h.env.server && request_stream(id) ? h3_stream_find(c, id) : NULL;
+    if (!s || s->began) return false;
+    cb_list_del(&s->head.link);
+    s->was_reset = true;
+    c->below->reset_stream(c->qc, id, NGHTTP3_H3_REQUEST_INCOMPLETE);
+    *rc = too_many_resets(c, s);
+    return true;
+}
+
 static int on_recv(cb_quic_app *app, int64_t id, unsigned flags, cb_slice data) {
     h3_conn *c = enter(app);
     if (!c->settings_in && !c->h.env.server) scan_settings(c, id, data);
+    int rc = CB_OK;
+    if ((flags & CB_QUIC_FIN) && !data.len && no_request(c, id, &rc)) return leave(c, rc);
     nghttp3_ssize n = nghttp3_conn_read_stream(c->ng, id, data.base, data.len, (flags & CB_QUIC_FIN) != 0);
     if (c->closed) {
         h3_leave(c);
@@ -119,15 +141,6 @@ static int on_recv(cb_quic_app *app, int64_t id, unsigned flags, cb_slice data) 
     if (n < 0) return leave(c, h3_failed(c, (int)n));
     if (n > 0) c->below->credit(c->qc, id, (size_t)n);
     return leave(c, CB_OK);
-}
-
-/* A stream that the peer ends before its time: work for nothing (RFC 9114, 10.5). */
-static int too_many_resets(h3_conn *c, const h3_stream *s) {
-    bool early = !s->x || !s->x->end_out;
-    if (!c->h.env.server || !early || !cb_rate_over(&c->resets, c->h.env.limits->max_resets_per_s, c->now))
-        return CB_OK;
-    h3_limit(c, "resets");
-    return h3_fail(c, NGHTTP3_H3_EXCESSIVE_LOAD, "too many streams are reset");
 }
 
 static int on_stream_reset(cb_quic_app *app, int64_t id, uint64_t code) {

@@ -84,6 +84,7 @@ static int fail(cb_quic_conn *c, uint64_t error, const char *reason) {
 }
 static int datagram(cb_quic_conn *c, const cb_slice *v, size_t n) {
     fq_side *s = side_of(c);
+    if (s->no_datagrams) return cb_fail(CB_ENOTSUP, "the peer takes no datagrams");
     uint16_t len = 0;
     for (size_t i = 0; i < n; i++)
         len = (uint16_t)(len + v[i].len);
@@ -179,6 +180,29 @@ void fake_quic_ready(fake_quic *q) {
     }
 }
 
+void fake_quic_reject_early(fake_quic *q) {
+    fq_side *s = &q->side[0];
+    for (size_t k = 0; k < q->n; k++)
+        for (int i = 0; i < 2; i++) {
+            cr_assert(q->streams[k].id & 1 || !q->streams[k].seen[1], "the server knows early streams");
+            cb_buf_free(&q->streams[k].way[i].sent);
+            free(q->streams[k].way[i].spans);
+        }
+    q->n = 0;
+    s->opened[0] = s->opened[1] = 0;
+    s->conn_sent = 0;
+    int rc = s->app->ops->early_rejected(s->app);
+    cr_assert_eq(rc, CB_OK);
+}
+
+void fake_quic_only_server(fake_quic *q) {
+    cb_quic_app *app = q->side[0].app;
+    q->side[0].app = NULL;
+    app->ops->closed(app, CB_ECLOSED);
+    q->started = true;
+    cr_assert_eq(q->side[1].app->ops->ready(q->side[1].app), CB_OK);
+}
+
 /* ---- a step ---- */
 
 static uint64_t sum_of(const uint8_t *p, size_t n) {
@@ -231,12 +255,26 @@ static bool pull_once(fake_quic *q, int i) {
     return rc >= 0;
 }
 
+/* A side without application takes everything. */
+static bool take_raw(fake_quic *q, fq_stream *t, int from) {
+    fq_way *w = &t->way[from];
+    bool any = w->sent.len || (w->fin && !w->fin_delivered) || (w->reset && !w->reset_delivered);
+    q->side[from].conn_max += w->sent.len;
+    w->max += w->sent.len;
+    w->delivered += w->sent.len;
+    cb_buf_drop(&w->sent, w->sent.len);
+    w->fin_delivered = w->fin && !w->reset;
+    w->reset_delivered = w->reset;
+    t->seen[1 - from] = true;
+    return any;
+}
+
 static bool deliver_way(fake_quic *q, fq_stream *t, int from) {
     fq_way *w = &t->way[from];
     fq_side *to = &q->side[1 - from];
     bool any = false;
     int rc = CB_OK;
-    if (!to->app) return false;
+    if (!to->app) return take_raw(q, t, from);
     if (!t->seen[1 - from] && (w->sent.len || w->fin || w->reset)) {
         t->seen[1 - from] = true;
         rc = to->app->ops->stream_open(to->app, t->id);
@@ -274,17 +312,19 @@ static bool deliver_way(fake_quic *q, fq_stream *t, int from) {
                                     (cb_slice){piece, n});
         free(piece);
     }
-    if (rc >= 0 && w->stop && !w->stop_delivered && q->side[from].app) {
-        w->stop_delivered = any = true;
-        fake_quic_reset(q, from, t->id, w->stop_code);
-        rc = q->side[from].app->ops->stream_stop(q->side[from].app, t->id, w->stop_code);
-        if (rc < 0) {
-            failed(q, from, rc);
-            return true;
-        }
-    }
     if (rc < 0) failed(q, 1 - from, rc);
     return any;
+}
+
+static bool deliver_stop(fake_quic *q, fq_stream *t, int from) {
+    fq_way *w = &t->way[from];
+    fq_side *s = &q->side[from];
+    if (!w->stop || w->stop_delivered) return false;
+    w->stop_delivered = true;
+    fake_quic_reset(q, from, t->id, w->stop_code);
+    int rc = s->app ? s->app->ops->stream_stop(s->app, t->id, w->stop_code) : CB_OK;
+    if (rc < 0) failed(q, from, rc);
+    return true;
 }
 
 static bool ack_way(fake_quic *q, fq_stream *t, int from) {
@@ -354,6 +394,7 @@ bool fake_quic_step(fake_quic *q) {
     for (size_t k = 0; k < q->n; k++)
         for (int i = 0; i < 2; i++) {
             if (!q->p->pipe[i].hold && deliver_way(q, &q->streams[k], i)) any = true;
+            if (!q->p->pipe[1 - i].hold && deliver_stop(q, &q->streams[k], i)) any = true;
             if (ack_way(q, &q->streams[k], i)) any = true;
             if (close_stream(q, &q->streams[k], i)) any = true;
         }

@@ -56,7 +56,10 @@ fake_quic *fake_quic_start(pair *p); /* makes both HTTP/3 connections */
 void fake_quic_ready(fake_quic *q);  /* streams can be opened */
 bool fake_quic_step(fake_quic *q);
 void fake_quic_stop(fake_quic *q);
-/* Raw access of tests that attack one side (the other side has no application then, or is bypassed). */
+/* The client's early data was refused: what it sent is forgotten. Only before anything was carried. */
+void fake_quic_reject_early(fake_quic *q);
+/* Raw access of tests that attack the server: the client has no application. */
+void fake_quic_only_server(fake_quic *q);
 int64_t fake_quic_open(fake_quic *q, int side, bool bidi);
 void fake_quic_send(fake_quic *q, int side, int64_t id, const void *data, size_t len, bool fin);
 void fake_quic_reset(fake_quic *q, int side, int64_t id, uint64_t code);
