@@ -65,7 +65,7 @@ static int decode(cb_slice path, char *out, size_t cap) {
 
 /* Opens one name after the other, so that nothing can lead out; changes path. -1 and errno. */
 static int open_beneath(int dir, char *path) {
-    int fd = dup(dir);
+    int fd = dir;
     for (char *rest = path, *name; fd >= 0 && (name = strsep(&rest, "/"));) {
         if (!*name) continue;
         int next = -1;
@@ -74,11 +74,11 @@ static int open_beneath(int dir, char *path) {
         else
             next = openat(fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
         int why = errno;
-        close(fd);
+        if (fd != dir) close(fd);
         errno = why;
         fd = next;
     }
-    return fd;
+    return fd == dir ? -1 : fd;
 }
 
 static int pump(cb_exchange *x, void *user) {

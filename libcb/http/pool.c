@@ -274,7 +274,9 @@ bool cb_pool_reused(const cb_exchange *x) {
 }
 
 const char *cb_pool_peer(const cb_exchange *x) {
-    return ((const cb_pool_req *)x->release_user)->peer;
+    cb_pool_req *r = x->release_user;
+    if (!r->sent) return "";
+    return cb_addr_text(&r->at, r->peer);
 }
 
 /* ---- handing requests to connections ---- */
@@ -294,7 +296,7 @@ static int send_on(cb_pool_req *r, cb_pool_conn *c) {
     }
     r->conn = c;
     r->reused = c->served++ > 0;
-    cb_addr_text(&c->at, r->peer);
+    r->at = c->at;
     if (c->idle) o->stats.idle--;
     c->idle = false;
     o->stats.active++;

@@ -63,7 +63,8 @@ struct cb_pool_req {
     cb_alarm alarm;
     cb_time queued, due, head_timeout, head_due;
     bool has_body, no_retry, retried, fresh, reused, sent, queued_now;
-    char peer[CB_ADDR_TEXT];
+    cb_addr at;              /* of that connection */
+    char peer[CB_ADDR_TEXT]; /* the same as text, made when somebody asks */
 };
 
 /* A connection; of its opening until it is open, then of its origin. */

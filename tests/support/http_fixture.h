@@ -24,6 +24,7 @@ typedef struct http_world {
     cb_identity *me, *roots;
     cb_http_server *server;
     cb_http_client *client;
+    const cb_exchange_ops *ops; /* of its server */
     cb_exchange *later;
     int heads, closes, last_rc;
     char url[96]; /* without path */

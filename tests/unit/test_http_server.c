@@ -168,6 +168,44 @@ Test(http_server, address_and_its_mistakes) {
     http_world_close(&w);
 }
 
+/* Two workers on one address, as two threads would be: each connection has one owner, both get some. */
+Test(http_server, workers_share_an_address) {
+    for (int i = 0; i < HTTP_WAYS; i++) {
+        const http_way *way = &http_ways[i];
+        http_world w;
+        cb_http_server *second = NULL;
+        cb_group *group = NULL;
+        cb_http_server_stats st[2] = {{.size = sizeof st[0]}, {.size = sizeof st[0]}};
+        http_world_open(&w);
+        cr_assert_eq(cb_group_new(&group, CB_OPTS(cb_group_opts, .workers = 2)), CB_OK, "%s", cb_last_error());
+        cb_http_server_opts o = plain(&w, way);
+        o.group = group;
+        http_serve(&w, o);
+        o.size = sizeof o;
+        o.listen = cb_http_server_address(w.server);
+        o.worker = 1;
+        o.ops = w.ops;
+        o.user = &w;
+        cr_assert_eq(cb_http_server_new(&second, w.loop, &o), CB_OK, "%s: %s", way->name, cb_last_error());
+        for (int k = 0; k < 24; k++) { /* a connection each; the chance that one worker gets all is 2^-23 */
+            http_reply r = {0};
+            http_client_make(&w, (cb_http_client_opts){.versions = way->version});
+            http_fetch(&r, &w, (cb_request){0}, "/hello");
+            cr_expect_eq(r.rc, CB_OK, "%s %d: %d %s", way->name, k, r.rc, r.detail);
+            cb_http_client_free(w.client);
+            w.client = NULL;
+        }
+        cb_http_server_stats_get(w.server, &st[0]);
+        cb_http_server_stats_get(second, &st[1]);
+        cr_expect_eq(st[0].exchanges_total + st[1].exchanges_total, 24, "%s: %llu + %llu exchanges", way->name,
+                     (unsigned long long)st[0].exchanges_total, (unsigned long long)st[1].exchanges_total);
+        cr_expect(st[0].exchanges_total && st[1].exchanges_total, "%s: one worker got all", way->name);
+        cb_http_server_free(second);
+        http_world_close(&w);
+        cb_group_unref(group);
+    }
+}
+
 static int tcp_to(const char *address) {
     cb_addr a;
     cr_assert_eq(cb_addr_parse(&a, address, 0), CB_OK, "address");

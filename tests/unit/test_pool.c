@@ -252,7 +252,7 @@ Test(pool, queues_in_order_and_bounded) {
     struct world w;
     struct got g[5];
     cb_origin_stats st;
-    world_open(&w, (cb_pool_opts){.max_conns = 1, .max_queue = 3, .queue_timeout = 50 * CB_MS}, NULL, 0);
+    world_open(&w, (cb_pool_opts){.max_conns = 1, .max_queue = 3, .queue_timeout = 1000 * CB_MS}, NULL, 0);
     w.peer.hold = true;
     for (int i = 0; i < 5; i++) {
         begin(w.origin, "GET", 0, 0, &g[i]);
