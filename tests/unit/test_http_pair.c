@@ -295,7 +295,7 @@ Test(http_pair, tunnels_echo_bytes_and_datagrams) {
             cr_assert_eq(c.status, 200, "row %zu: %d, %s", i, c.status, c.reason);
             cr_assert_str_eq(s.protocol, rows[i].head.protocol ? rows[i].head.protocol : "");
             for (int n = 0; n < 20 && rows[i].datagrams; n++) {
-                char text[16];
+                char text[24];
                 snprintf(text, sizeof text, "gram %d", n);
                 cr_assert_eq(cb_exchange_datagram_send(c.x, cb_slice_str(text)), CB_OK, "%s", cb_last_error());
                 if (n % 3 == 0) pair_run(&p);
