@@ -167,8 +167,12 @@ static bool flush_conn(ep_conn *c) {
         return true;
     }
     if (train.more && cb_list_empty(&c->dirty)) cb_list_add_tail(&e->dirty, &c->dirty);
+    /* The grain of QUIC's timers (RFC 9002, 6.1.2). Pacing makes up for being late, and finer sleeps cost more processor
+     * time than they smooth. */
     cb_time deadline = cb_quic_core_deadline(&c->core);
-    if (deadline != cb_alarm_at(&c->alarm) && cb_alarm_set(&c->alarm, deadline) < 0) {
+    if (deadline < now + CB_MS) deadline = now + CB_MS;
+    /* An alarm that is set earlier stays: it asks again when it fires, and setting it at each packet costs more. */
+    if (deadline < cb_alarm_at(&c->alarm) && cb_alarm_set(&c->alarm, deadline) < 0) {
         cb_quic_core_finish(&c->core, CB_ENOMEM, false, "no memory for a deadline");
     }
     return true;
@@ -203,6 +207,11 @@ void cb_quic_endpoint_again(cb_alarm *a, cb_time now) {
 
 void cb_quic_endpoint_tick(cb_alarm *a, cb_time now) {
     ep_conn *c = CB_CONTAINER(a, ep_conn, alarm);
+    cb_time deadline = cb_quic_core_deadline(&c->core);
+    if (deadline > now) {
+        (void)cb_alarm_set(a, deadline); /* it had a place just now */
+        return;
+    }
     c->e->depth++;
     cb_quic_core_expire(&c->core, now);
     c->e->depth--;
