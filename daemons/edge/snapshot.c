@@ -70,7 +70,7 @@ static int make_group(cb_router *r, const edge_group_conf *g, const char *file) 
                                     .retries = (uint32_t)g->retries,
                                     .no_retry = g->retries == 0,
                                     .verify = (uint8_t)g->verify,
-                                    .tls12 = (uint8_t)g->tls12,
+                                    .tls13_only = (uint8_t)!g->tls12,
                                     .send_proxy = (uint8_t)g->proxy_protocol};
     int rc = cb_router_group(r, &o);
     cb_identity_unref(identity);

@@ -62,7 +62,7 @@ typedef struct cb_origin_group_opts {
     uint32_t retries;             /* on another origin, of a request that no origin has got; 0 = 1 */
     uint8_t no_retry;             /* 1 = never */
     uint8_t verify;               /* enum cb_verify */
-    uint8_t tls12;                /* 1 = TLS 1.2 too */
+    uint8_t tls13_only;           /* 1 = no TLS 1.2 to origins (many servers still have nothing newer) */
     uint8_t send_proxy;           /* PROXY header to origins: version 1 or 2 */
     uint32_t reserved;
 } cb_origin_group_opts;

@@ -130,7 +130,7 @@ int cb_origin_group_open(cb_origin **out, cb_origin_group *g, size_t peer, const
     cb_pool_target want = {.host = t->def->host,
                            .port = t->def->port,
                            .tls = t->def->tls,
-                           .tls12 = o->tls12,
+                           .tls12 = !o->tls13_only,
                            .verify = o->verify,
                            .send_proxy = o->send_proxy,
                            .versions = pass->upgrade ? cb_origin_group_tunnel_versions(g) : o->versions,

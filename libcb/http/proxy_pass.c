@@ -87,7 +87,9 @@ static void on_front_close(cb_exchange *x, int rc, void *user) {
     cb_pass *pass = user;
     cb_proxy *p = pass->proxy;
     (void)x;
-    if (rc < 0 && !pass->reason) pass->reason = rc == CB_ETIMEOUT ? "client_timeout" : "client_gone";
+    /* All was handed over: clients may leave before they have acknowledged it (HTTP/3). */
+    bool told = pass->back_end && pass->front_end;
+    if (rc < 0 && !pass->reason && !told) pass->reason = rc == CB_ETIMEOUT ? "client_timeout" : "client_gone";
     write_log(pass);
     drop_back(pass);
     if (pass->tunnel) p->stats.tunnels--;
