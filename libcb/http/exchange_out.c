@@ -44,8 +44,9 @@ static int kind_of(const cb_field *f, bool request) {
 
 /* Room for `extra` fields more is left at the end. */
 static int clean(cb_exchange *x, out_fields *o, const cb_field *fields, size_t n, size_t extra) {
-    *o = (out_fields){.length = -1};
-    o->at = o->stack;
+    o->at = o->stack; /* the rest of it stays as it is: most heads are short */
+    o->n = 0;
+    o->length = -1;
     if (n + extra > FIELDS_STACK) {
         o->at = cb_mem_get(x->alloc, (n + extra) * sizeof *o->at);
         if (!o->at) return cb_fail(CB_ENOMEM, "no memory for %zu fields", n);

@@ -332,11 +332,24 @@ static bool waits_for_head(const h1_conn *c) {
     return c->head_begun && c->h.env.server && (c->in == H1_IN_IDLE || c->in == H1_IN_HEAD);
 }
 
+/* A connection that is idle for a while gives back what makes the next request cheap. */
+static cb_time trim_due(const h1_conn *c) {
+    bool idle = !c->x && !c->head_begun && c->h.n_spare;
+    return idle ? after(c->idle_from, H1_TRIM_MS) : CB_NEVER;
+}
+
+static void trim(h1_conn *c) {
+    cb_hconn_fini(&c->h);
+    cb_buf_free(&c->line);
+    if (!c->out.len) cb_buf_free(&c->out);
+}
+
 static cb_time h1_deadline(const cb_hconn *h) {
     const h1_conn *c = h1_of(h);
     const cb_http_limits *l = c->h.env.limits;
     cb_time due = CB_NEVER;
     if (c->closing || c->gone) return due;
+    due = trim_due(c);
     if (waits_for_head(c))
         due = sooner(due, after(c->head_from, l->head_timeout_ms));
     else if (!c->x)
@@ -353,6 +366,7 @@ static int h1_expire(cb_hconn *h, cb_time now) {
     c->now = now;
     if (c->closing || c->gone) return CB_OK;
     c->depth++;
+    if (now >= trim_due(c)) trim(c);
     if (c->stuck_from && now >= after(c->stuck_from, l->send_timeout_ms)) {
         h1_limit(c, "send timeout");
         rc = cb_fail(CB_ETIMEOUT, "the peer took no byte for %u ms", l->send_timeout_ms);

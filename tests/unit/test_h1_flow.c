@@ -552,6 +552,21 @@ Test(h1_flow, deadlines) {
     stop(p);
 }
 
+Test(h1_flow, idle_connections_shrink) {
+    plan t = {.take = -1};
+    h1_peer *p = start(&t, NULL);
+    size_t least = p->live;
+    feed(p, "GET / HTTP/1.1\r\n" H "\r\n", 1 * CB_SEC);
+    cr_assert_gt(p->live, least);
+    cr_assert_eq(p->h->vt->deadline(p->h), 6 * CB_SEC);
+    cr_assert_eq(p->h->vt->expire(p->h, 6 * CB_SEC), CB_OK);
+    cr_assert_eq(p->live, least);
+    cr_assert_eq(p->h->vt->deadline(p->h), 61 * CB_SEC);
+    feed(p, "GET / HTTP/1.1\r\n" H "\r\n", 7 * CB_SEC);
+    cr_assert_eq(p->closed, 2);
+    stop(p);
+}
+
 /* ---- ends ---- */
 
 Test(h1_flow, a_client_that_goes_away) {
