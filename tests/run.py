@@ -223,7 +223,7 @@ def stage_install():
                   "$(pkg-config --cflags --libs libcb)"
         results.add(one(f"pkg-config: {example.name}", run(["sh", "-c", command], log, env=env) == 0, log))
     log = LOG / "find-package.log"
-    command = f'cmake -S tests/install -B "{out}/cmake" -DCMAKE_PREFIX_PATH="{STAGED}" && cmake --build "{out}/cmake"'
+    command = f'cmake -G Ninja -S tests/install -B "{out}/cmake" -DCMAKE_PREFIX_PATH="{STAGED}" && cmake --build "{out}/cmake"'
     results.add(one("find_package(libcb)", run(["sh", "-c", command], log) == 0, log))
     return results
 

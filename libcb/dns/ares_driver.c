@@ -211,6 +211,9 @@ int cb_ares_new(cb_ares **out, cb_loop *loop, const cb_resolver_opts *opts) {
                              .sock_state_cb_data = a};
     int mask = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB;
     if (opts->servers) mask |= ARES_OPT_DOMAINS; /* servers of one's own: no search list of the system either */
+#ifdef ARES_OPT_QUERY_CACHE
+    mask |= ARES_OPT_QUERY_CACHE; /* from 1.31 on c-ares caches too: off (a TTL of 0), one cache is enough */
+#endif
     int status = ares_init_options(&a->channel, &o, mask);
     if (status != ARES_SUCCESS) {
         cb_mem_free(alloc, a);
