@@ -60,7 +60,13 @@ int cb_exchange_new(cb_exchange **out, cb_loop *loop, const cb_alloc *alloc, boo
     return CB_OK;
 }
 
-static void destroy(cb_exchange *x) {
+void cb_exchange_renew(cb_exchange *x, cb_loop *loop, const cb_http_limits *l) {
+    cb_fields_clear(&x->in);
+    cb_fields_clear(&x->trailers);
+    begin(x, loop, x->alloc, false, l);
+}
+
+void cb_exchange_destroy(cb_exchange *x) {
     cb_chain_free(&x->held);
     cb_chain_free(&x->rest);
     cb_fields_free(&x->in);
@@ -69,7 +75,14 @@ static void destroy(cb_exchange *x) {
 }
 
 static void bury(cb_grave *g) {
-    destroy(CB_CONTAINER(g, cb_exchange, grave));
+    cb_exchange *x = CB_CONTAINER(g, cb_exchange, grave);
+    if (x->on_keep) {
+        cb_chain_free(&x->held);
+        cb_chain_free(&x->rest);
+        x->on_keep(x, x->keep_user);
+    } else {
+        cb_exchange_destroy(x);
+    }
 }
 
 static void release(cb_exchange *x, cb_hconn *h) {
@@ -82,7 +95,7 @@ static void release(cb_exchange *x, cb_hconn *h) {
     } else if (x->loop) {
         cb_loop_bury(x->loop, &x->grave, bury);
     } else {
-        destroy(x);
+        cb_exchange_destroy(x);
     }
 }
 
@@ -272,7 +285,7 @@ void cb_hconn_fini(cb_hconn *h) {
     while (!cb_list_empty(&h->spare)) {
         cb_exchange *x = CB_CONTAINER(h->spare.next, cb_exchange, link);
         cb_list_del(&x->link);
-        destroy(x);
+        cb_exchange_destroy(x);
     }
     h->n_spare = 0;
 }

@@ -65,6 +65,10 @@ struct cb_exchange {
     uint32_t pseudo_seen; /* which pseudo-header fields came */
     int fail_status;      /* what a server should answer after a head was refused: 400, 413, 414, 431, 501 */
     cb_time started;      /* cb_loop_now() when the first byte came or the request was made */
+    /* Client: gets the memory of an exchange that is over, when nothing of it is on the stack any more, for
+     * cb_exchange_renew() or cb_exchange_destroy(). NULL: it is freed. */
+    void (*on_keep)(cb_exchange *x, void *keep_user);
+    void *keep_user;
     cb_grave grave;
 };
 
@@ -75,6 +79,9 @@ struct cb_exchange {
  * owner->exchange_done, and lets the memory go. Framing neither calls owner->exchange_new nor exchange_done nor links.
  * After any function below returned CB_ECLOSED, and after cb_exchange_closed(), x must not be touched any more. */
 int cb_exchange_new(cb_exchange **out, cb_loop *loop, const cb_alloc *alloc, bool server, const cb_http_limits *limits);
+/* A client exchange once more, in memory that on_keep got. */
+void cb_exchange_renew(cb_exchange *x, cb_loop *loop, const cb_http_limits *limits);
+void cb_exchange_destroy(cb_exchange *x);
 /* Server framing: a new exchange of this connection, attached; recycled where possible. owner->exchange_new is called
  * by cb_exchange_in_head(), right before on_head: an exchange without a valid head is never seen by the user. */
 int cb_hconn_exchange(cb_hconn *h, cb_exchange **out);

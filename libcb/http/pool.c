@@ -7,8 +7,24 @@
 
 /* ---- life of origins and pools ---- */
 
+static void drop_spare(cb_pool *p) {
+    while (!cb_list_empty(&p->spare)) {
+        cb_pool_req *r = CB_CONTAINER(p->spare.next, cb_pool_req, link);
+        cb_list_del(&r->link);
+        cb_buf_free(&r->bytes);
+        cb_mem_free(p->alloc, r);
+    }
+    while (!cb_list_empty(&p->spare_exchanges)) {
+        cb_exchange *x = CB_CONTAINER(p->spare_exchanges.next, cb_exchange, link);
+        cb_list_del(&x->link);
+        cb_exchange_destroy(x);
+    }
+    p->n_spare = p->n_spare_exchanges = 0;
+}
+
 static void pool_bury(cb_grave *g) {
     cb_pool *p = CB_CONTAINER(g, cb_pool, grave);
+    drop_spare(p);
     cb_session_cache_free(p->sessions);
     cb_map_free(&p->origins);
     cb_mem_free(p->alloc, p);
@@ -102,15 +118,27 @@ static void leave_conn(cb_pool_req *r) {
     r->conn = NULL;
 }
 
+static void on_keep(cb_exchange *x, void *user) {
+    cb_pool *p = user;
+    if (p->freed || p->n_spare_exchanges >= POOL_SPARE_REQS ||
+        x->in.arena.cap + x->trailers.arena.cap > POOL_SPARE_BYTES) {
+        cb_exchange_destroy(x);
+        return;
+    }
+    cb_list_init(&x->link);
+    cb_list_add_tail(&p->spare_exchanges, &x->link);
+    p->n_spare_exchanges++;
+}
+
 static void on_release(cb_exchange *x, void *user) {
-    (void)x;
     cb_pool_req *r = user;
     cb_origin *o = r->origin;
     cb_pool *p = o->pool;
+    if (p->freed) x->on_keep = NULL; /* the pool may be buried before x is */
     dequeue(r);
     leave_conn(r);
     cb_alarm_stop(&r->alarm);
-    if (p->n_spare < POOL_SPARE_REQS && !p->freed && r->bytes.cap <= 16384) {
+    if (p->n_spare < POOL_SPARE_REQS && !p->freed && r->bytes.cap <= POOL_SPARE_BYTES) {
         r->bytes.len = 0;
         p->n_spare++;
         cb_list_add_tail(&p->spare, &r->link);
@@ -223,6 +251,22 @@ static int req_new(cb_pool_req **out, cb_origin *o) {
     return CB_OK;
 }
 
+static int exchange_new(cb_exchange **out, cb_pool *p) {
+    if (p->n_spare_exchanges) {
+        cb_exchange *x = CB_CONTAINER(p->spare_exchanges.prev, cb_exchange, link);
+        cb_list_del(&x->link);
+        p->n_spare_exchanges--;
+        cb_exchange_renew(x, p->loop, &p->limits);
+        *out = x;
+    } else {
+        int rc = cb_exchange_new(out, p->loop, p->alloc, false, &p->limits);
+        if (rc < 0) return rc;
+    }
+    (*out)->on_keep = on_keep;
+    (*out)->keep_user = p;
+    return CB_OK;
+}
+
 int cb_pool_send(cb_exchange **out, cb_origin *o, const cb_pool_request *req) {
     cb_pool *p = o->pool;
     cb_pool_req *r = NULL;
@@ -230,7 +274,7 @@ int cb_pool_send(cb_exchange **out, cb_origin *o, const cb_pool_request *req) {
     int rc = req_new(&r, o);
     if (rc < 0) return rc;
     rc = copy_head(r, req->head);
-    if (rc == CB_OK) rc = cb_exchange_new(&r->x, p->loop, p->alloc, false, &p->limits);
+    if (rc == CB_OK) rc = exchange_new(&r->x, p);
     if (rc < 0) {
         cb_buf_free(&r->bytes);
         cb_mem_free(p->alloc, r);
@@ -567,6 +611,7 @@ int cb_pool_new(cb_pool **out, cb_loop *loop, const cb_pool_opts *opts) {
     p->refs = 1;
     cb_list_init(&p->list);
     cb_list_init(&p->spare);
+    cb_list_init(&p->spare_exchanges);
     cb_map_init(&p->origins, alloc, cb_loop_hash_key(loop));
     int rc = pool_fill(p, opts);
     if (rc < 0) {
@@ -576,16 +621,6 @@ int cb_pool_new(cb_pool **out, cb_loop *loop, const cb_pool_opts *opts) {
     }
     *out = p;
     return CB_OK;
-}
-
-static void drop_spare(cb_pool *p) {
-    while (!cb_list_empty(&p->spare)) {
-        cb_pool_req *r = CB_CONTAINER(p->spare.next, cb_pool_req, link);
-        cb_list_del(&r->link);
-        cb_buf_free(&r->bytes);
-        cb_mem_free(p->alloc, r);
-    }
-    p->n_spare = 0;
 }
 
 void cb_pool_drain(cb_pool *p) {
@@ -624,7 +659,6 @@ static void close_origin(cb_origin *o) {
 void cb_pool_free(cb_pool *p) {
     if (!p || p->freed) return;
     p->freed = true;
-    drop_spare(p);
     cb_list batch;
     cb_list_init(&batch);
     while (!cb_list_empty(&p->list)) {

@@ -7,7 +7,7 @@
 #include "http/drive.h"
 #include "http/pool.h"
 
-enum { POOL_ADDRESSES = 16, POOL_WHY_BYTES = 512, POOL_SPARE_REQS = 256 };
+enum { POOL_ADDRESSES = 16, POOL_WHY_BYTES = 512, POOL_SPARE_REQS = 256, POOL_SPARE_BYTES = 16384 };
 
 typedef struct cb_pool_req cb_pool_req;
 typedef struct cb_pool_conn cb_pool_conn;
@@ -24,6 +24,8 @@ struct cb_pool {
     cb_list list;  /* cb_origin.link */
     cb_list spare; /* cb_pool_req.link */
     size_t n_spare;
+    cb_list spare_exchanges; /* cb_exchange.link */
+    size_t n_spare_exchanges;
     size_t refs; /* the owner's and one of each origin */
     cb_grave grave;
     bool freed, draining;
