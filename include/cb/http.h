@@ -65,9 +65,9 @@ CB_API cb_slice cb_exchange_method(const cb_exchange *x);
 CB_API cb_slice cb_exchange_scheme(const cb_exchange *x);    /* "https", "http" */
 CB_API cb_slice cb_exchange_authority(const cb_exchange *x); /* :authority or Host; empty when there is none */
 CB_API cb_slice cb_exchange_path(const cb_exchange *x);      /* with the query; "*" for OPTIONS *; empty for CONNECT */
-/* Extended CONNECT's :protocol, or HTTP/1.1's Upgrade token. A server that asks for it in on_head decides on the upgrade
- * by its reply: 101 on HTTP/1.1 (no on_end comes before that), 2xx on later versions. HTTP/1.1 ignores an Upgrade that
- * on_head did not ask for. */
+/* Extended CONNECT's :protocol, or HTTP/1.1's Upgrade token. A server that asks for it in on_head decides on the
+ * upgrade by its reply: 101 on HTTP/1.1 (no on_end comes before that), 2xx on later versions. HTTP/1.1 ignores an
+ * Upgrade that on_head did not ask for. */
 CB_API cb_slice cb_exchange_protocol(const cb_exchange *x);
 CB_API int cb_exchange_status(const cb_exchange *x);   /* client: of the response; 0 before on_head */
 CB_API int cb_exchange_version(const cb_exchange *x);  /* enum cb_http_version */

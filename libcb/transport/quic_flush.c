@@ -167,8 +167,8 @@ static bool flush_conn(ep_conn *c) {
         return true;
     }
     if (train.more && cb_list_empty(&c->dirty)) cb_list_add_tail(&e->dirty, &c->dirty);
-    /* The grain of QUIC's timers (RFC 9002, 6.1.2). Pacing makes up for being late, and finer sleeps cost more processor
-     * time than they smooth. */
+    /* The grain of QUIC's timers (RFC 9002, 6.1.2). Pacing makes up for being late, and finer sleeps cost more
+     * processor time than they smooth. */
     cb_time deadline = cb_quic_core_deadline(&c->core);
     if (deadline < now + CB_MS) deadline = now + CB_MS;
     /* An alarm that is set earlier stays: it asks again when it fires, and setting it at each packet costs more. */
