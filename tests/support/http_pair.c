@@ -27,6 +27,10 @@ static void *counted(void *ptr, size_t size, void *user) {
         free(old);
         return NULL;
     }
+    if (p->fail_at && size > before && --p->fail_at == 0) {
+        p->failed = true;
+        return NULL;
+    }
     size_t *fresh = realloc(old, size + 2 * sizeof(size_t));
     if (!fresh) return NULL;
     *fresh = size;
@@ -308,9 +312,10 @@ int call_try(pair *p, call *c, const call_head *h) {
     cb_buf_init(&c->body, NULL, 1 << 26);
     cb_buf_init(&c->datagrams, NULL, 1 << 20);
     c->rc = 1;
-    cr_assert_eq(cb_exchange_new(&c->x, NULL, &p->alloc, false, &p->limits[0]), CB_OK);
+    int rc = cb_exchange_new(&c->x, NULL, &p->alloc, false, &p->limits[0]);
+    if (rc < 0) return rc;
     cb_exchange_handle(c->x, &call_ops, c);
-    int rc = p->side[0]->vt->open(p->side[0], c->x);
+    rc = p->side[0]->vt->open(p->side[0], c->x);
     if (rc == CB_OK) rc = cb_exchange_send_request(c->x, &head, h->end);
     if (rc < 0 && c->x) {
         cb_exchange_closed(c->x, rc);

@@ -30,6 +30,8 @@ struct pair {
     int rc[2]; /* first failure of a side; it was closed with it */
     unsigned woken[2], done[2], fresh, capacity;
     char limit[2][64]; /* the last limit that was hit */
+    unsigned fail_at;  /* this allocation from now on fails; 0: none */
+    bool failed;
     size_t live, peak; /* memory of both sides together, in bytes */
     cb_alloc alloc;
     bool hold_ready; /* HTTP/3: the test says when QUIC is ready */
