@@ -108,7 +108,7 @@ CB_API const char *cb_quic_conn_remote(const cb_quic_conn *c, char *out, size_t 
 /* CONNECTION_CLOSE with an application error code; on_close follows. */
 CB_API void cb_quic_conn_close(cb_quic_conn *c, uint64_t app_error, const char *reason);
 CB_API int cb_quic_conn_key_update(cb_quic_conn *c); /* RFC 9001, 6. CB_EAGAIN: not yet possible */
-/* Client: moves to another local address ("0.0.0.0:0": new port) with path validation (RFC 9000, 9). */
+/* Client: moves to another local address (NULL: a new port) with path validation (RFC 9000, 9). */
 CB_API int cb_quic_conn_migrate(cb_quic_conn *c, const char *local);
 
 CB_API int cb_quic_stream_open(cb_quic_conn *c, int bidi, int64_t *stream); /* CB_EAGAIN: at the peer's limit */

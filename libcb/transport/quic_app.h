@@ -70,7 +70,7 @@ const cb_alloc *cb_quic_conn_alloc(const cb_quic_conn *c);
 const cb_log *cb_quic_conn_log(const cb_quic_conn *c);
 cb_loop *cb_quic_conn_loop(const cb_quic_conn *c);
 const cb_addr *cb_quic_conn_peer_addr(const cb_quic_conn *c);
-const cb_addr *cb_quic_conn_local_addr(const cb_quic_conn *c);
+const cb_addr *cb_quic_conn_local_addr(const cb_quic_conn *c); /* client: as bound, which may be "any" */
 cb_tls_session *cb_quic_conn_tls(const cb_quic_conn *c);
 bool cb_quic_conn_in_early_data(const cb_quic_conn *c); /* server: the handshake is not confirmed yet */
 

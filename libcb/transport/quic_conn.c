@@ -419,7 +419,8 @@ void cb_quic_core_failed(cb_quic_conn *c, int liberr) {
         cb_quic_core_finish(c, CB_EPROTO, false, "not a usable first packet");
         return;
     case NGTCP2_ERR_RECV_VERSION_NEGOTIATION:
-        cb_quic_core_finish(c, CB_ENOTSUP, false, "the server speaks no QUIC version that is spoken here");
+        cb_quic_core_finish(c, CB_ENOTSUP, false, "the server does not speak the QUIC version that was tried (0x%x)",
+                            (unsigned)ngtcp2_conn_get_client_chosen_version(c->ng));
         return;
     case NGTCP2_ERR_CRYPTO:
         tls_failed(c);

@@ -405,8 +405,12 @@ int cb_quic_conn_migrate(cb_quic_conn *core, const char *local) {
     if (core->phase != CB_QUIC_OPEN) return cb_fail(CB_ECLOSED, "the connection is closed");
     if (core->server) return cb_fail(CB_EINVAL, "cb_quic_conn_migrate: only clients migrate");
     if (!core->handshaken || core->busy) return CB_EAGAIN;
-    int rc = cb_addr_parse(&bind, local ? local : "0.0.0.0:0", 0);
+    bool v6 = core->remote.sa.sa_family == AF_INET6;
+    int rc = cb_addr_parse(&bind, local ? local : v6 ? "[::]:0" : "0.0.0.0:0", 0);
     if (rc < 0) return rc;
+    if (v6 && bind.sa.sa_family == AF_INET) {
+        return cb_fail(CB_EINVAL, "cb_quic_conn_migrate: \"%s\" is IPv4, the peer is reached by IPv6", local);
+    }
     ep_socket *s = cb_mem_new(e->alloc, sizeof *s);
     if (!s) return cb_fail(CB_ENOMEM, "no memory for a socket");
     s->owner = c;

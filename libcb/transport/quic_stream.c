@@ -28,7 +28,9 @@ typedef struct raw_app {
     void *user;
     cb_map streams;
     cb_list ready;
-    bool known; /* the user has heard of the connection */
+    unsigned calls; /* of the user's into us that are on the stack and call him back */
+    bool known;     /* the user has heard of the connection */
+    bool gone;      /* closed inside such a call: its end frees */
 } raw_app;
 
 static const cb_quic_app_ops raw_ops;
@@ -314,8 +316,7 @@ static void raw_streams_available(cb_quic_app *app) {
     if (r->ops.on_streams_available) told(r, r->ops.on_streams_available(r->c, r->user));
 }
 
-static void raw_closed(cb_quic_app *app, int rc) {
-    raw_app *r = (raw_app *)app;
+static void release(raw_app *r) {
     for (;;) {
         size_t it = 0;
         raw_stream *s = cb_map_next(&r->streams, &it, NULL);
@@ -323,9 +324,15 @@ static void raw_closed(cb_quic_app *app, int rc) {
         stream_free(r, s);
     }
     cb_map_free(&r->streams);
+    cb_mem_free(r->c->alloc, r);
+}
+
+static void raw_closed(cb_quic_app *app, int rc) {
+    raw_app *r = (raw_app *)app;
     /* A server's user hears nothing of connections that never came to be. */
     if (r->ops.on_close && (r->known || !r->c->server)) r->ops.on_close(r->c, rc, r->user);
-    cb_mem_free(r->c->alloc, r);
+    r->gone = true;
+    if (!r->calls) release(r);
 }
 
 static const cb_quic_app_ops raw_ops = {
@@ -421,10 +428,13 @@ void cb_quic_stream_resume(cb_quic_conn *c, int64_t stream) {
     if (usable(c, &r) < 0) return;
     raw_stream *s = find(r, stream);
     if (!s) return;
-    if (s->in_data)
+    if (s->in_data) {
         s->again = true;
-    else if (s->rx.len)
+    } else if (s->rx.len) {
+        r->calls++;
         (void)deliver(r, s);
+        if (!--r->calls && r->gone) release(r);
+    }
 }
 
 int cb_quic_stream_reset(cb_quic_conn *c, int64_t stream, uint64_t app_error) {

@@ -130,6 +130,26 @@ Test(quic_free, before_anything_happened) {
     qt_world_drop(&w);
 }
 
+/* The user asks for more, and in the callback that brings it he ends everything. */
+Test(quic_free, inside_resume) {
+    for (int how = 0; how < 3; how++) {
+        qt_world w;
+        world(&w);
+        cr_assert(qt_until(&w, &w.server.handshakes, 1));
+        w.client.hold = true;
+        qt_send(&w.client, 50000);
+        qt_turn(&w, 10);
+        cr_assert_eq(w.client.bytes, 0);
+        if (how == 0) w.client.free_in = "data";
+        if (how == 1) w.client.close_in = "data";
+        if (how == 2) w.client.fail_in = "data";
+        qt_release(&w.client, w.client.send_stream);
+        qt_turn(&w, 3);
+        cr_assert_eq(w.client.closes, 1, "%d", how);
+        qt_world_drop(&w);
+    }
+}
+
 /* A loop with nothing but a closed client ends. */
 Test(quic_free, a_loop_ends_when_endpoints_are_gone) {
     qt_world w;

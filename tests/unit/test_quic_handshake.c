@@ -1,5 +1,6 @@
 #include "support/quic_fixture.h"
 #include "transport/quic_cc.h"
+#include "transport/quic_endpoint_int.h"
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
@@ -223,6 +224,38 @@ Test(quic_handshake, versions_and_controllers) {
         cr_assert_eq(s.lost_packets, UINT64_MAX);
         qt_world_drop(&w);
     }
+}
+
+/* An answer of a server that speaks none of what we tried; version 1 stands in for an old one that knows only that. */
+Test(quic_handshake, version_negotiation_ends_the_attempt) {
+    qt_world w;
+    qt_world_make(&w);
+    cb_quic_opts so = qt_server_opts(&w), co = qt_client_opts(&w);
+    co.version = 2;
+    qt_listen(&w, &so);
+    qt_client_open(&w, &co);
+    qt_connect(&w);
+    cb_quic_endpoint *e = w.client.endpoint;
+    ep_conn *c = CB_CONTAINER(e->conns.next, ep_conn, all);
+    uint8_t first[1500], answer[64] = {0x80};
+    cb_quic_train t;
+    cb_quic_core_write(&c->core, first, sizeof first, cb_loop_now(w.loop), &t);
+    size_t dcid = first[5], scid = first[6 + dcid];
+    uint8_t *p = answer + 5;
+    *p++ = (uint8_t)scid;
+    memcpy(p, first + 7 + dcid, scid);
+    p += scid;
+    *p++ = (uint8_t)dcid;
+    memcpy(p, first + 6, dcid);
+    p += dcid;
+    memcpy(p, "\0\0\0\1", 4);
+    cb_datagram d = {.local = *cb_udp_local(e->main.udp), .data = answer, .len = (size_t)(p + 4 - answer)};
+    cb_addr_parse(&d.remote, w.remote, 0);
+    cb_quic_endpoint_packet(e, &e->main, &d);
+    cr_assert(qt_until(&w, &w.client.closes, 1));
+    cr_assert_eq(w.client.close_rc, CB_ENOTSUP);
+    cr_assert(strstr(w.client.detail, "0x6b3343cf") != NULL, "%s", w.client.detail);
+    qt_world_drop(&w);
 }
 
 Test(quic_handshake, names_of_controllers) {
