@@ -112,3 +112,37 @@ Test(quic_path, ecn_and_trains_are_in_use) {
     cr_assert(!c.ecn);
     qt_world_drop(&w);
 }
+
+/* One socket for both families; each answer leaves in the family, and from the address, that it was asked by. */
+Test(quic_path, both_families) {
+    static const char *const addresses[] = {"127.0.0.1", "[::1]"};
+    qt_world w;
+    qt_world_make(&w);
+    cb_quic_opts so = qt_server_opts(&w), co = qt_client_opts(&w);
+    cr_assert_eq(cb_quic_listen(&w.server.endpoint, w.loop, ":0", &so), CB_OK, "%s", cb_last_error());
+    unsigned port = cb_addr_port(cb_quic_endpoint_addr(w.server.endpoint));
+    for (int i = 0; i < 2; i++) {
+        if (cb_quic_endpoint_addr(w.server.endpoint)->sa.sa_family == AF_INET && i) break; /* a kernel without IPv6 */
+        char remote[64], seen[64];
+        snprintf(w.remote, sizeof w.remote, "%s:%u", addresses[i], port);
+        cr_assert_eq(cb_quic_client(&w.client.endpoint, w.loop, NULL, &co), CB_OK); /* the family of what comes */
+        qt_connect(&w);
+        cr_assert(qt_until(&w, &w.server.handshakes, i + 1), "%s: %s", addresses[i], w.client.detail);
+        cr_assert(qt_until(&w, &w.client.handshakes, i + 1));
+        cr_assert_str_eq(cb_quic_conn_remote(w.client.conn, seen, sizeof seen), w.remote);
+        snprintf(remote, sizeof remote, "%s:%u", addresses[i], cb_addr_port(cb_quic_endpoint_addr(w.client.endpoint)));
+        cr_assert_str_eq(cb_quic_conn_remote(w.server.conn, seen, sizeof seen), remote);
+        qt_send(&w.client, 100000);
+        cr_assert(qt_until(&w, &w.client.fins, 2 * i + 1));
+        int rc = cb_quic_conn_migrate(w.client.conn, NULL); /* a new port of the same family */
+        cr_assert_eq(rc, CB_OK, "%s: %s", addresses[i], cb_last_error());
+        cr_assert(qt_until(&w, &w.client.path_changes, i + 1), "%s", addresses[i]);
+        qt_send(&w.client, 100000);
+        cr_assert(qt_until(&w, &w.client.fins, 2 * i + 2), "%s: %s", addresses[i], w.client.detail);
+        if (i) cr_assert_eq(cb_quic_conn_migrate(w.client.conn, "127.0.0.1:0"), CB_EINVAL);
+        cb_quic_endpoint_free(w.client.endpoint);
+        w.client.endpoint = NULL;
+        w.client.closes = 0;
+    }
+    qt_world_drop(&w);
+}
