@@ -56,6 +56,7 @@ struct edge_worker {
     pthread_t thread;
     bool started;
     cb_loop *loop;
+    cb_log sink; /* of this thread alone: a reload may change its level */
     cb_proxy *proxy;
     cb_access_log *log;
     char *log_path;
@@ -98,8 +99,9 @@ void edge_listener_unref(edge_listener *l);
 int edge_worker_open(edge_worker *w, edge_snapshot *s); /* before its thread runs */
 int edge_worker_log(edge_worker *w, const edge_snapshot *s);
 int edge_worker_start(edge_worker *w);
+/* Posts a prepare with its own reference on the snapshot. */
+int edge_worker_post_prepare(edge_worker *w, edge_snapshot *next);
 /* Tasks for a worker's loop; user is the worker. */
-void edge_worker_prepare(cb_loop *loop, void *worker);
 void edge_worker_commit(cb_loop *loop, void *worker);
 void edge_worker_abort(cb_loop *loop, void *worker);
 void edge_worker_drain(cb_loop *loop, void *worker);

@@ -125,8 +125,7 @@ static void on_reload(cb_loop *loop, void *user) {
     e->answers = 0;
     e->failed = false;
     for (uint32_t i = 0; i < e->n_workers; i++)
-        e->workers[i].next = edge_snapshot_ref(next);
-    post_all(e, edge_worker_prepare);
+        if (edge_worker_post_prepare(&e->workers[i], next) < 0) edge_answer(e, CB_ENOMEM, "a worker cannot be told");
 }
 
 /* ---- the end ---- */

@@ -105,7 +105,8 @@ static uint32_t https_port(const edge_conf *c) {
 }
 
 int edge_worker_open(edge_worker *w, edge_snapshot *s) {
-    int rc = cb_loop_new(&w->loop, CB_OPTS(cb_loop_opts, .log = &w->edge->log));
+    edge_log_to_stderr(&w->sink, s->conf->log->level + CB_LOG_DEBUG, s->conf->log->format);
+    int rc = cb_loop_new(&w->loop, CB_OPTS(cb_loop_opts, .log = &w->sink));
     if (rc == CB_OK)
         rc = cb_proxy_new(&w->proxy, w->loop,
                           CB_OPTS(cb_proxy_opts, .router = s->router, .resolver = s->conf->resolver,
@@ -136,7 +137,7 @@ int edge_worker_log(edge_worker *w, const edge_snapshot *s) {
 static void *run(void *user) {
     edge_worker *w = user;
     int rc = cb_loop_run(w->loop);
-    if (rc < 0) edge_say(&w->edge->log, CB_LOG_ERROR, "worker %u: %s", w->number, cb_last_error());
+    if (rc < 0) edge_say(&w->sink, CB_LOG_ERROR, "worker %u: %s", w->number, cb_last_error());
     return NULL;
 }
 
@@ -167,9 +168,16 @@ static edge_server *server_of(const edge_worker *w, const edge_listener *l) {
     return NULL;
 }
 
-void edge_worker_prepare(cb_loop *loop, void *worker) {
-    edge_worker *w = worker;
-    edge_snapshot *next = w->next;
+typedef struct job {
+    edge_worker *worker;
+    edge_snapshot *next;
+} job;
+
+static void prepare(cb_loop *loop, void *user) {
+    job *j = user;
+    edge_worker *w = j->worker;
+    edge_snapshot *next = w->next = j->next;
+    free(j);
     int rc = open_log(&w->prepared_log, w, next);
     (void)loop;
     for (edge_use *u = next->uses; u && rc == CB_OK; u = u->next) {
@@ -181,6 +189,18 @@ void edge_worker_prepare(cb_loop *loop, void *worker) {
         w->prepared = s;
     }
     edge_answer(w->edge, rc, rc < 0 ? cb_last_error() : "");
+}
+
+int edge_worker_post_prepare(edge_worker *w, edge_snapshot *next) {
+    job *j = malloc(sizeof *j);
+    if (!j) return CB_ENOMEM;
+    *j = (job){.worker = w, .next = edge_snapshot_ref(next)};
+    int rc = cb_loop_post(w->loop, prepare, j);
+    if (rc < 0) {
+        edge_snapshot_unref(next);
+        free(j);
+    }
+    return rc;
 }
 
 void edge_worker_abort(cb_loop *loop, void *worker) {
@@ -208,7 +228,8 @@ void edge_worker_commit(cb_loop *loop, void *worker) {
     edge_snapshot *next = w->next;
     (void)loop;
     if (cb_proxy_swap(w->proxy, next->router) < 0)
-        edge_say(&w->edge->log, CB_LOG_ERROR, "worker %u keeps its routes: %s", w->number, cb_last_error());
+        edge_say(&w->sink, CB_LOG_ERROR, "worker %u keeps its routes: %s", w->number, cb_last_error());
+    edge_log_to_stderr(&w->sink, next->conf->log->level + CB_LOG_DEBUG, next->conf->log->format);
     cb_proxy_set_log(w->proxy, w->prepared_log);
     cb_access_log_free(w->log);
     w->log = w->prepared_log;
@@ -244,5 +265,5 @@ void edge_worker_reopen(cb_loop *loop, void *worker) {
     edge_worker *w = worker;
     (void)loop;
     if (w->log && cb_access_log_reopen(w->log) < 0)
-        edge_say(&w->edge->log, CB_LOG_ERROR, "worker %u keeps its old log: %s", w->number, cb_last_error());
+        edge_say(&w->sink, CB_LOG_ERROR, "worker %u keeps its old log: %s", w->number, cb_last_error());
 }

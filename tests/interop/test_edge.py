@@ -332,6 +332,8 @@ def test_connections_to_origins_are_kept(edge, origin):
 
 
 def test_a_slow_reader_bounds_memory(edge, origin):
+    if "CB_SANITIZE:STRING=\n" not in ((BUILD / "CMakeCache.txt").read_text() if (BUILD / "CMakeCache.txt").exists() else "CB_SANITIZE:STRING=\n"):
+        pytest.skip("sanitizers keep freed memory: figures mean nothing")
     edge.start({"web": [f"http://127.0.0.1:{origin()}"]}, workers=1)
     edge.curl("/page")
     from conftest import rss_kib
