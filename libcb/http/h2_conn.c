@@ -513,6 +513,7 @@ static int make_option(nghttp2_option **out, const cb_http_limits *l) {
     if (nghttp2_option_new(&o)) return cb_fail(CB_ENOMEM, "no memory for an HTTP/2 session");
     nghttp2_option_set_no_auto_window_update(o, 1);
     nghttp2_option_set_no_closed_streams(o, 1);
+    nghttp2_option_set_max_reserved_remote_streams(o, 0); /* no push */
     nghttp2_option_set_max_deflate_dynamic_table_size(o, l->table_bytes);
     nghttp2_option_set_max_continuations(o, l->max_continuations);
     nghttp2_option_set_builtin_recv_extension_type(o, NGHTTP2_PRIORITY_UPDATE);
