@@ -216,7 +216,8 @@ def stage_install():
         return results
     examples = sorted((ROOT / "examples").glob("*.c"))
     env, out = staged_env(), BUILD / "stage-examples"
-    out.mkdir(exist_ok=True)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
     for example in examples:
         log = LOG / f"example-{example.stem}.log"
         command = f'cc -Wall -Wextra -Werror "{example}" -o "{out / example.stem}" ' \
