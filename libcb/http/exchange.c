@@ -93,6 +93,7 @@ static void release(cb_exchange *x, cb_hconn *h) {
         h->n_spare++;
         cb_list_add_tail(&h->spare, &x->link);
     } else if (x->loop) {
+        if (!h && x->server) x->on_keep = NULL; /* whose memory it would be may be gone */
         cb_loop_bury(x->loop, &x->grave, bury);
     } else {
         cb_exchange_destroy(x);
@@ -105,6 +106,10 @@ int cb_hconn_exchange(cb_hconn *h, cb_exchange **out) {
         x = CB_CONTAINER(h->spare.next, cb_exchange, link);
         cb_list_del(&x->link);
         h->n_spare--;
+    } else if (h->env.owner && h->env.owner->spare) {
+        x = h->env.owner->spare(h);
+    }
+    if (x) {
         cb_fields_clear(&x->in);
         cb_fields_clear(&x->trailers);
         begin(x, h->env.loop, x->alloc, true, h->env.limits);

@@ -65,8 +65,9 @@ struct cb_exchange {
     uint32_t pseudo_seen; /* which pseudo-header fields came */
     int fail_status;      /* what a server should answer after a head was refused: 400, 413, 414, 431, 501 */
     cb_time started;      /* cb_loop_now() when the first byte came or the request was made */
-    /* Client: gets the memory of an exchange that is over, when nothing of it is on the stack any more, for
-     * cb_exchange_renew() or cb_exchange_destroy(). NULL: it is freed. */
+    /* Gets the memory of an exchange that is over, when nothing of it is on the stack any more, for
+     * cb_exchange_renew(), cb_hconn_owner_ops.spare or cb_exchange_destroy(). NULL: it is freed. Not called for one of
+     * a server that outlived its connection. */
     void (*on_keep)(cb_exchange *x, void *keep_user);
     void *keep_user;
     cb_grave grave;

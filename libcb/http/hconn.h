@@ -37,6 +37,8 @@ typedef struct cb_hconn_owner_ops {
     /* HTTP/3: the QUIC connection is over with rc and every exchange has had its on_close. Last; the owner calls
      * vt->free (vt->closed has been done). */
     void (*gone)(cb_hconn *h, int rc);
+    /* Server: memory of an exchange that x->on_keep got, to be used again; NULL: there is none. */
+    cb_exchange *(*spare)(cb_hconn *h);
 } cb_hconn_owner_ops;
 
 struct cb_hconn_vt {

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { PORT_TRIES = 16 };
+enum { PORT_TRIES = 16, SPARE_EXCHANGES = 1024, SPARE_BYTES = 16384 };
 
 /* ---- the Date field: one text for all, refreshed while there are connections ---- */
 
@@ -84,12 +84,22 @@ static void conn_bury(cb_grave *g) {
     cb_mem_free(c->server->alloc, c);
 }
 
+static cb_exchange *take_spare(cb_http_server *s) {
+    if (s->n_spare == 0) return NULL;
+    cb_exchange *x = CB_CONTAINER(s->spare.prev, cb_exchange, link);
+    cb_list_del(&x->link);
+    s->n_spare--;
+    return x;
+}
+
 static void server_bury(cb_grave *g) {
     cb_http_server *s = CB_CONTAINER(g, cb_http_server, grave);
     cb_identity_unref(s->opts.identity);
     cb_tickets_unref(s->tickets);
     cb_group_unref(s->opts.group);
     cb_mem_free(s->alloc, s->server_name);
+    while (s->n_spare)
+        cb_exchange_destroy(take_spare(s));
     cb_mem_free(s->alloc, s);
 }
 
@@ -142,10 +152,27 @@ static int gate_head(cb_exchange *x, void *user) {
 
 static const cb_exchange_ops gate_ops = {.size = sizeof gate_ops, .on_head = gate_head};
 
+static void on_keep(cb_exchange *x, void *user) {
+    cb_http_server *s = user;
+    if (s->freed || s->n_spare >= SPARE_EXCHANGES || x->in.arena.cap + x->trailers.arena.cap > SPARE_BYTES) {
+        cb_exchange_destroy(x);
+        return;
+    }
+    cb_list_init(&x->link);
+    cb_list_add_tail(&s->spare, &x->link);
+    s->n_spare++;
+}
+
+static cb_exchange *on_spare(cb_hconn *h) {
+    return take_spare(conn_of(h->env.owner_user)->server);
+}
+
 static void on_exchange_new(cb_hconn *h, cb_exchange *x) {
     cb_server_conn *c = conn_of(h->env.owner_user);
     c->server->stats.exchanges_total++;
     c->server->stats.exchanges_now++;
+    x->on_keep = on_keep;
+    x->keep_user = c->server;
     cb_exchange_handle(x, &gate_ops, c->server);
 }
 
@@ -166,6 +193,7 @@ static void on_limit(cb_hconn *h, const char *what) {
 
 static const cb_hconn_owner_ops owner_ops = {.exchange_new = on_exchange_new,
                                              .exchange_done = on_exchange_done,
+                                             .spare = on_spare,
                                              .wake = cb_drive_on_wake,
                                              .limit = on_limit,
                                              .gone = cb_drive_on_gone};
@@ -346,6 +374,7 @@ int cb_http_server_new(cb_http_server **out, cb_loop *loop, const cb_http_server
     s->alloc = alloc;
     s->log = cb_loop_log(loop);
     cb_list_init(&s->conns);
+    cb_list_init(&s->spare);
     cb_alarm_init(&s->date_alarm, loop, on_date);
     cb_alarm_init(&s->drain_alarm, loop, on_drain_deadline);
     cb_defer_init(&s->drained, loop, on_all_gone);

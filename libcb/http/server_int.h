@@ -28,6 +28,8 @@ struct cb_http_server {
     cb_tcp_listener *tcp;
     cb_quic_endpoint *quic;
     cb_list conns;
+    cb_list spare; /* cb_exchange.link: memory to be used again, by whichever connection comes first */
+    size_t n_spare;
     size_t n_conns;
     cb_alarm date_alarm, drain_alarm;
     cb_defer drained;

@@ -72,7 +72,12 @@ static void on_gone(cb_hconn *h, int rc) {
     p->gone[i] = true;
     if (rc < 0 && !p->rc[i]) p->rc[i] = rc;
 }
-static const cb_hconn_owner_ops owner = {on_new, on_done, on_wake, on_capacity, on_limit, on_gone};
+static const cb_hconn_owner_ops owner = {.exchange_new = on_new,
+                                         .exchange_done = on_done,
+                                         .wake = on_wake,
+                                         .capacity = on_capacity,
+                                         .limit = on_limit,
+                                         .gone = on_gone};
 
 /* ---- the pipe ---- */
 
