@@ -138,26 +138,33 @@ static bool hop_named(const hop_names *h, cb_slice name) {
     return false;
 }
 
+typedef struct known_name {
+    const char *text;
+    size_t len;
+} known_name;
+
 /* Fields that never pass in either direction. */
 static bool is_hop(cb_slice name) {
-    static const char *const names[] = {"connection", "keep-alive", "proxy-connection",    "transfer-encoding",
-                                        "upgrade",    "te",         "proxy-authorization", "http2-settings"};
+    static const known_name names[] = {
+        {"connection", 10}, {"keep-alive", 10},        {"proxy-connection", 16}, {"upgrade", 7},
+        {"te", 2},          {"transfer-encoding", 17}, {"http2-settings", 14},   {"proxy-authorization", 19}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (cb_slice_eq(name, names[i])) return true;
+        if (name.len == names[i].len && memcmp(name.base, names[i].text, name.len) == 0) return true;
     return false;
 }
 
 /* Is it one of the fields that tell who forwarded? "_" counts as "-": some origins cannot tell them apart. */
 static bool is_forwarding(cb_slice name) {
-    static const char *const names[] = {"forwarded",        "x-forwarded-for",  "x-forwarded-proto",
-                                        "x-forwarded-host", "x-forwarded-port", "x-forwarded-server",
-                                        "x-real-ip"};
+    static const known_name names[] = {{"forwarded", 9},         {"x-forwarded-for", 15},  {"x-forwarded-proto", 17},
+                                       {"x-forwarded-host", 16}, {"x-forwarded-port", 16}, {"x-forwarded-server", 18},
+                                       {"x-real-ip", 9}};
     for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
-        size_t len = strlen(names[k]), i = 0;
-        if (name.len != len) continue;
-        while (i < len && (name.base[i] == (uint8_t)names[k][i] || (name.base[i] == '_' && names[k][i] == '-')))
+        const char *known = names[k].text;
+        size_t i = 0;
+        if (name.len != names[k].len) continue;
+        while (i < name.len && (name.base[i] == (uint8_t)known[i] || (name.base[i] == '_' && known[i] == '-')))
             i++;
-        if (i == len) return true;
+        if (i == name.len) return true;
     }
     return false;
 }

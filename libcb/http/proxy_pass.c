@@ -11,6 +11,13 @@
 static const cb_exchange_ops front_ops, back_ops;
 static int start(cb_pass *pass);
 
+/* A text into its place, cut when it is too long. */
+static void copy_text(char *out, size_t cap, const char *text, size_t len) {
+    if (len >= cap) len = cap - 1;
+    memcpy(out, text, len);
+    out[len] = '\0';
+}
+
 /* ---- life ---- */
 
 static cb_pass *pass_new(cb_proxy *p, cb_exchange *front) {
@@ -30,7 +37,8 @@ static cb_pass *pass_new(cb_proxy *p, cb_exchange *front) {
     pass->started = pass->last = cb_loop_now(p->loop);
     cb_list_init(&pass->wait);
     cb_list_add_tail(&p->passes, &pass->link);
-    snprintf(pass->remote, sizeof pass->remote, "%s", cb_exchange_remote(front));
+    const char *remote = cb_exchange_remote(front);
+    copy_text(pass->remote, sizeof pass->remote, remote, strlen(remote));
     p->stats.requests++;
     p->stats.active++;
     cb_proxy_ref(p);
@@ -187,7 +195,7 @@ static int build_fields(cb_pass *pass) {
     int rc = cb_forward_request(&p->forward, in, n, &env);
     cb_slice client = p->forward.client;
     if (rc == CB_OK && client.len < sizeof pass->client)
-        snprintf(pass->client, sizeof pass->client, "%.*s", (int)client.len, (const char *)client.base);
+        copy_text(pass->client, sizeof pass->client, (const char *)client.base, client.len);
     return rc;
 }
 
@@ -242,7 +250,7 @@ static int next_origin(cb_pass *pass) {
     pass->peer = (size_t)i;
     pass->picked = 1;
     if (i < 64) pass->tried |= UINT64_C(1) << i;
-    snprintf(pass->origin, sizeof pass->origin, "%.*s", (int)sizeof pass->origin - 1, g->targets[i].def->url);
+    copy_text(pass->origin, sizeof pass->origin, g->targets[i].def->url, strlen(g->targets[i].def->url));
     int rc = cb_origin_group_open(&origin, g, pass->peer, pass);
     if (rc == CB_OK) rc = send_head(pass, origin);
     if (rc < 0) release_peer(pass);
@@ -406,7 +414,8 @@ static int on_back_head(cb_exchange *back, void *user) {
     int status = cb_exchange_status(back), rc = build_response(pass, back);
     if (rc < 0) return rc;
     cb_lb_good(&g->lb, pass->peer);
-    snprintf(pass->origin, sizeof pass->origin, "%s", cb_pool_peer(back));
+    const char *peer = cb_pool_peer(back);
+    copy_text(pass->origin, sizeof pass->origin, peer, strlen(peer));
     if (pass->upgrade)
         status = upgrade_status(pass, back, status);
     else if (status == 101)

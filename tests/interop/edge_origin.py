@@ -6,7 +6,7 @@
 /slow?MS waits first                       /die      ends in the middle of a declared body    /dieearly  closes without an answer
 /chunks  a chunked body with a trailer     /diechunk ends in the middle of a chunked body     /hang   never answers
 /big?N   N bytes                           /info     103, then 200                            /hop    hop-by-hop response fields
-/status?N that status                      /ws       WebSocket echo of frames                 /proxy  as /head, after a PROXY line
+/status?N that status   /stall a silent rest   /ws       WebSocket echo; ?wrong: a wrong accept   /proxy  as /head, after a PROXY line
 """
 import asyncio
 import base64
@@ -38,9 +38,9 @@ def whole(status, body, *extra):
     return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n%s\r\n" % (status, len(body), b"".join(e + b"\r\n" for e in extra)) + body
 
 
-async def websocket(reader, writer, fields):
+async def websocket(reader, writer, fields, wrong):
     accept = base64.b64encode(hashlib.sha1(fields[b"sec-websocket-key"] + GUID).digest())
-    if b"wrong" in fields.get(b"x-want", b""):
+    if wrong:
         accept = b"d3Jvbmc="
     writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + accept + b"\r\n\r\n")
     while True:
@@ -59,7 +59,7 @@ async def answer(reader, writer, line, head):
     path, _, query = line.split(b" ")[1].partition(b"?")
     if path == b"/ws":
         fields = {k.strip().lower(): v.strip() for k, _, v in (row.partition(b":") for row in head.split(b"\r\n")[1:])}
-        await websocket(reader, writer, fields)
+        await websocket(reader, writer, fields, query == b"wrong")
         return False
     if path == b"/dieearly":
         return False
@@ -72,6 +72,10 @@ async def answer(reader, writer, line, head):
     if path == b"/slow":
         await asyncio.sleep(int(query) / 1000)
         writer.write(whole(200, NAME.encode()))
+    elif path == b"/stall":
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+        await asyncio.sleep(60)
+        return False
     elif path == b"/hang":
         await asyncio.sleep(60)
         return False

@@ -291,6 +291,29 @@ def test_failures_have_reasons(edge, origin, pki):
         s.close()
 
 
+def test_an_origin_that_falls_silent(edge, origin):
+    edge.start({"web": {"origins": [{"url": f"http://127.0.0.1:{origin()}"}], "idle_timeout_ms": 300}})
+    begin = time.monotonic()
+    assert edge.curl("/stall")[0] in (18, 56) and 0.25 < time.monotonic() - begin < 5
+    assert edge.last("/stall")["reason"] == "idle_timeout" and edge.last("/stall")["status"] == 200
+
+
+def test_early_data(edge, origin, tmp_path):
+    tls = {"certificates": [{"cert_file": str(edge.pki["cert"]), "key_file": str(edge.pki["key"])}], "early_data": True}
+    edge.start({"web": [f"http://127.0.0.1:{origin()}"]}, listeners={"tls": {"address": f"127.0.0.1:{edge.tls_port}", "tls": tls}}, workers=1)
+    (tmp_path / "body").write_bytes(b"abc")
+    resume = ["--session-file", tmp_path / "session", "--tp-file", tmp_path / "tp"]
+
+    def ask(path, *options):
+        return run(peer("gtlsclient"), "--no-quic-dump", "--exit-on-all-streams-close", *resume, *options, "localhost", edge.tls_port,
+                   f"https://localhost:{edge.tls_port}{path}")
+
+    for path, options, status in (("/first", ["--wait-for-ticket"], 200), ("/get", ["--wait-for-ticket"], 200), ("/post", ["-m", "POST", "-d", tmp_path / "body"], 425)):
+        ask(path, *options)
+        assert edge.last(path)["status"] == status, (path, edge.lines())
+    assert edge.last("/post")["reason"] == "early_data"
+
+
 @pytest.mark.parametrize("path", ["/die", "/diechunk"])
 def test_an_origin_that_dies_in_mid_body(edge, origin, path):
     edge.start({"web": [f"http://127.0.0.1:{origin()}"]})
@@ -416,6 +439,26 @@ def test_websocket(edge, origin, pki, ws_client, version):
     got = run(ws_client, version, pki["ca"], f"https://localhost:{edge.tls_port}/ws", "hello", 5)
     assert got.returncode == 0 and got.stdout.count("text hello") == 5, got.stdout + got.stderr
     assert edge.last("/ws")["status"] == (101 if version == 1 else 200)
+
+
+def test_websocket_that_the_origin_does_not_accept(edge, origin, pki, ws_client):
+    edge.start({"web": [f"http://127.0.0.1:{origin()}"]})
+    got = run(ws_client, 2, pki["ca"], f"https://localhost:{edge.tls_port}/ws?wrong", "hello", 1)
+    assert "status 502" in got.stdout and edge.last("/ws?wrong")["reason"] == "bad_upgrade"
+    got = run(ws_client, 2, pki["ca"], f"https://localhost:{edge.tls_port}/page", "hello", 1)
+    assert "status 502" in got.stdout  # 200 to GET is no WebSocket
+    got = run(ws_client, 3, pki["ca"], f"https://localhost:{edge.tls_port}/status?403", "hello", 1)
+    assert "status 403" in got.stdout
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_websocket_to_an_h2_origin(edge, spawn, origin, pki, ws_client, tmp_path, version):
+    (tmp_path / "inner").mkdir()
+    inner = Edge(spawn, tmp_path / "inner", pki).start({"web": [f"http://127.0.0.1:{origin()}"]})
+    edge.start({"web": {"origins": [{"url": f"https://localhost:{inner.tls_port}"}], "ca_file": str(pki["ca"]), "versions": ["h2"]}})
+    got = run(ws_client, version, pki["ca"], f"https://localhost:{edge.tls_port}/ws", "hello", 5)
+    assert got.returncode == 0 and got.stdout.count("text hello") == 5, got.stdout + got.stderr
+    assert inner.last("/ws")["version"] == "2" and inner.last("/ws")["method"] == "CONNECT"
 
 
 def test_websocket_with_another_library(edge, spawn, tmp_path):
