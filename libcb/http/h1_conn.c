@@ -335,7 +335,7 @@ static bool waits_for_head(const h1_conn *c) {
 /* A connection that is idle for a while gives back what makes the next request cheap. */
 static cb_time trim_due(const h1_conn *c) {
     bool idle = !c->x && !c->head_begun && c->h.n_spare;
-    return idle ? after(c->idle_from, H1_TRIM_MS) : CB_NEVER;
+    return idle ? c->idle_from + CB_TRIM : CB_NEVER;
 }
 
 static void trim(h1_conn *c) {

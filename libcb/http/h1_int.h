@@ -13,7 +13,6 @@ enum {
     H1_CHUNK_EXT_MAX = 1024, /* bytes of chunk extensions in a message */
     H1_INTERIM_MAX = 64,     /* 1xx responses before a final one */
     H1_PIECE = 64 * 1024,    /* bytes given to the parser at once: bounds what one callback can bring */
-    H1_TRIM_MS = 5000,       /* idle for so long: memory goes back */
     H1_CHUNK_OVERHEAD = 32   /* size line, CRLF and the last chunk */
 };
 

@@ -6,7 +6,7 @@
 enum {
     WINDOW_STREAMS = 16, /* the connection's window, in windows of a stream: that many readers may stand still before
                           * they hold up the others */
-    SPARE_STREAMS = 16,
+    SPARE_STREAMS = 128,
     RATE_SPAN = 10 /* seconds, see rate.h */
 };
 
@@ -84,12 +84,17 @@ void h2_stream_drop(h2_conn *c, h2_stream *s) {
     c->n_spare++;
 }
 
+static void drop_spares(h2_conn *c) {
+    while (!cb_list_empty(&c->spare))
+        stream_free(c, CB_CONTAINER(c->spare.next, h2_stream, link));
+    c->n_spare = 0;
+}
+
 static void destroy(h2_conn *c) {
     nghttp2_session_del(c->ng);
     while (!cb_list_empty(&c->streams))
         stream_free(c, CB_CONTAINER(c->streams.next, h2_stream, link));
-    while (!cb_list_empty(&c->spare))
-        stream_free(c, CB_CONTAINER(c->spare.next, h2_stream, link));
+    drop_spares(c);
     cb_hconn_fini(&c->h);
     cb_mem_free(c->h.env.alloc, c);
 }
@@ -348,6 +353,7 @@ static cb_time h2_deadline(const cb_hconn *h) {
     if (c->stall_since) t = cb_time_min(t, c->stall_since + l->send_timeout_ms * CB_MS);
     if (c->drain_at) t = cb_time_min(t, c->drain_at);
     if (c->idle_since && !c->final_goaway) t = cb_time_min(t, c->idle_since + l->idle_timeout_ms * CB_MS);
+    if (c->idle_since && c->n_spare) t = cb_time_min(t, c->idle_since + CB_TRIM);
     return t;
 }
 
@@ -399,6 +405,7 @@ static int expire_conn(h2_conn *c, cb_time now) {
         h2_calm(c, "head timeout");
     }
     if (c->drain_at && c->drain_at <= now) h2_final_goaway(c);
+    if (c->idle_since && c->idle_since + CB_TRIM <= now) drop_spares(c);
     if (c->idle_since && !c->final_goaway && c->idle_since + l->idle_timeout_ms * CB_MS <= now) {
         c->final_goaway = c->h.draining = true;
         c->drain_at = 0;

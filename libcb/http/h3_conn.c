@@ -3,7 +3,7 @@
 #include "base/mem.h"
 #include <string.h>
 
-enum { SPARE_STREAMS = 16, BLOCKED_STREAMS = 100 };
+enum { SPARE_STREAMS = 128, BLOCKED_STREAMS = 100 };
 
 /* ---- memory ---- */
 
@@ -116,12 +116,17 @@ void h3_stream_drop(h3_conn *c, h3_stream *s) {
     c->n_spare++;
 }
 
+static void drop_spares(h3_conn *c) {
+    while (!cb_list_empty(&c->spare))
+        stream_free(c, CB_CONTAINER(c->spare.next, h3_stream, link));
+    c->n_spare = 0;
+}
+
 static void destroy(h3_conn *c) {
     if (c->ng) nghttp3_conn_del(c->ng);
     while (!cb_list_empty(&c->streams))
         stream_free(c, CB_CONTAINER(c->streams.next, h3_stream, link));
-    while (!cb_list_empty(&c->spare))
-        stream_free(c, CB_CONTAINER(c->spare.next, h3_stream, link));
+    drop_spares(c);
     cb_hconn_fini(&c->h);
     cb_mem_free(c->h.env.alloc, c);
 }
@@ -280,6 +285,7 @@ static cb_time h3_deadline(const cb_hconn *h) {
     if (c->drain_at) t = cb_time_min(t, c->drain_at);
     if (c->linger_at && !c->drained) t = cb_time_min(t, c->linger_at);
     if (c->idle_since && !c->drain_asked) t = cb_time_min(t, c->idle_since + l->idle_timeout_ms * CB_MS);
+    if (c->idle_since && c->n_spare) t = cb_time_min(t, c->idle_since + CB_TRIM);
     return t;
 }
 
@@ -357,6 +363,7 @@ static int h3_expire(cb_hconn *h, cb_time now) {
     if (!c->closed) expire_sends(c, now);
     if (!c->closed && c->drain_at && c->drain_at <= now) final_goaway(c, now);
     if (!c->closed && c->linger_at && c->linger_at <= now) c->drained = true;
+    if (c->idle_since && c->idle_since + CB_TRIM <= now) drop_spares(c);
     bool idle = c->idle_since && c->idle_since + h->env.limits->idle_timeout_ms * CB_MS <= now;
     if (!c->closed && idle && !c->drain_asked) h3_drain(h);
     wake_owner(c);

@@ -70,6 +70,8 @@ struct cb_hconn_vt {
     void (*detach)(cb_hconn *h, cb_exchange *x); /* x is over: drop x->frame; exchange.c unlinks, counts and frees x */
 };
 
+#define CB_TRIM (5 * CB_SEC) /* a connection idle for so long gives back what makes the next request cheap */
+
 /* What a connection knows about its surroundings; filled by the owner before the constructor, text must outlive the
  * connection. */
 struct cb_hconn_env {
