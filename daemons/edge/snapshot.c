@@ -108,22 +108,15 @@ static int make_router(edge_snapshot *s, const char *file) {
 
 /* ---- listeners ---- */
 
-/* Everything that a server is opened with, as text. Certificates are not part of it: they change under open sockets. */
+/* What a server is opened with and cannot change, as text: certificates and limits change under open sockets. */
 static char *key_of(const edge_listener_conf *l, const edge_conf *c) {
-    const edge_limits_conf *m = c->limits;
     const edge_tls_conf *t = l->tls;
     char *key = NULL;
-    int n = asprintf(&key,
-                     "%s %s %u %d %d %lld tls %d %d %d %d %s %s cc %d %s limits %lld %lld %lld %lld %lld %lld %lld "
-                     "%lld %lld %lld %lld",
-                     l->name, l->address, l->versions, l->proxy_protocol, l->redirect_to_https,
-                     (long long)l->max_connections, t != NULL, t ? t->tls12 : 0, t ? t->early_data : 0,
-                     t ? t->client_certificates : 0, c->ticket_key_file ? c->ticket_key_file : "",
-                     c->quic_secret_file ? c->quic_secret_file : "", c->congestion_control,
-                     c->server_name ? c->server_name : "", (long long)m->max_head_bytes, (long long)m->max_fields,
-                     (long long)m->max_target_bytes, (long long)m->max_body_bytes, (long long)m->max_streams,
-                     (long long)m->head_timeout_ms, (long long)m->body_timeout_ms, (long long)m->idle_timeout_ms,
-                     (long long)m->send_timeout_ms, (long long)m->max_resets_per_s, (long long)m->max_requests);
+    int n = asprintf(&key, "%s %s %u %d %d %lld tls %d %d %d %d %s %s cc %d %s", l->name, l->address, l->versions,
+                     l->proxy_protocol, l->redirect_to_https, (long long)l->max_connections, t != NULL,
+                     t ? t->tls12 : 0, t ? t->early_data : 0, t ? t->client_certificates : 0,
+                     c->ticket_key_file ? c->ticket_key_file : "", c->quic_secret_file ? c->quic_secret_file : "",
+                     c->congestion_control, c->server_name ? c->server_name : "");
     return n < 0 ? NULL : key;
 }
 

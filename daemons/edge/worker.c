@@ -46,20 +46,24 @@ static void server_drain(edge_server *s, uint64_t ms) {
     cb_http_server_drain(s->http, ms);
 }
 
-static int server_open(edge_server **out, edge_worker *w, edge_listener *l, const edge_conf *c) {
+static cb_http_limits limits_of(const edge_conf *c) {
     const edge_limits_conf *m = c->limits;
-    const cb_http_limits limits = {.size = sizeof limits,
-                                   .max_head_bytes = (uint32_t)m->max_head_bytes,
-                                   .max_fields = (uint32_t)m->max_fields,
-                                   .max_target_bytes = (uint32_t)m->max_target_bytes,
-                                   .max_streams = (uint32_t)m->max_streams,
-                                   .max_body_bytes = (uint64_t)m->max_body_bytes,
-                                   .head_timeout_ms = (uint32_t)m->head_timeout_ms,
-                                   .body_timeout_ms = (uint32_t)m->body_timeout_ms,
-                                   .idle_timeout_ms = (uint32_t)m->idle_timeout_ms,
-                                   .send_timeout_ms = (uint32_t)m->send_timeout_ms,
-                                   .max_resets_per_s = (uint32_t)m->max_resets_per_s,
-                                   .max_requests = (uint32_t)m->max_requests};
+    return (cb_http_limits){.size = sizeof(cb_http_limits),
+                            .max_head_bytes = (uint32_t)m->max_head_bytes,
+                            .max_fields = (uint32_t)m->max_fields,
+                            .max_target_bytes = (uint32_t)m->max_target_bytes,
+                            .max_streams = (uint32_t)m->max_streams,
+                            .max_body_bytes = (uint64_t)m->max_body_bytes,
+                            .head_timeout_ms = (uint32_t)m->head_timeout_ms,
+                            .body_timeout_ms = (uint32_t)m->body_timeout_ms,
+                            .idle_timeout_ms = (uint32_t)m->idle_timeout_ms,
+                            .send_timeout_ms = (uint32_t)m->send_timeout_ms,
+                            .max_resets_per_s = (uint32_t)m->max_resets_per_s,
+                            .max_requests = (uint32_t)m->max_requests};
+}
+
+static int server_open(edge_server **out, edge_worker *w, edge_listener *l, const edge_conf *c) {
+    const cb_http_limits limits = limits_of(c);
     const edge_tls_conf *t = l->conf->tls;
     const cb_http_server_opts o = {.size = sizeof o,
                                    .listen = l->address,
@@ -226,6 +230,7 @@ static bool wanted(const edge_snapshot *s, const edge_listener *l) {
 void edge_worker_commit(cb_loop *loop, void *worker) {
     edge_worker *w = worker;
     edge_snapshot *next = w->next;
+    const cb_http_limits limits = limits_of(next->conf);
     (void)loop;
     if (cb_proxy_swap(w->proxy, next->router) < 0)
         edge_say(&w->sink, CB_LOG_ERROR, "worker %u keeps its routes: %s", w->number, cb_last_error());
@@ -236,7 +241,11 @@ void edge_worker_commit(cb_loop *loop, void *worker) {
     w->prepared_log = NULL;
     for (edge_server *s = w->servers, *after; s; s = after) {
         after = s->next;
-        if (!s->draining && !wanted(next, s->listener)) server_drain(s, (uint64_t)next->conf->drain_timeout_ms);
+        if (s->draining) continue;
+        if (wanted(next, s->listener))
+            cb_http_server_limit(s->http, &limits); /* the schema has seen to it that they are good */
+        else
+            server_drain(s, (uint64_t)next->conf->drain_timeout_ms);
     }
     while (w->prepared) {
         edge_server *s = w->prepared;

@@ -181,6 +181,9 @@ typedef struct cb_http_server_opts {
 CB_API int cb_http_server_new(cb_http_server **out, cb_loop *loop, const cb_http_server_opts *opts);
 /* "127.0.0.1:8443" with the real port; valid while the server lives. */
 CB_API const char *cb_http_server_address(const cb_http_server *srv);
+/* Other limits for new connections; open ones take over what they read anew, such as time limits. QUIC's idle timeout
+ * stays as it was. limits may be NULL: the defaults. CB_EINVAL, CB_E2BIG. */
+CB_API int cb_http_server_limit(cb_http_server *srv, const cb_http_limits *limits);
 /* No new connections; GOAWAY / Connection: close; exchanges that run may end within deadline_ms, then they are reset.
  * `done` (may be set by cb_http_server_on_drained) is called when the last connection is gone. Calling it again
  * shortens the deadline. */

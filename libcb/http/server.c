@@ -391,6 +391,13 @@ int cb_http_server_new(cb_http_server **out, cb_loop *loop, const cb_http_server
     return CB_OK;
 }
 
+int cb_http_server_limit(cb_http_server *s, const cb_http_limits *limits) {
+    cb_http_limits fresh;
+    int rc = cb_http_limits_fill(&fresh, limits);
+    if (rc == CB_OK) s->limits = fresh;
+    return rc;
+}
+
 const char *cb_http_server_address(const cb_http_server *s) {
     return s->address;
 }

@@ -545,7 +545,7 @@ def test_reload_under_load(edge, origin):
     load, tls = Load(edge), Load(edge, tls=True, threads=2)
     time.sleep(0.3)
     for i in range(10):
-        edge.config({"web": [f"http://127.0.0.1:{(a, b)[i % 2]}"]}, limits={"max_fields": 100})
+        edge.config({"web": [f"http://127.0.0.1:{(a, b)[i % 2]}"]}, limits={"max_fields": 100 + i})
         edge.reload()
     time.sleep(0.2)
     for l in (load, tls):
@@ -573,6 +573,21 @@ def test_a_reload_is_all_or_nothing(edge, origin):
     edge.reload()
     assert edge.curl("/name")[2] == b"b"
     busy.close()
+
+
+def test_limits_change_by_reload(edge, origin):
+    port = origin()
+    edge.start({"web": [f"http://127.0.0.1:{port}"]})
+    kept = socket.create_connection(("127.0.0.1", edge.port))
+    many = b"GET /name HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 50 + b"\r\n"
+    kept.sendall(many)
+    assert b" 200 " in kept.recv(4096)
+    edge.config({"web": [f"http://127.0.0.1:{port}"]}, limits={"max_fields": 20})
+    edge.reload()
+    kept.sendall(many)  # the connection is still there
+    assert b"HTTP/1.1 " in kept.recv(4096)
+    kept.close()
+    assert edge.raw(many).startswith(b"HTTP/1.1 431") and edge.status("/name") == 200
 
 
 def test_listeners_come_and_go(edge, origin):
