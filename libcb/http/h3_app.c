@@ -316,7 +316,15 @@ static void on_streams_available(cb_quic_app *app) {
     leave(c, CB_OK);
 }
 
+/* What must not go as early data may go now. */
+static int on_handshake(cb_quic_app *app) {
+    h3_conn *c = enter(app);
+    if (!c->h.env.server && c->h.env.owner->capacity) c->h.env.owner->capacity(&c->h);
+    return leave(c, CB_OK);
+}
+
 const cb_quic_app_ops h3_app_ops = {.ready = on_ready,
+                                    .handshake = on_handshake,
                                     .early_rejected = on_early_rejected,
                                     .recv = on_recv,
                                     .stream_open = on_stream_open,

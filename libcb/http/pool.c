@@ -88,6 +88,15 @@ static bool idempotent(cb_slice method) {
     return false;
 }
 
+/* Early data may be replayed (RFC 8470, 2.1): only what changes nothing goes before the handshake is complete. */
+static bool must_wait(const cb_pool_req *r, const cb_pool_conn *c) {
+    static const char *const safe[] = {"GET", "HEAD", "OPTIONS", "TRACE"};
+    if (!c->drive.qc || !cb_quic_conn_in_early_data(c->drive.qc)) return false;
+    for (size_t i = 0; !r->has_body && i < sizeof safe / sizeof *safe; i++)
+        if (cb_slice_eq(r->head.method, safe[i])) return false;
+    return true;
+}
+
 static void enqueue(cb_pool_req *r, bool front) {
     cb_origin *o = r->origin;
     cb_list_add_tail(front ? o->queue.next : &o->queue, &r->link);
@@ -331,7 +340,7 @@ static int send_on(cb_pool_req *r, cb_pool_conn *c) {
     cb_exchange *x = r->x;
     cb_origin *o = r->origin;
     if (!h || c->drive.ending || h->vt->capacity(h) == 0) return CB_EAGAIN;
-    int rc = h->vt->open(h, x);
+    int rc = must_wait(r, c) ? CB_EAGAIN : h->vt->open(h, x);
     if (rc == CB_EAGAIN) return rc;
     dequeue(r);
     if (rc < 0) {
@@ -423,6 +432,11 @@ static void on_dispatch(cb_defer *d) {
     if (cb_list_empty(&o->queue)) cb_alarm_stop(&o->queue_alarm);
     trim_idle(o, p->draining || p->freed ? 0 : p->opts.max_idle);
     cb_origin_unref(o);
+}
+
+void cb_origin_dispatch(cb_origin *o) {
+    cb_defer_cancel(&o->dispatch);
+    on_dispatch(&o->dispatch);
 }
 
 static void fail_queue(cb_origin *o, int rc, const char *why) {

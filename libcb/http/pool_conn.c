@@ -109,6 +109,8 @@ static void on_capacity(cb_hconn *h) {
     cb_pool_conn *c = conn_of(h->env.owner_user);
     if (c->opening && c->drive.h == h && h->vt->capacity(h) > 0) {
         cb_opening_won(c->opening, c);
+        /* Early data: now, in the burst of the first packet; the pacer would hold back a second one for too long. */
+        if (c->drive.qc && cb_quic_conn_in_early_data(c->drive.qc)) cb_origin_dispatch(c->origin);
         return;
     }
     if (h->vt->capacity(h) > 0) set_avail(c);

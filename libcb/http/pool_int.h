@@ -86,6 +86,7 @@ struct cb_pool_conn {
 /* --- pool.c --- */
 void cb_origin_hold(cb_origin *o);
 void cb_origin_wake(cb_origin *o); /* dispatch at the end of the turn */
+void cb_origin_dispatch(cb_origin *o);
 /* No connection came about: rc, with the detail set. */
 void cb_origin_open_failed(cb_origin *o, int rc);
 

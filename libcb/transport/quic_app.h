@@ -72,7 +72,8 @@ cb_loop *cb_quic_conn_loop(const cb_quic_conn *c);
 const cb_addr *cb_quic_conn_peer_addr(const cb_quic_conn *c);
 const cb_addr *cb_quic_conn_local_addr(const cb_quic_conn *c); /* client: as bound, which may be "any" */
 cb_tls_session *cb_quic_conn_tls(const cb_quic_conn *c);
-bool cb_quic_conn_in_early_data(const cb_quic_conn *c); /* server: the handshake is not confirmed yet */
+/* The handshake is not complete yet: what a server receives, and what a client sends now, may be a replay. */
+bool cb_quic_conn_in_early_data(const cb_quic_conn *c);
 
 /* --- how a driver attaches an app: the endpoint calls make for every connection it accepts or starts --- */
 typedef struct cb_quic_app_factory {

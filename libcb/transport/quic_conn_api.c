@@ -171,7 +171,7 @@ cb_tls_session *cb_quic_conn_tls(const cb_quic_conn *c) {
 }
 
 bool cb_quic_conn_in_early_data(const cb_quic_conn *c) {
-    return c->server && !c->handshaken;
+    return !c->handshaken;
 }
 
 int cb_quic_conn_stats(const cb_quic_conn *c, cb_quic_stats *out) {

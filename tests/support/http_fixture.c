@@ -76,9 +76,10 @@ static int head_text(cb_exchange *x) {
     size_t n = 0;
     const cb_field *f = cb_exchange_fields(x, &n);
     cb_slice m = cb_exchange_method(x), a = cb_exchange_authority(x), p = cb_exchange_path(x);
-    int used = snprintf(text, sizeof text, "method=%.*s authority=%.*s path=%.*s sni=%s secure=%d remote=%s\n",
-                        (int)m.len, (const char *)m.base, (int)a.len, (const char *)a.base, (int)p.len,
-                        (const char *)p.base, cb_exchange_sni(x), cb_exchange_is_secure(x), cb_exchange_remote(x));
+    int used =
+        snprintf(text, sizeof text, "method=%.*s authority=%.*s path=%.*s sni=%s secure=%d early=%d remote=%s\n",
+                 (int)m.len, (const char *)m.base, (int)a.len, (const char *)a.base, (int)p.len, (const char *)p.base,
+                 cb_exchange_sni(x), cb_exchange_is_secure(x), cb_exchange_is_early(x), cb_exchange_remote(x));
     for (size_t i = 0; i < n && used < 3500; i++)
         used += snprintf(text + used, sizeof text - (size_t)used, "%.*s: %.*s\n", (int)f[i].name.len,
                          (const char *)f[i].name.base, (int)f[i].value.len, (const char *)f[i].value.base);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 Test(http_client, refuses_bad_requests) {
     static const cb_field bad_name = {{(const uint8_t *)"a b", 3}, {(const uint8_t *)"x", 1}};
@@ -210,6 +211,37 @@ Test(http_client, many_at_one_time) {
             cr_expect_eq(st.conns_total, 1, "%s: %llu connections", way->name, (unsigned long long)st.conns_total);
         http_world_close(&w);
     }
+}
+
+static void fetch_anew(http_reply *r, http_world *w, const char *method) {
+    cb_http_server_stats st = {.size = sizeof st};
+    *r = (http_reply){0};
+    for (int i = 0; i < 3000 && (cb_http_server_stats_get(w->server, &st), st.conns_h3); i++) {
+        usleep(1000);
+        cb_loop_step(w->loop);
+    }
+    cr_assert_eq(st.conns_h3, 0, "the idle connection stays");
+    http_fetch(r, w, (cb_request){.method = method}, "/head");
+    cr_expect_eq(r->rc, CB_OK, "%s: %d %s", method, r->rc, r->detail);
+}
+
+/* With 0-RTT a request that changes nothing is sent at once; any other waits for the handshake. */
+Test(http_client, early_data_only_for_safe_methods) {
+    http_world w;
+    http_reply r;
+    http_world_open(&w);
+    http_serve(&w, (cb_http_server_opts){.identity = w.me, .early_data = 1});
+    http_client_make(&w, (cb_http_client_opts){.versions = CB_HTTP_3, .early_data = 1, .idle_timeout_ms = 30});
+    fetch_anew(&r, &w, "GET");
+    cr_expect(strstr(r.body, "early=0"), "first: %s", r.body);
+    fetch_anew(&r, &w, "GET");
+    cr_expect(strstr(r.body, "early=1"), "GET: %s", r.body);
+    fetch_anew(&r, &w, "POST");
+    cr_expect(strstr(r.body, "early=0"), "POST: %s", r.body);
+    fetch_anew(&r, &w, "HEAD");
+    fetch_anew(&r, &w, "OPTIONS");
+    cr_expect(strstr(r.body, "early=1"), "OPTIONS: %s", r.body);
+    http_world_close(&w);
 }
 
 static void free_client(cb_exchange *x, int rc, void *user) {
