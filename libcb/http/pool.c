@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- life of origins and pools ---- */
+/* ---- memory ---- */
 
 static void drop_spare(cb_pool *p) {
     while (!cb_list_empty(&p->spare)) {
@@ -30,53 +30,12 @@ static void pool_bury(cb_grave *g) {
     cb_mem_free(p->alloc, p);
 }
 
-static void pool_unref(cb_pool *p) {
+void cb_pool_unref(cb_pool *p) {
     if (--p->refs == 0) cb_loop_bury(p->loop, &p->grave, pool_bury);
-}
-
-static void origin_bury(cb_grave *g) {
-    cb_origin *o = CB_CONTAINER(g, cb_origin, grave);
-    const cb_alloc *alloc = o->pool->alloc;
-    cb_identity_unref(o->t.identity);
-    cb_mem_free(alloc, o->host);
-    cb_mem_free(alloc, o->sni);
-    cb_mem_free(alloc, o->name);
-    cb_mem_free(alloc, o->key);
-    cb_mem_free(alloc, o);
-}
-
-static void origin_forget(cb_origin *o) {
-    if (cb_map_get(&o->pool->origins, o->key, o->key_len) == o) cb_map_del(&o->pool->origins, o->key, o->key_len);
-}
-
-void cb_origin_hold(cb_origin *o) {
-    o->refs++;
-}
-
-void cb_origin_unref(cb_origin *o) {
-    if (!o || --o->refs) return;
-    cb_pool *p = o->pool;
-    origin_forget(o);
-    cb_list_del(&o->link);
-    cb_defer_cancel(&o->dispatch);
-    cb_alarm_stop(&o->queue_alarm);
-    cb_quic_endpoint_free(o->quic[0]);
-    cb_quic_endpoint_free(o->quic[1]);
-    cb_loop_bury(p->loop, &o->grave, origin_bury);
-    pool_unref(p); /* buried after the origin */
 }
 
 void cb_origin_wake(cb_origin *o) {
     cb_defer_later(&o->dispatch);
-}
-
-const char *cb_origin_name(const cb_origin *o) {
-    return o->name;
-}
-
-void cb_origin_stats_get(const cb_origin *o, cb_origin_stats *out) {
-    *out = o->stats;
-    out->connecting = (uint32_t)o->n_openings;
 }
 
 /* ---- requests ---- */
@@ -489,109 +448,9 @@ static void on_queue_alarm(cb_alarm *a, cb_time now) {
     cb_origin_unref(o);
 }
 
-/* ---- origins ---- */
-
-static int target_check(const cb_pool_target *t) {
-    if (!t->host || !*t->host) return cb_fail(CB_EINVAL, "host: missing");
-    if (strlen(t->host) > 254) return cb_fail(CB_EINVAL, "host: longer than 254 bytes");
-    if (t->port == 0) return cb_fail(CB_EINVAL, "port: missing");
-    if (t->send_proxy > 2)
-        return cb_fail(CB_EINVAL, "send_proxy: %u is no version of the PROXY protocol", t->send_proxy);
-    if (t->versions & ~(uint32_t)(CB_HTTP_1 | CB_HTTP_2 | CB_HTTP_3))
-        return cb_fail(CB_EINVAL, "versions: 0x%x has unknown bits", t->versions);
-    if (!t->tls && t->versions & CB_HTTP_3) return cb_fail(CB_EINVAL, "versions: HTTP/3 needs TLS");
-    if (t->versions & CB_HTTP_3 && t->send_proxy && t->versions == CB_HTTP_3)
-        return cb_fail(CB_EINVAL, "send_proxy: there is no PROXY header on QUIC");
-    return CB_OK;
-}
-
-static uint32_t versions_of(const cb_pool_target *t) {
-    uint32_t v = t->versions ? t->versions : t->tls ? CB_HTTP_1 | CB_HTTP_2 : CB_HTTP_1;
-    if (!t->tls && v == (CB_HTTP_1 | CB_HTTP_2)) v = CB_HTTP_1; /* nothing would choose between them */
-    if (t->send_proxy) v &= ~(uint32_t)CB_HTTP_3;
-    return v;
-}
-
-static void put_addr(cb_buf *b, const cb_addr *a) {
-    char text[CB_ADDR_TEXT];
-    if (a) cb_buf_text(b, cb_addr_text(a, text));
-}
-
-/* Everything that makes two connections interchangeable, in one text. */
-static int make_key(cb_buf *key, const cb_pool_target *t) {
-    const char *sni = t->server_name ? t->server_name : t->host;
-    int rc = cb_buf_printf(key, "%s|%u|%d%d%d|%u|%u|%x|%s|%p|", t->host, t->port, t->tls, t->tls12, t->early_data,
-                           t->verify, t->send_proxy, versions_of(t), t->tls ? sni : "", (void *)t->identity);
-    if (rc < 0 || !t->send_proxy) return rc;
-    put_addr(key, t->proxy_src);
-    rc = cb_buf_text(key, "|");
-    put_addr(key, t->proxy_dst);
-    return rc;
-}
-
-static int origin_fill(cb_origin *o, const cb_pool_target *t, const cb_buf *key) {
-    const cb_alloc *alloc = o->pool->alloc;
-    char name[320];
-    const bool v6 = strchr(t->host, ':') != NULL;
-    snprintf(name, sizeof name, "%s://%s%s%s:%u", t->tls ? "https" : "http", v6 ? "[" : "", t->host, v6 ? "]" : "",
-             t->port);
-    o->t = *t;
-    o->t.identity = t->identity ? cb_identity_ref(t->identity) : NULL;
-    o->t.versions = versions_of(t);
-    o->host = cb_mem_text(alloc, t->host);
-    o->sni = cb_mem_text(alloc, t->server_name ? t->server_name : t->host);
-    o->name = cb_mem_text(alloc, name);
-    o->key = cb_mem_get(alloc, key->len);
-    if (!o->host || !o->sni || !o->name || !o->key) return cb_fail(CB_ENOMEM, "origin %s", name);
-    memcpy(o->key, key->base, key->len);
-    o->key_len = key->len;
-    o->t.host = o->host;
-    o->t.server_name = o->sni;
-    if (t->proxy_src) o->proxy_src = *t->proxy_src;
-    if (t->proxy_dst) o->proxy_dst = *t->proxy_dst;
-    o->t.proxy_src = t->proxy_src ? &o->proxy_src : NULL;
-    o->t.proxy_dst = t->proxy_dst ? &o->proxy_dst : NULL;
-    return cb_map_put(&o->pool->origins, o->key, o->key_len, o);
-}
-
-static int origin_new(cb_origin **out, cb_pool *p, const cb_pool_target *t, const cb_buf *key) {
-    cb_origin *o = cb_mem_new(p->alloc, sizeof *o);
-    if (!o) return cb_fail(CB_ENOMEM, "origin %s", t->host);
-    o->pool = p;
-    o->refs = 1;
-    cb_list_init(&o->conns);
-    cb_list_init(&o->avail);
-    cb_list_init(&o->openings);
-    cb_list_init(&o->queue);
-    cb_list_init(&o->link);
-    cb_list_add_tail(&p->list, &o->link);
-    p->refs++;
-    cb_defer_init(&o->dispatch, p->loop, on_dispatch);
-    cb_alarm_init(&o->queue_alarm, p->loop, on_queue_alarm);
-    int rc = origin_fill(o, t, key);
-    if (rc < 0)
-        cb_origin_unref(o);
-    else
-        *out = o;
-    return rc;
-}
-
-int cb_origin_get(cb_origin **out, cb_pool *p, const cb_pool_target *t) {
-    cb_buf key;
-    if (p->freed) return cb_fail(CB_ECLOSED, "the pool is closed");
-    int rc = target_check(t);
-    if (rc < 0) return rc;
-    cb_buf_init(&key, p->alloc, 1024);
-    rc = make_key(&key, t);
-    cb_origin *o = rc == CB_OK ? cb_map_get(&p->origins, key.base, key.len) : NULL;
-    if (o) {
-        cb_origin_hold(o);
-        *out = o;
-    } else if (rc == CB_OK) {
-        rc = origin_new(out, p, t, &key);
-    }
-    cb_buf_free(&key);
-    return rc;
+void cb_origin_begin(cb_origin *o) {
+    cb_defer_init(&o->dispatch, o->pool->loop, on_dispatch);
+    cb_alarm_init(&o->queue_alarm, o->pool->loop, on_queue_alarm);
 }
 
 /* ---- pools ---- */
@@ -684,7 +543,7 @@ void cb_pool_free(cb_pool *p) {
         cb_origin *o = CB_CONTAINER(batch.next, cb_origin, link);
         cb_list_del(&o->link);
         cb_list_add_tail(&p->list, &o->link);
-        origin_forget(o);
+        cb_origin_forget(o);
         cb_origin_hold(o);
         close_origin(o);
         for (int i = 0; i < 2; i++) {
@@ -693,5 +552,5 @@ void cb_pool_free(cb_pool *p) {
         }
         cb_origin_unref(o);
     }
-    pool_unref(p);
+    cb_pool_unref(p);
 }

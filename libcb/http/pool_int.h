@@ -83,9 +83,14 @@ struct cb_pool_conn {
     cb_grave grave;
 };
 
-/* --- pool.c --- */
+/* --- pool_origin.c --- */
 void cb_origin_hold(cb_origin *o);
-void cb_origin_wake(cb_origin *o); /* dispatch at the end of the turn */
+void cb_origin_forget(cb_origin *o); /* nobody finds it any more */
+
+/* --- pool.c --- */
+void cb_pool_unref(cb_pool *p);
+void cb_origin_begin(cb_origin *o); /* its queue, in the constructor */
+void cb_origin_wake(cb_origin *o);  /* dispatch at the end of the turn */
 void cb_origin_dispatch(cb_origin *o);
 /* No connection came about: rc, with the detail set. */
 void cb_origin_open_failed(cb_origin *o, int rc);
