@@ -85,6 +85,15 @@ def test_readme_quotes_the_example():
     assert quoted in (guard.ROOT / "examples/http3_server.c").read_text(), "README.md: the program differs from examples/http3_server.c"
 
 
+def test_readme_configuration_is_good():
+    quoted = re.search(r"```json\n(.*?)```", (guard.ROOT / "README.md").read_text(), re.S)[1]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "edge.json").write_text(quoted)
+        made = guard.output("sh", "-c", f"cd {folder} && {guard.BUILD / 'cbctl'} ca dev localhost && "
+                                        f"{guard.BUILD / 'cb-edge'} --check -c edge.json")
+    assert made[0] == 0, f"README.md: the configuration it shows is refused:\n{made[1]}"
+
+
 def test_schemas_parse():
     problems = []
     for path in guard.tracked(".schema.json"):
