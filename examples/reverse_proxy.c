@@ -9,6 +9,11 @@ static void quit(cb_loop *loop, void *srv) {
     cb_http_server_drain(srv, 5000);
 }
 
+static void drained(cb_loop *loop, void *user) {
+    (void)user;
+    cb_loop_stop(loop); /* kept connections to origins would hold it */
+}
+
 int main(int argc, char **argv) {
     cb_loop *loop = NULL;
     cb_identity *me = NULL;
@@ -34,6 +39,7 @@ int main(int argc, char **argv) {
     if (rc == CB_OK) rc = cb_loop_on_signal(loop, SIGTERM, quit, srv);
     if (rc == CB_OK) rc = cb_loop_on_signal(loop, SIGINT, quit, srv);
     if (rc == CB_OK) {
+        cb_http_server_on_drained(srv, drained, NULL);
         printf("https://%s\n", cb_http_server_address(srv));
         fflush(stdout);
         rc = cb_loop_run(loop);

@@ -803,3 +803,16 @@ def test_systemd_is_told(edge, origin, tmp_path):
         assert b"READY=1" in notify.recv(4096)
         edge.process.stop()
         assert b"STOPPING=1" in notify.recv(4096)
+
+
+def test_the_example(origin, spawn, pki):
+    a, b = origin("a"), origin("b")
+    port = free_port()
+    proxy = spawn(program("reverse_proxy"), f"127.0.0.1:{port}", pki["cert"], pki["key"], f"http://127.0.0.1:{a}", f"http://127.0.0.1:{b}")
+    proxy.wait_for(f"https://127.0.0.1:{port}")
+    got = {run(peer("curl"), "-s", "--cacert", pki["ca"], f"https://localhost:{port}/name").stdout for _ in range(4)}
+    assert got == {"a", "b"}
+    got = run(program("http_client"), "-3", "--ca", pki["ca"], f"https://localhost:{port}/name")
+    assert got.stdout in ("a", "b"), got.stderr
+    assert proxy.stop(signal.SIGTERM) == 0
+    assert run(program("reverse_proxy")).returncode == 2
