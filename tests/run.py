@@ -135,7 +135,7 @@ def pytest(name, paths, env=None, timeout=900):
 
 def stage_guards():
     build("dev")
-    return pytest("guards", ["tests/guards"])
+    return pytest("guards", ["tests/guards"], env={"LD_LIBRARY_PATH": str(BUILD / "dev")})  # nothing is installed yet
 
 
 def stage_unit():
