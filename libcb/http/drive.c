@@ -162,6 +162,10 @@ static int sink_write(cb_sink *s, const cb_slice *v, size_t n) {
     return cb_channel_write(CB_CONTAINER(s, cb_drive, sink)->ch, v, n);
 }
 
+static void sink_shut(cb_sink *s) {
+    cb_channel_end_output(CB_CONTAINER(s, cb_drive, sink)->ch);
+}
+
 static void on_open(cb_channel *ch, void *user) {
     (void)ch;
     cb_drive *d = user;
@@ -254,7 +258,7 @@ const cb_channel_ops cb_drive_channel_ops = {.on_open = on_open,
 void cb_drive_init(cb_drive *d, cb_loop *loop, const cb_drive_ops *ops) {
     d->loop = loop;
     d->ops = ops;
-    d->sink = (cb_sink){.room = sink_room, .write = sink_write};
+    d->sink = (cb_sink){.room = sink_room, .write = sink_write, .shut = sink_shut};
     cb_defer_init(&d->defer, loop, on_defer);
     cb_alarm_init(&d->alarm, loop, on_fire);
 }

@@ -49,6 +49,8 @@ struct cb_channel {
     bool fin_seen;     /* recv() gave 0 */
     bool stalled;      /* the socket takes no more output */
     bool write_broken; /* the peer takes nothing any more, but what it sent can still be read */
+    bool ended;        /* the owner sends no more; nothing is queued after that */
+    bool half_closed;  /* and our FIN is out, but reading goes on */
     bool shutting;     /* the owner has ended the channel */
     bool lingering;    /* our FIN is out */
     bool closed;       /* no descriptor any more */
@@ -188,6 +190,7 @@ static void flush(cb_channel *c) {
 static int queue(void *user, const cb_slice *v, size_t n) {
     cb_channel *c = user;
     if (c->closed || c->write_broken) return cb_fail(CB_ECLOSED, "the connection is closed");
+    if (c->ended) return CB_OK; /* an answer of TLS itself to a message that came after our close_notify */
     for (size_t i = 0; i < n; i++) {
         if (v[i].len == 0) continue;
         int rc = cb_chain_add(&c->out, v[i].base, v[i].len);
@@ -349,6 +352,12 @@ static void on_event(cb_watch *w, unsigned events, void *user) {
 
 /* --- the end of a turn --- */
 
+/* Nothing is left to send, and the owner has ended that direction only. */
+static void half_close(cb_channel *c) {
+    c->half_closed = true;
+    if (shutdown(c->fd, SHUT_WR) < 0) write_failed(c, errno);
+}
+
 static void on_turn_end(cb_defer *defer) {
     cb_channel *c = CB_CONTAINER(defer, cb_channel, turn);
     if (c->open_due && !c->closed && !c->shutting) {
@@ -360,6 +369,7 @@ static void on_turn_end(cb_defer *defer) {
         cb_channel_resume(c);
     }
     if (!c->closed && !c->lingering && !c->write_broken) flush(c);
+    if (!c->closed && c->ended && !c->half_closed && !c->shutting && !c->write_broken && c->out.len == 0) half_close(c);
     if (!c->closed && c->above && c->out.len <= c->low_water) {
         c->above = false;
         if (!c->shutting && !c->write_broken && c->ops->on_drain) c->ops->on_drain(c, c->user);
@@ -442,6 +452,7 @@ int cb_channel_new(cb_channel **out, cb_loop *loop, int fd, const cb_addr *remot
 
 int cb_channel_write(cb_channel *c, const cb_slice *v, size_t n) {
     if (c->closed || c->shutting || c->write_broken) return cb_fail(CB_ECLOSED, "the connection is closed");
+    if (c->ended) return cb_fail(CB_ECLOSED, "the output of the connection was ended");
     return c->tls ? cb_tls_stream_write(c->tls, v, n) : queue(c, v, n);
 }
 
@@ -487,8 +498,19 @@ void cb_channel_shutdown(cb_channel *c) {
         close_now(c, CB_OK);
         return;
     }
-    if (c->tls) (void)cb_tls_stream_bye(c->tls);
+    if (c->tls && !c->ended) (void)cb_tls_stream_bye(c->tls);
     update_watch(c);
+    cb_defer_later(&c->turn);
+}
+
+void cb_channel_end_output(cb_channel *c) {
+    if (c->closed || c->shutting || c->ended) return;
+    if (!c->open) {
+        cb_channel_shutdown(c); /* nobody is there to go on reading from */
+        return;
+    }
+    if (c->tls) (void)cb_tls_stream_bye(c->tls);
+    c->ended = true;
     cb_defer_later(&c->turn);
 }
 

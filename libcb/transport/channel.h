@@ -46,6 +46,9 @@ void cb_channel_resume(cb_channel *c); /* takes up kept data, then reads again *
 void cb_channel_pause(cb_channel *c);  /* stops reading (on_data stops) */
 void cb_channel_shutdown(
     cb_channel *c); /* sends what is queued, close_notify, FIN; on_close when done (linger <= 2 s) */
+/* Ends one direction: what is queued goes out, then close_notify and FIN; reading goes on, on_eof and on_close come as
+ * ever. The owner still shuts the channel down when it has read enough. */
+void cb_channel_end_output(cb_channel *c);
 void cb_channel_abort(cb_channel *c, int rc); /* closes now; on_close(rc) at the end of the turn */
 /* Forget the channel: ops are not called any more (on_close neither); it shuts down by itself. */
 void cb_channel_free(cb_channel *c);

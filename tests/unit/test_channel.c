@@ -224,6 +224,43 @@ Test(channel, carries_much_both_ways) {
     }
 }
 
+Test(channel, one_direction_ends_before_the_other) {
+    for (int row = 0; row < 4; row++) {
+        const bool tls = row & 1;
+        world w;
+        begin(&w, tls);
+        w.c.to_send = 3 << 20; /* more than the sockets hold: the end has to wait for it */
+        connect_both(&w);
+        UNTIL(&w, w.c.opened && w.s.opened && w.c.sent == w.c.to_send);
+        cb_channel_end_output(w.c.ch);
+        cb_channel_end_output(w.c.ch);
+        cb_slice late = {(const uint8_t *)"x", 1};
+        cr_expect_eq(cb_channel_write(w.c.ch, &late, 1), CB_ECLOSED, "row %d: written after the end", row);
+        UNTIL(&w, w.s.eofs == 1);
+        cr_expect_eq(w.s.got, w.c.to_send, "row %d", row);
+        cr_expect_eq(w.s.closes + w.c.closes, 0, "row %d", row);
+        w.s.to_send = 3 << 20;
+        pump(&w.s);
+        UNTIL(&w, w.c.got == w.s.to_send);
+        if (row < 2) {
+            cb_channel_shutdown(w.s.ch);
+            UNTIL(&w, w.c.eofs == 1);
+            cb_channel_shutdown(w.c.ch);
+        } else {
+            cb_channel_end_output(w.s.ch);
+            UNTIL(&w, w.c.eofs == 1);
+            cr_expect_eq(w.s.closes + w.c.closes, 0, "row %d: closed by itself", row);
+            cb_channel_shutdown(w.s.ch);
+            cb_channel_shutdown(w.c.ch);
+        }
+        UNTIL(&w, w.s.closes == 1 && w.c.closes == 1);
+        cr_expect_eq(w.c.rc, CB_OK, "row %d: %s", row, w.c.detail);
+        cr_expect_eq(w.s.rc, CB_OK, "row %d: %s", row, w.s.detail);
+        cr_expect_not(w.c.bad || w.s.bad);
+        finish(&w);
+    }
+}
+
 Test(channel, a_reader_that_takes_bites_gets_all) {
     for (int tls = 0; tls < 2; tls++) {
         world w;
