@@ -53,6 +53,10 @@ static void set_features(cb_udp *u) {
         turn_on(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE);
         if (v6) turn_on(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE);
     }
+    if (u->o.on_unreachable) {
+        turn_on(fd, IPPROTO_IP, IP_RECVERR, 1);
+        if (v6) turn_on(fd, IPPROTO_IPV6, IPV6_RECVERR, 1);
+    }
     u->stats.gro = !u->o.no_gro && turn_on(fd, SOL_UDP, UDP_GRO, 1);
     u->stats.gso = !u->o.no_gso && turn_on(fd, SOL_UDP, UDP_SEGMENT, 0);
 }

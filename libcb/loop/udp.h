@@ -27,6 +27,10 @@ typedef struct cb_udp_opts {
     bool (*on_datagram)(cb_udp *u, cb_datagram *d, void *user);
     void (*on_batch_end)(cb_udp *u, void *user); /* after the datagrams of one read; may be NULL */
     void (*on_writable)(cb_udp *u, void *user);  /* after a reserve failed for lack of room */
+    /* A packet found nobody (ICMP: port, host or network unreachable; or no route here), `err` is its errno. `quote` is
+     * the beginning of that packet, as far as ICMP brought it back: the receiver checks it, ICMP is not authenticated.
+     * The socket must not be closed in here. NULL: ICMP is not looked at. */
+    void (*on_unreachable)(cb_udp *u, int err, const cb_addr *remote, cb_slice quote, void *user);
     void *user;
 } cb_udp_opts;
 

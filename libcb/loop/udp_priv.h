@@ -62,5 +62,9 @@ struct cb_udp {
 
 void cb_udp_read(cb_udp *u);
 void cb_udp_send_queued(cb_udp *u);
+/* udp_err.c. What ICMP said goes to on_unreachable. True: there was something, and with it a pending error of the
+ * socket that some call of ours got, whatever it was about. */
+bool cb_udp_take_errors(cb_udp *u);
+void cb_udp_unreachable(cb_udp *u, int err, const cb_addr *remote, cb_slice quote);
 
 #endif

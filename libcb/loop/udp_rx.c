@@ -103,8 +103,10 @@ void cb_udp_read(cb_udp *u) {
     for (int reads = 0; reads < READS_A_TURN; reads++) {
         int n = receive(u);
         if (n < 0) {
-            if (errno != EAGAIN && errno != EINTR)
-                cb_log_line(u->loop->turn.log, CB_LOG_DEBUG, "udp", "recvmmsg failed (errno %d)", errno);
+            const int err = errno;
+            if (cb_udp_take_errors(u)) continue;
+            if (err != EAGAIN && err != EINTR)
+                cb_log_line(u->loop->turn.log, CB_LOG_DEBUG, "udp", "recvmmsg failed (errno %d)", err);
             return;
         }
         bool go_on = true;

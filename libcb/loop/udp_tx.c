@@ -197,6 +197,7 @@ static void note_failed(cb_udp *u, int err) {
         cb_log_line(u->loop->turn.log, CB_LOG_INFO, "udp", "sending %zu bytes to %s failed: %s", bytes,
                     cb_addr_text(&t->remote, text), strerrordesc_np(err));
     u->last_errno = err;
+    cb_udp_unreachable(u, err, &t->remote, (cb_slice){u->arena + t->off, bytes});
     u->stats.tx_dropped += consume(u, bytes);
 }
 
@@ -212,7 +213,8 @@ void cb_udp_send_queued(cb_udp *u) {
             cb_watch_events(u->watch, CB_READABLE | CB_WRITABLE);
             return;
         } else if (errno != EINTR) {
-            note_failed(u, errno);
+            const int err = errno;
+            if (!cb_udp_take_errors(u)) note_failed(u, err); /* else the error was about an earlier packet */
         }
     }
     u->first = u->count = 0;

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "transport/quic_endpoint_int.h"
 #include "transport/quic_token.h"
+#include <errno.h>
 #include <gnutls/gnutls.h>
 #include <string.h>
 
@@ -238,6 +239,21 @@ void cb_quic_endpoint_packet(cb_quic_endpoint *e, ep_socket *sock, const cb_data
     e->depth++;
     packet(e, sock, d, false);
     e->depth--;
+}
+
+/* Only an attempt from whose peer nothing has come yet fails by it, and only when the quoted packet names our
+ * connection ID, which nobody off the path can know: ICMP is not authenticated (RFC 9000, 14.2.1 and 21.12). */
+void cb_quic_endpoint_unreachable(cb_quic_endpoint *e, int err, const cb_addr *remote, cb_slice quote) {
+    ngtcp2_version_cid in;
+    char text[CB_ADDR_TEXT];
+    if (e->closed || !quote.len || !(quote.base[0] & 0x80)) return;
+    if (ngtcp2_pkt_decode_version_cid(&in, quote.base, quote.len, e->cid_len) != 0) return;
+    ep_route *route = cb_map_get(&e->cids, in.scid, in.scidlen);
+    if (!route || route->kind != ROUTE_CONN) return;
+    cb_quic_conn *c = &CB_CONTAINER(route, ep_conn, route)->core;
+    if (c->rx_packets || c->handshaken || !cb_addr_equal(&c->remote, remote)) return;
+    cb_quic_core_finish(c, CB_EUNREACH, false, "%s: %s", cb_addr_text(remote, text),
+                        err == ECONNREFUSED ? "refused: nobody listens on that UDP port" : strerrordesc_np(err));
 }
 
 void cb_quic_endpoint_strays(cb_watch *w, unsigned events, void *user) {

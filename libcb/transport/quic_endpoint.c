@@ -94,6 +94,12 @@ static bool on_datagram(cb_udp *u, cb_datagram *d, void *user) {
     return !e->closed;
 }
 
+static void on_unreachable(cb_udp *u, int err, const cb_addr *remote, cb_slice quote, void *user) {
+    (void)u;
+    ep_socket *sock = user;
+    cb_quic_endpoint_unreachable(sock->e, err, remote, quote);
+}
+
 static void on_writable(cb_udp *u, void *user) {
     ep_socket *sock = user;
     (void)u;
@@ -112,6 +118,7 @@ int cb_quic_endpoint_socket(cb_quic_endpoint *e, ep_socket *sock, const cb_addr 
         .no_pmtud = e->o.no_pmtud,
         .on_datagram = on_datagram,
         .on_writable = on_writable,
+        .on_unreachable = e->server ? NULL : on_unreachable,
         .user = sock,
     };
     sock->e = e;

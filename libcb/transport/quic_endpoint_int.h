@@ -106,6 +106,8 @@ static inline ep_conn *ep_of(cb_quic_conn *c) {
 /* --- quic_accept.c --- */
 /* One datagram, from the network or from elsewhere (a handed-over stray, a fuzzer). */
 void cb_quic_endpoint_packet(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *d);
+/* ICMP says that a client's packet to `remote`, which began with `quote`, found nobody. */
+void cb_quic_endpoint_unreachable(cb_quic_endpoint *e, int err, const cb_addr *remote, cb_slice quote);
 void cb_quic_endpoint_strays(cb_watch *w, unsigned events, void *user);
 
 /* --- quic_flush.c --- */

@@ -442,3 +442,86 @@ Test(udp, opening) {
     cr_assert_eq(cb_loop_run(loop), CB_OK); /* nothing keeps it alive but the graves */
     cb_loop_free(loop);
 }
+
+typedef struct refusals {
+    sink in; /* first: what open_udp() hands to the other callbacks */
+    int count, err;
+    cb_addr remote;
+    uint8_t first;
+    size_t len;
+} refusals;
+
+static void unreachable(cb_udp *u, int err, const cb_addr *remote, cb_slice quote, void *user) {
+    refusals *r = user;
+    (void)u;
+    r->count++;
+    r->err = err;
+    r->remote = *remote;
+    r->len = quote.len;
+    if (quote.len) r->first = quote.base[0];
+}
+
+static void say(cb_udp *u, const cb_addr *to, uint8_t byte) {
+    uint8_t *p = cb_udp_reserve(u, 1200);
+    cr_assert_not_null(p);
+    memset(p, byte, 1200);
+    cb_udp_commit(u, NULL, to, 0, 1200, 1200);
+    cb_udp_flush(u);
+}
+
+Test(udp, who_asks_for_it_hears_that_nobody_is_there) {
+    static const struct {
+        const char *bind, *host;
+        bool v6;
+    } rows[] = {{"127.0.0.1:0", "127.0.0.1:0", false}, {"[::1]:0", "[::1]:0", true}, {"[::]:0", "127.0.0.1:0", true}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        cb_loop *loop = NULL;
+        sink in = {0};
+        refusals r = {0};
+        if (rows[i].v6 && !has_ipv6()) continue;
+        cb_loop_new(&loop, NULL);
+        cb_udp *server = open_udp(loop, rows[i].host, &in, (cb_udp_opts){0});
+        cb_udp *gone = open_udp(loop, rows[i].host, &in, (cb_udp_opts){0});
+        cb_udp *client = open_udp(loop, rows[i].bind, &r.in, (cb_udp_opts){.on_unreachable = unreachable});
+        cb_addr nobody = *cb_udp_local(gone);
+        cb_udp_close(gone);
+        for (uint8_t k = 1; k < 10; k += 2) { /* the error of one packet must not cost the one after it */
+            say(client, &nobody, k);
+            say(client, cb_udp_local(server), (uint8_t)(k + 1));
+        }
+        run_until(loop, &in, 5);
+        run_some(loop);
+        cr_expect_eq(in.count, 5, "row %zu: %zu came", i, in.count);
+        cr_expect_eq(cb_udp_stats_get(client)->tx_dropped, 0, "row %zu", i);
+        cr_expect_eq(r.count, 5, "row %zu: told %d times", i, r.count);
+        cr_expect_eq(r.err, ECONNREFUSED, "row %zu", i);
+        cr_expect(cb_addr_equal(&r.remote, &nobody), "row %zu: another address", i);
+        cr_expect_eq(r.first, 9, "row %zu: another packet", i);
+        cr_expect_gt(r.len, 100, "row %zu: %zu bytes of it", i, r.len);
+        uint64_t calls = cb_udp_stats_get(client)->rx_calls;
+        run_some(loop);
+        cr_expect_eq(cb_udp_stats_get(client)->rx_calls, calls, "row %zu: it is woken again and again", i);
+        cb_udp_close(client);
+        cb_udp_close(server);
+        cb_loop_free(loop);
+    }
+}
+
+Test(udp, no_route_is_told_too) {
+    cb_loop *loop = NULL;
+    refusals r = {0};
+    cb_loop_new(&loop, NULL);
+    cb_udp *client = open_udp(loop, "127.0.0.1:0", &r.in, (cb_udp_opts){.on_unreachable = unreachable});
+    fault.err = ENETUNREACH, fault.times = 1;
+    cb_addr to = address("127.0.0.1:9");
+    say(client, &to, 7);
+    cr_expect_eq(r.count, 1);
+    cr_expect_eq(r.err, ENETUNREACH);
+    cr_expect_eq(r.first, 7);
+    fault.err = EPERM, fault.times = 1;
+    say(client, &to, 8);
+    cr_expect_eq(r.count, 1, "not every error says that nobody is there");
+    cr_expect_eq(cb_udp_stats_get(client)->tx_dropped, 2);
+    cb_udp_close(client);
+    cb_loop_free(loop);
+}
