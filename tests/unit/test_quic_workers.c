@@ -13,6 +13,7 @@ enum { WORKERS = 2 };
 
 typedef struct worker {
     pthread_t thread;
+    pthread_barrier_t *all_stopped;
     qt_world w; /* of which only the loop and the server side are used */
     cb_quic_endpoint_stats stats;
 } worker;
@@ -22,6 +23,8 @@ static void *run(void *user) {
     cr_assert_eq(cb_loop_run(k->w.loop), CB_OK);
     k->stats = (cb_quic_endpoint_stats){.size = sizeof k->stats};
     cb_quic_endpoint_stats_get(k->w.server.endpoint, &k->stats);
+    /* A worker that still runs would answer for one that is gone with a stateless reset, and rightly so. */
+    pthread_barrier_wait(k->all_stopped);
     cb_quic_endpoint_free(k->w.server.endpoint);
     cb_loop_step(k->w.loop);
     cb_loop_free(k->w.loop);
@@ -31,6 +34,7 @@ static void *run(void *user) {
 typedef struct service {
     qt_world w; /* the client's */
     worker k[WORKERS];
+    pthread_barrier_t all_stopped;
     cb_group *group;
     cb_tickets *tickets;
 } service;
@@ -57,15 +61,19 @@ static void start(service *s) {
     strcpy(s->w.remote, listen);
     cb_quic_opts co = qt_client_opts(&s->w);
     qt_client_open(&s->w, &co);
+    pthread_barrier_init(&s->all_stopped, NULL, WORKERS);
+    for (int i = 0; i < WORKERS; i++)
+        s->k[i].all_stopped = &s->all_stopped;
     for (int i = 0; i < WORKERS; i++)
         cr_assert_eq(pthread_create(&s->k[i].thread, NULL, run, &s->k[i]), 0);
 }
 
 static void stop(service *s) {
-    for (int i = 0; i < WORKERS; i++) {
+    for (int i = 0; i < WORKERS; i++)
         cb_loop_stop(s->k[i].w.loop);
+    for (int i = 0; i < WORKERS; i++)
         pthread_join(s->k[i].thread, NULL);
-    }
+    pthread_barrier_destroy(&s->all_stopped);
     qt_world_drop(&s->w);
     cb_group_unref(s->group);
     cb_tickets_unref(s->tickets);
