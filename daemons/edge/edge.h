@@ -63,6 +63,9 @@ struct edge_worker {
     edge_server *servers, *prepared; /* prepared: of a reload that is not decided yet */
     cb_access_log *prepared_log;
     edge_snapshot *next; /* what the reload under way goes to */
+    edge_snapshot *told; /* the same, until the worker has heard of it: it may end before */
+    int answer;          /* to prepare, and why; the main thread reads them after the worker has posted */
+    char why[512];
     bool stopping, done;
 };
 
@@ -110,8 +113,8 @@ void edge_worker_close(edge_worker *w); /* after its thread has ended */
 
 /* --- wiring.c --- */
 int edge_run(const char *file);
-void edge_answer(edge *e, int rc, const char *detail); /* a worker's answer to prepare; any thread */
-void edge_worker_stopped(edge *e);                     /* any thread */
+void edge_answer(edge_worker *w, int rc, const char *detail); /* a worker's answer to prepare; any thread */
+void edge_worker_stopped(edge *e);                            /* any thread */
 
 /* --- steering.c: QUIC packets to their worker in the kernel, where libcb-xdp is built in and allowed --- */
 void edge_steering_open(edge *e);

@@ -37,21 +37,14 @@ static void decide(edge *e) {
     reload_done(e, true);
 }
 
-typedef struct answer {
-    edge *edge;
-    int rc;
-    char detail[512];
-} answer;
-
 static void on_answer(cb_loop *loop, void *user) {
-    answer *a = user;
-    edge *e = a->edge;
+    edge_worker *w = user;
+    edge *e = w->edge;
     (void)loop;
-    if (a->rc < 0) {
-        if (!e->failed) edge_say(&e->log, CB_LOG_ERROR, "%s: %s", e->file, a->detail);
+    if (w->answer < 0) {
+        if (!e->failed) edge_say(&e->log, CB_LOG_ERROR, "%s: %s", e->file, w->why);
         e->failed = true;
     }
-    free(a);
     if (++e->answers < e->n_workers) return;
     bool again = e->again;
     decide(e);
@@ -59,13 +52,10 @@ static void on_answer(cb_loop *loop, void *user) {
     if (again) raise(SIGHUP);
 }
 
-void edge_answer(edge *e, int rc, const char *detail) {
-    answer *a = calloc(1, sizeof *a);
-    if (!a) abort(); /* nothing left to say it with; the supervisor starts anew */
-    a->edge = e;
-    a->rc = rc;
-    snprintf(a->detail, sizeof a->detail, "%s", detail);
-    if (cb_loop_post(e->loop, on_answer, a) < 0) free(a);
+void edge_answer(edge_worker *w, int rc, const char *detail) {
+    w->answer = rc;
+    snprintf(w->why, sizeof w->why, "%s", detail);
+    cb_loop_post(w->edge->loop, on_answer, w);
 }
 
 static bool address_is_ours(const edge *e, const char *address) {
@@ -125,7 +115,8 @@ static void on_reload(cb_loop *loop, void *user) {
     e->answers = 0;
     e->failed = false;
     for (uint32_t i = 0; i < e->n_workers; i++)
-        if (edge_worker_post_prepare(&e->workers[i], next) < 0) edge_answer(e, CB_ENOMEM, "a worker cannot be told");
+        if (edge_worker_post_prepare(&e->workers[i], next) < 0)
+            edge_answer(&e->workers[i], CB_ENOMEM, "a worker cannot be told");
 }
 
 /* ---- the end ---- */

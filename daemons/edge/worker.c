@@ -160,6 +160,9 @@ void edge_worker_close(edge_worker *w) {
     cb_access_log_free(w->log);
     w->proxy = NULL;
     w->log = NULL;
+    edge_worker_abort(w->loop, w); /* a reload that was not decided any more */
+    edge_snapshot_unref(w->told);
+    w->told = NULL;
     if (w->loop) cb_loop_free(w->loop);
     w->loop = NULL;
 }
@@ -172,16 +175,10 @@ static edge_server *server_of(const edge_worker *w, const edge_listener *l) {
     return NULL;
 }
 
-typedef struct job {
-    edge_worker *worker;
-    edge_snapshot *next;
-} job;
-
-static void prepare(cb_loop *loop, void *user) {
-    job *j = user;
-    edge_worker *w = j->worker;
-    edge_snapshot *next = w->next = j->next;
-    free(j);
+static void prepare(cb_loop *loop, void *worker) {
+    edge_worker *w = worker;
+    edge_snapshot *next = w->next = w->told;
+    w->told = NULL;
     int rc = open_log(&w->prepared_log, w, next);
     (void)loop;
     for (edge_use *u = next->uses; u && rc == CB_OK; u = u->next) {
@@ -192,18 +189,15 @@ static void prepare(cb_loop *loop, void *user) {
         s->next = w->prepared;
         w->prepared = s;
     }
-    edge_answer(w->edge, rc, rc < 0 ? cb_last_error() : "");
+    edge_answer(w, rc, rc < 0 ? cb_last_error() : "");
 }
 
 int edge_worker_post_prepare(edge_worker *w, edge_snapshot *next) {
-    job *j = malloc(sizeof *j);
-    if (!j) return CB_ENOMEM;
-    *j = (job){.worker = w, .next = edge_snapshot_ref(next)};
-    int rc = cb_loop_post(w->loop, prepare, j);
-    if (rc < 0) {
-        edge_snapshot_unref(next);
-        free(j);
-    }
+    w->told = edge_snapshot_ref(next);
+    int rc = cb_loop_post(w->loop, prepare, w);
+    if (rc == CB_OK) return CB_OK;
+    edge_snapshot_unref(w->told);
+    w->told = NULL;
     return rc;
 }
 

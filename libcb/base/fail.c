@@ -32,6 +32,9 @@ static int from_errno(int err) {
     case ENOENT:
         return CB_ENOENT;
     case ENOMEM:
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
         return CB_ENOMEM;
     case ETIMEDOUT:
         return CB_ETIMEOUT;

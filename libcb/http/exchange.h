@@ -56,6 +56,7 @@ struct cb_exchange {
     int close_rc;
     int fail_rc;         /* why a bare error response was sent: on_close says it although both messages were complete */
     uint8_t version;     /* enum cb_http_version, once attached */
+    uint16_t interims;   /* client: informational responses that came */
     uint16_t busy;       /* calls that may reach the user and are on the stack */
     uint32_t part_name;  /* length of the name of the field that is being gathered */
     size_t part_at;      /* where it begins in the arena of in or trailers */

@@ -3,7 +3,7 @@
 #include "http/exchange_int.h"
 #include <string.h>
 
-enum { LOG_CHARS = 64 };
+enum { LOG_CHARS = 64, INTERIM_MAX = 64 };
 
 /* Refuses the head: the detail names the field, the status is what a server answers. */
 static int refuse(cb_exchange *x, int status, const char *what, cb_slice bad) {
@@ -259,6 +259,8 @@ void cb_exchange_in_seal(cb_exchange *x) {
 
 static int in_info(cb_exchange *x) {
     int rc = CB_OK;
+    if (++x->interims > INTERIM_MAX)
+        return cb_fail(CB_EPROTO, "more than %d informational responses", (int)INTERIM_MAX);
     if (x->ops->on_info) {
         cb_exchange_enter(x);
         if (x->ops->on_info(x, x->status, x->user) < 0) rc = CB_EUSER;

@@ -85,7 +85,7 @@ int cb_fields_add(cb_fields *f, cb_slice name, cb_slice value) {
     int rc = cb_fields_room(f, name.len + value.len + FIELD_OVERHEAD);
     if (rc < 0) return rc;
     size_t at = f->arena.len;
-    rc = cb_buf_reserve(&f->arena, name.len + value.len);
+    rc = cb_buf_reserve(&f->arena, name.len + value.len + 1); /* never nothing: there is a base then */
     if (rc < 0) return rc;
     uint8_t *p = f->arena.base + at;
     for (size_t i = 0; i < name.len; i++) {

@@ -443,7 +443,6 @@ static int h1_open(cb_hconn *h, cb_exchange *x) {
     c->x = x;
     c->in = H1_IN_HEAD;
     c->mode = H1_OUT_NONE;
-    c->interim = 0;
     c->interim_now = c->upgrade = c->fin_due = c->head_begun = false;
     if (h->n_served + 1 >= h->env.limits->max_requests) c->close_after = true;
     return CB_OK;

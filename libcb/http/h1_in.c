@@ -83,11 +83,7 @@ static int on_value_done(llhttp_t *p) {
 /* Client: no body follows a response to HEAD, and raw bytes follow one that opens a tunnel. */
 static int response_head(h1_conn *c) {
     cb_exchange *x = c->x;
-    if (c->interim_now) {
-        if (++c->interim > H1_INTERIM_MAX)
-            return stop(c, cb_fail(CB_EPROTO, "more than %d informational responses", H1_INTERIM_MAX), 0);
-        return check(c, cb_exchange_in_head(x, false));
-    }
+    if (c->interim_now) return check(c, cb_exchange_in_head(x, false));
     int status = c->parser.status_code;
     bool tunnel = status == 101 || (x->connect && status < 300);
     bool none = x->head_req || status == 204 || status == 304;

@@ -11,7 +11,6 @@
 enum {
     H1_LINE_EXTRA = 128,     /* method and more, beside the target */
     H1_CHUNK_EXT_MAX = 1024, /* bytes of chunk extensions in a message */
-    H1_INTERIM_MAX = 64,     /* 1xx responses before a final one */
     H1_PIECE = 64 * 1024,    /* bytes given to the parser at once: bounds what one callback can bring */
     H1_CHUNK_OVERHEAD = 32   /* size line, CRLF and the last chunk */
 };
@@ -49,7 +48,6 @@ typedef struct h1_conn {
     uint8_t line_proto_len;
     char line_proto[8]; /* what follows the second space */
     uint32_t chunk_ext;
-    uint32_t interim;
     h1_in in;
     h1_out mode;
     int err;        /* set by a parser callback: why it stopped; CB_ECLOSED: the exchange is gone */

@@ -153,15 +153,18 @@ static bool is_hop(cb_slice name) {
     return false;
 }
 
-/* Is it one of the fields that tell who forwarded? "_" counts as "-": some origins cannot tell them apart. */
+/* Is it one of the fields that tell who forwarded, or one that frames, in disguise? "_" counts as "-": some origins
+ * cannot tell them apart. */
 static bool is_forwarding(cb_slice name) {
     static const known_name names[] = {{"forwarded", 9},         {"x-forwarded-for", 15},  {"x-forwarded-proto", 17},
                                        {"x-forwarded-host", 16}, {"x-forwarded-port", 16}, {"x-forwarded-server", 18},
-                                       {"x-real-ip", 9}};
+                                       {"x-real-ip", 9},         {"content-length", 14},   {"transfer-encoding", 17}};
+    enum { FRAMING = 7 };
     for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
         const char *known = names[k].text;
         size_t i = 0;
         if (name.len != names[k].len) continue;
+        if (k >= FRAMING && !memchr(name.base, '_', name.len)) continue;
         while (i < name.len && (name.base[i] == (uint8_t)known[i] || (name.base[i] == '_' && known[i] == '-')))
             i++;
         if (i == name.len) return true;

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <time.h>
 
+enum { INFO_BYTES_MAX = 64 * 1024 };
+
 static const cb_exchange_ops front_ops, back_ops;
 static int start(cb_pass *pass);
 
@@ -210,6 +212,8 @@ static int build_websocket(cb_pass *pass, cb_head *head) {
     pass->ws_accept[0] = '\0';
     head->protocol = cb_exchange_protocol(pass->front);
     head->method = cb_slice_str(pass->to_h1 ? "GET" : "CONNECT");
+    cb_forward_drop(
+        f, "content-length"); /* an origin that declines would wait for a body, or take the next request for it */
     if (!pass->to_h1) {
         cb_forward_drop(f, "sec-websocket-key");
     } else if (!from_h1) {
@@ -324,6 +328,7 @@ static int on_new(cb_exchange *x, void *user) {
     if (method_in(cb_exchange_method(x), refused, 2)) return refuse(pass, 405, "method");
     if (cb_exchange_is_early(x) && (!is_safe(cb_exchange_method(x)) || upgrade)) return refuse(pass, 425, "early_data");
     if (max_forwards_over(pass)) return CB_OK;
+    if (!upgrade) x->asked = 0; /* an Upgrade that is not wanted: an ordinary request, whose end is known at once */
     pass->upgrade = upgrade > 0;
     pass->has_body = pass->upgrade || cb_exchange_length(x) != 0;
     const cb_router_group_def *def =
@@ -380,11 +385,18 @@ static int build_response(cb_pass *pass, cb_exchange *back) {
     return cb_forward_response(&pass->proxy->forward, in, n, &env);
 }
 
+/* Informational responses have no flow control: a client that does not read gets a limited amount of them. */
 static int on_back_info(cb_exchange *back, int status, void *user) {
     cb_pass *pass = user;
+    const cb_forward *f = &pass->proxy->forward;
+    size_t bytes = 0;
     int rc = build_response(pass, back);
     if (rc < 0 || pass->answered) return rc;
-    rc = cb_exchange_reply(pass->front, status, pass->proxy->forward.at, pass->proxy->forward.n);
+    for (size_t i = 0; i < f->n; i++)
+        bytes += f->at[i].name.len + f->at[i].value.len;
+    if (bytes > INFO_BYTES_MAX - pass->info_bytes) return CB_OK;
+    pass->info_bytes += (uint32_t)bytes;
+    rc = cb_exchange_reply(pass->front, status, f->at, f->n);
     return rc == CB_ENOMEM ? rc : CB_OK;
 }
 
@@ -487,7 +499,10 @@ static failure failure_of(int rc, bool sent) {
     case CB_EDNS:
         return (failure){503, "resolve_failed", true};
     case CB_ELIMIT:
+        if (sent) return (failure){502, "response_too_large", false};
         return (failure){503, "queue_full", false};
+    case CB_ENOMEM: /* also of descriptors: not the origin's fault */
+        return (failure){503, "internal", false};
     case CB_EPROTO:
         return (failure){502, "protocol_error", true};
     case CB_ECLOSED:

@@ -72,7 +72,7 @@ Test(base_error, errno_is_mapped_and_explained) {
         {ENOMEM, CB_ENOMEM, "bind: Cannot allocate memory"},
         {ECONNREFUSED, CB_EUNREACH, "bind: Connection refused"},
         {ETIMEDOUT, CB_ETIMEOUT, "bind: Connection timed out"},
-        {EMFILE, CB_ESYS, "bind: Too many open files"},
+        {EMFILE, CB_ENOMEM, "bind: Too many open files"},
         {99999, CB_ESYS, "bind: errno 99999"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
