@@ -220,6 +220,16 @@ static void hold(cb_loop *loop, void *user) {
     (void)loop, (void)user;
 }
 
+/* The handlers go with the loop: another SIGTERM on the way out would end an orderly end by force. */
+static void hold_signals(void) {
+    static const int numbers[] = {SIGHUP, SIGTERM, SIGINT, SIGUSR1};
+    sigset_t set;
+    sigemptyset(&set);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        sigaddset(&set, numbers[i]);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
 int edge_run(const char *file) {
     edge *e = calloc(1, sizeof *e);
     cb_timer *timer = NULL; /* signals alone do not keep a loop going */
@@ -244,6 +254,7 @@ int edge_run(const char *file) {
         rc = cb_loop_run(e->loop);
     }
     if (rc < 0 && !told) edge_say(&e->log, CB_LOG_ERROR, "%s: %s", file, edge_why());
+    hold_signals();
     cb_timer_free(timer);
     for (uint32_t i = 0; i < e->n_workers; i++) {
         edge_worker *w = &e->workers[i];

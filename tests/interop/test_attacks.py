@@ -222,6 +222,9 @@ def test_reloads_and_the_end_at_one_time(attacked):
     edge.process.send(signal.SIGHUP)
     edge.process.send(signal.SIGTERM)
     edge.process.send(signal.SIGHUP)
+    while edge.process.alive():  # also on its very last steps
+        edge.process.send(signal.SIGTERM)
+        time.sleep(0.001)
     assert edge.process.stop() == 0, edge.process.output()
 
 
