@@ -56,9 +56,9 @@ typedef struct cb_pass {
     const char *reason;
     cb_time started, last;
     uint64_t bytes_in, bytes_out, tried;
-    size_t peer; /* of group->lb, while picked */
+    size_t peer;                  /* of group->lb, while picked */
     uint32_t retries, info_bytes; /* info_bytes: passed on in informational responses */
-    int status, waits; /* waits: which list */
+    int status, waits;            /* waits: which list */
     unsigned picked : 1, has_body : 1, front_end : 1, back_end : 1, answered : 1, upgrade : 1, tunnel : 1, to_h1 : 1;
     char ws_accept[29]; /* what an origin must answer to the key that we made */
     char client[46], remote[CB_ADDR_TEXT], origin[CB_ADDR_TEXT];
