@@ -141,7 +141,8 @@ typedef struct cb_http_limits {
     uint32_t max_continuations;   /* CONTINUATION frames of one head; 0 = 8 */
     uint32_t table_bytes;         /* HPACK/QPACK dynamic table; 0 = 4,096 */
     uint32_t stream_window_bytes; /* received and not taken, an exchange; 0 = 262,144 */
-    uint32_t send_buffer_bytes;   /* written and not sent (HTTP/3: not acknowledged), an exchange; 0 = 262,144 */
+    uint32_t send_buffer_bytes;   /* written and not sent (HTTP/3: not acknowledged), an exchange; 0 = 262,144. All of a
+                                   * connection together: 16 times as much, and 16 KiB for each beyond that */
     uint32_t max_requests;        /* of one connection, then it is closed gracefully; 0 = 100,000 */
     uint32_t reserved;
 } cb_http_limits;

@@ -275,6 +275,22 @@ void cb_hconn_init(cb_hconn *h, const cb_hconn_vt *vt, const cb_hconn_env *env) 
     cb_list_init(&h->spare);
 }
 
+size_t cb_hconn_out_room(const cb_hconn *h, size_t own) {
+    size_t max = h->env.limits->send_buffer_bytes, share = max * CB_OUT_SHARE;
+    size_t floor = max < CB_OUT_FLOOR ? max : CB_OUT_FLOOR;
+    size_t room = own < max ? max - own : 0;
+    size_t left = h->queued < share ? share - h->queued : 0;
+    size_t sure = own < floor ? floor - own : 0;
+    if (room > left) room = left;
+    return room > sure ? room : sure;
+}
+
+bool cb_hconn_out_ready(const cb_hconn *h, size_t own) {
+    size_t max = h->env.limits->send_buffer_bytes;
+    size_t enough = (max < CB_OUT_FLOOR ? max : CB_OUT_FLOOR) / 2;
+    return own <= max / 2 && cb_hconn_out_room(h, own) >= enough;
+}
+
 void cb_hconn_end_all(cb_hconn *h, int rc) {
     while (!cb_list_empty(&h->exchanges)) {
         cb_exchange *x = CB_CONTAINER(h->exchanges.next, cb_exchange, link);

@@ -67,6 +67,7 @@ void h2_stream_drop(h2_conn *c, h2_stream *s) {
     if (s->open || s->attached) return;
     stream_quiet(s);
     if (s->late || s->trailers) cb_fields_free(&s->kept);
+    c->h.queued -= s->out.len;
     if (c->n_spare >= SPARE_STREAMS) {
         stream_free(c, s);
         return;
@@ -274,10 +275,9 @@ static int64_t h2_feed(cb_hconn *h, cb_slice in, cb_time now) {
     return rc;
 }
 
-/* Tells the streams that sent something and have half of their buffer free. True when there was one. */
+/* Tells the streams that sent something and have room again. True when there was one. */
 static bool deliver_writable(h2_conn *c) {
     bool any = false;
-    size_t half = c->h.env.limits->send_buffer_bytes / 2;
     cb_list todo;
     cb_list_init(&todo);
     while (!cb_list_empty(&c->writable)) {
@@ -288,7 +288,7 @@ static bool deliver_writable(h2_conn *c) {
     while (!cb_list_empty(&todo)) {
         h2_stream *s = CB_CONTAINER(todo.next, h2_stream, writable);
         cb_list_del(&s->writable);
-        if (!s->x || s->fin || s->out.len > half) continue;
+        if (!s->x || s->fin || !cb_hconn_out_ready(&c->h, s->out.len)) continue;
         any = true;
         cb_exchange_out_writable(s->x);
     }

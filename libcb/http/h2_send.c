@@ -104,6 +104,7 @@ int h2_on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *fr
         }
         if (h2_write(c, v, n) < 0) return NGHTTP2_ERR_CALLBACK_FAILURE;
         cb_chain_drop(&s->out, bytes);
+        c->h.queued -= bytes;
         if (!left) break;
         n = 0;
     }
@@ -235,8 +236,13 @@ int h2_send_head(cb_hconn *h, cb_exchange *x, const cb_head *head, bool end) {
 size_t h2_room(const cb_hconn *h, const cb_exchange *x) {
     const h2_stream *s = x->frame;
     if (!s || s->fin || s->was_reset) return 0;
-    size_t max = h->env.limits->send_buffer_bytes;
-    return s->out.len < max ? max - s->out.len : 0;
+    return cb_hconn_out_room(h, s->out.len);
+}
+
+static int put(h2_conn *c, h2_stream *s, const void *data, size_t len) {
+    int rc = cb_chain_add(&s->out, data, len);
+    if (rc == CB_OK) c->h.queued += len;
+    return rc;
 }
 
 static void have_output(h2_conn *c, h2_stream *s) {
@@ -254,7 +260,7 @@ int64_t h2_send_body(cb_hconn *h, cb_exchange *x, cb_slice data, bool end) {
     if (!s || c->closed || s->was_reset) return cb_fail(CB_ECLOSED, "the stream is closed");
     size_t n = h2_room(h, x);
     if (n > data.len) n = data.len;
-    int rc = cb_chain_add(&s->out, data.base, n);
+    int rc = put(c, s, data.base, n);
     if (rc < 0) return rc;
     if (end && n == data.len) s->fin = true;
     if (n || s->fin) have_output(c, s);
@@ -291,9 +297,9 @@ int h2_send_datagram(cb_hconn *h, cb_exchange *x, cb_slice payload) {
     uint8_t head[CB_CAPSULE_HEAD_MAX];
     size_t n = cb_capsule_head(head, CB_CAPSULE_DATAGRAM, payload.len);
     if (h2_room(h, x) < n + payload.len) return CB_EAGAIN;
-    int rc = cb_chain_add(&s->out, head, n);
+    int rc = put(c, s, head, n);
     if (rc < 0) return rc;
-    rc = cb_chain_add(&s->out, payload.base, payload.len);
+    rc = put(c, s, payload.base, payload.len);
     if (rc < 0) {
         h->vt->reset(h, x, CB_RESET_INTERNAL); /* half a capsule cannot be taken back */
         return rc;

@@ -291,11 +291,10 @@ static void on_shut(cb_quic_app *app, int64_t id) {
 }
 
 static void deliver_writable(h3_conn *c) {
-    size_t half = c->h.env.limits->send_buffer_bytes / 2;
     while (!cb_list_empty(&c->writable)) {
         h3_stream *s = CB_CONTAINER(c->writable.next, h3_stream, writable);
         cb_list_del(&s->writable);
-        if (s->x && !s->fin && s->out.len <= half) cb_exchange_out_writable(s->x);
+        if (s->x && !s->fin && cb_hconn_out_ready(&c->h, s->out.len)) cb_exchange_out_writable(s->x);
     }
 }
 

@@ -130,7 +130,9 @@ static int acked_stream_data(nghttp3_conn *ng, int64_t id, uint64_t len, void *u
     h3_conn *c = user;
     h3_stream *s = stream_user;
     if (!s) return 0;
+    if (len > s->out.len) len = s->out.len;
     cb_chain_drop(&s->out, (size_t)len);
+    c->h.queued -= (size_t)len;
     if (!s->out.len) cb_list_del(&s->send.link);
     if (s->x && !s->fin && cb_list_empty(&s->writable)) cb_list_add_tail(&c->writable, &s->writable);
     return 0;

@@ -102,6 +102,7 @@ void h3_stream_drop(h3_conn *c, h3_stream *s) {
         nghttp3_conn_set_max_client_streams_bidi(c->ng, ++c->max_bidi);
         c->below->extend_streams(c->qc, true, 1);
     }
+    c->h.queued -= s->out.len;
     if (c->n_spare >= SPARE_STREAMS) {
         stream_free(c, s);
         return;

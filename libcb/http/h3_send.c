@@ -209,9 +209,14 @@ int h3_send_head(cb_hconn *h, cb_exchange *x, const cb_head *head, bool end) {
 size_t h3_room(const cb_hconn *h, const cb_exchange *x) {
     const h3_stream *s = x->frame;
     if (!s || s->fin || s->was_reset) return 0;
-    size_t max = h->env.limits->send_buffer_bytes;
-    if (s->mute) return max;
-    return s->out.len < max ? max - s->out.len : 0;
+    if (s->mute) return h->env.limits->send_buffer_bytes;
+    return cb_hconn_out_room(h, s->out.len);
+}
+
+static int put(h3_conn *c, h3_stream *s, const void *data, size_t len) {
+    int rc = cb_chain_add(&s->out, data, len);
+    if (rc == CB_OK) c->h.queued += len;
+    return rc;
 }
 
 static void have_output(h3_conn *c, h3_stream *s) {
@@ -234,7 +239,7 @@ int64_t h3_send_body(cb_hconn *h, cb_exchange *x, cb_slice data, bool end) {
     }
     size_t n = h3_room(h, x);
     if (n > data.len) n = data.len;
-    int rc = cb_chain_add(&s->out, data.base, n);
+    int rc = put(c, s, data.base, n);
     if (rc < 0) return rc;
     if (end && n == data.len) s->fin = true;
     if (n || s->fin) have_output(c, s);
@@ -267,9 +272,9 @@ static int send_capsule(h3_conn *c, h3_stream *s, cb_exchange *x, cb_slice paylo
     uint8_t head[CB_CAPSULE_HEAD_MAX];
     size_t n = cb_capsule_head(head, CB_CAPSULE_DATAGRAM, payload.len);
     if (h3_room(&c->h, x) < n + payload.len) return CB_EAGAIN;
-    int rc = cb_chain_add(&s->out, head, n);
+    int rc = put(c, s, head, n);
     if (rc < 0) return rc;
-    rc = cb_chain_add(&s->out, payload.base, payload.len);
+    rc = put(c, s, payload.base, payload.len);
     if (rc < 0) {
         c->h.vt->reset(&c->h, x, CB_RESET_INTERNAL); /* half a capsule cannot be taken back */
         return rc;

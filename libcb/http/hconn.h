@@ -70,6 +70,13 @@ struct cb_hconn_vt {
     void (*detach)(cb_hconn *h, cb_exchange *x); /* x is over: drop x->frame; exchange.c unlinks, counts and frees x */
 };
 
+/* h2, h3: how much an exchange may write now that has `own` bytes waiting. All exchanges of a connection together have
+ * the room of CB_OUT_SHARE full buffers, so that a peer which opens many and reads none costs little; each has its
+ * first CB_OUT_FLOOR bytes in any case, so none starves. */
+enum { CB_OUT_SHARE = 16, CB_OUT_FLOOR = 16384 };
+size_t cb_hconn_out_room(const cb_hconn *h, size_t own);
+bool cb_hconn_out_ready(const cb_hconn *h, size_t own); /* enough room to tell a writer that waits */
+
 #define CB_TRIM (5 * CB_SEC) /* a connection idle for so long gives back what makes the next request cheap */
 
 /* What a connection knows about its surroundings; filled by the owner before the constructor, text must outlive the
@@ -99,6 +106,7 @@ struct cb_hconn {
     cb_list exchanges; /* open ones, by cb_exchange.link */
     size_t n_exchanges;
     uint64_t n_served;
+    size_t queued; /* h2, h3: bytes that wait in the streams' output, all together */
     cb_list spare; /* exchanges to use again */
     uint32_t n_spare;
     bool draining;

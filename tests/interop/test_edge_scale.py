@@ -174,3 +174,30 @@ def test_slow_readers_bound_memory(spawn, pki, tmp_path, version, big, record_pr
     print(f"KiB of PSS for a stalled {version} download: {each:.0f}")
     record_property("stalled_kib", each)
     assert each < 1024
+
+
+def test_many_unread_streams_of_one_connection_share_a_bound(spawn, pki, tmp_path, big, record_property):
+    """One HTTP/2 client opens 100 downloads, grants large windows, and reads nothing: the connection as a whole is bounded."""
+    folder, _ = big
+    origin_port, port = free_port(), free_port()
+    spawn(program("static_server"), f"127.0.0.1:{origin_port}", folder)
+    wait_tcp(origin_port)
+    edge = start_edge(spawn, tmp_path, edge_config(port, pki, f"http://127.0.0.1:{origin_port}"), port)
+    context = ssl.create_default_context(cafile=pki["ca"])
+    context.set_alpn_protocols(["h2"])
+    head = b"\x82\x87\x04\x04/gib\x01\x09localhost"
+    ask = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\6\4\0\0\0\0\0\0\4\1\0\0\0" + b"\0\0\4\x08\0\0\0\0\0\x40\0\0\0"
+    ask += b"".join(len(head).to_bytes(3, "big") + b"\1\5" + (2 * i + 1).to_bytes(4, "big") + head for i in range(100))
+    before = rss_kib(edge.pid)
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+    raw.connect(("127.0.0.1", port))
+    with context.wrap_socket(raw, server_hostname="localhost") as s:
+        s.sendall(ask)
+        time.sleep(2)
+        grown = rss_kib(edge.pid) - before
+        got = run(program("http_client"), "-2", "--ca", pki["ca"], f"https://localhost:{port}/none", "-v")
+        assert "404" in got.stderr
+    print(f"KiB of PSS for 100 unread streams of one connection: {grown}")
+    record_property("unread_streams_kib", grown)
+    assert grown < 24 * 1024
