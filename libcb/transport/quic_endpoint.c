@@ -230,6 +230,7 @@ int cb_quic_endpoint_open(cb_quic_endpoint **out, cb_loop *loop, const cb_addr *
     cb_list_init(&e->conns);
     cb_list_init(&e->dirty);
     cb_list_init(&e->tombs);
+    e->tombs_max = TOMBS_MAX;
     cb_list_init(&e->sockets);
     cb_defer_init(&e->flush, loop, cb_quic_endpoint_flush);
     cb_alarm_init(&e->again, loop, cb_quic_endpoint_again);

@@ -51,7 +51,7 @@ typedef struct ep_tomb {
     uint8_t packet[];
 } ep_tomb;
 
-enum { TOKENS_KEPT = 16, RESETS_A_SECOND = 500 };
+enum { TOKENS_KEPT = 16, RESETS_A_SECOND = 500, TOMBS_MAX = 4096 };
 
 /* A token for the next connection to the same address. */
 typedef struct ep_token {
@@ -89,7 +89,8 @@ struct cb_quic_endpoint {
     size_t last_len;
     ep_route *last_route;
     size_t cid_len;
-    cb_list conns, dirty, tombs;
+    cb_list conns, dirty, tombs;   /* tombs: oldest first */
+    uint32_t tombs_now, tombs_max; /* above that the oldest goes: a flood of closings must not fill the memory */
     cb_defer flush;
     cb_alarm again; /* the rest of a flush that became too long for one turn */
     cb_grave grave;

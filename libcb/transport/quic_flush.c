@@ -232,6 +232,7 @@ void cb_quic_endpoint_tomb_free(ep_tomb *t) {
     }
     cb_alarm_stop(&t->alarm);
     cb_list_del(&t->link);
+    t->e->tombs_now--;
     cb_mem_free(t->e->alloc, t);
 }
 
@@ -263,7 +264,9 @@ static void bury_tomb(ep_conn *c, const ngtcp2_cid *cids, size_t n, const uint8_
         t->local = train->local;
         t->remote = train->remote;
     }
+    if (e->tombs_now >= e->tombs_max) cb_quic_endpoint_tomb_free(CB_CONTAINER(e->tombs.next, ep_tomb, link));
     cb_list_add_tail(&e->tombs, &t->link);
+    e->tombs_now++;
     for (size_t i = 0; i < n; i++) {
         if (cb_quic_endpoint_route(e, &cids[i], &t->route) == CB_OK) t->cid[t->cids++] = cids[i];
     }
