@@ -170,7 +170,7 @@ typedef struct cb_http_server_opts {
     uint8_t alt_svc;              /* 0 = advertise HTTP/3 on HTTP/1.1 and /2 responses when it is served, 1 = do not */
     uint8_t reserved[2];
     uint32_t alt_svc_port; /* 0 = the listening port */
-    uint32_t retry_above;  /* handshakes under way; 0 = 1,000 */
+    uint32_t retry_above;  /* handshakes under way; 0 = 256 */
     uint32_t rcvbuf_bytes; /* UDP; 0 = 4 MiB */
     uint32_t sndbuf_bytes;
     int32_t tcp_fd; /* > 0: a listening TCP socket to use; owned by the server */

@@ -65,7 +65,7 @@ typedef struct cb_quic_opts {
     uint32_t max_window_bytes;     /* what the windows may grow to by auto-tuning; 0 = 16 MiB */
     uint32_t stream_send_bytes;    /* send buffer of a stream: written and not acknowledged; 0 = 256 KiB */
     uint32_t max_datagram_bytes;   /* DATAGRAM frames taken; 0 = none (RFC 9221) */
-    uint32_t retry_above;        /* server: Retry when more handshakes than this are under way; 0 = 1,000 (see retry) */
+    uint32_t retry_above;        /* server: Retry when more handshakes than this are under way; 0 = 256 (see retry) */
     uint32_t max_conns;          /* server: connections of this endpoint; 0 = 100,000. Above: CONNECTION_REFUSED */
     uint32_t rcvbuf_bytes;       /* 0 = 4 MiB; the granted size is in the statistics */
     uint32_t sndbuf_bytes;       /* 0 = 4 MiB */

@@ -27,7 +27,7 @@ static void fill_defaults(cb_quic_opts *o) {
     or_default(&o->conn_window_bytes, 1 << 20);
     or_default(&o->max_window_bytes, 16 << 20);
     or_default(&o->stream_send_bytes, 256 << 10);
-    or_default(&o->retry_above, 1000);
+    or_default(&o->retry_above, 256);
     or_default(&o->max_conns, 100000);
     if (o->max_window_bytes < o->conn_window_bytes) o->max_window_bytes = o->conn_window_bytes;
     if (o->max_window_bytes < o->stream_window_bytes) o->max_window_bytes = o->stream_window_bytes;
