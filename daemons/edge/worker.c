@@ -237,7 +237,7 @@ void edge_worker_commit(cb_loop *loop, void *worker) {
         after = s->next;
         if (s->draining) continue;
         if (wanted(next, s->listener))
-            cb_http_server_limit(s->http, &limits); /* the schema has seen to it that they are good */
+            cb_http_server_set_limits(s->http, &limits); /* the schema has seen to it that they are good */
         else
             server_drain(s, (uint64_t)next->conf->drain_timeout_ms);
     }

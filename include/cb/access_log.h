@@ -36,13 +36,17 @@ typedef struct cb_access_record {
     int32_t version; /* enum cb_http_version */
 } cb_access_record;
 
-/* CB_EINVAL, CB_ENOENT, CB_EPERM, CB_ESYS (the detail names the path), CB_ENOMEM, CB_E2BIG. */
+/* Opens the file (made when absent) for appending. CB_EINVAL (out, loop, path missing), CB_ENOENT (no such folder),
+ * CB_EPERM, CB_ESYS (the detail names the path), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_access_log_open(cb_access_log **out, cb_loop *loop, const cb_access_log_opts *opts);
+/* Adds a line. One that finds no room is dropped and counted. record->size must be set. */
 CB_API void cb_access_log_add(cb_access_log *log, const cb_access_record *record);
 /* Opens the path again (after rotation moved the file). On failure the old file stays. Errors as on opening. */
 CB_API int cb_access_log_reopen(cb_access_log *log);
+/* How many lines were dropped since the log was opened. */
 CB_API uint64_t cb_access_log_dropped(const cb_access_log *log);
-CB_API void cb_access_log_free(cb_access_log *log); /* writes what it has; NULL is fine */
+/* Writes what can be written now. NULL is fine. */
+CB_API void cb_access_log_free(cb_access_log *log);
 
 CB_END
 #endif

@@ -98,24 +98,28 @@ typedef void (*cb_config_error_fn)(const cb_config_error *e, void *user);
 
 /* Checks and decodes a document. `name` stands for it in messages. Every mistake (the first 20) is told to on_error,
  * which may be NULL, in the order of the document; a document that is not JSON has one. On CB_EINVAL cb_last_error() is
- * the first of them, as "name:line:column: pointer: text". CB_EINVAL, CB_ELIMIT (size), CB_ENOMEM, CB_E2BIG. */
+ * the first of them, as "name:line:column: pointer: text". *out is to be given back with cb_config_unref(). The schema
+ * and its tables must outlive the snapshot. Thread-safe. CB_EINVAL, CB_ELIMIT (larger than 1 MiB), CB_ENOMEM, CB_E2BIG.
+ */
 CB_API int cb_config_parse(cb_config **out, const cb_config_schema *schema, cb_slice text, const char *name,
                            cb_config_error_fn on_error, void *user);
-/* The same for a file. Also CB_ENOENT, CB_EPERM, CB_ESYS. */
+/* The same for a regular file. Also CB_ENOENT, CB_EPERM, CB_ESYS. */
 CB_API int cb_config_load(cb_config **out, const cb_config_schema *schema, const char *file,
                           cb_config_error_fn on_error, void *user);
 
-/* Tells a mistake at a JSON pointer; for a schema's check(). */
+/* Tells a mistake at a JSON pointer; only inside a schema's check(). Both texts are copied. */
 CB_API void cb_config_complain(cb_config_draft *d, const char *pointer, const char *text);
 
 /* The struct of the root object. Everything in it lives as long as the snapshot and never changes. Thread-safe. */
 CB_API const void *cb_config_root(const cb_config *c);
-CB_API cb_config *cb_config_ref(cb_config *c); /* thread-safe, as is unref */
-CB_API void cb_config_unref(cb_config *c);     /* NULL is fine */
+/* One more reference; returns c. Thread-safe, as is unref. */
+CB_API cb_config *cb_config_ref(cb_config *c);
+CB_API void cb_config_unref(cb_config *c); /* NULL is fine */
 
 /* The schema as JSON Schema (2020-12), one text to be freed with cb_config_text_free(). CB_ENOMEM, CB_EINVAL (the
  * tables are not consistent: the detail says where), CB_E2BIG. */
 CB_API int cb_config_schema_json(char **out, const cb_config_schema *schema);
+/* NULL is fine. */
 CB_API void cb_config_text_free(char *text);
 
 CB_END

@@ -17,9 +17,10 @@ typedef struct cb_group cb_group;
 /* A way to steer packets in the kernel (libcb-xdp's cb_steering_hook_of() gives one). */
 typedef struct cb_steering_hook {
     size_t size;
-    /* fd is a bound UDP socket with SO_REUSEPORT. < 0: steering is off for it, user space hands over. */
+    /* Called on the thread of the worker that opened fd, a bound UDP socket with SO_REUSEPORT, which it borrows. < 0:
+     * steering is off for it, user space hands over. */
     int (*add)(uint32_t worker, uint32_t generation, int fd, const uint8_t cid_key[16], void *user);
-    void *user;
+    void *user; /* must outlive the group */
 } cb_steering_hook;
 
 typedef struct cb_group_opts {
@@ -34,8 +35,10 @@ typedef struct cb_group_opts {
     const cb_steering_hook *steering; /* copied; NULL = hand over in user space */
 } cb_group_opts;
 
-/* CB_EINVAL (the detail names the field), CB_ESYS, CB_EPERM, CB_ENOMEM, CB_E2BIG. */
+/* Gives a group with one reference. CB_EINVAL (the detail names the field; a secret_file that others may read or that
+ * is no secret), CB_ENOENT (no folder for it), CB_EPERM, CB_ESYS, CB_ETLS (no key derivation), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_group_new(cb_group **out, const cb_group_opts *opts);
+/* One more reference; returns g. */
 CB_API cb_group *cb_group_ref(cb_group *g);
 CB_API void cb_group_unref(cb_group *g); /* NULL is fine */
 

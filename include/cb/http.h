@@ -2,8 +2,8 @@
  *
  * A cb_exchange is one request with its response (RFC 9110). Above framing nothing differs between the versions:
  * headers, bodies that stream both ways with backpressure, trailers, informational responses, CONNECT and extended
- * CONNECT (RFC 8441, 9220), HTTP datagrams (RFC 9297). Everything runs on the loop's thread. An exchange lives until
- * on_close returns; do not keep it longer. */
+ * CONNECT (RFC 8441, 9220), HTTP datagrams (RFC 9297). Framing is that of RFC 9112, 9113 and 9114. Everything runs on
+ * the loop's thread. An exchange lives until on_close returns; do not keep it longer. */
 #ifndef CB_HTTP_H
 #define CB_HTTP_H
 
@@ -87,8 +87,10 @@ CB_API const char *cb_exchange_sni(const cb_exchange *x); /* the TLS server name
 CB_API int cb_exchange_is_secure(const cb_exchange *x);   /* 1 when TLS protects it */
 
 /* ---- the exchange itself ---- */
-/* Gives the exchange to other callbacks; usually a server does this in on_head. ops must outlive the exchange. */
-CB_API void cb_exchange_handle(cb_exchange *x, const cb_exchange_ops *ops, void *user);
+/* Gives the exchange to other callbacks; usually a server does this in on_head. ops must outlive the exchange; NULL =
+ * none. On failure nothing changes. CB_EINVAL (ops->size is not set), CB_E2BIG. */
+CB_API int cb_exchange_handle(cb_exchange *x, const cb_exchange_ops *ops, void *user);
+/* The user pointer that its callbacks get. */
 CB_API void *cb_exchange_user(const cb_exchange *x);
 CB_API cb_loop *cb_exchange_loop(const cb_exchange *x);
 /* Goes on delivering after on_body took less than it was given. Delivery happens at the end of the turn. */
@@ -101,27 +103,31 @@ CB_API void cb_exchange_abandon(cb_exchange *x);
 /* ---- writing a response (server) ---- */
 /* Sends a head. 1xx may come several times before the final one. The body follows by cb_exchange_write(), then
  * cb_exchange_finish(). Framing fields (connection, transfer-encoding, ...) are libcb's own and are left out when
- * given; content-length is kept and enforced; for HEAD, 204 and 304 the body is left out by itself. CB_EINVAL (status,
- * field syntax: named in the detail), CB_ECLOSED, CB_ENOMEM. */
+ * given; content-length is kept and enforced; for HEAD, 204 and 304 the body is left out by itself. Fields are copied.
+ * CB_EINVAL (status, field syntax: named in the detail; a client's exchange; the final head was sent), CB_ECLOSED (the
+ * exchange or its connection is gone), CB_ENOMEM. */
 CB_API int cb_exchange_reply(cb_exchange *x, int status, const cb_field *fields, size_t n);
-/* A whole response in one call. Adds content-length. */
+/* A whole response in one call. Adds content-length. The body is copied as far as it does not leave at once. Errors as
+ * cb_exchange_reply(). */
 CB_API int cb_exchange_send(cb_exchange *x, int status, const cb_field *fields, size_t n, cb_slice body);
-/* The same with text/plain; charset=utf-8. */
+/* The same with text/plain; charset=utf-8. text: UTF-8, NULL = empty. */
 CB_API int cb_exchange_send_text(cb_exchange *x, int status, const char *text);
 
 /* ---- writing a body (server: response; client: request; tunnels: both) ---- */
 /* Takes bytes into the send buffer: returns how many, or CB_EAGAIN when none fits now (on_writable follows).
  * CB_ECLOSED, CB_ENOMEM, CB_EINVAL (no head yet, body not allowed, or more than content-length). */
 CB_API int64_t cb_exchange_write(cb_exchange *x, cb_slice data);
-/* How many bytes a write would take now. */
+/* How many bytes a write would take now; 0 when none, or when the exchange is over. */
 CB_API size_t cb_exchange_room(const cb_exchange *x);
-/* Ends the message; trailers may be NULL (left out on HTTP/1.1 without chunked coding, and on HTTP/1.0). CB_EINVAL:
- * fewer bytes than content-length (the exchange is reset then). */
+/* Ends the message; trailers are left out on HTTP/1.1 without chunked coding, and on HTTP/1.0. CB_EINVAL: fewer bytes
+ * than content-length (the exchange is reset then), finished already, no head yet, or a field that is none for trailers
+ * (RFC 9110, 6.5.1); CB_EAGAIN: trailers of a request that is not connected yet; CB_ECLOSED, CB_ENOMEM. */
 CB_API int cb_exchange_finish(cb_exchange *x);
 CB_API int cb_exchange_finish_trailers(cb_exchange *x, const cb_field *trailers, size_t n);
 
 /* An HTTP datagram on an extended CONNECT exchange: a QUIC DATAGRAM on HTTP/3, a DATAGRAM capsule elsewhere. Unreliable
- * on HTTP/3. CB_EAGAIN (dropped: full), CB_ELIMIT (too large), CB_ENOTSUP. */
+ * on HTTP/3. CB_EAGAIN (dropped: full), CB_ELIMIT (too large), CB_ENOTSUP (the version or the peer has none),
+ * CB_ECLOSED, CB_ENOMEM. */
 CB_API int cb_exchange_datagram_send(cb_exchange *x, cb_slice payload);
 
 /* ---- limits, with safe defaults: 0 = the default named ---- */
@@ -151,62 +157,69 @@ typedef struct cb_http_limits {
 typedef struct cb_http_server_opts {
     size_t size;
     const char *listen;           /* "127.0.0.1:8443", "[::1]:8443", ":8443" (both families); required */
-    cb_identity *identity;        /* NULL = clear text HTTP/1.1 (and HTTP/2 with prior knowledge) */
-    cb_tickets *tickets;          /* NULL = private, in memory */
-    cb_group *group;              /* NULL = private; needed for several workers on one address */
-    const cb_exchange_ops *ops;   /* of each new exchange; must outlive the server */
+    cb_identity *identity;        /* referenced; NULL = clear text HTTP/1.1 (and HTTP/2 with prior knowledge) */
+    cb_tickets *tickets;          /* referenced; NULL = private, in memory */
+    cb_group *group;              /* referenced; NULL = private; needed for several workers on one address */
+    const cb_exchange_ops *ops;   /* of each new exchange; borrowed: must outlive the server */
     void *user;                   /* of each new exchange */
     const cb_http_limits *limits; /* copied; NULL = defaults */
     const char *server_name;      /* value of the Server field; NULL = none is sent */
     uint32_t versions;            /* enum cb_http_version, or-ed; 0 = all that fit */
-    uint32_t worker;              /* number in the group */
+    uint32_t worker;              /* number in the group, from 0 */
     uint32_t max_conns;           /* 0 = 100,000 */
-    int32_t cc;                   /* enum cb_cc for HTTP/3 */
+    int32_t cc;                   /* enum cb_cc for HTTP/3; 0 = cubic, see there */
     uint8_t tls12;                /* 1 = TLS 1.2 too */
     uint8_t early_data;           /* 1 = allow 0-RTT */
     uint8_t request_client_cert;  /* 1 = ask, 2 = require; verified against the identity's roots */
     uint8_t proxy_protocol;       /* 1 = each TCP connection starts with a PROXY header (v1 or v2) */
     uint8_t retry;                /* QUIC Retry: 0 under load, 1 always, 2 never */
     uint8_t alt_svc;              /* 0 = advertise HTTP/3 on HTTP/1.1 and /2 responses when it is served, 1 = do not */
-    uint8_t reserved[2];
+    uint16_t reserved;
     uint32_t alt_svc_port; /* 0 = the listening port */
     uint32_t retry_above;  /* handshakes under way; 0 = 256 */
     uint32_t rcvbuf_bytes; /* UDP; 0 = 4 MiB */
-    uint32_t sndbuf_bytes;
-    int32_t tcp_fd; /* > 0: a listening TCP socket to use; owned by the server */
+    uint32_t sndbuf_bytes; /* UDP; 0 = 4 MiB */
+    int32_t tcp_fd;        /* > 0: a listening TCP socket to use; the server's to close once it was made */
     uint32_t reserved2;
 } cb_http_server_opts;
 
 /* Opens the sockets and serves: HTTP/1.1 and HTTP/2 on TCP (with ALPN), HTTP/3 on UDP of the same port. With port 0
- * both get the same port. CB_EINVAL, CB_EEXIST (address in use: named), CB_EPERM, CB_ESYS, CB_ENOMEM, CB_E2BIG. */
+ * both get the same port. CB_EINVAL (the detail names the field), CB_EEXIST (address in use: named), CB_EPERM (a port
+ * below 1024), CB_ETLS, CB_ESYS, CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_http_server_new(cb_http_server **out, cb_loop *loop, const cb_http_server_opts *opts);
 /* "127.0.0.1:8443" with the real port; valid while the server lives. */
 CB_API const char *cb_http_server_address(const cb_http_server *srv);
 /* Other limits for new connections; open ones take over what they read anew, such as time limits. QUIC's idle timeout
  * stays as it was. limits may be NULL: the defaults. CB_EINVAL, CB_E2BIG. */
-CB_API int cb_http_server_limit(cb_http_server *srv, const cb_http_limits *limits);
+CB_API int cb_http_server_set_limits(cb_http_server *srv, const cb_http_limits *limits);
 /* No new connections; GOAWAY / Connection: close; exchanges that run may end within deadline_ms, then they are reset.
- * `done` (may be set by cb_http_server_on_drained) is called when the last connection is gone. Calling it again
- * shortens the deadline. */
+ * What cb_http_server_on_drained() set is called when the last connection is gone. Calling it again can shorten the
+ * deadline, never extend it. CB_EINVAL (srv), CB_ENOMEM. */
 CB_API int cb_http_server_drain(cb_http_server *srv, uint64_t deadline_ms);
+/* Calls done once, from the loop, when a drain has ended. done may free the server. NULL = nobody. */
 CB_API void cb_http_server_on_drained(cb_http_server *srv, cb_task_fn done, void *user);
-/* Ends everything at once. Each open exchange gets its on_close. */
+/* Ends everything at once. Each open exchange gets its on_close(CB_ECLOSED). May be called inside callbacks. NULL is
+ * fine. */
 CB_API void cb_http_server_free(cb_http_server *srv);
 
 typedef struct cb_http_server_stats {
     size_t size;                           /* set by the caller */
     uint64_t conns_h1, conns_h2, conns_h3; /* open now */
     uint64_t conns_total, exchanges_total, exchanges_now;
-    uint64_t handshakes_failed, limits_hit;
-    cb_quic_endpoint_stats quic;
+    uint64_t handshakes_failed; /* TLS and QUIC */
+    uint64_t limits_hit;
 } cb_http_server_stats;
+
+/* CB_EINVAL (out, size). */
 CB_API int cb_http_server_stats_get(const cb_http_server *srv, cb_http_server_stats *out);
+/* Of the QUIC endpoint under HTTP/3. CB_ENOENT: the server has none, or has drained; CB_EINVAL (out, size). */
+CB_API int cb_http_server_quic_stats_get(const cb_http_server *srv, cb_quic_endpoint_stats *out);
 
 /* ---- client ---- */
 typedef struct cb_http_client_opts {
     size_t size;
-    cb_identity *identity;        /* trust roots and own certificate; NULL = system roots */
-    const cb_http_limits *limits; /* NULL = defaults */
+    cb_identity *identity;        /* referenced: trust roots and own certificate; NULL = system roots */
+    const cb_http_limits *limits; /* copied; NULL = defaults */
     const char *resolver;         /* "address:port,..." of DNS servers; NULL = the system's */
     uint32_t versions;            /* offered; 0 = HTTP/2 and HTTP/1.1 (HTTP/3 by Alt-Svc or when asked for alone) */
     uint32_t connect_timeout_ms;  /* 0 = 10,000, name resolution and handshake included */
@@ -214,17 +227,21 @@ typedef struct cb_http_client_opts {
     uint32_t max_conns_per_host;  /* 0 = 64 */
     uint32_t max_idle_per_host;   /* 0 = 32 */
     uint32_t happy_eyeballs_ms;   /* delay between address attempts (RFC 8305); 0 = 250 */
-    int32_t cc;
-    uint8_t verify; /* enum cb_verify */
-    uint8_t tls12;
-    uint8_t early_data;
-    uint8_t send_proxy;      /* 1 or 2: write that version of the PROXY header on new connections */
-    const char *server_name; /* NULL = the URL's host: SNI and name to verify */
+    int32_t cc;                   /* enum cb_cc for HTTP/3; 0 = cubic, see there */
+    uint8_t verify;               /* enum cb_verify; 0 = everything */
+    uint8_t tls12;                /* 1 = TLS 1.2 too */
+    uint8_t early_data;           /* 1 = send safe requests as 0-RTT data where a ticket allows it */
+    uint8_t send_proxy;           /* 1 or 2: write that version of the PROXY header on new connections */
+    const char *server_name;      /* NULL = the URL's host: SNI and name to verify */
 } cb_http_client_opts;
 
+/* Opens nothing yet: connections are made when requests need them. opts may be NULL. CB_EINVAL (out, loop; the detail
+ * names the field), CB_ETLS (no trust roots), CB_ESYS, CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_http_client_new(cb_http_client **out, cb_loop *loop, const cb_http_client_opts *opts);
-CB_API void cb_http_client_free(cb_http_client *c); /* open exchanges get their on_close(CB_ECLOSED) */
+/* Open exchanges get their on_close(CB_ECLOSED). May be called inside callbacks. NULL is fine. */
+CB_API void cb_http_client_free(cb_http_client *c);
 
+/* One request; everything is copied during the call. */
 typedef struct cb_request {
     size_t size;
     const char *method;   /* NULL = GET */
@@ -240,8 +257,10 @@ typedef struct cb_request {
 } cb_request;
 
 /* Starts a request. The head goes out when a connection is there; writing a body may begin at once (CB_EAGAIN until
- * connected). Failing to resolve, connect or verify arrives as on_close with the reason in cb_last_error(). CB_EINVAL
- * (url, fields: named), CB_ELIMIT, CB_ENOMEM. */
+ * connected). Failing to resolve, connect or verify arrives as on_close with the reason in cb_last_error(): CB_EDNS,
+ * CB_EUNREACH, CB_ETIMEOUT, CB_ETLS, CB_EAUTH, CB_EPROTO, CB_ECLOSED. No callback comes inside this call. ops is
+ * borrowed; NULL = the response is thrown away. CB_EINVAL (out, c; url, fields, method, ops: named), CB_ECLOSED (the
+ * client was freed), CB_ELIMIT (too many requests wait), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_http_request(cb_exchange **out, cb_http_client *c, const cb_request *req, const cb_exchange_ops *ops,
                            void *user);
 

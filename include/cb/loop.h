@@ -1,7 +1,8 @@
 /* cb/loop.h - one loop a thread: timers, signals, tasks from other threads, and foreign loops.
  *
- * Every handle belongs to the loop that made it and is used on the loop's thread only;
- * cb_loop_post() and cb_loop_stop() are the calls that any thread may make. */
+ * Every handle belongs to the loop that made it and is used on the loop's thread only: the thread that runs it, or that
+ * made it and runs nothing yet. cb_loop_post() and cb_loop_stop() are the calls that any thread may make. A loop does
+ * not survive fork(): a child makes its own. */
 #ifndef CB_LOOP_H
 #define CB_LOOP_H
 
@@ -21,7 +22,8 @@ typedef struct cb_loop_opts {
     const cb_log *log;     /* borrowed for the life of the loop; NULL = silent */
 } cb_loop_opts;
 
-/* Makes a loop. opts may be NULL. CB_ENOMEM, CB_E2BIG, CB_EINVAL (size), CB_ESYS (no descriptors). */
+/* Makes a loop; free it with cb_loop_free(). opts may be NULL. CB_EINVAL (out, size), CB_ESYS (no descriptors are
+ * left), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_loop_new(cb_loop **out, const cb_loop_opts *opts);
 
 /* Runs until cb_loop_stop(), or until nothing is left that could wake the loop (no live server,
@@ -32,7 +34,8 @@ CB_API int cb_loop_run(cb_loop *loop);
 /* Handles what is ready now and returns without waiting. CB_OK, CB_ESYS or CB_EINVAL as above. */
 CB_API int cb_loop_step(cb_loop *loop);
 
-/* Makes cb_loop_run() return after the current turn. Any thread, and signal handlers, may call it. */
+/* Makes cb_loop_run() return after the current turn; when it is not running, the next one returns at once. Any thread,
+ * and signal handlers, may call it while the loop exists. */
 CB_API void cb_loop_stop(cb_loop *loop);
 
 /* For foreign event loops: a descriptor that polls readable when cb_loop_step() has work to do. It
@@ -51,22 +54,24 @@ CB_API int cb_loop_alive(const cb_loop *loop);
 CB_API cb_time cb_loop_now(const cb_loop *loop);
 
 /* Runs fn on the loop's thread in one of its next turns, in the order of posting. Any thread may call
- * this while the loop exists. CB_ENOMEM; CB_ECLOSED when the loop is being freed. Tasks that have
- * not run when the loop is freed are dropped. */
+ * this while the loop exists. CB_EINVAL (no loop, no fn), CB_ENOMEM; CB_ECLOSED when the loop is being freed. Tasks
+ * that have not run when the loop is freed are dropped. */
 CB_API int cb_loop_post(cb_loop *loop, cb_task_fn fn, void *user);
 
 /* Calls fn on the loop's thread whenever the process gets signum; replaces the loop's earlier handler
- * for it; fn NULL removes it. CB_EINVAL (signum), CB_ENOMEM, CB_ESYS. */
+ * for it; fn NULL removes it. Loops of several threads may watch one signal: each is told. CB_EINVAL (signum),
+ * CB_ENOMEM, CB_ESYS. */
 CB_API int cb_loop_on_signal(cb_loop *loop, int signum, cb_task_fn fn, void *user);
 
 /* Calls fn after first_ms, then each repeat_ms (0 = once). The timer is the caller's to free, also
- * after it has fired and also inside fn. CB_ENOMEM, CB_EINVAL. */
+ * after it has fired and also inside fn. Times above some centuries are cut. CB_EINVAL (no loop, no fn), CB_ENOMEM. */
 CB_API int cb_timer_start(cb_timer **out, cb_loop *loop, uint64_t first_ms, uint64_t repeat_ms, cb_task_fn fn,
                           void *user);
+/* fn is not called any more. NULL is fine. */
 CB_API void cb_timer_free(cb_timer *timer);
 
 /* Frees the loop. Every object made on it must have been freed before (their closing callbacks that
- * are still due run here). Must not be called from inside the loop. */
+ * are still due run here). From inside the loop it does nothing. NULL is fine. */
 CB_API void cb_loop_free(cb_loop *loop);
 
 CB_END

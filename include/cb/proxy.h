@@ -33,9 +33,10 @@ enum cb_lb_policy {
     CB_LB_LEAST_CONNECTIONS = 2 /* fewest exchanges of this worker, by weight */
 };
 
-/* ---- the router: built by one thread, then immutable; reference counted (thread-safe); allocates with malloc() ----
- */
+/* ---- the router: built by one thread, then immutable; reference counted (thread-safe); allocates by malloc() ---- */
+/* Gives an empty router with one reference. CB_EINVAL (out), CB_ENOMEM. */
 CB_API int cb_router_new(cb_router **out);
+/* One more reference; returns r. */
 CB_API cb_router *cb_router_ref(cb_router *r);
 CB_API void cb_router_unref(cb_router *r); /* NULL is fine */
 
@@ -67,7 +68,8 @@ typedef struct cb_origin_group_opts {
     uint32_t reserved;
 } cb_origin_group_opts;
 
-/* CB_EINVAL (the detail names what), CB_EEXIST (the name), CB_ENOMEM, CB_E2BIG; the same for the calls below. */
+/* Adds a group of origins. On failure nothing changes. CB_EINVAL (the detail names what), CB_EEXIST (the name),
+ * CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_router_group(cb_router *r, const cb_origin_group_opts *opts);
 
 typedef struct cb_origin_opts {
@@ -77,7 +79,7 @@ typedef struct cb_origin_opts {
     uint32_t reserved;
 } cb_origin_opts;
 
-/* CB_ENOENT: no such group. */
+/* Adds an origin to a group. CB_EINVAL (url, weight), CB_ENOENT (no such group), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_router_origin(cb_router *r, const char *group, const cb_origin_opts *opts);
 
 typedef struct cb_route_opts {
@@ -89,10 +91,12 @@ typedef struct cb_route_opts {
     const char *group; /* required */
 } cb_route_opts;
 
+/* Sends a host and path to a group. CB_EINVAL (host, path, no group named), CB_ENOENT (no such group), CB_EEXIST (the
+ * same host and path), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_router_route(cb_router *r, const cb_route_opts *opts);
 
 /* Peers whose Forwarded and X-Forwarded-* fields are believed and extended: "10.0.0.0/8". From all others they are
- * removed. */
+ * removed. CB_EINVAL (not a prefix), CB_ENOMEM. */
 CB_API int cb_router_trust(cb_router *r, const char *prefix);
 
 /* ---- the proxy: one for each loop ---- */
@@ -108,16 +112,16 @@ typedef struct cb_proxy_opts {
     uint8_t reserved[2];
 } cb_proxy_opts;
 
-/* CB_EINVAL, CB_ENOMEM, CB_ESYS, CB_E2BIG. */
+/* CB_EINVAL (out, loop; the detail names the field), CB_ENOMEM, CB_ESYS, CB_E2BIG. */
 CB_API int cb_proxy_new(cb_proxy **out, cb_loop *loop, const cb_proxy_opts *opts);
-/* For cb_http_server_opts: ops, with the cb_proxy as user. */
+/* For cb_http_server_opts: ops, with the cb_proxy as user. Static storage. */
 CB_API const cb_exchange_ops *cb_proxy_exchange_ops(void);
 /* The same for a clear-text listener that only sends clients to https: 301 for GET and HEAD, else 308. */
 CB_API const cb_exchange_ops *cb_proxy_redirect_ops(void);
 /* New requests go by this router. Connections to origins that stay are kept. On failure nothing changes. CB_ENOMEM,
  * CB_EINVAL. */
 CB_API int cb_proxy_swap(cb_proxy *p, cb_router *router);
-/* Where log lines go from now on; NULL = nowhere. */
+/* Where log lines go from now on; borrowed; NULL = nowhere. */
 CB_API void cb_proxy_set_log(cb_proxy *p, cb_access_log *log);
 
 typedef struct cb_proxy_stats {
@@ -126,6 +130,8 @@ typedef struct cb_proxy_stats {
     uint64_t failed;      /* answered with 502, 503 or 504, or cut */
     uint64_t origins_out; /* times that an origin was taken out */
 } cb_proxy_stats;
+
+/* CB_EINVAL (out, size). */
 CB_API int cb_proxy_stats_get(const cb_proxy *p, cb_proxy_stats *out);
 
 /* Free the servers first. Exchanges that run are reset. NULL is fine. */

@@ -22,11 +22,12 @@ enum cb_cc {
     CB_CC_BBRV3 = 4  /* libcb's own governor; until it exists an alias of CB_CC_BBR. Statistics name what runs */
 };
 
-/* "cubic", "reno", "bbr", "bbrv3" (any case) to enum cb_cc; CB_EINVAL names the text and the choices. */
+/* "cubic", "reno", "bbr", "bbrv3" (any case) to enum cb_cc; CB_EINVAL names the text and the choices. Thread-safe. */
 CB_API int cb_cc_parse(const char *name);
+/* The name; "default" for 0, "unknown" for what is none. Static storage. Thread-safe. */
 CB_API const char *cb_cc_name(int cc);
 
-/* Every member may be NULL. `user` is the connection's (at first the endpoint's, see cb_quic_conn_set_user). A negative
+/* Every member may be NULL. `user` is the connection's (at first the endpoint's, see cb_quic_conn_handle). A negative
  * return closes the connection. Freeing or closing anything inside a callback is allowed. */
 typedef struct cb_quic_conn_ops {
     size_t size;
@@ -49,13 +50,13 @@ typedef struct cb_quic_conn_ops {
 
 typedef struct cb_quic_opts {
     size_t size;
-    const char *alpn;              /* comma list in order of preference; required */
-    cb_identity *identity;         /* server: required. Client: roots and own certificate; NULL = system roots */
-    cb_tickets *tickets;           /* server: NULL = a private ring in memory */
-    cb_group *group;               /* server: NULL = private */
-    uint32_t worker;               /* this loop's number in the group, from 0 */
-    int32_t cc;                    /* enum cb_cc */
-    uint32_t idle_timeout_ms;      /* 0 = 30,000 */
+    const char *alpn;         /* comma list in order of preference; required */
+    cb_identity *identity;    /* referenced. Server: required. Client: roots and own certificate; NULL = system roots */
+    cb_tickets *tickets;      /* referenced. Server: NULL = a private ring in memory */
+    cb_group *group;          /* referenced. Server: NULL = private */
+    uint32_t worker;          /* this loop's number in the group, from 0 */
+    int32_t cc;               /* enum cb_cc */
+    uint32_t idle_timeout_ms; /* 0 = 30,000 */
     uint32_t handshake_timeout_ms; /* 0 = 10,000 */
     uint32_t keep_alive_ms;        /* PING after so long without packets; 0 = none */
     uint32_t max_streams_bidi;     /* that the peer may have open; 0 = 100 */
@@ -78,51 +79,67 @@ typedef struct cb_quic_opts {
     uint8_t version;                          /* client: 0 = v1, 2 = v2 (RFC 9369) first; both are always understood */
     uint8_t fixed_stream_window; /* 1 = windows of streams stay at stream_window_bytes: a bound on memory */
     uint8_t reserved[5];
-    const cb_quic_conn_ops *ops;
-    void *user;
+    const cb_quic_conn_ops *ops; /* of each new connection; copied */
+    void *user;                  /* of each new connection */
 } cb_quic_opts;
 
 /* Opens a server: listen is "host:port" with a literal address or ":port" (both families).
- * CB_EINVAL, CB_EEXIST (address in use), CB_EPERM (port below 1024), CB_ESYS, CB_ENOMEM, CB_E2BIG. */
+ * CB_EINVAL (the detail names the field), CB_EEXIST (address in use), CB_EPERM (port below 1024), CB_ETLS, CB_ESYS,
+ * CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_quic_listen(cb_quic_endpoint **out, cb_loop *loop, const char *listen, const cb_quic_opts *opts);
 
-/* Opens an endpoint for client connections; bind NULL = any address of the family of the first connection. */
+/* Opens an endpoint for client connections; bind NULL = any address of the family of the first connection. Errors as
+ * cb_quic_listen(). */
 CB_API int cb_quic_client(cb_quic_endpoint **out, cb_loop *loop, const char *bind, const cb_quic_opts *opts);
 
 /* Starts a connection to a literal "address:port"; server_name is for SNI and verification. on_handshake or on_close
- * follows. CB_EINVAL, CB_ENOMEM, CB_ESYS. */
+ * follows, never inside this call. *out lives until on_close returns. server_name NULL: none is sent (and
+ * CB_VERIFY_FULL cannot succeed). CB_EINVAL (out, e, remote; e is a server), CB_ECLOSED (e takes no more), CB_ETLS,
+ * CB_ESYS, CB_ENOMEM. */
 CB_API int cb_quic_connect(cb_quic_conn **out, cb_quic_endpoint *e, const char *remote, const char *server_name);
 
 /* The bound address as text ("127.0.0.1:4433"), valid while the endpoint lives. */
 CB_API const char *cb_quic_endpoint_local(const cb_quic_endpoint *e);
 /* Takes no new connections; those that exist go on. */
 CB_API void cb_quic_endpoint_refuse(cb_quic_endpoint *e);
-/* Closes every connection at once (CONNECTION_CLOSE) and the socket; each on_close comes. */
+/* Closes every connection at once (CONNECTION_CLOSE) and the socket; each on_close comes. NULL is fine. */
 CB_API void cb_quic_endpoint_free(cb_quic_endpoint *e);
 
-CB_API void cb_quic_conn_set_user(cb_quic_conn *c, const cb_quic_conn_ops *ops, void *user);
+/* Gives the connection to other callbacks (copied; NULL keeps those it has) and another user pointer. On failure
+ * nothing changes. CB_EINVAL (ops->size is not set), CB_E2BIG, CB_ECLOSED. */
+CB_API int cb_quic_conn_handle(cb_quic_conn *c, const cb_quic_conn_ops *ops, void *user);
+/* The protocol that was agreed on, and the server name of the client; "" where there is none (yet). Valid until
+ * on_close returns. */
 CB_API const char *cb_quic_conn_alpn(const cb_quic_conn *c);
 CB_API const char *cb_quic_conn_sni(const cb_quic_conn *c);
-/* "address:port" of the peer as it is now, written to out (64 bytes are enough). */
+/* "address:port" of the peer as it is now, written to out (64 bytes are enough; less cuts it). Returns out. */
 CB_API const char *cb_quic_conn_remote(const cb_quic_conn *c, char *out, size_t cap);
-/* CONNECTION_CLOSE with an application error code; on_close follows. */
+/* CONNECTION_CLOSE with an application error code; on_close follows. reason is copied; NULL = none. */
 CB_API void cb_quic_conn_close(cb_quic_conn *c, uint64_t app_error, const char *reason);
-CB_API int cb_quic_conn_key_update(cb_quic_conn *c); /* RFC 9001, 6. CB_EAGAIN: not yet possible */
-/* Client: moves to another local address (NULL: a new port) with path validation (RFC 9000, 9). */
+/* Changes keys (RFC 9001, 6). CB_EAGAIN: not yet possible; CB_ECLOSED. */
+CB_API int cb_quic_conn_key_update(cb_quic_conn *c);
+/* Client: moves to another local address (NULL: a new port) with path validation (RFC 9000, 9). CB_EINVAL (a server;
+ * the address; the peer forbids it), CB_EAGAIN (not yet, or inside a callback), CB_ECLOSED, CB_EEXIST, CB_ESYS,
+ * CB_ENOMEM. */
 CB_API int cb_quic_conn_migrate(cb_quic_conn *c, const char *local);
 
-CB_API int cb_quic_stream_open(cb_quic_conn *c, int bidi, int64_t *stream); /* CB_EAGAIN: at the peer's limit */
+/* Opens a stream; bidi 0 = only we write. CB_EAGAIN: at the peer's limit (on_streams_available follows), or before the
+ * handshake allows it; CB_ECLOSED, CB_ENOMEM. */
+CB_API int cb_quic_stream_open(cb_quic_conn *c, int bidi, int64_t *stream);
 /* Takes bytes into the stream's send buffer; returns how many, CB_EAGAIN when full (on_stream_writable follows),
- * CB_ECLOSED. */
+ * CB_ECLOSED (the connection, or the stream takes no more), CB_EINVAL (the peer's own stream), CB_ENOMEM. fin counts
+ * only when all of data was taken. */
 CB_API int64_t cb_quic_stream_write(cb_quic_conn *c, int64_t stream, cb_slice data, int fin);
+/* Goes on delivering after on_stream_data took less than it was given; it may be called inside this call. */
 CB_API void cb_quic_stream_resume(cb_quic_conn *c, int64_t stream);
-CB_API int cb_quic_stream_reset(cb_quic_conn *c, int64_t stream, uint64_t app_error); /* both directions */
+/* RESET_STREAM and STOP_SENDING. CB_ENOENT: no such stream; CB_ECLOSED, CB_EAGAIN as above. */
+CB_API int cb_quic_stream_reset(cb_quic_conn *c, int64_t stream, uint64_t app_error);
 /* Unreliable. CB_EAGAIN: the queue is full (it is dropped: the caller decides), CB_ELIMIT: larger than the path or the
- * peer takes, CB_ENOTSUP: the peer takes none. */
+ * peer takes, CB_ENOTSUP: the peer takes none; CB_ECLOSED, CB_ENOMEM. */
 CB_API int cb_quic_datagram_send(cb_quic_conn *c, cb_slice data);
 CB_API size_t cb_quic_datagram_max(const cb_quic_conn *c); /* largest that fits now; 0 = none */
 
-typedef struct cb_quic_stats {
+typedef struct cb_quic_conn_stats {
     size_t size;                                                     /* set by the caller */
     uint64_t smoothed_rtt_ns, min_rtt_ns, latest_rtt_ns, rtt_var_ns; /* 0 = not known yet */
     uint64_t cwnd_bytes, bytes_in_flight, ssthresh_bytes;
@@ -135,8 +152,10 @@ typedef struct cb_quic_stats {
     uint8_t resumed;
     uint8_t ecn; /* path is ECN capable as far as known */
     uint8_t reserved[5];
-} cb_quic_stats;
-CB_API int cb_quic_conn_stats(const cb_quic_conn *c, cb_quic_stats *out);
+} cb_quic_conn_stats;
+
+/* CB_EINVAL (out, size). */
+CB_API int cb_quic_conn_stats_get(const cb_quic_conn *c, cb_quic_conn_stats *out);
 
 typedef struct cb_quic_endpoint_stats {
     size_t size; /* set by the caller */
@@ -147,6 +166,8 @@ typedef struct cb_quic_endpoint_stats {
     uint8_t gso, gro, ecn, steering;     /* in use; steering: 1 in the kernel, 0 in user space */
     uint8_t reserved[4];
 } cb_quic_endpoint_stats;
+
+/* CB_EINVAL (out, size). */
 CB_API int cb_quic_endpoint_stats_get(const cb_quic_endpoint *e, cb_quic_endpoint_stats *out);
 
 CB_END

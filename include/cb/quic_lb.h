@@ -40,8 +40,9 @@ typedef struct cb_quic_lb_opts {
     int32_t codec;            /* enum cb_quic_lb_codec */
 } cb_quic_lb_opts;
 
-/* CB_EINVAL names the field; CB_ENOTSUP (codec), CB_ENOMEM, CB_E2BIG. */
+/* Makes a codec. CB_EINVAL names the field; CB_ENOTSUP (codec), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_quic_lb_new(cb_quic_lb **out, const cb_quic_lb_opts *opts);
+/* Wipes the key and frees the codec. NULL is fine. */
 CB_API void cb_quic_lb_free(cb_quic_lb *lb);
 
 /* How long a connection ID of this codec is, and how much of it is nonce. */
@@ -49,7 +50,8 @@ CB_API size_t cb_quic_lb_cid_bytes(const cb_quic_lb *lb);
 CB_API size_t cb_quic_lb_nonce_bytes(const cb_quic_lb *lb);
 
 /* Writes a connection ID of cb_quic_lb_cid_bytes() bytes and returns that length. nonce: cb_quic_lb_nonce_bytes()
- * unpredictable bytes, not used before with this server ID. worker and generation: 0..255. CB_EINVAL. */
+ * unpredictable bytes, not used before with this server ID. worker and generation: 0..255. CB_EINVAL: NULL,
+ * cap is too small, or a number is too large. */
 CB_API int cb_quic_lb_encode(const cb_quic_lb *lb, uint8_t *cid, size_t cap, const uint8_t *nonce, uint32_t worker,
                              uint32_t generation);
 

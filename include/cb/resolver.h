@@ -34,6 +34,7 @@ typedef struct cb_host_address {
     uint32_t ttl_s; /* seconds that are left of its life; of literals: max_ttl_s */
 } cb_host_address;
 
+/* Which addresses to ask for. */
 enum cb_family { CB_FAMILY_ANY = 0, CB_FAMILY_V4 = 4, CB_FAMILY_V6 = 6 };
 
 /* The answer of one lookup. rc CB_OK: n >= 1 addresses in the order of RFC 6724 (families are not
@@ -42,15 +43,17 @@ enum cb_family { CB_FAMILY_ANY = 0, CB_FAMILY_V4 = 4, CB_FAMILY_V6 = 6 };
  * in cb_last_error(). The lookup is gone after the call. */
 typedef void (*cb_lookup_fn)(int rc, const cb_host_address *at, size_t n, void *user);
 
-/* CB_EINVAL (servers: names the part), CB_ENOMEM, CB_ESYS, CB_E2BIG. opts may be NULL. */
+/* opts may be NULL. CB_EINVAL (out, loop; servers: names the part; min_ttl_s above max_ttl_s), CB_ENOMEM, CB_ESYS,
+ * CB_E2BIG. */
 CB_API int cb_resolver_new(cb_resolver **out, cb_loop *loop, const cb_resolver_opts *opts);
-/* Asks for the addresses of a name. fn is called later from the loop, never inside this call, and exactly once unless
- * the lookup is cancelled. out may be NULL. CB_EINVAL (too long or empty), CB_ELIMIT, CB_ENOMEM. */
+/* Asks for the addresses of a name; family is enum cb_family. fn is called later from the loop, never inside this call,
+ * and exactly once unless the lookup is cancelled. out may be NULL. CB_EINVAL (r, name or fn is NULL; family; the name
+ * is empty, too long or has bytes that no name has), CB_ELIMIT (max_lookups wait), CB_ENOMEM. */
 CB_API int cb_resolver_lookup(cb_lookup **out, cb_resolver *r, const char *name, int family, cb_lookup_fn fn,
                               void *user);
 CB_API void cb_lookup_cancel(cb_lookup *l);    /* fn is not called any more; NULL is fine */
 CB_API void cb_resolver_flush(cb_resolver *r); /* forgets the cache; questions under way go on */
-/* What waits gets CB_ECLOSED during this call. Must not be called inside fn. */
+/* What waits gets CB_ECLOSED during this call. Must not be called inside fn. NULL is fine. */
 CB_API void cb_resolver_free(cb_resolver *r);
 
 CB_END

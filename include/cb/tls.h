@@ -19,9 +19,10 @@ typedef struct cb_identity_opts {
     const char *ca_file;   /* PEM trust roots for verifying the peer; NULL = the system's roots */
 } cb_identity_opts;
 
-/* Reads the files. A key that others may read (mode & 077) is used, with a warning in cb_last_error().
- * CB_ENOENT, CB_EPERM, CB_ESYS: a file cannot be read; CB_EINVAL: not PEM, no certificate in it, or key and
- * certificate do not belong together (the detail names the file); CB_ENOMEM, CB_E2BIG. */
+/* Reads the files and gives an identity with one reference. opts may be NULL: no certificate, the system's roots. A key
+ * that others may read (mode & 077) is used, with a warning in cb_last_error(). CB_ENOENT, CB_EPERM, CB_ESYS: a file
+ * cannot be read; CB_EINVAL: not PEM, no certificate in it, or key and certificate do not belong together (the detail
+ * names the file); CB_ETLS: the system has no trust roots, or GnuTLS cannot be set up; CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_identity_new(cb_identity **out, const cb_identity_opts *opts);
 
 /* Adds one more chain and key (ca_file must be NULL). Names come from the certificate's subject alternative names:
@@ -41,6 +42,7 @@ CB_API void cb_identity_swap(cb_identity *a, cb_identity *b);
 /* When the first of the certificates expires: seconds since 1970; 0 when there is none. */
 CB_API int64_t cb_identity_expires(cb_identity *id);
 
+/* One more reference; returns id. */
 CB_API cb_identity *cb_identity_ref(cb_identity *id);
 CB_API void cb_identity_unref(cb_identity *id); /* NULL is fine */
 
@@ -55,13 +57,16 @@ typedef struct cb_tickets_opts {
     uint32_t lifetime_s; /* of a ticket; 0 = 7,200 (2 h), at most 604,800 */
 } cb_tickets_opts;
 
-/* CB_EINVAL: the file is not a key ring or is open to others (mode & 077); CB_ESYS, CB_EPERM, CB_ENOMEM, CB_E2BIG. */
+/* Gives a ring with one reference. opts may be NULL. CB_EINVAL: out, lifetime_s, or the file is not a key ring or is
+ * open to others (mode & 077); CB_ENOENT (no such folder), CB_EPERM, CB_ESYS, CB_ETLS (no random bytes), CB_ENOMEM,
+ * CB_E2BIG. */
 CB_API int cb_tickets_new(cb_tickets **out, const cb_tickets_opts *opts);
 /* Rotates when it is due (or now if `force`), and reads the file again when another process changed it. A server that
- * was given the ring calls this by itself. CB_OK; on failure the old keys stay. */
+ * was given the ring calls this by itself. On failure the old keys stay. Errors as cb_tickets_new(). */
 CB_API int cb_tickets_rotate(cb_tickets *t, int force);
+/* One more reference; returns t. */
 CB_API cb_tickets *cb_tickets_ref(cb_tickets *t);
-CB_API void cb_tickets_unref(cb_tickets *t);
+CB_API void cb_tickets_unref(cb_tickets *t); /* NULL is fine */
 
 /* How a client checks its server. */
 enum cb_verify {

@@ -40,7 +40,7 @@ CB_API int cb_steering_new(cb_steering **out, const cb_steering_opts *opts);
  * CB_STEERING_ADDRESSES), CB_EPERM (a new address, and the right to load BPF was dropped), CB_ESYS. */
 CB_API int cb_steering_add(cb_steering *s, uint32_t worker, uint32_t generation, int fd, const uint8_t *cid_key);
 
-/* From now on new connections go to this generation. CB_EINVAL: it has no workers at any address. */
+/* From now on new connections go to this generation. CB_EINVAL: it has no workers at any address; CB_ESYS. */
 CB_API int cb_steering_activate(cb_steering *s, uint32_t generation);
 
 /* For cb_group_opts.steering; valid while s lives. */
@@ -50,6 +50,7 @@ CB_API cb_steering_hook cb_steering_hook_of(cb_steering *s);
  * SCM_RIGHTS. */
 CB_API void cb_steering_fds(const cb_steering *s, int32_t *fds);
 
+/* What became of the packets. */
 typedef struct cb_steering_stats {
     size_t size;      /* set by the caller */
     uint64_t by_cid;  /* packets that went to their owner */
@@ -60,7 +61,7 @@ typedef struct cb_steering_stats {
 /* Of all generations since the program was loaded. CB_EINVAL (size), CB_ENOMEM, CB_ESYS. */
 CB_API int cb_steering_stats_get(const cb_steering *s, cb_steering_stats *out);
 
-/* Sockets that were added stay under steering as long as they live. */
+/* Sockets that were added stay under steering as long as they live. NULL is fine. */
 CB_API void cb_steering_free(cb_steering *s);
 
 CB_END

@@ -153,6 +153,7 @@ static int lock_dir(const char *dir, int *out) {
 }
 
 int cb_ca_open(cb_ca **out, const cb_ca_opts *opts) {
+    if (!out) return cb_fail(CB_EINVAL, "cb_ca_open: out is NULL");
     cb_ca_opts o;
     int lock = -1, rc = cb_opts_read(&o, sizeof o, opts, "cb_ca_opts");
     if (rc < 0) return rc;
@@ -219,6 +220,7 @@ static int give_path(char **out, const char *dir, const char *stem, const char *
 }
 
 int cb_ca_issue(cb_ca *ca, const cb_leaf_opts *opts, char **cert_path, char **key_path) {
+    if (!ca) return cb_fail(CB_EINVAL, "cb_ca_issue: ca is NULL");
     cb_leaf_opts o;
     char stem[PATH_BYTES], *crt_text = NULL, *key_text = NULL;
     gnutls_x509_crt_t crt = NULL;

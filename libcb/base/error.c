@@ -38,6 +38,7 @@ const char *cb_last_error(void) {
 }
 
 int cb_error_set(int rc, const char *detail) {
+    if (!detail) detail = "";
     size_t n = strnlen(detail, sizeof last_detail - 1);
     memmove(last_detail, detail, n); /* the detail may be the last one itself */
     last_detail[n] = '\0';

@@ -174,6 +174,7 @@ static int run(cb_config_draft *d, const cb_config_schema *schema, char *text, s
 
 int cb_config_parse(cb_config **out, const cb_config_schema *schema_in, cb_slice doc, const char *name,
                     cb_config_error_fn on_error, void *user) {
+    if (!out || !schema_in) return cb_fail(CB_EINVAL, "cb_config_parse: %s is NULL", !out ? "out" : "schema_in");
     cb_config_schema schema;
     int rc = cb_opts_read(&schema, sizeof schema, schema_in, "cb_config_schema");
     if (rc < 0) return rc;

@@ -23,6 +23,8 @@ static int read_all(int fd, cb_buf *into, const char *file) {
 
 int cb_config_load(cb_config **out, const cb_config_schema *schema, const char *file, cb_config_error_fn on_error,
                    void *user) {
+    if (!out || !schema || !file)
+        return cb_fail(CB_EINVAL, "cb_config_load: %s is NULL", !out ? "out" : !schema ? "schema" : "file");
     cb_buf text;
     struct stat st;
     int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);

@@ -201,6 +201,7 @@ static void object_body(writer *w, const cb_config_rule *rules) {
 }
 
 int cb_config_schema_json(char **out, const cb_config_schema *schema_in) {
+    if (!out || !schema_in) return cb_fail(CB_EINVAL, "cb_config_schema_json: %s is NULL", !out ? "out" : "schema_in");
     cb_config_schema schema;
     int rc = cb_opts_read(&schema, sizeof schema, schema_in, "cb_config_schema");
     if (rc < 0) return rc;

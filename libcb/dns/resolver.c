@@ -286,7 +286,7 @@ static uint32_t or_default(uint32_t v, uint32_t otherwise) {
 }
 
 int cb_resolver_new(cb_resolver **out, cb_loop *loop, const cb_resolver_opts *opts) {
-    if (!loop) return cb_fail(CB_EINVAL, "no loop");
+    if (!out || !loop) return cb_fail(CB_EINVAL, "cb_resolver_new: %s is NULL", !out ? "out" : "loop");
     const cb_alloc *alloc = cb_loop_alloc(loop);
     cb_resolver *r = cb_mem_new(alloc, sizeof *r);
     if (!r) return cb_fail(CB_ENOMEM, "resolver");

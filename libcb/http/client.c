@@ -60,7 +60,7 @@ static int make_parts(cb_http_client *c) {
 }
 
 int cb_http_client_new(cb_http_client **out, cb_loop *loop, const cb_http_client_opts *opts) {
-    if (!loop) return cb_fail(CB_EINVAL, "no loop");
+    if (!out || !loop) return cb_fail(CB_EINVAL, "cb_http_client_new: %s is NULL", !out ? "out" : "loop");
     const cb_alloc *alloc = cb_loop_alloc(loop);
     cb_http_client *c = cb_mem_new(alloc, sizeof *c);
     if (!c) return cb_fail(CB_ENOMEM, "HTTP client");
@@ -184,8 +184,11 @@ int cb_http_request(cb_exchange **out, cb_http_client *c, const cb_request *requ
     cb_request req;
     cb_url url;
     cb_origin *origin = NULL;
-    if (!c || !c->pool) return cb_fail(CB_ECLOSED, "the client is closed");
-    int rc = cb_opts_read(&req, sizeof req, request, "cb_request");
+    if (!out || !c) return cb_fail(CB_EINVAL, "cb_http_request: %s is NULL", !out ? "out" : "c");
+    if (!c->pool) return cb_fail(CB_ECLOSED, "the client is closed");
+    int rc = ops ? cb_ops_check(ops, sizeof *ops, "cb_exchange_ops") : CB_OK;
+    if (rc == CB_OK) rc = cb_opts_read(&req, sizeof req, request, "cb_request");
+    if (rc == CB_OK && !req.url) rc = cb_fail(CB_EINVAL, "cb_request: url is missing");
     if (rc == CB_OK) rc = cb_url_parse(&url, req.url);
     if (rc == CB_OK) rc = check_fields(&req);
     if (rc == CB_OK && req.versions & ~(uint32_t)MAX_VERSIONS)

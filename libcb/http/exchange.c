@@ -1,6 +1,7 @@
 /* The life of an exchange, and what a user reads of it. */
 #include "base/error.h"
 #include "base/mem.h"
+#include "base/opts.h"
 #include "http/exchange_int.h"
 #include <string.h>
 
@@ -375,10 +376,12 @@ int cb_exchange_is_secure(const cb_exchange *x) {
     return x->conn && x->conn->env.scheme && !strcmp(x->conn->env.scheme, "https");
 }
 
-void cb_exchange_handle(cb_exchange *x, const cb_exchange_ops *ops, void *user) {
-    if (x->abandoned) return;
+int cb_exchange_handle(cb_exchange *x, const cb_exchange_ops *ops, void *user) {
+    int rc = ops ? cb_ops_check(ops, sizeof *ops, "cb_exchange_ops") : CB_OK;
+    if (rc < 0 || x->abandoned) return rc;
     x->ops = ops ? ops : &cb_exchange_no_ops;
     x->user = user;
+    return CB_OK;
 }
 void *cb_exchange_user(const cb_exchange *x) {
     return x->user;

@@ -2,8 +2,8 @@
 #include "http/h3_conn.h"
 
 static cb_time rtt(const cb_quic_conn *q) {
-    cb_quic_stats s = {.size = sizeof s};
-    return cb_quic_conn_stats(q, &s) == CB_OK ? s.smoothed_rtt_ns : 0;
+    cb_quic_conn_stats s = {.size = sizeof s};
+    return cb_quic_conn_stats_get(q, &s) == CB_OK ? s.smoothed_rtt_ns : 0;
 }
 
 const h3_below cb_h3_below_quic = {.open_stream = cb_quic_conn_open_stream,

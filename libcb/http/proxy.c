@@ -66,6 +66,7 @@ static void expire(cb_alarm *a, cb_time now) {
 }
 
 int cb_proxy_new(cb_proxy **out, cb_loop *loop, const cb_proxy_opts *opts) {
+    if (!out || !loop) return cb_fail(CB_EINVAL, "cb_proxy_new: %s is NULL", !out ? "out" : "loop");
     cb_proxy_opts o;
     int rc = cb_opts_read(&o, sizeof o, opts, "cb_proxy_opts");
     if (rc < 0) return rc;
@@ -109,8 +110,8 @@ const cb_exchange_ops *cb_proxy_redirect_ops(void) {
 }
 
 int cb_proxy_swap(cb_proxy *p, cb_router *router) {
+    if (!p || !router) return cb_fail(CB_EINVAL, "cb_proxy_swap: %s is NULL", !p ? "p" : "router");
     cb_proxy_table *t = NULL;
-    if (!router) return cb_fail(CB_EINVAL, "cb_proxy_swap: no router");
     int rc = cb_proxy_table_new(&t, p, router);
     if (rc < 0) return rc;
     cb_proxy_table_unref(p->table);
@@ -123,11 +124,7 @@ void cb_proxy_set_log(cb_proxy *p, cb_access_log *log) {
 }
 
 int cb_proxy_stats_get(const cb_proxy *p, cb_proxy_stats *out) {
-    size_t size = out->size;
-    if (size < sizeof size || size > sizeof *out) return cb_fail(CB_EINVAL, "cb_proxy_stats: its size is %zu", size);
-    memcpy(out, &p->stats, size);
-    out->size = size;
-    return CB_OK;
+    return cb_stats_give(out, &p->stats, sizeof p->stats, "cb_proxy_stats");
 }
 
 void cb_proxy_free(cb_proxy *p) {

@@ -12,6 +12,7 @@
 enum { HOST_MAX = 255, PATH_MAX_NORMAL = 16384, ROUTER_MANY = 65536 };
 
 int cb_router_new(cb_router **out) {
+    if (!out) return cb_fail(CB_EINVAL, "cb_router_new: out is NULL");
     /* Hosts are asked for by strangers but put in by the operator: chains are as short as the table makes them. */
     static const uint8_t hash_key[16] = "libcb router map";
     cb_router *r = cb_mem_new(&cb_alloc_libc, sizeof *r);
@@ -109,6 +110,7 @@ static int group_check(const cb_router *r, const cb_origin_group_opts *o) {
 }
 
 int cb_router_group(cb_router *r, const cb_origin_group_opts *opts) {
+    if (!r) return cb_fail(CB_EINVAL, "cb_router_group: r is NULL");
     cb_origin_group_opts o;
     int rc = cb_opts_read(&o, sizeof o, opts, "cb_origin_group_opts");
     if (rc == CB_OK) rc = group_check(r, &o);
@@ -155,11 +157,13 @@ static int origin_read(cb_router_origin_def *d, const char *url) {
 }
 
 int cb_router_origin(cb_router *r, const char *group, const cb_origin_opts *opts) {
+    if (!r) return cb_fail(CB_EINVAL, "cb_router_origin: r is NULL");
     cb_origin_opts o;
     int rc = cb_opts_read(&o, sizeof o, opts, "cb_origin_opts");
     if (rc < 0) return rc;
-    cb_router_group_def *g = group ? group_named(r, group) : NULL;
-    if (!g) return cb_fail(CB_ENOENT, "there is no origin group \"%s\"", group ? group : "");
+    if (!group) return cb_fail(CB_EINVAL, "cb_router_origin: group is NULL");
+    cb_router_group_def *g = group_named(r, group);
+    if (!g) return cb_fail(CB_ENOENT, "there is no origin group \"%s\"", group);
     const char *wrong = o.url ? cb_config_format_wrong(CB_FORMAT_ORIGIN, o.url) : "is missing";
     if (wrong) return cb_fail(CB_EINVAL, "origin \"%s\" %s", o.url ? o.url : "", wrong);
     if (o.weight > 1000) return cb_fail(CB_EINVAL, "origin \"%s\": a weight is 1 to 1,000", o.url);
@@ -221,16 +225,16 @@ static int host_routes(cb_router *r, const char *pattern, cb_host_routes **out) 
 }
 
 int cb_router_route(cb_router *r, const cb_route_opts *opts) {
+    if (!r) return cb_fail(CB_EINVAL, "cb_router_route: r is NULL");
     cb_route_opts o;
     char normal[PATH_MAX_NORMAL];
     cb_host_routes *h = NULL;
     int rc = cb_opts_read(&o, sizeof o, opts, "cb_route_opts");
     if (rc < 0) return rc;
+    if (!o.group) return cb_fail(CB_EINVAL, "cb_route_opts: group is missing");
     const char *host = o.host ? o.host : "*", *path = o.path ? o.path : "/";
-    const cb_router_group_def *g = o.group ? group_named(r, o.group) : NULL;
-    if (!g)
-        return cb_fail(CB_ENOENT, "a route names the origin group \"%s\", which does not exist",
-                       o.group ? o.group : "");
+    const cb_router_group_def *g = group_named(r, o.group);
+    if (!g) return cb_fail(CB_ENOENT, "a route names the origin group \"%s\", which does not exist", o.group);
     const char *wrong = cb_config_format_wrong(CB_FORMAT_HOST, host);
     if (wrong) return cb_fail(CB_EINVAL, "route host \"%s\" %s", host, wrong);
     wrong = cb_config_format_wrong(CB_FORMAT_PATH, path);
@@ -255,6 +259,7 @@ int cb_router_route(cb_router *r, const cb_route_opts *opts) {
 }
 
 int cb_router_trust(cb_router *r, const char *prefix) {
+    if (!r || !prefix) return cb_fail(CB_EINVAL, "cb_router_trust: %s is NULL", !r ? "r" : "prefix");
     cb_prefix p;
     int rc = cb_prefix_parse(&p, prefix);
     if (rc < 0) return rc;

@@ -308,7 +308,8 @@ static int server_fill(cb_http_server *s, const cb_http_server_opts *opts) {
     if (o->retry > 2) return cb_fail(CB_EINVAL, "retry: %u is not 0, 1 or 2", o->retry);
     if (o->server_name && !cb_field_value_ok(cb_slice_str(o->server_name)))
         return cb_fail(CB_EINVAL, "server_name: not a field value");
-    rc = cb_http_limits_fill(&s->limits, o->limits);
+    rc = o->ops ? cb_ops_check(o->ops, sizeof *o->ops, "cb_exchange_ops") : CB_OK;
+    if (rc == CB_OK) rc = cb_http_limits_fill(&s->limits, o->limits);
     if (rc < 0) return rc;
     o->limits = &s->limits;
     o->identity = identity ? cb_identity_ref(identity) : NULL;
@@ -366,7 +367,7 @@ static int server_open(cb_http_server *s) {
 }
 
 int cb_http_server_new(cb_http_server **out, cb_loop *loop, const cb_http_server_opts *opts) {
-    if (!loop) return cb_fail(CB_EINVAL, "no loop");
+    if (!out || !loop) return cb_fail(CB_EINVAL, "cb_http_server_new: %s is NULL", !out ? "out" : "loop");
     const cb_alloc *alloc = cb_loop_alloc(loop);
     cb_http_server *s = cb_mem_new(alloc, sizeof *s);
     if (!s) return cb_fail(CB_ENOMEM, "HTTP server");
@@ -391,7 +392,7 @@ int cb_http_server_new(cb_http_server **out, cb_loop *loop, const cb_http_server
     return CB_OK;
 }
 
-int cb_http_server_limit(cb_http_server *s, const cb_http_limits *limits) {
+int cb_http_server_set_limits(cb_http_server *s, const cb_http_limits *limits) {
     cb_http_limits fresh;
     int rc = cb_http_limits_fill(&fresh, limits);
     if (rc == CB_OK) s->limits = fresh;
@@ -403,18 +404,16 @@ const char *cb_http_server_address(const cb_http_server *s) {
 }
 
 int cb_http_server_stats_get(const cb_http_server *s, cb_http_server_stats *out) {
-    if (!out || out->size < sizeof out->size) return cb_fail(CB_EINVAL, "cb_http_server_stats: set its size");
     cb_http_server_stats all = s->stats;
-    all.quic.size = sizeof all.quic;
-    if (s->quic) {
-        int rc = cb_quic_endpoint_stats_get(s->quic, &all.quic);
-        if (rc < 0) return rc;
-        all.handshakes_failed += all.quic.handshakes_failed;
-    }
-    size_t n = out->size < sizeof all ? out->size : sizeof all;
-    all.size = n;
-    memcpy(out, &all, n);
-    return CB_OK;
+    cb_quic_endpoint_stats quic = {.size = sizeof quic};
+    int rc = s->quic ? cb_quic_endpoint_stats_get(s->quic, &quic) : CB_OK;
+    all.handshakes_failed += quic.handshakes_failed;
+    return rc < 0 ? rc : cb_stats_give(out, &all, sizeof all, "cb_http_server_stats");
+}
+
+int cb_http_server_quic_stats_get(const cb_http_server *s, cb_quic_endpoint_stats *out) {
+    if (!s->quic) return cb_fail(CB_ENOENT, "%s: this server has no HTTP/3", s->address);
+    return cb_quic_endpoint_stats_get(s->quic, out);
 }
 
 void cb_http_server_free(cb_http_server *s) {

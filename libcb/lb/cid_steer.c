@@ -113,6 +113,7 @@ static int adopt(cb_steering *s, const int32_t *fds) {
 }
 
 int cb_steering_new(cb_steering **out, const cb_steering_opts *opts) {
+    if (!out) return cb_fail(CB_EINVAL, "cb_steering_new: out is NULL");
     cb_steering_opts o;
     int rc = cb_opts_read(&o, sizeof o, opts, "cb_steering_opts");
     if (rc < 0) return rc;
@@ -322,9 +323,6 @@ static int sum(const cb_steering *s, uint32_t counter, uint64_t *values, int cpu
 
 int cb_steering_stats_get(const cb_steering *s, cb_steering_stats *out) {
     cb_steering_stats got = {.size = sizeof got};
-    if (out->size < sizeof got.size || out->size > 4096)
-        return cb_fail(CB_EINVAL, "cb_steering_stats: its size member is %zu; set it to sizeof(cb_steering_stats)",
-                       out->size);
     int cpus = libbpf_num_possible_cpus();
     if (cpus <= 0) return cb_fail_errno(-cpus, "steering: counting processors");
     uint64_t *values = cb_mem_get(&cb_alloc_libc, (size_t)cpus * sizeof *values);
@@ -333,9 +331,5 @@ int cb_steering_stats_get(const cb_steering *s, cb_steering_stats *out) {
     if (rc == CB_OK) rc = sum(s, CB_STEER_BY_HASH, values, cpus, &got.by_hash);
     if (rc == CB_OK) rc = sum(s, CB_STEER_GONE, values, cpus, &got.gone);
     cb_mem_free(&cb_alloc_libc, values);
-    if (rc < 0) return rc;
-    size_t known = out->size < sizeof got ? out->size : sizeof got;
-    got.size = out->size;
-    memcpy(out, &got, known);
-    return CB_OK;
+    return rc < 0 ? rc : cb_stats_give(out, &got, sizeof got, "cb_steering_stats");
 }

@@ -60,6 +60,7 @@ int cb_quic_lb_init(cb_quic_lb *lb, const cb_quic_lb_opts *opts) {
 }
 
 int cb_quic_lb_new(cb_quic_lb **out, const cb_quic_lb_opts *opts) {
+    if (!out) return cb_fail(CB_EINVAL, "cb_quic_lb_new: out is NULL");
     cb_quic_lb made;
     int rc = cb_quic_lb_init(&made, opts);
     if (rc < 0) return rc;
@@ -89,6 +90,8 @@ static uint8_t first_octet(const cb_quic_lb *lb) {
 
 int cb_quic_lb_encode(const cb_quic_lb *lb, uint8_t *cid, size_t cap, const uint8_t *nonce, uint32_t worker,
                       uint32_t generation) {
+    if (!lb || !cid || !nonce)
+        return cb_fail(CB_EINVAL, "cb_quic_lb_encode: %s is NULL", !lb ? "lb" : !cid ? "cid" : "nonce");
     size_t block = 1 + body_bytes(lb);
     if (cap < cb_quic_lb_cid_bytes(lb) || worker > 255 || generation > 255)
         return cb_fail(CB_EINVAL, "a connection ID of %zu bytes for worker %u, generation %u into %zu bytes",

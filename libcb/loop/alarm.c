@@ -128,7 +128,8 @@ static void timer_fire(cb_alarm *alarm, cb_time now) {
 }
 
 int cb_timer_start(cb_timer **out, cb_loop *loop, uint64_t first_ms, uint64_t repeat_ms, cb_task_fn fn, void *user) {
-    if (!fn) return cb_fail(CB_EINVAL, "cb_timer_start: no function was given");
+    if (!out || !loop || !fn)
+        return cb_fail(CB_EINVAL, "cb_timer_start: %s is NULL", !out ? "out" : !loop ? "loop" : "fn");
     cb_timer *t = cb_mem_new(cb_loop_alloc(loop), sizeof *t);
     if (!t) return cb_fail(CB_ENOMEM, "no memory for a timer");
     cb_alarm_init(&t->alarm, loop, timer_fire);

@@ -100,6 +100,7 @@ static void on_wake(uv_async_t *wake) {
 }
 
 int cb_loop_post(cb_loop *loop, cb_task_fn fn, void *user) {
+    if (!loop || !fn) return cb_fail(CB_EINVAL, "cb_loop_post: %s is NULL", !loop ? "loop" : "fn");
     /* Not from the loop's allocator: that one belongs to the loop's thread. */
     cb_post *p = cb_mem_get(&cb_alloc_libc, sizeof *p);
     if (!p) return cb_fail(CB_ENOMEM, "no memory to post a task");
@@ -158,6 +159,7 @@ static int turn(cb_loop *loop, uv_run_mode mode) {
 }
 
 int cb_loop_run(cb_loop *loop) {
+    if (!loop) return cb_fail(CB_EINVAL, "cb_loop_run: loop is NULL");
     if (loop->turn.in_turn) return cb_fail(CB_EINVAL, "cb_loop_run() was called from inside of the same loop");
     int rc = CB_OK;
     while (rc == CB_OK && !atomic_load(&loop->stop) && cb_loop_alive(loop))
@@ -167,6 +169,7 @@ int cb_loop_run(cb_loop *loop) {
 }
 
 int cb_loop_step(cb_loop *loop) {
+    if (!loop) return cb_fail(CB_EINVAL, "cb_loop_step: loop is NULL");
     if (loop->turn.in_turn) return cb_fail(CB_EINVAL, "cb_loop_step() was called from inside of the same loop");
     int rc = turn(loop, UV_RUN_NOWAIT);
     cb_alarms_arm(loop); /* whoever waits on cb_loop_fd() wakes in time, too */
@@ -253,6 +256,7 @@ static cb_loop *blank(const cb_loop_opts *o) {
 }
 
 int cb_loop_new(cb_loop **out, const cb_loop_opts *opts) {
+    if (!out) return cb_fail(CB_EINVAL, "cb_loop_new: out is NULL");
     cb_loop_opts o;
     int rc = cb_opts_read(&o, sizeof o, opts, "cb_loop_opts");
     if (rc < 0) return rc;

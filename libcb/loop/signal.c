@@ -36,6 +36,7 @@ static cb_signal *find(cb_loop *loop, int signum) {
 }
 
 int cb_loop_on_signal(cb_loop *loop, int signum, cb_task_fn fn, void *user) {
+    if (!loop) return cb_fail(CB_EINVAL, "cb_loop_on_signal: loop is NULL");
     if (signum <= 0 || signum >= NSIG || signum == SIGKILL || signum == SIGSTOP)
         return cb_fail(CB_EINVAL, "signal %d cannot be handled", signum);
     cb_signal *s = find(loop, signum);

@@ -6,8 +6,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { BUFFER_DEFAULT = 1024 * 1024, FLUSH_AT = 64 * 1024, FLUSH_MS = 25, RETRY_MS = 200 };
@@ -22,6 +26,7 @@ struct cb_access_log {
     uint64_t dropped, told; /* told: of dropped, in the file already */
     mode_t mode;
     int fd;
+    bool pipe;   /* not a regular file: writing may raise SIGPIPE */
     bool broken; /* the last write failed; said once */
 };
 
@@ -30,6 +35,12 @@ static int open_path(const cb_access_log *log) {
     int fd = standard ? fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3)
                       : open(log->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, log->mode);
     return fd < 0 ? cb_fail_errno(errno, "access log %s", log->path) : fd;
+}
+
+static void use_fd(cb_access_log *log, int fd) {
+    struct stat st;
+    log->fd = fd;
+    log->pipe = fstat(fd, &st) < 0 || !S_ISREG(st.st_mode);
 }
 
 static void tell_drops(cb_access_log *log) {
@@ -42,10 +53,29 @@ static void write_later(cb_access_log *log, cb_time ms) {
     cb_alarm_set(&log->later, cb_loop_now(log->loop) + ms * CB_MS);
 }
 
+/* A pipe whose reader is gone answers a write with SIGPIPE: a library must not end its program by that. The signal of
+ * this write comes to this thread, where it is held back and taken off. Files need none of it. */
+static ssize_t write_quietly(const cb_access_log *log) {
+    sigset_t pipe_only, pending, before;
+    if (!log->pipe) return write(log->fd, log->lines.base, log->lines.len);
+    sigemptyset(&pipe_only);
+    sigaddset(&pipe_only, SIGPIPE);
+    sigemptyset(&pending);
+    sigpending(&pending);
+    pthread_sigmask(SIG_BLOCK, &pipe_only, &before);
+    ssize_t n = write(log->fd, log->lines.base, log->lines.len);
+    int err = errno;
+    if (n < 0 && err == EPIPE && !sigismember(&pending, SIGPIPE))
+        (void)sigtimedwait(&pipe_only, NULL, &(struct timespec){0});
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = err;
+    return n;
+}
+
 /* One append. A disk that is full or a reader that is slow costs lines, never the loop's time. */
 static void write_out(cb_access_log *log) {
     if (!log->lines.len) return;
-    ssize_t n = write(log->fd, log->lines.base, log->lines.len);
+    ssize_t n = write_quietly(log);
     bool bad = n < 0 && errno != EAGAIN && errno != EINTR;
     if (bad && !log->broken)
         cb_log_line(cb_loop_log(log->loop), CB_LOG_ERROR, "log", "access log %s: %s", log->path, strerror(errno));
@@ -65,6 +95,7 @@ static void on_later(cb_alarm *a, cb_time now) {
 }
 
 int cb_access_log_open(cb_access_log **out, cb_loop *loop, const cb_access_log_opts *opts) {
+    if (!out || !loop) return cb_fail(CB_EINVAL, "cb_access_log_open: %s is NULL", !out ? "out" : "loop");
     cb_access_log_opts o;
     int rc = cb_opts_read(&o, sizeof o, opts, "cb_access_log_opts");
     if (rc < 0) return rc;
@@ -85,6 +116,7 @@ int cb_access_log_open(cb_access_log **out, cb_loop *loop, const cb_access_log_o
         cb_mem_free(alloc, log);
         return rc;
     }
+    use_fd(log, log->fd);
     *out = log;
     return CB_OK;
 }
@@ -107,7 +139,7 @@ int cb_access_log_reopen(cb_access_log *log) {
     if (fd < 0) return fd;
     write_out(log);
     close(log->fd);
-    log->fd = fd;
+    use_fd(log, fd);
     return CB_OK;
 }
 

@@ -140,6 +140,7 @@ static int check(const cb_group_opts *o) {
 }
 
 int cb_group_new(cb_group **out, const cb_group_opts *opts) {
+    if (!out) return cb_fail(CB_EINVAL, "cb_group_new: out is NULL");
     cb_group_opts o;
     int rc = cb_opts_read(&o, sizeof o, opts, "cb_group_opts");
     if (rc >= 0) rc = check(&o);

@@ -59,7 +59,7 @@ struct cb_quic_conn {
     char detail[256]; /* of close_rc, for a person */
     uint8_t phase;    /* enum cb_quic_phase */
     uint8_t spill_ecn, ecn;
-    uint8_t early; /* as in cb_quic_stats */
+    uint8_t early; /* as in cb_quic_conn_stats */
     bool server, ready, handshaken, early_tried, busy, err_set, send_close, key_update_due, stateless_reset;
     int close_rc, tls_rc, app_rc;
     int cc; /* enum cb_cc */

@@ -1,6 +1,7 @@
 /* What an app, and the users of cb/quic.h, ask of a connection. */
 #include "base/error.h"
 #include "base/mem.h"
+#include "base/opts.h"
 #include "transport/quic_conn.h"
 #include <stdio.h>
 #include <string.h>
@@ -174,9 +175,8 @@ bool cb_quic_conn_in_early_data(const cb_quic_conn *c) {
     return !c->handshaken;
 }
 
-int cb_quic_conn_stats(const cb_quic_conn *c, cb_quic_stats *out) {
-    cb_quic_stats s = {.size = out->size};
-    if (out->size < sizeof(size_t)) return cb_fail(CB_EINVAL, "cb_quic_stats: size is not set");
+int cb_quic_conn_stats_get(const cb_quic_conn *c, cb_quic_conn_stats *out) {
+    cb_quic_conn_stats s = {.size = sizeof s};
     if (c->ng) {
         ngtcp2_conn_info info;
         ngtcp2_conn_get_conn_info(c->ng, &info);
@@ -202,6 +202,5 @@ int cb_quic_conn_stats(const cb_quic_conn *c, cb_quic_stats *out) {
     s.cc = c->cc;
     s.early_data = c->early;
     s.ecn = c->ecn != 0;
-    memcpy(out, &s, out->size < sizeof s ? out->size : sizeof s);
-    return CB_OK;
+    return cb_stats_give(out, &s, sizeof s, "cb_quic_conn_stats");
 }

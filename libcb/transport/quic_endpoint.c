@@ -374,12 +374,14 @@ static int open_raw(cb_quic_endpoint **out, cb_loop *loop, const cb_addr *bind, 
 
 int cb_quic_listen(cb_quic_endpoint **out, cb_loop *loop, const char *listen, const cb_quic_opts *opts) {
     cb_addr bind;
-    if (!listen) return cb_fail(CB_EINVAL, "cb_quic_listen: an address is required");
+    if (!out || !loop || !listen)
+        return cb_fail(CB_EINVAL, "cb_quic_listen: %s is NULL", !out ? "out" : !loop ? "loop" : "listen");
     int rc = cb_addr_parse(&bind, listen, 0);
     return rc < 0 ? rc : open_raw(out, loop, &bind, true, opts);
 }
 
 int cb_quic_client(cb_quic_endpoint **out, cb_loop *loop, const char *bind, const cb_quic_opts *opts) {
+    if (!out || !loop) return cb_fail(CB_EINVAL, "cb_quic_client: %s is NULL", !out ? "out" : "loop");
     cb_addr addr;
     int rc = bind ? cb_addr_parse(&addr, bind, 0) : CB_OK;
     return rc < 0 ? rc : open_raw(out, loop, bind ? &addr : NULL, false, opts);
@@ -387,7 +389,8 @@ int cb_quic_client(cb_quic_endpoint **out, cb_loop *loop, const char *bind, cons
 
 int cb_quic_connect(cb_quic_conn **out, cb_quic_endpoint *e, const char *remote, const char *server_name) {
     cb_addr addr;
-    if (!remote) return cb_fail(CB_EINVAL, "cb_quic_connect: an address is required");
+    if (!out || !e || !remote)
+        return cb_fail(CB_EINVAL, "cb_quic_connect: %s is NULL", !out ? "out" : !e ? "e" : "remote");
     int rc = cb_addr_parse(&addr, remote, 0);
     if (rc < 0) return rc;
     if (!cb_addr_port(&addr)) return cb_fail(CB_EINVAL, "cb_quic_connect: \"%s\" has no port", remote);
@@ -443,8 +446,6 @@ int cb_quic_conn_migrate(cb_quic_conn *core, const char *local) {
 
 int cb_quic_endpoint_stats_get(const cb_quic_endpoint *e, cb_quic_endpoint_stats *out) {
     cb_quic_endpoint_stats s = e->stats;
-    if (out->size < sizeof(size_t)) return cb_fail(CB_EINVAL, "cb_quic_endpoint_stats: size is not set");
-    s.size = out->size;
     s.conns_now = e->conns_now;
     if (e->main.udp && !e->closed) {
         const cb_udp_stats *u = cb_udp_stats_get(e->main.udp);
@@ -462,6 +463,5 @@ int cb_quic_endpoint_stats_get(const cb_quic_endpoint *e, cb_quic_endpoint_stats
         s.ecn = u->ecn;
     }
     s.steering = e->steered;
-    memcpy(out, &s, out->size < sizeof s ? out->size : sizeof s);
-    return CB_OK;
+    return cb_stats_give(out, &s, sizeof s, "cb_quic_endpoint_stats");
 }

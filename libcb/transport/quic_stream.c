@@ -6,6 +6,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "base/opts.h"
 #include "transport/quic_conn.h"
 #include <string.h>
 
@@ -372,15 +373,12 @@ int cb_quic_raw_new(cb_quic_app **out, cb_quic_conn *c, const cb_quic_conn_ops *
 
 /* --- cb/quic.h --- */
 
-void cb_quic_conn_set_user(cb_quic_conn *c, const cb_quic_conn_ops *ops, void *user) {
+int cb_quic_conn_handle(cb_quic_conn *c, const cb_quic_conn_ops *ops, void *user) {
     raw_app *r = raw_of(c);
-    if (!r) return;
-    if (ops) {
-        size_t n = ops->size < sizeof r->ops ? ops->size : sizeof r->ops;
-        memset(&r->ops, 0, sizeof r->ops);
-        memcpy(&r->ops, ops, n);
-    }
-    r->user = user;
+    if (!r) return cb_fail(CB_ECLOSED, "the connection is closed");
+    int rc = ops ? cb_opts_read(&r->ops, sizeof r->ops, ops, "cb_quic_conn_ops") : CB_OK;
+    if (rc == CB_OK) r->user = user;
+    return rc;
 }
 
 static int usable(cb_quic_conn *c, raw_app **r) {

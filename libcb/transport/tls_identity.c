@@ -341,6 +341,7 @@ static int identity_extend(cb_identity *id, const char *cert_file, const char *k
 }
 
 int cb_identity_new(cb_identity **out, const cb_identity_opts *opts) {
+    if (!out) return cb_fail(CB_EINVAL, "cb_identity_new: out is NULL");
     cb_identity_opts o;
     int rc = cb_opts_read(&o, sizeof o, opts, "cb_identity_opts");
     if (rc >= 0) rc = check_pair(&o);
@@ -363,6 +364,7 @@ int cb_identity_new(cb_identity **out, const cb_identity_opts *opts) {
 }
 
 int cb_identity_add(cb_identity *id, const cb_identity_opts *opts) {
+    if (!id) return cb_fail(CB_EINVAL, "cb_identity_add: id is NULL");
     cb_identity_opts o;
     int rc = cb_opts_read(&o, sizeof o, opts, "cb_identity_opts");
     if (rc >= 0) rc = check_pair(&o);
@@ -376,6 +378,7 @@ int cb_identity_add(cb_identity *id, const cb_identity_opts *opts) {
 }
 
 int cb_identity_reload(cb_identity *id) {
+    if (!id) return cb_fail(CB_EINVAL, "cb_identity_reload: id is NULL");
     cb_identity_view *fresh;
     pthread_mutex_lock(&id->change_lock);
     int rc = view_load(&fresh, id->sources, id->sources_len, id->ca_file);

@@ -56,6 +56,7 @@ static int refresh(cb_tickets *t, bool force) {
 }
 
 int cb_tickets_new(cb_tickets **out, const cb_tickets_opts *opts) {
+    if (!out) return cb_fail(CB_EINVAL, "cb_tickets_new: out is NULL");
     cb_tickets_opts o;
     int rc = cb_opts_read(&o, sizeof o, opts, "cb_tickets_opts");
     if (rc < 0) return rc;
@@ -85,6 +86,7 @@ int cb_tickets_new(cb_tickets **out, const cb_tickets_opts *opts) {
 }
 
 int cb_tickets_rotate(cb_tickets *t, int force) {
+    if (!t) return cb_fail(CB_EINVAL, "cb_tickets_rotate: t is NULL");
     pthread_mutex_lock(&t->lock);
     int rc = refresh(t, force != 0);
     pthread_mutex_unlock(&t->lock);

@@ -35,9 +35,9 @@ static void stop(early *e) {
     cb_tickets_unref(e->tickets);
 }
 
-static cb_quic_stats stats_of(cb_quic_conn *c) {
-    cb_quic_stats s = {.size = sizeof s};
-    cb_quic_conn_stats(c, &s);
+static cb_quic_conn_stats stats_of(cb_quic_conn *c) {
+    cb_quic_conn_stats s = {.size = sizeof s};
+    cb_quic_conn_stats_get(c, &s);
     return s;
 }
 

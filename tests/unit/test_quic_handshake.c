@@ -219,9 +219,9 @@ Test(quic_handshake, versions_and_controllers) {
         cr_assert(qt_until(&w, &w.server.handshakes, 1));
         qt_send(&w.client, 1000);
         cr_assert(qt_until(&w, &w.client.fins, 1));
-        cb_quic_stats s = {.size = sizeof s}, t = {.size = sizeof t};
-        cb_quic_conn_stats(w.client.conn, &s);
-        cb_quic_conn_stats(w.server.conn, &t);
+        cb_quic_conn_stats s = {.size = sizeof s}, t = {.size = sizeof t};
+        cb_quic_conn_stats_get(w.client.conn, &s);
+        cb_quic_conn_stats_get(w.server.conn, &t);
         cr_assert_eq(s.version, table[i].wire);
         cr_assert_eq(t.version, table[i].wire);
         cr_assert_eq(s.cc, table[i].runs);

@@ -104,8 +104,8 @@ Test(quic, slow_taker_bounds_memory) {
     w.server.hold = true;
     qt_send(&w.client, SIZE);
     qt_turn(&w, 100);
-    cb_quic_stats stats = {.size = sizeof stats};
-    cb_quic_conn_stats(w.client.conn, &stats);
+    cb_quic_conn_stats stats = {.size = sizeof stats};
+    cb_quic_conn_stats_get(w.client.conn, &stats);
     cr_assert_eq(w.server.bytes, 0);
     cr_assert_leq(w.client.sent, WINDOW + BUFFER, "%llu", (unsigned long long)w.client.sent);
     cr_assert_geq(w.client.sent, WINDOW, "%llu", (unsigned long long)w.client.sent);
