@@ -223,6 +223,10 @@ def stage_install():
         command = f'cc -Wall -Wextra -Werror "{example}" -o "{out / example.stem}" ' \
                   "$(pkg-config --cflags --libs libcb)"
         results.add(one(f"pkg-config: {example.name}", run(["sh", "-c", command], log, env=env) == 0, log))
+    log, program = LOG / "cplusplus.log", out / "server_client"
+    command = f'g++ -std=c++17 -Wall -Wextra -Wpedantic -Werror tests/install/server_client.cpp -o "{program}" ' \
+              f'$(pkg-config --cflags --libs libcb) && "{program}"'
+    results.add(one("C++: a server and a client on one loop", run(["sh", "-c", command], log, env=env, timeout=60) == 0, log))
     log = LOG / "find-package.log"
     command = f'cmake -G Ninja -S tests/install -B "{out}/cmake" -DCMAKE_PREFIX_PATH="{STAGED}" && cmake --build "{out}/cmake"'
     results.add(one("find_package(libcb)", run(["sh", "-c", command], log) == 0, log))

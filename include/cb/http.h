@@ -179,7 +179,7 @@ typedef struct cb_http_server_opts {
     uint32_t retry_above;  /* handshakes under way; 0 = 256 */
     uint32_t rcvbuf_bytes; /* UDP; 0 = 4 MiB */
     uint32_t sndbuf_bytes; /* UDP; 0 = 4 MiB */
-    int32_t tcp_fd;        /* > 0: a listening TCP socket to use; the server's to close once it was made */
+    int32_t tcp_fd;        /* > 0: a listening TCP socket to use; on success it is the server's to close */
     uint32_t reserved2;
 } cb_http_server_opts;
 

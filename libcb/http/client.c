@@ -188,7 +188,6 @@ int cb_http_request(cb_exchange **out, cb_http_client *c, const cb_request *requ
     if (!c->pool) return cb_fail(CB_ECLOSED, "the client is closed");
     int rc = ops ? cb_ops_check(ops, sizeof *ops, "cb_exchange_ops") : CB_OK;
     if (rc == CB_OK) rc = cb_opts_read(&req, sizeof req, request, "cb_request");
-    if (rc == CB_OK && !req.url) rc = cb_fail(CB_EINVAL, "cb_request: url is missing");
     if (rc == CB_OK) rc = cb_url_parse(&url, req.url);
     if (rc == CB_OK) rc = check_fields(&req);
     if (rc == CB_OK && req.versions & ~(uint32_t)MAX_VERSIONS)

@@ -355,6 +355,7 @@ static int server_open(cb_http_server *s) {
         at = wanted;
         rc = open_on(s, &at);
         if (rc != CB_EEXIST) break;
+        cb_tcp_listener_give_back(s->tcp);
         cb_tcp_listener_free(s->tcp);
         s->tcp = NULL;
     }
@@ -382,6 +383,7 @@ int cb_http_server_new(cb_http_server **out, cb_loop *loop, const cb_http_server
     int rc = server_fill(s, opts);
     if (rc == CB_OK) rc = server_open(s);
     if (rc < 0) {
+        cb_tcp_listener_give_back(s->tcp);
         cb_http_server_free(s);
         return rc;
     }

@@ -170,8 +170,15 @@ void cb_tcp_listener_free(cb_tcp_listener *l) {
     l->freed = true;
     cb_alarm_stop(&l->recover);
     cb_watch_free(l->watch);
-    close(l->fd);
+    if (l->fd >= 0) close(l->fd);
     cb_loop_bury(l->loop, &l->grave, bury_listener);
+}
+
+void cb_tcp_listener_give_back(cb_tcp_listener *l) {
+    if (!l || l->freed || l->o.fd <= 0) return;
+    cb_watch_free(l->watch);
+    l->watch = NULL;
+    l->fd = -1;
 }
 
 /* ---- connecting ---- */

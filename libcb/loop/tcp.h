@@ -24,6 +24,8 @@ const cb_addr *cb_tcp_listener_local(const cb_tcp_listener *l);
 int cb_tcp_listener_fd(const cb_tcp_listener *l);
 void cb_tcp_listener_pause(cb_tcp_listener *l, bool paused);
 void cb_tcp_listener_free(cb_tcp_listener *l);
+/* A socket that was adopted stays open when the listener is freed. Nothing is accepted after this. */
+void cb_tcp_listener_give_back(cb_tcp_listener *l);
 
 /* Connects one address. fd >= 0 on success (owned by the callee), else a cb_error with the detail set. The
  * connector frees itself after the callback; cb_tcp_connect_cancel() before that suppresses the callback.

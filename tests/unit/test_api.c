@@ -5,11 +5,13 @@
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -169,8 +171,8 @@ Test(api, missing_arguments_are_named) {
     ROW(cb_router_trust(router, NULL), "prefix");
     ROW(cb_http_request(NULL, client, &req, NULL, NULL), "out");
     ROW(cb_http_request(&x, NULL, &req, NULL, NULL), "c is NULL");
-    ROW(cb_http_request(&x, client, NULL, NULL, NULL), "url");
-    ROW(cb_http_request(&x, client, &req, NULL, NULL), "url");
+    ROW(cb_http_request(&x, client, NULL, NULL, NULL), "URL");
+    ROW(cb_http_request(&x, client, &req, NULL, NULL), "URL");
     ROW(cb_http_request(&x, client, &req, &(cb_exchange_ops){0}, NULL), "cb_exchange_ops");
     ROW(cb_http_server_drain(NULL, 0), "server");
     ROW(cb_config_load(&config, &schema, NULL, NULL, NULL), "file");
@@ -251,9 +253,36 @@ Test(api, tables_of_callbacks_need_their_size) {
 
 /* ---- what the process around it notices ---- */
 
-static void each_fd(uint8_t seen[1024], bool check) {
+/* A listening socket that is handed over is the server's only when the server came to be. */
+Test(api, a_failed_server_gives_the_socket_back) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof at;
+    char listen_at[32];
+    http_world w;
+    cb_http_server *srv = NULL;
+    static const cb_exchange_ops ops = {.size = sizeof ops};
+    http_world_open(&w);
+    int tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), udp = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    cr_assert(tcp > 0 && udp > 0 && bind(udp, (struct sockaddr *)&at, sizeof at) == 0, "sockets");
+    cr_assert_eq(getsockname(udp, (struct sockaddr *)&at, &len), 0, "name");
+    cr_assert(bind(tcp, (struct sockaddr *)&at, sizeof at) == 0 && listen(tcp, 8) == 0, "the same port");
+    snprintf(listen_at, sizeof listen_at, "127.0.0.1:%u", ntohs(at.sin_port));
+    cb_http_server_opts o = {
+        .size = sizeof o, .listen = listen_at, .identity = w.me, .ops = &ops, .tcp_fd = tcp}; /* UDP is taken */
+    cr_expect_eq(cb_http_server_new(&srv, w.loop, &o), CB_EEXIST, "%s", cb_last_error());
+    cr_expect(fcntl(tcp, F_GETFD) >= 0, "the socket was closed");
+    close(udp);
+    cr_expect_eq(cb_http_server_new(&srv, w.loop, &o), CB_OK, "%s", cb_last_error());
+    cb_http_server_free(srv);
+    cr_expect(fcntl(tcp, F_GETFD) < 0, "the server did not close its socket");
+    http_world_close(&w);
+}
+
+/* Marks the descriptors that are open; or looks at those that are not marked, and returns how many. */
+static int each_fd(uint8_t seen[1024], bool check) {
     DIR *d = opendir("/proc/self/fd");
     char path[64], target[256];
+    int found = 0;
     cr_assert(d, "/proc/self/fd");
     for (struct dirent *e; (e = readdir(d));) {
         int fd = atoi(e->d_name);
@@ -267,9 +296,10 @@ static void each_fd(uint8_t seen[1024], bool check) {
         ssize_t n = readlink(path, target, sizeof target - 1);
         target[n < 0 ? 0 : n] = '\0';
         cr_expect(fcntl(fd, F_GETFD) & FD_CLOEXEC, "descriptor %d (%s) does not close on exec", fd, target);
-        seen[0]++;
+        found++;
     }
     closedir(d);
+    return found;
 }
 
 static void on_lookup(int rc, const cb_host_address *at, size_t n, void *user) {
@@ -305,9 +335,8 @@ Test(api, every_descriptor_closes_on_exec) {
     cr_assert_eq(cb_quic_client(&client, w.loop, "127.0.0.1:0", CB_OPTS(cb_quic_opts, .alpn = "x")), CB_OK, "client");
     cr_assert_eq(cb_loop_on_signal(w.loop, SIGUSR2, nothing, NULL), CB_OK, "signal");
     cr_assert_eq(cb_loop_step(w.loop), CB_OK, "step");
-    seen[0] = 0;
-    each_fd(seen, true);
-    cr_expect_gt(seen[0], 10, "only %d descriptors were opened", seen[0]);
+    int found = each_fd(seen, true);
+    cr_expect_gt(found, 10, "only %d descriptors were opened", found);
     cb_quic_endpoint_free(client);
     cb_resolver_free(resolver);
     cb_access_log_free(standard);
