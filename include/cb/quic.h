@@ -66,14 +66,14 @@ typedef struct cb_quic_opts {
     uint32_t max_window_bytes;     /* what the windows may grow to by auto-tuning; 0 = 16 MiB */
     uint32_t stream_send_bytes;    /* send buffer of a stream: written and not acknowledged; 0 = 256 KiB */
     uint32_t max_datagram_bytes;   /* DATAGRAM frames taken; 0 = none (RFC 9221) */
-    uint32_t retry_above;        /* server: Retry when more handshakes than this are under way; 0 = 256 (see retry) */
-    uint32_t max_conns;          /* server: connections of this endpoint; 0 = 100,000. Above: CONNECTION_REFUSED */
-    uint32_t rcvbuf_bytes;       /* 0 = 4 MiB; the granted size is in the statistics */
-    uint32_t sndbuf_bytes;       /* 0 = 4 MiB */
-    uint8_t retry;               /* server: 0 = under load, 1 = always, 2 = never */
-    uint8_t early_data;          /* 1 = allow 0-RTT; off by default: early data can be replayed */
-    uint8_t request_client_cert; /* server: 1 = ask, 2 = require */
-    uint8_t verify;              /* client: enum cb_verify */
+    uint32_t retry_above;          /* server: Retry when more handshakes than this are under way; 0 = 256 (see retry) */
+    uint32_t max_conns;            /* server: connections of this endpoint; 0 = 100,000. Above: CONNECTION_REFUSED */
+    uint32_t rcvbuf_bytes;         /* 0 = 4 MiB; the granted size is in the statistics */
+    uint32_t sndbuf_bytes;         /* 0 = 4 MiB */
+    uint8_t retry;                 /* server: 0 = under load, 1 = always, 2 = never */
+    uint8_t early_data;            /* 1 = allow 0-RTT; off by default: early data can be replayed */
+    uint8_t request_client_cert;   /* server: 1 = ask, 2 = require */
+    uint8_t verify;                /* client: enum cb_verify */
     uint8_t no_gso, no_gro, no_ecn, no_pmtud; /* 1 = off */
     uint8_t no_migration;                     /* server: 1 = send disable_active_migration */
     uint8_t version;                          /* client: 0 = v1, 2 = v2 (RFC 9369) first; both are always understood */

@@ -1,5 +1,5 @@
-// A C++ program with libcb: a server and a client on one loop. Option structs are zeroed by {} and told their size; handles
-// live in std::unique_ptr; captured state travels by the user pointer.
+// A C++ program with libcb: a server and a client on one loop. Option structs are zeroed by {} and told their size;
+// handles live in std::unique_ptr; captured state travels by the user pointer.
 #include <cb.h>
 
 #include <cstdio>
@@ -84,7 +84,8 @@ int main() {
         request.url = url.c_str();
         request.versions = version;
         cb_exchange *x = nullptr;
-        if (int rc = cb_http_request(&x, client.get(), &request, &client_ops, &reply); rc < 0) return fail("request", rc);
+        if (int rc = cb_http_request(&x, client.get(), &request, &client_ops, &reply); rc < 0)
+            return fail("request", rc);
         if (int rc = cb_loop_run(loop.get()); rc < 0) return fail("run", rc);
         if (reply.rc < 0 || reply.status != 200 || reply.body != text) return fail("reply", reply.rc);
     }
