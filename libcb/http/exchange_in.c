@@ -92,9 +92,7 @@ static int check_field(cb_exchange *x, cb_slice name, cb_slice value) {
     if (!cb_field_name_ok(name)) return refuse(x, 400, "not a field name", name);
     if (!cb_field_value_ok(value)) return refuse(x, 400, "the value of a field is malformed", name);
     if (x->version == CB_HTTP_1) return CB_OK;
-    for (size_t i = 0; i < name.len; i++)
-        if (name.base[i] != cb_token_lower[name.base[i]]) return refuse(x, 400, "upper case in a field name", name);
-    return CB_OK;
+    return cb_field_name_no_upper(name) ? CB_OK : refuse(x, 400, "upper case in a field name", name);
 }
 
 int cb_exchange_in_field(cb_exchange *x, cb_slice name, cb_slice value) {
@@ -128,11 +126,9 @@ int cb_exchange_part_end(cb_exchange *x) {
     if (!x->part_open) return CB_OK;
     uint8_t *name = f->arena.base + x->part_at;
     size_t len = x->part_name, value_at = x->part_at + len, value_len = f->arena.len - value_at;
-    for (size_t i = 0; i < len; i++) {
-        uint8_t c = cb_token_lower[name[i]];
-        if (!c) return refuse(x, 400, "not a field name", (cb_slice){name, len});
-        name[i] = c;
-    }
+    if (len && !cb_field_name_ok((cb_slice){name, len}))
+        return refuse(x, 400, "not a field name", (cb_slice){name, len});
+    cb_field_name_lower(name, len);
     uint8_t *value = f->arena.base + value_at;
     while (value_len && (value[value_len - 1] == ' ' || value[value_len - 1] == '\t'))
         value_len--;

@@ -88,10 +88,8 @@ int cb_fields_add(cb_fields *f, cb_slice name, cb_slice value) {
     rc = cb_buf_reserve(&f->arena, name.len + value.len + 1); /* never nothing: there is a base then */
     if (rc < 0) return rc;
     uint8_t *p = f->arena.base + at;
-    for (size_t i = 0; i < name.len; i++) {
-        uint8_t c = cb_token_lower[name.base[i]];
-        p[i] = c ? c : name.base[i];
-    }
+    if (name.len) memcpy(p, name.base, name.len);
+    cb_field_name_lower(p, name.len);
     if (value.len) memcpy(p + name.len, value.base, value.len);
     f->arena.len += name.len + value.len;
     return cb_fields_note(f, at, name.len, at + name.len, value.len);
@@ -114,20 +112,98 @@ cb_slice cb_fields_get(const cb_fields *f, const char *lower_name) {
     return (cb_slice){NULL, 0};
 }
 
+/* ---- eight bytes at once ---- */
+
+#define ONES UINT64_C(0x0101010101010101)
+#define HIGH (ONES << 7)
+
+static inline uint64_t load8(const uint8_t *p) {
+    uint64_t w;
+    memcpy(&w, p, sizeof w);
+    return w;
+}
+
+/* Four to seven bytes; those in the middle twice. */
+static inline uint64_t load4(const uint8_t *p, size_t n) {
+    uint32_t a, b;
+    memcpy(&a, p, sizeof a);
+    memcpy(&b, p + n - 4, sizeof b);
+    return (uint64_t)b << 32 | a;
+}
+
+/* Does a rule hold for every byte? `word` answers for eight; when it says no, `bytes` decides. */
+static inline bool every(const uint8_t *p, size_t n, bool (*word)(uint64_t), bool (*bytes)(const uint8_t *, size_t)) {
+    if (n < 4) return bytes(p, n);
+    size_t i = 0;
+    for (; n - i >= 8; i += 8)
+        if (!word(load8(p + i)) && !bytes(p + i, 8)) return false;
+    if (i == n) return true;
+    return word(n >= 8 ? load8(p + n - 8) : load4(p, n)) || bytes(p + i, n - i);
+}
+
+/* The high bit of each byte that is between two characters (ASCII). */
+static inline uint64_t between(uint64_t w, uint8_t first, uint8_t last) {
+    uint64_t low = w & ~HIGH;
+    return (low + ONES * (0x80U - first)) & ~(low + ONES * (0x7fU - last)) & ~w & HIGH;
+}
+
+/* Letters and "-": what nearly all names are made of. */
+static inline bool word_common(uint64_t w) {
+    return (between(w | ONES * 0x20, 'a', 'z') | between(w, '-', '-')) == HIGH;
+}
+
+static inline bool bytes_token(const uint8_t *p, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (!cb_token_lower[p[i]]) return false;
+    return true;
+}
+
+/* A byte is zero, or below n, when a subtraction borrows. */
+static inline bool word_plain(uint64_t w) {
+    uint64_t del = w ^ ONES * 0x7f;
+    return !((((w - ONES * 0x20) & ~w) | ((del - ONES) & ~del)) & HIGH);
+}
+
+static inline bool bytes_plain(const uint8_t *p, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if ((p[i] < 0x20 && p[i] != '\t') || p[i] == 0x7f) return false;
+    return true;
+}
+
+static inline bool word_no_upper(uint64_t w) {
+    return !between(w, 'A', 'Z');
+}
+
+static inline bool bytes_no_upper(const uint8_t *p, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (p[i] >= 'A' && p[i] <= 'Z') return false;
+    return true;
+}
+
 bool cb_field_name_ok(cb_slice name) {
-    for (size_t i = 0; i < name.len; i++)
-        if (!cb_token_lower[name.base[i]]) return false;
-    return name.len > 0;
+    return name.len && every(name.base, name.len, word_common, bytes_token);
+}
+
+bool cb_field_name_no_upper(cb_slice name) {
+    return every(name.base, name.len, word_no_upper, bytes_no_upper);
 }
 
 bool cb_field_value_ok(cb_slice value) {
+    const uint8_t *p = value.base;
     if (!value.len) return true;
-    for (size_t i = 0; i < value.len; i++) {
-        uint8_t c = value.base[i];
-        if ((c < 0x20 && c != '\t') || c == 0x7f) return false;
+    uint8_t first = p[0], last = p[value.len - 1];
+    if (first == ' ' || first == '\t' || last == ' ' || last == '\t') return false;
+    return every(p, value.len, word_plain, bytes_plain);
+}
+
+void cb_field_name_lower(uint8_t *p, size_t n) {
+    for (; n >= 8; p += 8, n -= 8) {
+        uint64_t w = load8(p);
+        w |= between(w, 'A', 'Z') >> 2;
+        memcpy(p, &w, sizeof w);
     }
-    uint8_t first = value.base[0], last = value.base[value.len - 1];
-    return first != ' ' && first != '\t' && last != ' ' && last != '\t';
+    for (; n; p++, n--)
+        if (*p >= 'A' && *p <= 'Z') *p |= 0x20;
 }
 
 static uint8_t lower(uint8_t c) {
@@ -135,11 +211,11 @@ static uint8_t lower(uint8_t c) {
 }
 
 bool cb_slice_ieq(cb_slice a, const char *b) {
-    size_t n = strlen(b);
-    if (a.len != n) return false;
-    for (size_t i = 0; i < n; i++)
-        if (lower(a.base[i]) != lower((uint8_t)b[i])) return false;
-    return true;
+    for (size_t i = 0; i < a.len; i++) {
+        uint8_t c = (uint8_t)b[i];
+        if (!c || (a.base[i] != c && lower(a.base[i]) != lower(c))) return false;
+    }
+    return !b[a.len];
 }
 
 bool cb_list_next(cb_slice *list, cb_slice *item) {
@@ -167,12 +243,22 @@ bool cb_field_has_token(cb_slice list, const char *token) {
     return false;
 }
 
+/* Most names have none of these lengths and need no comparison. */
 bool cb_field_is_hop(cb_slice name) {
-    static const char *const hop[] = {"te",      "connection",       "keep-alive",
-                                      "upgrade", "proxy-connection", "transfer-encoding"};
-    for (size_t i = 0; i < sizeof hop / sizeof *hop; i++)
-        if (cb_slice_ieq(name, hop[i])) return true;
-    return false;
+    switch (name.len) {
+    case 2:
+        return cb_slice_ieq(name, "te");
+    case 7:
+        return cb_slice_ieq(name, "upgrade");
+    case 10:
+        return cb_slice_ieq(name, "connection") || cb_slice_ieq(name, "keep-alive");
+    case 16:
+        return cb_slice_ieq(name, "proxy-connection");
+    case 17:
+        return cb_slice_ieq(name, "transfer-encoding");
+    default:
+        return false;
+    }
 }
 
 static bool is_hex(uint8_t c) {
@@ -181,6 +267,30 @@ static bool is_hex(uint8_t c) {
 
 static bool is_alnum(uint8_t c) {
     return (c >= '0' && c <= '9') || (lower(c) >= 'a' && lower(c) <= 'z');
+}
+
+/* RFC 3986, 2.2 and 2.3, without letters and digits. */
+static bool is_mark(uint8_t c) {
+    switch (c) {
+    case '-':
+    case '.':
+    case '_':
+    case '~':
+    case '!':
+    case '$':
+    case '&':
+    case '\'':
+    case '(':
+    case ')':
+    case '*':
+    case '+':
+    case ',':
+    case ';':
+    case '=':
+        return true;
+    default:
+        return false;
+    }
 }
 
 /* RFC 3986, 3.2.2: reg-name. */
@@ -193,7 +303,7 @@ static bool reg_name_ok(cb_slice s) {
             i += 2;
             continue;
         }
-        if (!c || !strchr("-._~!$&'()*+,;=", c)) return false;
+        if (!is_mark(c)) return false;
     }
     return s.len > 0;
 }

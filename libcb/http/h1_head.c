@@ -181,7 +181,7 @@ static int check_host(h1_conn *c, const facts *f) {
     if (f->hosts > 1) return refuse(c, 400, "more than one Host");
     if (!f->hosts) return c->version_10 ? CB_OK : refuse(c, 400, "no Host");
     if (!f->host.len) return refuse(c, 400, "an empty Host");
-    return cb_authority_ok(f->host) ? CB_OK : refuse(c, 400, "Host is malformed");
+    return CB_OK; /* what it says is checked with the whole head, for all versions */
 }
 
 /* The first protocol of Upgrade; HTTP/2 by Upgrade is obsolete (RFC 9113, 3.1). */

@@ -138,27 +138,37 @@ static bool hop_named(const hop_names *h, cb_slice name) {
     return false;
 }
 
-typedef struct known_name {
-    const char *text;
-    size_t len;
-} known_name;
-
 /* Fields that never pass in either direction. */
 static bool is_hop(cb_slice name) {
-    static const known_name names[] = {
-        {"connection", 10}, {"keep-alive", 10},        {"proxy-connection", 16}, {"upgrade", 7},
-        {"te", 2},          {"transfer-encoding", 17}, {"http2-settings", 14},   {"proxy-authorization", 19}};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (name.len == names[i].len && memcmp(name.base, names[i].text, name.len) == 0) return true;
-    return false;
+    switch (name.len) { /* most names need no comparison */
+    case 2:
+        return cb_slice_eq(name, "te");
+    case 7:
+        return cb_slice_eq(name, "upgrade");
+    case 10:
+        return cb_slice_eq(name, "connection") || cb_slice_eq(name, "keep-alive");
+    case 14:
+        return cb_slice_eq(name, "http2-settings");
+    case 16:
+        return cb_slice_eq(name, "proxy-connection");
+    case 17:
+        return cb_slice_eq(name, "transfer-encoding");
+    case 19:
+        return cb_slice_eq(name, "proxy-authorization");
+    default:
+        return false;
+    }
 }
 
 /* Is it one of the fields that tell who forwarded, or one that frames, in disguise? "_" counts as "-": some origins
  * cannot tell them apart. */
 static bool is_forwarding(cb_slice name) {
-    static const known_name names[] = {{"forwarded", 9},         {"x-forwarded-for", 15},  {"x-forwarded-proto", 17},
-                                       {"x-forwarded-host", 16}, {"x-forwarded-port", 16}, {"x-forwarded-server", 18},
-                                       {"x-real-ip", 9},         {"content-length", 14},   {"transfer-encoding", 17}};
+    static const struct {
+        const char *text;
+        size_t len;
+    } names[] = {{"forwarded", 9},         {"x-forwarded-for", 15},  {"x-forwarded-proto", 17},
+                 {"x-forwarded-host", 16}, {"x-forwarded-port", 16}, {"x-forwarded-server", 18},
+                 {"x-real-ip", 9},         {"content-length", 14},   {"transfer-encoding", 17}};
     enum { FRAMING = 7 };
     for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
         const char *known = names[k].text;

@@ -168,3 +168,27 @@ Test(http_fields, limits_have_defaults) {
     in.size = 1;
     cr_expect_eq(cb_http_limits_fill(&l, &in), CB_EINVAL);
 }
+
+/* These look at eight bytes at once: each byte at each place, beside the rule for one byte. */
+Test(http_fields, every_byte_at_every_place) {
+    for (size_t len = 1; len <= 20; len++) {
+        for (size_t at = 0; at < len; at++) {
+            for (int c = 0; c < 256; c++) {
+                uint8_t *text = malloc(len); /* exact: the sanitizer sees a read beyond it */
+                cr_assert_not_null(text);
+                memset(text, 'q', len);
+                text[at] = (uint8_t)c;
+                bool edge = at == 0 || at == len - 1, control = (c < 0x20 && c != '\t') || c == 0x7f;
+                bool blank = c == ' ' || c == '\t', upper = c >= 'A' && c <= 'Z';
+                cb_slice s = {text, len};
+                cr_expect_eq(cb_field_name_ok(s), cb_token_lower[c] != 0, "name, %d", c);
+                cr_expect_eq(cb_field_value_ok(s), !control && !(blank && edge), "value, %d", c);
+                cr_expect_eq(cb_field_name_no_upper(s), !upper, "upper, %d", c);
+                cb_field_name_lower(text, len);
+                cr_expect_eq(text[at], upper ? c + 32 : c, "lower, %d", c);
+                cr_expect_eq(text[at ? 0 : len - 1], len == 1 ? text[0] : 'q', "others, %d", c);
+                free(text);
+            }
+        }
+    }
+}
