@@ -1,6 +1,5 @@
 #include "base/blocks.h"
 #include "base/mem.h"
-#include <stdbool.h>
 
 /* The address sanitizer must see each use after free, so it gets no stock. */
 #if defined(__SANITIZE_ADDRESS__)
@@ -11,13 +10,20 @@
 #endif
 #endif
 
-static bool has_room(const cb_blocks *b) {
+static bool has_room(size_t len) {
 #ifdef NO_STOCK
-    (void)b;
+    (void)len;
     return false;
 #else
-    return b->len < 128; /* 2 MiB a loop */
+    return len < 128; /* of each size: 4 MiB a loop at most */
 #endif
+}
+
+static size_t index_of(size_t size) {
+    size_t i = 0;
+    while (i < CB_BLOCK_SIZES - 1 && (size_t)CB_BLOCK_MIN << i < size)
+        i++;
+    return i;
 }
 
 static void *pass_through(void *ptr, size_t size, void *user) {
@@ -29,38 +35,50 @@ static cb_blocks *stock_of(const cb_alloc *a) {
     return a && a->realloc == pass_through ? a->user : NULL;
 }
 
+bool cb_alloc_is_libc(const cb_alloc *a) {
+    const cb_blocks *b = stock_of(a);
+    if (b) a = &b->under;
+    return !a || a->realloc == cb_alloc_libc.realloc;
+}
+
 void cb_blocks_init(cb_blocks *b, const cb_alloc *under) {
     b->alloc = (cb_alloc){pass_through, b};
     b->under = *under;
-    b->spare = NULL;
-    b->len = 0;
+    for (size_t i = 0; i < CB_BLOCK_SIZES; i++) {
+        b->sizes[i].spare = NULL;
+        b->sizes[i].len = 0;
+    }
 }
 
 void cb_blocks_free(cb_blocks *b) {
-    while (b->spare) {
-        void *block = b->spare;
-        b->spare = *(void **)block;
-        cb_mem_free(&b->under, block);
+    for (size_t i = 0; i < CB_BLOCK_SIZES; i++) {
+        while (b->sizes[i].spare) {
+            void *block = b->sizes[i].spare;
+            b->sizes[i].spare = *(void **)block;
+            cb_mem_free(&b->under, block);
+        }
+        b->sizes[i].len = 0;
     }
-    b->len = 0;
 }
 
-void *cb_block_get(const cb_alloc *a) {
+void *cb_block_get(const cb_alloc *a, size_t size) {
     cb_blocks *b = stock_of(a);
-    if (!b || !b->spare) return cb_mem_get(a, CB_BLOCK);
-    void *block = b->spare;
-    b->spare = *(void **)block;
-    b->len--;
+    size_t i = index_of(size);
+    if (!b || !b->sizes[i].spare) return cb_mem_get(a, size);
+    void *block = b->sizes[i].spare;
+    b->sizes[i].spare = *(void **)block;
+    b->sizes[i].len--;
     return block;
 }
 
-void cb_block_put(const cb_alloc *a, void *block) {
+void cb_block_put(const cb_alloc *a, void *block, size_t size) {
     cb_blocks *b = stock_of(a);
-    if (!b || !has_room(b)) {
+    size_t i = index_of(size);
+    if (!b || !has_room(b->sizes[i].len)) {
         cb_mem_free(a, block);
         return;
     }
-    *(void **)block = b->spare;
-    b->spare = block;
-    b->len++;
+    *(void **)block = b->sizes[i].spare;
+    b->sizes[i].spare = block;
+    b->sizes[i].len++;
 }

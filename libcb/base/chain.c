@@ -12,18 +12,14 @@ struct cb_chunk {
 
 /* Sizes with the header, as the allocator sees them. An emptied chain keeps a chunk up to CHUNK_KEEP, so
  * that a ping-pong of short messages does not allocate and an idle connection does not hold 16 KiB. */
-enum { CHUNK_MIN = 512, CHUNK_MAX = CB_BLOCK, CHUNK_KEEP = 2048, CHUNK_HEAD = sizeof(struct cb_chunk) };
+enum { CHUNK_MIN = CB_BLOCK_MIN, CHUNK_MAX = CB_BLOCK, CHUNK_KEEP = 2048, CHUNK_HEAD = sizeof(struct cb_chunk) };
 
 void cb_chain_init(cb_chain *c, const cb_alloc *alloc) {
     *c = (cb_chain){.alloc = alloc};
 }
 
 static void free_chunk(const cb_alloc *alloc, cb_chunk *k) {
-    if (k->cap + CHUNK_HEAD == CHUNK_MAX) {
-        cb_block_put(alloc, k);
-    } else {
-        cb_mem_free(alloc, k);
-    }
+    cb_block_put(alloc, k, k->cap + CHUNK_HEAD);
 }
 
 static void free_chunks(const cb_alloc *alloc, cb_chunk *k) {
@@ -44,7 +40,7 @@ static cb_chunk *chunk_new(const cb_alloc *alloc, size_t want, size_t previous) 
     while (size < CHUNK_MAX && size - CHUNK_HEAD < want)
         size *= 2;
     if (size > CHUNK_MAX) size = CHUNK_MAX;
-    cb_chunk *k = size == CHUNK_MAX ? cb_block_get(alloc) : cb_mem_get(alloc, size);
+    cb_chunk *k = cb_block_get(alloc, size);
     if (!k) return NULL;
     k->next = NULL;
     k->len = 0;

@@ -4,6 +4,7 @@
 
 static void *libc_realloc(void *ptr, size_t size, void *user) {
     (void)user;
+    if (!ptr) return size ? malloc(size) : NULL;
     if (size) return realloc(ptr, size);
     free(ptr);
     return NULL;

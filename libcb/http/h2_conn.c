@@ -1,4 +1,5 @@
 #include "http/h2_conn.h"
+#include "base/blocks.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include <string.h>
@@ -540,8 +541,9 @@ static int make_session(h2_conn *c) {
     if (rc < 0) return rc;
     rc = h2_callbacks(&callbacks);
     if (rc == CB_OK) {
+        nghttp2_mem *mem = cb_alloc_is_libc(c->h.env.alloc) ? NULL : &c->mem;
         rc = (c->h.env.server ? nghttp2_session_server_new3 : nghttp2_session_client_new3)(&c->ng, callbacks, c, option,
-                                                                                           &c->mem);
+                                                                                           mem);
         if (rc) rc = cb_fail(CB_ENOMEM, "no memory for an HTTP/2 session");
         nghttp2_session_callbacks_del(callbacks);
     }

@@ -2,7 +2,6 @@
 #include "base/mem.h"
 #include "http/extras.h"
 #include "http/h2_conn.h"
-#include <stdio.h>
 #include <string.h>
 
 /* Fields for nghttp2, on the stack as long as they are few. */
@@ -200,7 +199,7 @@ static int send_request(h2_conn *c, h2_stream *s, const cb_head *head, bool end)
 static int send_response(h2_conn *c, h2_stream *s, const cb_head *head, bool end) {
     char status[4];
     if (head->status < 100 || head->status > 999) return cb_fail(CB_EINVAL, "status %d", head->status);
-    snprintf(status, sizeof status, "%d", head->status);
+    cb_status_text(status, head->status);
     nv_list l;
     int rc = nv_init(&l, c->h.env.alloc, head->n);
     if (rc < 0) return rc;

@@ -1,4 +1,5 @@
 #include "http/h3_conn.h"
+#include "base/blocks.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include <string.h>
@@ -454,8 +455,9 @@ int h3_start(h3_conn *c) {
     settings.qpack_blocked_streams = l->max_streams < BLOCKED_STREAMS ? l->max_streams : BLOCKED_STREAMS;
     settings.enable_connect_protocol = c->h.env.server;
     settings.h3_datagram = 1;
-    int error = c->h.env.server ? nghttp3_conn_server_new(&c->ng, &h3_callbacks, &settings, &c->mem, c)
-                                : nghttp3_conn_client_new(&c->ng, &h3_callbacks, &settings, &c->mem, c);
+    const nghttp3_mem *mem = cb_alloc_is_libc(c->h.env.alloc) ? NULL : &c->mem;
+    int error = c->h.env.server ? nghttp3_conn_server_new(&c->ng, &h3_callbacks, &settings, mem, c)
+                                : nghttp3_conn_client_new(&c->ng, &h3_callbacks, &settings, mem, c);
     if (error) return cb_fail(CB_ENOMEM, "no memory for HTTP/3");
     c->uni_seen = 0;
     c->control = -1;

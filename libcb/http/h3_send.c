@@ -3,7 +3,6 @@
 #include "http/extras.h"
 #include "http/h3_conn.h"
 #include "http/h3_datagram.h"
-#include <stdio.h>
 
 /* Fields for nghttp3, on the stack as long as they are few. */
 enum { NV_STACK = 48, NV_OURS = 5 /* pseudo-header fields, or a status and cb_head_extras() */ };
@@ -167,7 +166,7 @@ static int send_request(h3_conn *c, h3_stream *s, const cb_head *head, bool end)
 static int send_response(h3_conn *c, h3_stream *s, const cb_head *head, bool end) {
     char status[4];
     if (head->status < 100 || head->status > 999) return cb_fail(CB_EINVAL, "status %d", head->status);
-    snprintf(status, sizeof status, "%d", head->status);
+    cb_status_text(status, head->status);
     nv_list l;
     int error = nv_init(&l, c->h.env.alloc, head->n);
     if (error < 0) return error;

@@ -1,5 +1,6 @@
 /* One QUIC connection without I/O: its life, packets in, packets out, the deadline, the end. */
 #include "transport/quic_conn.h"
+#include "base/blocks.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -120,6 +121,7 @@ int cb_quic_core_open(cb_quic_conn *c, const cb_quic_core_init *init, bool serve
     c->server = server;
     c->local = *init->local;
     c->remote = *init->remote;
+    const ngtcp2_mem *mem = cb_alloc_is_libc(c->alloc) ? NULL : &c->mem;
     c->mem = (ngtcp2_mem){(void *)(uintptr_t)c->alloc, mem_malloc, mem_free, mem_calloc, mem_realloc};
     c->ref = (ngtcp2_crypto_conn_ref){conn_of, c};
     ngtcp2_ccerr_default(&c->err);
@@ -132,9 +134,9 @@ int cb_quic_core_open(cb_quic_conn *c, const cb_quic_core_init *init, bool serve
     int rv = NGTCP2_ERR_INTERNAL;
     if (!bad) {
         rv = server ? ngtcp2_conn_server_new(&c->ng, &init->dcid, &init->scid, &path, init->version,
-                                             &cb_quic_server_callbacks, &settings, &params, &c->mem, c)
+                                             &cb_quic_server_callbacks, &settings, &params, mem, c)
                     : ngtcp2_conn_client_new(&c->ng, &init->dcid, &init->scid, &path, init->version,
-                                             &cb_quic_client_callbacks, &settings, &params, &c->mem, c);
+                                             &cb_quic_client_callbacks, &settings, &params, mem, c);
     }
     if (rv != 0) {
         cb_quic_core_free(c);

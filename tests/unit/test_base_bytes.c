@@ -204,25 +204,28 @@ Test(base_blocks, the_stock_serves_its_own_allocator_only) {
     cb_blocks stock;
     cb_blocks_init(&stock, &cb_alloc_libc);
     void *held[200];
-    for (int round = 0; round < 2; round++) {
-        for (size_t i = 0; i < 200; i++) {
-            held[i] = cb_block_get(&stock.alloc);
-            cr_assert_not_null(held[i]);
-            memset(held[i], (int)i, CB_BLOCK);
+    for (size_t size = CB_BLOCK_MIN, at = 0; size <= CB_BLOCK; size *= 2, at++) {
+        for (int round = 0; round < 2; round++) {
+            for (size_t i = 0; i < 200; i++) {
+                held[i] = cb_block_get(&stock.alloc, size);
+                cr_assert_not_null(held[i]);
+                memset(held[i], (int)i, size);
+            }
+            for (size_t i = 0; i < 200; i++) {
+                cr_expect_eq(((uint8_t *)held[i])[size - 1], (uint8_t)i);
+                cb_block_put(&stock.alloc, held[i], size);
+            }
+            cr_expect(stock.sizes[at].len <= 128);
         }
-        for (size_t i = 0; i < 200; i++) {
-            cr_expect_eq(((uint8_t *)held[i])[CB_BLOCK - 1], (uint8_t)i);
-            cb_block_put(&stock.alloc, held[i]);
-        }
-        cr_expect(stock.len <= 128);
+        void *plain = cb_block_get(&cb_alloc_libc, size);
+        size_t before = stock.sizes[at].len;
+        cb_block_put(&cb_alloc_libc, plain, size);
+        cr_expect_eq(stock.sizes[at].len, before);
+        void *other = cb_mem_get(&stock.alloc, 100); /* what is no block passes through */
+        cb_mem_free(&stock.alloc, other);
+        cr_expect_eq(stock.sizes[at].len, before);
     }
-    void *plain = cb_block_get(&cb_alloc_libc);
-    size_t before = stock.len;
-    cb_block_put(&cb_alloc_libc, plain);
-    cr_expect_eq(stock.len, before);
-    void *other = cb_mem_get(&stock.alloc, 100); /* what is no block passes through */
-    cb_mem_free(&stock.alloc, other);
-    cr_expect_eq(stock.len, before);
     cb_blocks_free(&stock);
-    cr_expect_null(stock.spare);
+    for (size_t at = 0; at < CB_BLOCK_SIZES; at++)
+        cr_expect_null(stock.sizes[at].spare);
 }
