@@ -355,19 +355,20 @@ int64_t cb_exchange_length(const cb_exchange *x) {
     return x->in_length;
 }
 
-/* Made when somebody asks: most exchanges never need the text. */
-static const char *text_of(const cb_addr *a, char *text) {
-    if (!text[0] && (a->sa.sa_family == AF_INET || a->sa.sa_family == AF_INET6)) cb_addr_text(a, text);
-    return text;
+/* Made when somebody asks, once a connection; the exchange has a copy of its own, for when that is gone. */
+static const char *text_of(const cb_addr *a, char *known, char *text) {
+    if (text[0] || (a->sa.sa_family != AF_INET && a->sa.sa_family != AF_INET6)) return text;
+    if (!known[0]) cb_addr_text(a, known);
+    return memcpy(text, known, CB_ADDR_TEXT);
 }
 
 const char *cb_exchange_remote(const cb_exchange *x) {
     cb_exchange *w = (cb_exchange *)(uintptr_t)x; // NOLINT(performance-no-int-to-ptr)
-    return x->conn ? text_of(&x->conn->env.remote, w->remote) : x->remote;
+    return x->conn ? text_of(&x->conn->env.remote, x->conn->remote, w->remote) : x->remote;
 }
 const char *cb_exchange_local(const cb_exchange *x) {
     cb_exchange *w = (cb_exchange *)(uintptr_t)x; // NOLINT(performance-no-int-to-ptr)
-    return x->conn ? text_of(&x->conn->env.local, w->local) : x->local;
+    return x->conn ? text_of(&x->conn->env.local, x->conn->local, w->local) : x->local;
 }
 const char *cb_exchange_sni(const cb_exchange *x) {
     return x->conn && x->conn->env.sni ? x->conn->env.sni : "";

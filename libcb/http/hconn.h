@@ -110,6 +110,7 @@ struct cb_hconn {
     cb_list spare; /* exchanges to use again */
     uint32_t n_spare;
     bool draining;
+    char remote[CB_ADDR_TEXT], local[CB_ADDR_TEXT]; /* texts of the addresses, when an exchange was asked for them */
 };
 
 int cb_h1_new(cb_hconn **out, const cb_hconn_env *env);

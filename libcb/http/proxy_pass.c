@@ -426,8 +426,10 @@ static int on_back_head(cb_exchange *back, void *user) {
     int status = cb_exchange_status(back), rc = build_response(pass, back);
     if (rc < 0) return rc;
     cb_lb_good(&g->lb, pass->peer);
-    const char *peer = cb_pool_peer(back);
-    copy_text(pass->origin, sizeof pass->origin, peer, strlen(peer));
+    if (pass->proxy->log) { /* until then it is the origin's URL */
+        const char *peer = cb_pool_peer(back);
+        copy_text(pass->origin, sizeof pass->origin, peer, strlen(peer));
+    }
     if (pass->upgrade)
         status = upgrade_status(pass, back, status);
     else if (status == 101)
