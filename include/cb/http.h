@@ -143,7 +143,8 @@ typedef struct cb_http_limits {
     uint32_t idle_timeout_ms;  /* of a connection without exchanges; 0 = 60,000 */
     uint32_t send_timeout_ms;  /* the peer takes no byte of our output; 0 = 30,000 */
     uint32_t max_resets_per_s; /* streams that the peer resets early, a second over 10 s; 0 = 20 (rapid reset) */
-    uint32_t max_settings_per_s;  /* SETTINGS, PING, PRIORITY_UPDATE and empty frames of each kind; 0 = 50 */
+    uint32_t max_settings_per_s;  /* SETTINGS, PING, PRIORITY_UPDATE, unknown and empty frames of each kind, and
+                                   * WINDOW_UPDATE beyond what sent bytes account for; 0 = 50 */
     uint32_t max_continuations;   /* CONTINUATION frames of one head; 0 = 8 */
     uint32_t table_bytes;         /* HPACK/QPACK dynamic table; 0 = 4,096 */
     uint32_t stream_window_bytes; /* received and not taken, an exchange; 0 = 262,144 */

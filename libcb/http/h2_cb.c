@@ -114,6 +114,21 @@ static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t
 
 /* ---- frames ---- */
 
+/* A peer that reads gives credit back: for a stream and for the connection, at most so many times for one frame of ours
+ * or one of these pieces of it. What is beyond that counts as the rest does. */
+enum { UPDATES_A_FRAME = 4, BYTES_AN_UPDATE = 128, UPDATES_EARNED_MAX = 1 << 16 };
+
+static void earn_updates(h2_conn *c, size_t len) {
+    c->earned += UPDATES_A_FRAME + (uint32_t)(len / BYTES_AN_UPDATE);
+    if (c->earned > UPDATES_EARNED_MAX) c->earned = UPDATES_EARNED_MAX;
+}
+
+static bool too_many_updates(h2_conn *c, uint32_t max) {
+    if (!c->earned) return cb_rate_over(&c->updates, max, c->now);
+    c->earned--;
+    return false;
+}
+
 /* Frames that cost us something and the peer nothing. */
 static int on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user) {
     (void)ng;
@@ -131,10 +146,20 @@ static int on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void 
     case NGHTTP2_PRIORITY_UPDATE:
         if (cb_rate_over(&c->priorities, max, c->now)) h2_calm(c, "PRIORITY frames");
         break;
+    case NGHTTP2_WINDOW_UPDATE:
+        if (too_many_updates(c, max)) h2_calm(c, "WINDOW_UPDATE frames");
+        break;
     default:
+        if (hd->type > NGHTTP2_CONTINUATION && cb_rate_over(&c->unknown, max, c->now)) h2_calm(c, "unknown frames");
         break;
     }
     return 0;
+}
+
+/* Frames of types that we do not know are counted and left. */
+static int on_extension(nghttp2_session *ng, void **payload, const nghttp2_frame_hd *hd, void *user) {
+    (void)ng, (void)payload, (void)hd, (void)user;
+    return NGHTTP2_ERR_CANCEL;
 }
 
 static void got_data(h2_conn *c, const nghttp2_frame *frame, bool end) {
@@ -222,6 +247,7 @@ static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame, void *
     switch (frame->hd.type) {
     case NGHTTP2_HEADERS:
     case NGHTTP2_DATA:
+        earn_updates(c, frame->hd.length);
         if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) sent_end(c, frame->hd.stream_id);
         break;
     case NGHTTP2_RST_STREAM: {
@@ -288,6 +314,7 @@ int h2_callbacks(nghttp2_session_callbacks **out) {
     nghttp2_session_callbacks_set_on_invalid_header_callback(cb, on_invalid_header);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
     nghttp2_session_callbacks_set_on_begin_frame_callback(cb, on_begin_frame);
+    nghttp2_session_callbacks_set_unpack_extension_callback(cb, on_extension);
     nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame_recv);
     nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(cb, on_invalid_frame);
     nghttp2_session_callbacks_set_on_frame_send_callback(cb, on_frame_send);

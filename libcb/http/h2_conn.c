@@ -525,6 +525,9 @@ static int make_option(nghttp2_option **out, const cb_http_limits *l) {
     nghttp2_option_set_max_deflate_dynamic_table_size(o, l->table_bytes);
     nghttp2_option_set_max_continuations(o, l->max_continuations);
     nghttp2_option_set_builtin_recv_extension_type(o, NGHTTP2_PRIORITY_UPDATE);
+    for (unsigned type = NGHTTP2_CONTINUATION + 1; type < 256;
+         type++) /* to be counted: nghttp2 is silent about others */
+        if (type != NGHTTP2_PRIORITY_UPDATE) nghttp2_option_set_user_recv_extension_type(o, (uint8_t)type);
     nghttp2_option_set_max_send_header_block_length(o, 1024 * 1024);
     /* nghttp2's own limits of that kind stay behind ours. */
     nghttp2_option_set_stream_reset_rate_limit(o, 1000 + (uint64_t)l->max_resets_per_s * RATE_SPAN,

@@ -38,7 +38,8 @@ struct h2_conn {
     h2_stream *section; /* whose field section is being received */
     cb_time section_since;
     cb_time now, idle_since, stall_since, drain_at; /* 0: not running */
-    cb_rate resets, settings, pings, priorities, empties;
+    cb_rate resets, settings, pings, priorities, empties, updates, unknown;
+    uint32_t earned; /* WINDOW_UPDATE frames that what we sent gives reason for */
     uint64_t n_opened;
     uint32_t n_spare, n_late;
     int depth; /* library calls on the stack */

@@ -99,13 +99,43 @@ static int on_stream_open(cb_quic_app *app, int64_t id) {
     return leave(c, rc);
 }
 
-/* Reads along on the server's control stream until its SETTINGS are there. */
-static void scan_settings(h3_conn *c, int64_t id, cb_slice data) {
-    uint64_t bit = id / 4 < 64 ? (uint64_t)1 << id / 4 : 0;
-    if ((id & 3) != 3 || !data.len) return;
-    if (c->control < 0 && !(c->uni_seen & bit) && data.base[0] == 0) c->control = id;
-    c->uni_seen |= bit;
-    if (id == c->control) cb_h3_settings_feed(&c->peer, data);
+/* Reads along on the peer's control stream: a client until the SETTINGS are there; and what comes there for ever
+ * (PRIORITY_UPDATE, unknown frames) costs the peer nothing, so it has a rate. *hold: the last byte must wait. */
+static int scan_control(h3_conn *c, int64_t id, cb_slice data, bool *hold) {
+    enum { FRAME = 16 }; /* bytes of an ordinary one */
+    cb_slice frames = data;
+    if ((id & 3) != (c->h.env.server ? 2 : 3) || !data.len) return CB_OK;
+    if (c->control.id < 0) {
+        if (cb_h3_control_find(&c->control, id, &frames) < 0)
+            return h3_fail(c, NGHTTP3_H3_EXCESSIVE_LOAD, "many streams and no control stream");
+        if (id == c->control.id) cb_h3_settings_feed(&c->peer, (cb_slice){(const uint8_t *)"", 1}); /* its type */
+    }
+    if (id != c->control.id) return CB_OK;
+    if (!c->settings_in && !c->h.env.server) cb_h3_settings_feed(&c->peer, frames);
+    *hold = cb_h3_control_feed(&c->control, frames);
+    uint64_t per_s = (uint64_t)c->h.env.limits->max_settings_per_s * FRAME;
+    if (!cb_rate_over_n(&c->control_bytes, per_s, data.len, c->now)) return CB_OK;
+    h3_limit(c, "control stream bytes");
+    return h3_fail(c, NGHTTP3_H3_EXCESSIVE_LOAD, "too much on the control stream");
+}
+
+/* The held byte goes together with the one after it. Returns what nghttp3 says. */
+static nghttp3_ssize read_control(h3_conn *c, int64_t id, cb_slice data, bool fin, bool hold) {
+    nghttp3_ssize first = 0;
+    if (c->control.holds && data.len) {
+        const uint8_t two[2] = {c->control.held, *data.base++};
+        c->control.holds = false;
+        data.len--;
+        first = nghttp3_conn_read_stream(c->ng, id, two, sizeof two, fin && !data.len);
+        if (first < 0 || c->closed) return first;
+    }
+    if (hold && data.len) {
+        c->control.held = data.base[--data.len];
+        c->control.holds = true;
+    }
+    if (!data.len && (first || !fin)) return first;
+    nghttp3_ssize n = nghttp3_conn_read_stream(c->ng, id, data.base, data.len, fin);
+    return n < 0 ? n : first + n;
 }
 
 /* A stream that the peer ends before its time: work for nothing (RFC 9114, 10.5). */
@@ -130,10 +160,13 @@ static bool no_request(h3_conn *c, int64_t id, int *rc) {
 
 static int on_recv(cb_quic_app *app, int64_t id, unsigned flags, cb_slice data) {
     h3_conn *c = enter(app);
-    if (!c->settings_in && !c->h.env.server) scan_settings(c, id, data);
-    int rc = CB_OK;
+    bool hold = false;
+    int rc = scan_control(c, id, data, &hold);
+    if (rc < 0) return leave(c, rc);
     if ((flags & CB_QUIC_FIN) && !data.len && no_request(c, id, &rc)) return leave(c, rc);
-    nghttp3_ssize n = nghttp3_conn_read_stream(c->ng, id, data.base, data.len, (flags & CB_QUIC_FIN) != 0);
+    const bool fin = flags & CB_QUIC_FIN;
+    nghttp3_ssize n = id == c->control.id ? read_control(c, id, data, fin, hold)
+                                          : nghttp3_conn_read_stream(c->ng, id, data.base, data.len, fin);
     if (c->closed) {
         h3_leave(c);
         return CB_OK;

@@ -459,8 +459,7 @@ int h3_start(h3_conn *c) {
     int error = c->h.env.server ? nghttp3_conn_server_new(&c->ng, &h3_callbacks, &settings, mem, c)
                                 : nghttp3_conn_client_new(&c->ng, &h3_callbacks, &settings, mem, c);
     if (error) return cb_fail(CB_ENOMEM, "no memory for HTTP/3");
-    c->uni_seen = 0;
-    c->control = -1;
+    cb_h3_control_init(&c->control);
     c->peer = (cb_h3_settings){0};
     if (!c->h.env.server) return CB_OK;
     c->max_bidi = l->max_streams;

@@ -3,6 +3,7 @@
 #ifndef CB_HTTP_H3_CONN_H
 #define CB_HTTP_H3_CONN_H
 
+#include "http/h3_control.h"
 #include "http/h3_settings.h"
 #include "http/hconn.h"
 #include "http/rate.h"
@@ -70,11 +71,10 @@ struct h3_conn {
     cb_list heads, bodies, sends, writable;
     cb_time now, idle_since, drain_at, linger_at, sent_at; /* 0: not running */
     cb_time told;                                          /* the owner knows a deadline not later than this */
-    cb_rate resets;
+    cb_rate resets, control_bytes;
     uint64_t n_opened, max_bidi;
-    uint64_t uni_seen;   /* client: the server's first streams, by number */
-    int64_t control;     /* client: which of them is the control stream; -1: not known yet */
-    cb_h3_settings peer; /* client: what the server allows */
+    cb_h3_control control; /* the peer's control stream */
+    cb_h3_settings peer;   /* client: what the server allows */
     uint32_t n_spare, n_late;
     int depth; /* library calls on the stack */
     unsigned ready : 1, closed : 1, freed : 1, failed : 1, settings_in : 1, peer_datagram : 1, no_streams : 1,

@@ -18,6 +18,13 @@ static inline bool cb_rate_over(cb_rate *r, uint32_t per_s, cb_time now) {
     return r->full_at - now > 10 * CB_SEC;
 }
 
+/* The same for `n` of something at once. */
+static inline bool cb_rate_over_n(cb_rate *r, uint64_t per_s, uint64_t n, cb_time now) {
+    if (r->full_at < now) r->full_at = now;
+    r->full_at += n * (CB_SEC / (per_s ? per_s : 1));
+    return r->full_at - now > 10 * CB_SEC;
+}
+
 /* Who was silent for how long: a list in the order of the last sign of life, so that the first one is the next to
  * expire. All entries of a list have the same limit. */
 typedef struct cb_quiet {

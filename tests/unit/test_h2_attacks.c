@@ -402,6 +402,13 @@ static void padding_only(cb_buf *b, uint32_t n) {
     if (!n) headers(b, 1, END_HEADERS, GET);
     frame(b, DATA, PADDED, 1, "\2\0\0", 3);
 }
+static void window_updates(cb_buf *b, uint32_t n) {
+    (void)n;
+    frame(b, WINDOW, 0, 0, "\0\0\0\1", 4);
+}
+static void unknown_frames(cb_buf *b, uint32_t n) {
+    frame(b, 10 + (int)(n % 6), 0, 0, NULL, 0);
+}
 static void continuations(cb_buf *b, uint32_t n) {
     if (!n) headers(b, 1, END_STREAM, GET);
     frame(b, CONTINUATION, 0, 1, NULL, 0);
@@ -422,6 +429,8 @@ Test(h2_attacks, floods_end_the_connection) {
         {"PRIORITY_UPDATE", "PRIORITY frames", priority_updates, 500},
         {"empty DATA", "empty DATA frames", empty_data, 500},
         {"DATA with nothing but padding", "empty DATA frames", padding_only, 500},
+        {"WINDOW_UPDATE", "WINDOW_UPDATE frames", window_updates, 500},
+        {"unknown types", "unknown frames", unknown_frames, 500},
         {"CONTINUATION", "CONTINUATION frames", continuations, 8},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)

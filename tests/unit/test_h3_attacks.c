@@ -317,6 +317,66 @@ Test(h3_attacks, floods_end_the_connection) {
         }
 }
 
+Test(h3_attacks, a_control_stream_that_never_stops) {
+    static const struct {
+        const char *name, *bytes;
+        size_t len;
+    } rows[] = {{"unknown frames", "\x21\0\x21\0\x21\0\x21\0", 8}, {"PRIORITY_UPDATE", "\x80\x0f\x07\0\4\0u=3", 9}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (int many = 0; many < 2; many++) {
+            pair p;
+            begin(&p);
+            int64_t id = control(&p);
+            for (size_t sent = 0; sent < (many ? 9000 : 7900) && !p.rc[1]; sent += rows[i].len) {
+                fake_quic_send(p.quic, 0, id, rows[i].bytes, rows[i].len, false);
+                pair_run(&p);
+            }
+            cr_expect_eq(p.quic->side[1].error, many ? LOAD : 0, "%s: 0x%x", rows[i].name,
+                         (unsigned)p.quic->side[1].error);
+            cr_expect_str_eq(p.limit[1], many ? "control stream bytes" : "", "%s", rows[i].name);
+            end(&p);
+        }
+}
+
+/* Every way to cut PRIORITY_UPDATE frames in two deliveries, and in single bytes: nghttp3 must survive each. */
+Test(h3_attacks, priority_updates_cut_anywhere) {
+    static const struct {
+        const char *bytes;
+        size_t len;
+    } rows[] = {{"\x80\x0f\x07\0\4\0u=3", 9},
+                {"\x80\x0f\x07\0\x40\x05\x40\0u=3", 11},
+                {"\x80\x0f\x07\0\x0b\xc0\0\0\0\0\0\0\4u=1", 16},
+                {"\x80\x0f\x07\0\1\0\x80\x0f\x07\0\2\0i", 13},
+                {"\x21\0\x80\x0f\x07\0\4\0u=3\x21\3abc", 16}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (size_t cut = 0; cut <= rows[i].len; cut++)
+            for (int odd = 0; odd < 2; odd++) {
+                pair p;
+                begin(&p);
+                int64_t id = fake_quic_open(p.quic, 0, false);
+                /* the type of the stream may be written in two bytes, and come in two pieces */
+                for (int k = 0; odd && k < 2; k++) {
+                    fake_quic_send(p.quic, 0, id, k ? "\0" : "\x40", 1, false);
+                    pair_run(&p);
+                }
+                if (!odd) fake_quic_send(p.quic, 0, id, "\0", 1, false);
+                fake_quic_send(p.quic, 0, id, "\4\0", 2, false);
+                pair_run(&p);
+                for (size_t at = 0; at < rows[i].len;) {
+                    size_t n = at < cut ? cut - at : cut ? rows[i].len - at : 1; /* cut 0: byte by byte */
+                    fake_quic_send(p.quic, 0, id, rows[i].bytes + at, n, false);
+                    pair_run(&p);
+                    at += n;
+                }
+                cr_expect_eq(p.quic->side[1].error, 0, "row %zu cut at %zu: 0x%x", i, cut,
+                             (unsigned)p.quic->side[1].error);
+                get(&p);
+                pair_run(&p);
+                cr_expect_eq(served, 1, "row %zu cut at %zu: not served", i, cut);
+                end(&p);
+            }
+}
+
 /* Field sections that refer to a dynamic table again and again: a few bytes become kilobytes. */
 Test(h3_attacks, a_header_bomb_is_answered_and_costs_its_limit) {
     pair p;

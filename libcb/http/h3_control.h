@@ -1,0 +1,41 @@
+/* The peer's control stream, read along before nghttp3 gets it: which one it is, and where it may be cut.
+ *
+ * nghttp3 1.8 ends the process (an assertion) when a delivery ends directly behind the element ID of a PRIORITY_UPDATE
+ * frame that goes on (RFC 9218, 7.2): any client could do that. So the byte before such a cut waits for the next one.
+ */
+#ifndef CB_HTTP_H3_CONTROL_H
+#define CB_HTTP_H3_CONTROL_H
+
+#include <cb/base.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct cb_h3_varint {
+    uint64_t value;
+    uint8_t need; /* bytes still to come */
+    bool begun;
+} cb_h3_varint;
+
+typedef struct cb_h3_control {
+    int64_t id; /* -1: not found yet */
+    uint64_t seen;
+    struct {
+        int64_t id;
+        cb_h3_varint type;
+    } pending[4]; /* streams whose type has not come whole */
+    unsigned n_pending;
+    cb_h3_varint v;
+    uint64_t left; /* of the frame's payload */
+    uint8_t step;
+    uint8_t held;
+    bool update, holds;
+} cb_h3_control;
+
+void cb_h3_control_init(cb_h3_control *c);
+/* Bytes of a unidirectional stream of the peer while c->id < 0; *data moves past the stream's type. CB_ELIMIT: too many
+ * streams without a type. */
+int cb_h3_control_find(cb_h3_control *c, int64_t id, cb_slice *data);
+/* Bytes of frames. True: they end where nghttp3 must not see an end. */
+bool cb_h3_control_feed(cb_h3_control *c, cb_slice data);
+
+#endif
