@@ -1,6 +1,6 @@
 """What a request costs: our server and our proxy beside well-known ones, in one run.
 
-    scripts/bench http [--rounds N] [--quick] [--only CASE]...
+    scripts/bench http [--rounds N] [--quick] [--only ROW]...
 
 Every row alternates the candidates within each round and prints medians over the rounds. The server under test has processor 0, the load
 generator (and, for proxies, the origin) processor 1. Cost is the processor time of all of the server's threads by the scheduler's own
