@@ -19,9 +19,12 @@ int main(int argc, char **argv) {
     cb_loop *loop = NULL;
     cb_identity *me = NULL;
     cb_http_server *server = NULL;
-    int rc = argc == 4 ? CB_OK : CB_EINVAL;
 
-    if (rc == CB_OK) rc = cb_loop_new(&loop, NULL);
+    if (argc != 4) {
+        fprintf(stderr, "usage: http3_server LISTEN CERT KEY\n");
+        return 2;
+    }
+    int rc = cb_loop_new(&loop, NULL);
     if (rc == CB_OK) rc = cb_identity_new(&me, CB_OPTS(cb_identity_opts, .cert_file = argv[2], .key_file = argv[3]));
     if (rc == CB_OK)
         rc = cb_http_server_new(&server, loop,

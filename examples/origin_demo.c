@@ -77,7 +77,7 @@ static int headers(cb_exchange *x) {
     size_t n = 0, used = 0;
     const cb_field *f = cb_exchange_fields(x, &n);
     cb_slice method = cb_exchange_method(x), path = cb_exchange_path(x), host = cb_exchange_authority(x);
-    used += (size_t)snprintf(text, sizeof text, "%.*s %.*s from %s\nhost: %.*s\n", (int)method.len,
+    used += (size_t)snprintf(text, sizeof text, "%.*s %.*s from %s, for %.*s\n", (int)method.len,
                              (const char *)method.base, (int)path.len, (const char *)path.base, cb_exchange_remote(x),
                              (int)host.len, (const char *)host.base);
     for (size_t i = 0; i < n && used + f[i].name.len + f[i].value.len + 4 < sizeof text; i++)

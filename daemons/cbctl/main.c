@@ -88,6 +88,7 @@ static int dispatch(int argc, char **argv) {
         }
     }
     if (!group_known) return cbctl_usage("no such command: %s", argv[1]);
+    if (argc > 2 && wants_help(argc - 1, argv + 1)) return help();
     if (argc == 2) return cbctl_usage("%s: which command?", argv[1]);
     return cbctl_usage("no such command: %s %s", argv[1], argv[2]);
 }

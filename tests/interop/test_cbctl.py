@@ -40,7 +40,7 @@ def test_mistakes(tmp_path, words, code, says):
 
 
 def test_help_and_version():
-    for words in (["--help"], ["ca", "dev", "--help"]):
+    for words in (["--help"], ["ca", "--help"], ["ca", "dev", "--help"]):
         got = run(program("cbctl"), *words)
         assert got.returncode == 0 and "Usage: cbctl" in got.stdout and got.stderr == ""
     assert run(program("cbctl"), "--version").stdout.startswith("cbctl ")
