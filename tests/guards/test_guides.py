@@ -28,7 +28,7 @@ def blocks(path, language):
 # ---- C ----
 
 def c_problem(where, text):
-    flags = ["-x", "c", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-I", guard.ROOT / "include"]
+    flags = ["-x", "c", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-I", guard.ROOT / "include"]
     whole = re.search(r"\bint main\(", text)
     with tempfile.TemporaryDirectory() as folder:
         end = [*flags, "-", "-o", f"{folder}/program", "-L", guard.BUILD, "-lcb", "-pthread"] if whole else [
