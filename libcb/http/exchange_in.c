@@ -41,14 +41,15 @@ static bool protocol_ok(cb_slice s) {
 enum { P_METHOD, P_SCHEME, P_AUTHORITY, P_PATH, P_PROTOCOL, P_STATUS };
 static const struct {
     const char *name;
+    size_t len;
     size_t slot;
     bool (*ok)(cb_slice value);
     int status; /* when it is not ok */
-} pseudo[] = {[P_METHOD] = {":method", offsetof(cb_exchange, method), cb_method_ok, 400},
-              [P_SCHEME] = {":scheme", offsetof(cb_exchange, scheme), scheme_ok, 400},
-              [P_AUTHORITY] = {":authority", offsetof(cb_exchange, authority), cb_authority_ok, 400},
-              [P_PATH] = {":path", offsetof(cb_exchange, path), cb_target_ok, 400},
-              [P_PROTOCOL] = {":protocol", offsetof(cb_exchange, protocol), protocol_ok, 400}};
+} pseudo[] = {[P_METHOD] = {":method", 7, offsetof(cb_exchange, method), cb_method_ok, 400},
+              [P_SCHEME] = {":scheme", 7, offsetof(cb_exchange, scheme), scheme_ok, 400},
+              [P_AUTHORITY] = {":authority", 10, offsetof(cb_exchange, authority), cb_authority_ok, 400},
+              [P_PATH] = {":path", 5, offsetof(cb_exchange, path), cb_target_ok, 400},
+              [P_PROTOCOL] = {":protocol", 9, offsetof(cb_exchange, protocol), protocol_ok, 400}};
 
 static cb_slice *slot_of(cb_exchange *x, size_t i) {
     return (cb_slice *)(void *)((char *)x + pseudo[i].slot);
@@ -74,7 +75,7 @@ int cb_exchange_in_pseudo(cb_exchange *x, cb_slice name, cb_slice value) {
         i = P_STATUS;
         if (!cb_slice_eq(name, ":status")) return refuse(x, 400, "a pseudo-header field that no response has", name);
     }
-    while (i < P_STATUS && !cb_slice_eq(name, pseudo[i].name))
+    while (i < P_STATUS && (name.len != pseudo[i].len || memcmp(name.base, pseudo[i].name, name.len) != 0))
         i++;
     if (x->server && i == P_STATUS) return refuse(x, 400, "an unknown pseudo-header field", name);
     if (x->pseudo_seen & (1U << i)) return refuse(x, 400, "a repeated pseudo-header field", name);

@@ -25,11 +25,16 @@ static h3_conn *enter(cb_quic_app *app) {
     return c;
 }
 
-static int leave(h3_conn *c, int rc) {
-    if (!c->closed) h3_told(c);
+/* Ends one that can only have put deadlines off. */
+static int leave_later(h3_conn *c, int rc) {
     if (rc >= 0 && c->failed) rc = CB_EPROTO;
     h3_leave(c);
     return rc;
+}
+
+static int leave(h3_conn *c, int rc) {
+    if (!c->closed) h3_told(c);
+    return leave_later(c, rc);
 }
 
 /* ---- life ---- */
@@ -302,7 +307,7 @@ static int on_committed(cb_quic_app *app, int64_t id, size_t bytes) {
         if (s->out.len) cb_quiet_touch(&c->sends, &s->send, c->now);
         stop_reading(c, s);
     }
-    return leave(c, CB_OK);
+    return leave_later(c, CB_OK);
 }
 
 static void on_blocked(cb_quic_app *app, int64_t id) {

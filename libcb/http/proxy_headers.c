@@ -160,6 +160,10 @@ static bool is_hop(cb_slice name) {
     }
 }
 
+static bool initial_known(uint8_t c) {
+    return c == 'c' || c == 'f' || c == 't' || c == 'x';
+}
+
 /* Is it one of the fields that tell who forwarded, or one that frames, in disguise? "_" counts as "-": some origins
  * cannot tell them apart. */
 static bool is_forwarding(cb_slice name) {
@@ -169,7 +173,8 @@ static bool is_forwarding(cb_slice name) {
     } names[] = {{"forwarded", 9},         {"x-forwarded-for", 15},  {"x-forwarded-proto", 17},
                  {"x-forwarded-host", 16}, {"x-forwarded-port", 16}, {"x-forwarded-server", 18},
                  {"x-real-ip", 9},         {"content-length", 14},   {"transfer-encoding", 17}};
-    enum { FRAMING = 7 };
+    enum { FRAMING = 7, SHORTEST = 9, LONGEST = 18 };
+    if (name.len < SHORTEST || name.len > LONGEST || !initial_known(name.base[0])) return false; /* nearly all */
     for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
         const char *known = names[k].text;
         size_t i = 0;
