@@ -323,11 +323,13 @@ static int sum(const cb_steering *s, uint32_t counter, uint64_t *values, int cpu
 
 int cb_steering_stats_get(const cb_steering *s, cb_steering_stats *out) {
     cb_steering_stats got = {.size = sizeof got};
+    int rc = cb_stats_give(out, &got, sizeof got, "cb_steering_stats"); /* names mistakes before any work */
+    if (rc < 0) return rc;
     int cpus = libbpf_num_possible_cpus();
     if (cpus <= 0) return cb_fail_errno(-cpus, "steering: counting processors");
     uint64_t *values = cb_mem_get(&cb_alloc_libc, (size_t)cpus * sizeof *values);
     if (!values) return cb_fail(CB_ENOMEM, "no memory to read counters");
-    int rc = sum(s, CB_STEER_BY_CID, values, cpus, &got.by_cid);
+    rc = sum(s, CB_STEER_BY_CID, values, cpus, &got.by_cid);
     if (rc == CB_OK) rc = sum(s, CB_STEER_BY_HASH, values, cpus, &got.by_hash);
     if (rc == CB_OK) rc = sum(s, CB_STEER_GONE, values, cpus, &got.gone);
     cb_mem_free(&cb_alloc_libc, values);
