@@ -1,6 +1,7 @@
 /* What cb-edge asks of the operating system: descriptors, users, capabilities, systemd, standard error. */
 #include "edge.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
 #include <netdb.h>
@@ -14,6 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <time.h>
@@ -109,6 +111,18 @@ static int keep_only(uint64_t capabilities) {
     return (int)syscall(SYS_capset, &head, data);
 }
 
+/* A file of secrets that root made goes to the user, who rotates it later. */
+static int give_file(const char *path, uid_t uid, gid_t gid) {
+    struct stat st;
+    if (!path) return CB_OK;
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    int bad = fd < 0 || fstat(fd, &st) < 0;
+    if (!bad && S_ISREG(st.st_mode) && st.st_uid == 0) bad = fchown(fd, uid, gid) < 0;
+    int error = errno;
+    if (fd >= 0) close(fd);
+    return bad ? fail(CB_EPERM, "cannot give %s to the user: %s", path, strerror(error)) : CB_OK;
+}
+
 int edge_drop_privileges(const edge_conf *c, const cb_log *log) {
     uid_t uid = 0;
     gid_t gid = 0;
@@ -121,6 +135,9 @@ int edge_drop_privileges(const edge_conf *c, const cb_log *log) {
     if (rc < 0) return rc;
     if (geteuid() != 0 && geteuid() == uid) return CB_OK;
     if (geteuid() != 0) return fail(CB_EPERM, "/user: only root can become \"%s\"", c->user);
+    rc = give_file(c->ticket_key_file, uid, gid);
+    if (rc == CB_OK) rc = give_file(c->quic_secret_file, uid, gid);
+    if (rc < 0) return rc;
     if (c->keep_bind_capability) prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
     if (initgroups(c->user, gid) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
         return fail(CB_EPERM, "/user: cannot become \"%s\": %s", c->user, strerror(errno));

@@ -776,7 +776,12 @@ def test_privileges_are_dropped(edge, origin, tmp_path):
     logs.mkdir()
     os.chown(logs, user.pw_uid, user.pw_gid)
     edge.log = logs / "access.log"
-    edge.start({"web": [f"http://127.0.0.1:{origin()}"]}, user="nobody", keep_bind_capability=True)
+    edge.start({"web": [f"http://127.0.0.1:{origin()}"]}, user="nobody", keep_bind_capability=True,
+               ticket_key_file=str(logs / "tickets"), quic_secret_file=str(logs / "secret"))
+    for secret in ("tickets", "secret"):  # made by root, rotated by the user
+        if (logs / secret).exists():
+            assert (logs / secret).stat().st_uid == user.pw_uid and (logs / secret).stat().st_mode & 0o777 == 0o600
+    assert (logs / "tickets").exists()
     status = open(f"/proc/{edge.process.pid}/status").read()
     assert re.search(rf"^Uid:\t{user.pw_uid}\t{user.pw_uid}\t{user.pw_uid}\t", status, re.M), status
     assert re.search(rf"^Gid:\t{user.pw_gid}\t", status, re.M) and re.search(r"^NoNewPrivs:\t1", status, re.M)
