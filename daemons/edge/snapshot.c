@@ -39,7 +39,7 @@ void edge_snapshot_unref(edge_snapshot *s) {
 
 /* A mistake that only shows when a file is read or an object made: told like those of the document. */
 static int complain(const char *file, const char *where, const char *name, const char *more) {
-    fprintf(stderr, "%s: /%s/%s%s: %s\n", file, where, name, more, cb_last_error());
+    fprintf(stderr, "%s: /%s%s%s%s: %s\n", file, where, name[0] ? "/" : "", name, more, cb_last_error());
     return CB_EINVAL;
 }
 
