@@ -213,7 +213,7 @@ backend b
         out = load(find("wrk"), "-t1", "-c32", f"-d{seconds}s", "--latency", url)
         if re.search(r"Non-2xx|Socket errors", out):
             raise SystemExit(f"wrk saw failures:\n{out}")
-        return int(re.search(r"(\d+) requests in", out)[1]), {"p99_ms": to_ms(re.search(r"99%\s+(\S+)", out)[1])}
+        return int(re.search(r"(\d+) requests in", out)[1]), {"p99_ms": to_ms(re.search(r"^\s+99%\s+(\S+)", out, re.M)[1])}
 
     def h2load(self, url):
         n = 10000 if self.quick else 60000
@@ -228,17 +228,17 @@ backend b
         results = {name: [] for name, _ in candidates}
         for _ in range(rounds):
             for name, start in candidates:
-                origin = self.origin() if with_origin else None
-                server = start()
+                origin, server = self.origin() if with_origin else None, None
                 try:
+                    server = start()
                     work()  # warm-up: connections to the origin, caches
                     before = server.cpu_ns()
                     units, _ = work()
                     results[name].append((server.cpu_ns() - before) / units)
                 finally:
-                    server.stop()
-                    if origin:
-                        origin.stop()
+                    for process in (server, origin):
+                        if process:
+                            process.stop()
         return results
 
     def idle(self, candidates, connect, n, rounds):
@@ -246,9 +246,9 @@ backend b
         results = {name: [] for name, _ in candidates}
         for _ in range(rounds):
             for name, start in candidates:
-                origin, server = self.origin(), start()
-                held = []
+                origin, server, held = self.origin(), None, []
                 try:
+                    server = start()
                     held.extend(connect() for _ in range(50))  # what the first connections allocate for all
                     time.sleep(0.3)
                     before = server.pss_kib()
@@ -258,8 +258,9 @@ backend b
                 finally:
                     for s in held:
                         s.close()
-                    server.stop()
-                    origin.stop()
+                    for process in (server, origin):
+                        if process:
+                            process.stop()
         return results
 
 
