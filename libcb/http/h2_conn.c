@@ -128,11 +128,36 @@ void h2_calm(h2_conn *c, const char *what) {
     nghttp2_session_terminate_session(c->ng, NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
-int h2_write(h2_conn *c, const cb_slice *v, size_t n) {
+static int to_sink(h2_conn *c, const cb_slice *v, size_t n) {
     int rc = c->h.env.sink->write(c->h.env.sink, v, n);
     if (rc < 0) c->rc = rc;
-    c->wrote = true;
     return rc;
+}
+
+static int push_batch(h2_conn *c) {
+    const cb_slice all = {c->batch, c->batched};
+    c->batched = 0;
+    return all.len ? to_sink(c, &all, 1) : CB_OK;
+}
+
+int h2_write(h2_conn *c, const cb_slice *v, size_t n) {
+    c->wrote = true;
+    if (!c->batch) return to_sink(c, v, n);
+    for (size_t i = 0; i < n; i++) {
+        for (cb_slice in = v[i]; in.len;) {
+            size_t part = H2_BATCH - c->batched < in.len ? H2_BATCH - c->batched : in.len;
+            memcpy(c->batch + c->batched, in.base, part);
+            c->batched += part;
+            in.base += part;
+            in.len -= part;
+            if (c->batched == H2_BATCH && push_batch(c) < 0) return c->rc;
+        }
+    }
+    return CB_OK;
+}
+
+bool h2_has_room(const h2_conn *c) {
+    return c->h.env.sink->room(c->h.env.sink) > c->batched;
 }
 
 void h2_close(h2_conn *c, h2_stream *s, int rc) {
@@ -296,10 +321,9 @@ static bool deliver_writable(h2_conn *c) {
     return any;
 }
 
-static int write_frames(h2_conn *c) {
-    cb_sink *sink = c->h.env.sink;
+static int make_frames(h2_conn *c) {
     do {
-        while (!c->closed && sink->room(sink)) {
+        while (!c->closed && h2_has_room(c)) {
             const uint8_t *data;
             ssize_t n = nghttp2_session_mem_send(c->ng, &data);
             if (n < 0) return fatal(c, (int)n);
@@ -308,6 +332,17 @@ static int write_frames(h2_conn *c) {
         }
     } while (!c->closed && deliver_writable(c));
     return CB_OK;
+}
+
+static int write_frames(h2_conn *c) {
+    uint8_t batch[H2_BATCH];
+    c->batch = batch;
+    c->batched = 0;
+    int rc = make_frames(c);
+    int pushed = c->closed ? CB_OK : push_batch(c);
+    c->batch = NULL;
+    c->batched = 0;
+    return rc < 0 ? rc : pushed;
 }
 
 static int h2_flush(cb_hconn *h, cb_time now) {
@@ -320,7 +355,7 @@ static int h2_flush(cb_hconn *h, cb_time now) {
     settle(c);
     int rc = write_frames(c);
     if (!c->closed) {
-        bool stuck = !c->h.env.sink->room(c->h.env.sink);
+        bool stuck = !h2_has_room(c);
         if (!stuck)
             c->stall_since = 0;
         else if (c->wrote || !c->stall_since)

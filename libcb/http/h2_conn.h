@@ -46,9 +46,13 @@ struct h2_conn {
     int rc;    /* why the connection failed */
     unsigned wrote : 1, closed : 1, freed : 1, ended : 1, settings_in : 1, drain_asked : 1, final_goaway : 1;
     unsigned over : 1; /* the peer is gone and nothing was open */
+    uint8_t *batch;    /* during a flush: H2_BATCH bytes in which frames gather */
+    size_t batched;
     cb_grave grave;
     char remote[CB_ADDR_TEXT], local[CB_ADDR_TEXT];
 };
+
+enum { H2_BATCH = 16384 }; /* a TLS record: sealing one for each frame would cost more than the frames */
 
 static inline h2_conn *h2_of(const cb_hconn *h) {
     return (h2_conn *)(void *)(uintptr_t)h;
@@ -66,6 +70,7 @@ void h2_credit(h2_conn *c, h2_stream *s, size_t n);
 void h2_final_goaway(h2_conn *c);
 void h2_drain(cb_hconn *h);
 int h2_write(h2_conn *c, const cb_slice *v, size_t n);
+bool h2_has_room(const h2_conn *c);
 
 /* h2_cb.c */
 int h2_callbacks(nghttp2_session_callbacks **out);

@@ -89,7 +89,7 @@ int h2_on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *fr
     (void)ng, (void)frame;
     h2_conn *c = user;
     h2_stream *s = source->ptr;
-    if (!c->h.env.sink->room(c->h.env.sink)) return NGHTTP2_ERR_WOULDBLOCK;
+    if (!h2_has_room(c)) return NGHTTP2_ERR_WOULDBLOCK;
     if (s->out.len < length) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     enum { SLICES = 12 };
     cb_slice v[SLICES] = {{framehd, 9}};

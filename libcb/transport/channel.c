@@ -155,18 +155,25 @@ static void write_failed(cb_channel *c, int err) {
     update_watch(c);
 }
 
+/* One piece needs no vector, which the kernel would have to fetch and check. */
+static ssize_t send_slices(int fd, const cb_slice *v, size_t n) {
+    enum { FLAGS = MSG_NOSIGNAL | MSG_DONTWAIT };
+    struct iovec iov[SLICES];
+    struct msghdr m = {.msg_iov = iov, .msg_iovlen = n};
+    if (n == 1) return send(fd, v->base, v->len, FLAGS);
+    for (size_t i = 0; i < n; i++)
+        iov[i] = (struct iovec){(void *)(uintptr_t)v[i].base, v[i].len};
+    return sendmsg(fd, &m, FLAGS);
+}
+
 static void flush(cb_channel *c) {
     bool moved = false;
     while (c->out.len > 0) {
         cb_slice v[SLICES];
-        struct iovec iov[SLICES];
         size_t n = cb_chain_peek(&c->out, v, SLICES), want = 0;
-        for (size_t i = 0; i < n; i++) {
-            iov[i] = (struct iovec){(void *)(uintptr_t)v[i].base, v[i].len};
+        for (size_t i = 0; i < n; i++)
             want += v[i].len;
-        }
-        struct msghdr m = {.msg_iov = iov, .msg_iovlen = n};
-        ssize_t sent = sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t sent = send_slices(c->fd, v, n);
         if (sent < 0 && errno == EINTR) continue;
         if (sent < 0 && errno != EAGAIN && errno != ENOBUFS) {
             write_failed(c, errno);
