@@ -1,6 +1,8 @@
 /* http_client - fetches a URL over HTTP/1.1, /2 or /3.
  *   http_client [-1|-2|-3] [-v] [-X METHOD] [-H "name: value"] [-d BODY] [-o FILE] [--ca FILE] [--connect ADDR:PORT]
- * URL Exit status: 0 for a status below 400, 22 for 400 and above, 2 for wrong usage, 1 when there was no answer. */
+ *               [--sessions FILE] [--early] URL
+ * --sessions keeps TLS sessions in a file, for the next run to resume; with --early that sends a GET as 0-RTT data.
+ * Exit status: 0 for a status below 400, 22 for 400 and above, 2 for wrong usage, 1 when there was no answer. */
 #include <cb.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -49,16 +51,27 @@ static void on_close(cb_exchange *x, int rc, void *user) {
     cb_loop_stop(cb_exchange_loop(x));
 }
 
-static int fetch(struct fetch *f, cb_request *req, const char *ca) {
+static void print_line(int level, const char *module, const char *text, void *user) {
+    (void)level;
+    (void)user;
+    fprintf(stderr, "http_client: %s: %s\n", module, text);
+}
+
+static int fetch(struct fetch *f, cb_request *req, const char *ca, const char *kept, uint8_t early) {
     static const cb_exchange_ops ops = {
         .size = sizeof ops, .on_head = on_head, .on_body = on_body, .on_writable = send_body, .on_close = on_close};
+    static const cb_log log = {.write = print_line, .level = CB_LOG_WARN};
     cb_loop *loop = NULL;
     cb_identity *roots = NULL;
+    cb_sessions *sessions = NULL;
     cb_http_client *client = NULL;
     cb_exchange *x = NULL;
     int rc = cb_loop_new(&loop, NULL);
     if (rc == CB_OK && ca) rc = cb_identity_new(&roots, CB_OPTS(cb_identity_opts, .ca_file = ca));
-    if (rc == CB_OK) rc = cb_http_client_new(&client, loop, CB_OPTS(cb_http_client_opts, .identity = roots));
+    if (rc == CB_OK && kept) rc = cb_sessions_new(&sessions, CB_OPTS(cb_sessions_opts, .file = kept, .log = &log));
+    if (rc == CB_OK)
+        rc = cb_http_client_new(
+            &client, loop, CB_OPTS(cb_http_client_opts, .identity = roots, .sessions = sessions, .early_data = early));
     if (rc == CB_OK) rc = cb_http_request(&x, client, req, &ops, f);
     if (rc == CB_OK && req->has_body) rc = send_body(x, f);
     if (rc == CB_OK) rc = cb_loop_run(loop);
@@ -66,16 +79,21 @@ static int fetch(struct fetch *f, cb_request *req, const char *ca) {
     cb_http_client_free(client);
     cb_identity_unref(roots);
     cb_loop_free(loop);
+    cb_sessions_unref(sessions); /* the last reference: waits until the file is written */
     return rc;
 }
 
 int main(int argc, char **argv) {
-    static const struct option names[] = {
-        {"ca", required_argument, NULL, 'C'}, {"connect", required_argument, NULL, 'A'}, {0}};
+    static const struct option names[] = {{"ca", required_argument, NULL, 'C'},
+                                          {"connect", required_argument, NULL, 'A'},
+                                          {"sessions", required_argument, NULL, 'S'},
+                                          {"early", no_argument, NULL, 'E'},
+                                          {0}};
     cb_field fields[32];
     cb_request req = {.size = sizeof req, .fields = fields};
     struct fetch f = {.out = stdout, .rc = CB_ECLOSED};
-    const char *ca = NULL, *file = NULL;
+    const char *ca = NULL, *file = NULL, *sessions = NULL;
+    uint8_t early = 0;
     for (int o; (o = getopt_long(argc, argv, "123vX:H:d:o:", names, NULL)) != -1;) {
         const char *colon = o == 'H' ? strchr(optarg, ':') : NULL;
         switch (o) {
@@ -100,6 +118,12 @@ int main(int argc, char **argv) {
         case 'C':
             ca = optarg;
             break;
+        case 'S':
+            sessions = optarg;
+            break;
+        case 'E':
+            early = 1;
+            break;
         case 'A':
             req.connect_to = optarg;
             break;
@@ -114,7 +138,8 @@ int main(int argc, char **argv) {
         }
     }
     if (optind + 1 != argc) {
-        fputs("usage: http_client [-1|-2|-3] [-v] [-X METHOD] [-H FIELD] [-d BODY] [-o FILE] [--ca FILE] URL\n",
+        fputs("usage: http_client [-1|-2|-3] [-v] [-X METHOD] [-H FIELD] [-d BODY] [-o FILE] [--ca FILE]\n"
+              "                   [--connect ADDR:PORT] [--sessions FILE] [--early] URL\n",
               stderr);
         return 2;
     }
@@ -124,6 +149,6 @@ int main(int argc, char **argv) {
         perror(file);
         return 2;
     }
-    if (fetch(&f, &req, ca) < 0 || f.rc < 0 || fclose(f.out) != 0) return 1;
+    if (fetch(&f, &req, ca, sessions, early) < 0 || f.rc < 0 || fclose(f.out) != 0) return 1;
     return f.status >= 400 ? 22 : 0;
 }

@@ -69,9 +69,10 @@ CB_API cb_slice cb_exchange_path(const cb_exchange *x);      /* with the query; 
  * upgrade by its reply: 101 on HTTP/1.1 (no on_end comes before that), 2xx on later versions. HTTP/1.1 ignores an
  * Upgrade that on_head did not ask for. */
 CB_API cb_slice cb_exchange_protocol(const cb_exchange *x);
-CB_API int cb_exchange_status(const cb_exchange *x);   /* client: of the response; 0 before on_head */
-CB_API int cb_exchange_version(const cb_exchange *x);  /* enum cb_http_version */
-CB_API int cb_exchange_is_early(const cb_exchange *x); /* server: it came in 0-RTT data and may be a replay */
+CB_API int cb_exchange_status(const cb_exchange *x);  /* client: of the response; 0 before on_head */
+CB_API int cb_exchange_version(const cb_exchange *x); /* enum cb_http_version */
+/* Server: it came in 0-RTT data and may be a replay. Client: it went out so. */
+CB_API int cb_exchange_is_early(const cb_exchange *x);
 /* The first field of that name (lower case) that was received, or the empty slice (base NULL). */
 CB_API cb_slice cb_exchange_field(const cb_exchange *x, const char *name);
 /* All received fields in order; *n gets how many. Pseudo-header fields are not among them. */
@@ -170,7 +171,8 @@ typedef struct cb_http_server_opts {
     uint32_t max_conns;           /* 0 = 100,000 */
     int32_t cc;                   /* enum cb_cc for HTTP/3; 0 = cubic, see there */
     uint8_t tls12;                /* 1 = TLS 1.2 too */
-    uint8_t early_data;           /* 1 = allow 0-RTT */
+    uint8_t early_data;           /* 1 = allow 0-RTT to GET, HEAD and OPTIONS without a body, others get 425 (RFC 8470);
+                                   * 2 = hand every early request over: see cb_exchange_is_early() */
     uint8_t request_client_cert;  /* 1 = ask, 2 = require; verified against the identity's roots */
     uint8_t proxy_protocol;       /* 1 = each TCP connection starts with a PROXY header (v1 or v2) */
     uint8_t retry;                /* QUIC Retry: 0 under load, 1 always, 2 never */
@@ -231,9 +233,11 @@ typedef struct cb_http_client_opts {
     int32_t cc;                   /* enum cb_cc for HTTP/3; 0 = cubic, see there */
     uint8_t verify;               /* enum cb_verify; 0 = everything */
     uint8_t tls12;                /* 1 = TLS 1.2 too */
-    uint8_t early_data;           /* 1 = send safe requests as 0-RTT data where a ticket allows it */
-    uint8_t send_proxy;           /* 1 or 2: write that version of the PROXY header on new connections */
-    const char *server_name;      /* NULL = the URL's host: SNI and name to verify */
+    uint8_t early_data;      /* 1 = send safe requests as 0-RTT data where a ticket allows it; they can be replayed.
+                              * Those that are answered with 425 are sent again after the handshake */
+    uint8_t send_proxy;      /* 1 or 2: write that version of the PROXY header on new connections */
+    const char *server_name; /* NULL = the URL's host: SNI and name to verify */
+    cb_sessions *sessions;   /* referenced: what is kept to resume; NULL = private, in memory */
 } cb_http_client_opts;
 
 /* Opens nothing yet: connections are made when requests need them. opts may be NULL. CB_EINVAL (out, loop; the detail

@@ -81,6 +81,7 @@ typedef struct cb_quic_opts {
     uint8_t reserved[5];
     const cb_quic_conn_ops *ops; /* of each new connection; copied */
     void *user;                  /* of each new connection */
+    cb_sessions *sessions;       /* client, referenced: what is kept to resume; NULL = private, in memory */
 } cb_quic_opts;
 
 /* Opens a server: listen is "host:port" with a literal address or ":port" (both families).

@@ -68,6 +68,38 @@ CB_API int cb_tickets_rotate(cb_tickets *t, int force);
 CB_API cb_tickets *cb_tickets_ref(cb_tickets *t);
 CB_API void cb_tickets_unref(cb_tickets *t); /* NULL is fine */
 
+/* What clients keep to resume: TLS sessions, each bound to the server's name and port (QUIC: and address), ALPN, QUIC
+ * or TCP, and to the trust settings (roots, own certificate, enum cb_verify), and used once (RFC 8446, C.4). Clients
+ * without one keep theirs in memory; one store may serve many clients on many loops and, with a file, several processes
+ * and runs. Whoever reads the file can resume as the client, and can read the 0-RTT data of those sessions. */
+typedef struct cb_sessions cb_sessions;
+
+typedef struct cb_sessions_opts {
+    size_t size;
+    const char *file;      /* made with mode 0600, with FILE.lock beside it; NULL = in memory only */
+    const cb_log *log;     /* says why a file is ignored or cannot be written (module "tls"); borrowed; NULL = nobody.
+                            * Called     on the threads of clients and on the store's own */
+    uint32_t max_sessions; /* the oldest goes; 0 = 256, at most 4,096. The file has at most 4 MiB */
+    uint32_t reserved;
+} cb_sessions_opts;
+
+/* Gives a store with one reference. opts may be NULL. A file that cannot be used is ignored with a log line, and the
+ * store works in memory: one that is damaged or cut off is replaced at the next change; one that is no file of
+ * sessions, is of another version of libcb or of another user, or that others may read (mode & 077), is left alone. The
+ * file is read here, and later by whoever takes a session after another process has changed it; it is written (beside
+ * it, synced, renamed) by a thread of the store's own. Expired sessions are dropped: none lives longer than its server
+ * said, nor than seven days. CB_EINVAL (out, max_sessions), CB_ENOENT (no such folder), CB_EPERM, CB_ESYS (FILE.lock
+ * cannot be made), CB_ENOMEM, CB_E2BIG. */
+CB_API int cb_sessions_new(cb_sessions **out, const cb_sessions_opts *opts);
+/* Waits until the file has what the store has; not for the thread of a loop that must not wait. Failing: why the file
+ * is not used or cannot be written: CB_EINVAL, CB_ENOTSUP, CB_EPROTO (damaged, and nothing has replaced it yet),
+ * CB_EPERM, CB_ESYS, CB_ENOMEM. */
+CB_API int cb_sessions_flush(cb_sessions *s);
+/* One more reference; returns s. */
+CB_API cb_sessions *cb_sessions_ref(cb_sessions *s);
+/* NULL is fine. The last one waits for the file, as cb_sessions_flush() does. */
+CB_API void cb_sessions_unref(cb_sessions *s);
+
 /* How a client checks its server. */
 enum cb_verify {
     CB_VERIFY_FULL = 0,  /* chain to a trust root, dates, and the server's name */

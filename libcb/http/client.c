@@ -55,7 +55,8 @@ static int make_parts(cb_http_client *c) {
                                .max_conns = o->max_conns_per_host,
                                .max_idle = o->max_idle_per_host,
                                .max_queue = 65536,
-                               .cc = o->cc};
+                               .cc = o->cc,
+                               .sessions = o->sessions};
     return cb_pool_new(&c->pool, c->loop, &pool);
 }
 

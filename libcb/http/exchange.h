@@ -52,7 +52,8 @@ struct cb_exchange {
     unsigned server : 1, head_in : 1, end_in : 1, head_out : 1, end_out : 1, blocked : 1, paused : 1, closed : 1,
         end_due : 1, head_req : 1, connect : 1, tunnel : 1, early : 1, abandoned : 1, no_body : 1, seen : 1, done : 1,
         resume_due : 1, part_open : 1, failing : 1, asked : 1,
-        refused : 1; /* refused: set by framing before closed(): the peer did not process the request */
+        too_early : 1, /* client: the answer was 425, to early data: it may be sent again (RFC 8470, 5.2) */
+        refused : 1;   /* refused: set by framing before closed(): the peer did not process the request */
     int close_rc;
     int fail_rc;         /* why a bare error response was sent: on_close says it although both messages were complete */
     uint8_t version;     /* enum cb_http_version, once attached */
@@ -133,6 +134,10 @@ void cb_exchange_in_seal(cb_exchange *x);
 static inline bool cb_exchange_out_wanted(const cb_exchange *x) {
     return !x->closed && (x->blocked || x->rest.len);
 }
+
+/* Server: may this request run though it came as early data, and so may be a replay (RFC 8470, 3)? GET, HEAD and
+ * OPTIONS without a body. */
+bool cb_exchange_early_ok(const cb_exchange *x);
 
 /* --- the client sends its head when it has a connection (called by client.c after vt->open) --- */
 int cb_exchange_send_request(cb_exchange *x, const cb_head *head, bool end);

@@ -270,6 +270,23 @@ static int in_info(cb_exchange *x) {
     return rc;
 }
 
+bool cb_exchange_early_ok(const cb_exchange *x) {
+    static const char *const safe[] = {"GET", "HEAD", "OPTIONS"};
+    for (size_t i = 0; x->in_length == 0 && i < sizeof safe / sizeof *safe; i++)
+        if (cb_slice_eq(x->method, safe[i])) return true;
+    return false;
+}
+
+/* A client's request that went out as early data: its owner sends it again when the handshake is complete. */
+static int too_early(cb_exchange *x) {
+    cb_fields_clear(&x->in);
+    x->pseudo_seen = 0;
+    x->status = 0;
+    x->in_length = -1;
+    x->too_early = 1;
+    return cb_fail(CB_EAGAIN, "the server takes the request only after the handshake (425)");
+}
+
 static void announce(cb_exchange *x) {
     const cb_hconn_owner_ops *o = x->conn ? x->conn->env.owner : NULL;
     x->seen = 1;
@@ -294,6 +311,9 @@ int cb_exchange_in_head(cb_exchange *x, bool end) {
     }
     if (x->max_body && x->in_length > 0 && (uint64_t)x->in_length > x->max_body)
         return refuse(x, 413, "the body would be too large", cb_fields_get(&x->in, "content-length"));
+    if (x->server && x->early && !x->conn->env.early_any && !cb_exchange_early_ok(x))
+        return refuse(x, 425, "not a safe request in early data:", x->method);
+    if (!x->server && x->early && x->status == 425 && x->on_retry) return too_early(x);
     if (!x->server) x->tunnel = x->status == 101 || (x->connect && x->status < 300);
     x->head_in = 1;
     cb_exchange_enter(x);

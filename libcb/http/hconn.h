@@ -97,6 +97,7 @@ struct cb_hconn_env {
                        * updates in place; NULL = none is added */
     cb_addr remote, local;
     bool server;
+    bool early_any; /* server: every request of early data reaches the user, who answers 425 by themselves */
 };
 
 /* The beginning of every connection: cb_hconn_init() fills it, exchange.c keeps the list and the counts. */

@@ -51,7 +51,7 @@ static bool idempotent(cb_slice method) {
 static bool must_wait(const cb_pool_req *r, const cb_pool_conn *c) {
     static const char *const safe[] = {"GET", "HEAD", "OPTIONS", "TRACE"};
     if (!c->drive.qc || !cb_quic_conn_in_early_data(c->drive.qc)) return false;
-    for (size_t i = 0; !r->has_body && i < sizeof safe / sizeof *safe; i++)
+    for (size_t i = 0; !r->has_body && !r->no_early && i < sizeof safe / sizeof *safe; i++)
         if (cb_slice_eq(r->head.method, safe[i])) return false;
     return true;
 }
@@ -126,12 +126,13 @@ static bool on_retry(cb_exchange *x, int rc, void *user) {
         return false;
     }
     const bool lost = rc == CB_ECLOSED || rc == CB_EUNREACH || rc == CB_ESYS;
-    const bool again = x->refused || (lost && r->reused && idempotent(r->head.method));
+    const bool again = x->refused || x->too_early || (lost && r->reused && idempotent(r->head.method));
     leave_conn(r);
     if (!again) return false;
-    x->refused = 0;
     r->retried = true;
-    r->fresh = true;
+    r->fresh = !x->too_early;
+    r->no_early = true;
+    x->refused = x->too_early = x->early = 0;
     r->sent = r->reused = false;
     r->queued = cb_loop_now(o->pool->loop);
     r->head_due = CB_NEVER;
@@ -307,6 +308,7 @@ static int send_on(cb_pool_req *r, cb_pool_conn *c) {
         return CB_OK;
     }
     r->conn = c;
+    x->early = c->drive.qc && cb_quic_conn_in_early_data(c->drive.qc);
     r->reused = c->served++ > 0;
     r->at = c->at;
     if (c->idle) o->stats.idle--;
@@ -471,7 +473,7 @@ static int pool_fill(cb_pool *p, const cb_pool_opts *opts) {
     if (rc < 0) return rc;
     p->limits.idle_timeout_ms = (uint32_t)(o->idle_timeout / CB_MS);
     o->limits = &p->limits;
-    return cb_session_cache_new(&p->sessions, p->alloc, 1024);
+    return cb_session_cache_new(&p->sessions, p->alloc, 1024, o->sessions);
 }
 
 int cb_pool_new(cb_pool **out, cb_loop *loop, const cb_pool_opts *opts) {

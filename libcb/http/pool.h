@@ -27,6 +27,7 @@ typedef struct cb_pool_opts {
     uint32_t max_idle;            /* per origin; 0 = 32 */
     uint32_t max_queue;           /* exchanges per origin; 0 = 1,024 */
     int32_t cc;                   /* enum cb_cc, HTTP/3 */
+    cb_sessions *sessions;        /* referenced; NULL = private, in memory */
 } cb_pool_opts;
 
 /* Copied by cb_origin_get(). */

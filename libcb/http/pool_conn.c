@@ -253,7 +253,8 @@ static int endpoint_open(cb_origin *o, int family) {
                                .fixed_stream_window = 1,
                                .max_datagram_bytes = 65535,
                                .early_data = o->t.early_data,
-                               .verify = o->t.verify};
+                               .verify = o->t.verify,
+                               .sessions = p->opts.sessions};
     return cb_quic_endpoint_open(&o->quic[family == AF_INET6], p->loop, &any, false, &opts, &none);
 }
 

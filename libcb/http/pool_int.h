@@ -64,7 +64,7 @@ struct cb_pool_req {
     cb_buf bytes;       /* texts of the head, then the field array */
     cb_alarm alarm;
     cb_time queued, due, head_timeout, head_due;
-    bool has_body, no_retry, retried, fresh, reused, sent, queued_now;
+    bool has_body, no_retry, retried, no_early, fresh, reused, sent, queued_now;
     cb_addr at;              /* of that connection */
     char peer[CB_ADDR_TEXT]; /* the same as text, made when somebody asks */
 };

@@ -213,7 +213,8 @@ void cb_server_env(cb_server_conn *c, cb_hconn_env *env, const char *sni, const 
                           .date = s->date,
                           .remote = *remote,
                           .local = *local,
-                          .server = true};
+                          .server = true,
+                          .early_any = s->opts.early_data == 2};
 }
 
 /* ---- draining ---- */
@@ -303,6 +304,7 @@ static int server_fill(cb_http_server *s, const cb_http_server_opts *opts) {
     o->tickets = NULL;
     if (rc < 0) return rc;
     if (!o->listen) return cb_fail(CB_EINVAL, "listen: an address is required, such as \":8443\"");
+    if (o->early_data > 2) return cb_fail(CB_EINVAL, "early_data: %u is not 0, 1 or 2", o->early_data);
     if (o->request_client_cert > 2)
         return cb_fail(CB_EINVAL, "request_client_cert: %u is not 0, 1 or 2", o->request_client_cert);
     if (o->retry > 2) return cb_fail(CB_EINVAL, "retry: %u is not 0, 1 or 2", o->retry);

@@ -76,7 +76,7 @@ static int adopt(cb_quic_endpoint *e, const cb_quic_opts *opts) {
     if (rc < 0) return rc;
     e->keys = cb_group_keys_of(e->group);
     e->cid_len = e->server ? cb_quic_lb_cid_bytes(&e->keys->cid) : CB_QUIC_CID_CLIENT;
-    if (!e->server) return cb_session_cache_new(&e->cache, e->alloc, SESSIONS_KEPT);
+    if (!e->server) return cb_session_cache_new(&e->cache, e->alloc, SESSIONS_KEPT, e->o.sessions);
     if (e->o.tickets)
         e->tickets = cb_tickets_ref(e->o.tickets);
     else
@@ -295,9 +295,11 @@ static cb_slice token_for(const cb_quic_endpoint *e, const cb_addr *remote) {
 
 static int open_client(ep_conn *c, const cb_addr *remote, const char *server_name) {
     cb_quic_endpoint *e = c->e;
-    char text[CB_ADDR_TEXT], key[CB_ADDR_TEXT + 260];
+    char key[CB_ADDR_TEXT];
     uint8_t reset_token[NGTCP2_STATELESS_RESET_TOKENLEN], dcid[18];
-    snprintf(key, sizeof key, "%s/%.250s", cb_addr_text(remote, text), e->alpn);
+    /* By address, beside the name: an attempt on an address that never answered must not use up a ticket, nor win a
+     * race because it may send early data. */
+    cb_addr_text(remote, key);
     cb_quic_core_init init = {
         .host = &cb_quic_endpoint_host,
         .opts = &e->o,

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { ALPN_MAX = 8, EXTRA_MAX = 4096, TICKETS_FRESH = 2, TICKETS_RESUMED = 1 };
+enum { ALPN_MAX = 8, EXTRA_MAX = 4096, TICKETS_FRESH = 2, TICKETS_RESUMED = 1, UNTOLD_LIFE_S = 3600 };
 
 static cb_tls_session *session_of(gnutls_session_t session) {
     return gnutls_db_get_ptr(session); /* no session database is used, so its pointer is free for this */
@@ -103,27 +103,41 @@ void cb_tls_session_keep(cb_tls_session *s) {
     if (!s->cache || gnutls_session_get_data2(s->gnutls, &data) < 0) return;
     cb_buf_init(&extra, s->alloc, EXTRA_MAX);
     if (s->ticket_extra) s->ticket_extra(s->user, &extra);
-    (void)cb_session_cache_put(s->cache, s->cache_key, (cb_slice){data.data, data.size}, cb_buf_slice(&extra));
+    (void)cb_session_cache_put(s->cache, s->cache_key, (cb_slice){data.data, data.size}, cb_buf_slice(&extra),
+                               s->ticket_life);
     cb_buf_free(&extra);
     cb_mem_wipe(data.data, data.size);
     gnutls_free(data.data);
 }
 
+/* Before GnuTLS reads a ticket's message (which it does not show afterwards), and after. */
 static int on_new_ticket(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
                          const gnutls_datum_t *message) {
+    cb_tls_session *s = session_of(session);
+    bool tls13 = gnutls_protocol_get_version(session) == GNUTLS_TLS1_3;
     (void)type;
-    (void)when;
-    (void)message;
-    if (incoming && gnutls_protocol_get_version(session) == GNUTLS_TLS1_3) cb_tls_session_keep(session_of(session));
+    if (!incoming) return 0;
+    if (when == GNUTLS_HOOK_POST) {
+        if (tls13) cb_tls_session_keep(s);
+        return 0;
+    }
+    if (message->size < 4) return 0;
+    const uint8_t *p = message->data; /* both versions begin with the lifetime */
+    uint32_t life = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+    if (tls13 || life) s->ticket_life = life; /* RFC 5077, 3.3: 0 leaves it to the client */
     return 0;
 }
 
-/* A session that was verified less strictly, by other roots, for another name, or in which we were somebody else, must
- * not be resumed in this one's place. */
+/* What a session is bound to (RFC 8446, 4.6.1; RFC 9001, 4.6). One that was verified less strictly, by other roots, for
+ * another name, or in which we were somebody else, must not be resumed in this one's place. */
 static char *scoped_cache_key(const cb_tls_session *s, const cb_tls_opts *o) {
     cb_buf b;
     cb_buf_init(&b, s->alloc, 4096);
-    int rc = cb_buf_printf(&b, "%s|%d|%s|", o->cache_key ? o->cache_key : "", o->verify,
+    int rc = cb_buf_printf(&b, "%s|%s|%s|%d|%s|",
+                           o->quic    ? "quic"
+                           : o->tls12 ? "tls12"
+                                      : "tls13",
+                           o->alpn ? o->alpn : "", o->cache_key ? o->cache_key : "", o->verify,
                            o->server_name ? o->server_name : "");
     const uint8_t *digest = cb_identity_view_client_digest(s->view);
     for (size_t i = 0; rc >= 0 && i < 16; i++) {
@@ -142,9 +156,10 @@ static int prepare_resumption(cb_tls_session *s, const cb_tls_opts *o) {
     cb_slice data, extra;
     s->cache = o->cache;
     s->ticket_extra = o->ticket_extra;
+    s->ticket_life = UNTOLD_LIFE_S;
     s->user = o->user;
     if (!(s->cache_key = scoped_cache_key(s, o))) return CB_ENOMEM;
-    gnutls_handshake_set_hook_function(s->gnutls, GNUTLS_HANDSHAKE_NEW_SESSION_TICKET, GNUTLS_HOOK_POST, on_new_ticket);
+    gnutls_handshake_set_hook_function(s->gnutls, GNUTLS_HANDSHAKE_NEW_SESSION_TICKET, GNUTLS_HOOK_BOTH, on_new_ticket);
     if (!cb_session_cache_take(s->cache, s->cache_key, &data, &extra)) return CB_OK;
     if (gnutls_session_set_data(s->gnutls, data.base, data.len) < 0) return CB_OK; /* then a full handshake */
     return cb_buf_add(&s->extra, extra.base, extra.len);

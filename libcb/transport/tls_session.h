@@ -9,12 +9,13 @@
 
 /* What a client keeps to resume: per client object, keyed by "host:port/alpn-set"; bounded, newest first. */
 typedef struct cb_session_cache cb_session_cache;
-int cb_session_cache_new(cb_session_cache **out, const cb_alloc *alloc, size_t max_entries);
+/* In front of `store` (referenced), or of a private one in memory for max_entries. */
+int cb_session_cache_new(cb_session_cache **out, const cb_alloc *alloc, size_t max_entries, cb_sessions *store);
 void cb_session_cache_free(cb_session_cache *c);
 /* Takes (removes) a saved session: tickets are used once. Data valid until the next call. False: none. `extra` is what
  * the protocol stored beside it (QUIC: 0-RTT transport parameters). */
 bool cb_session_cache_take(cb_session_cache *c, const char *key, cb_slice *session, cb_slice *extra);
-int cb_session_cache_put(cb_session_cache *c, const char *key, cb_slice session, cb_slice extra);
+int cb_session_cache_put(cb_session_cache *c, const char *key, cb_slice session, cb_slice extra, uint32_t lifetime_s);
 /* One object that lives as long as the cache; NULL until somebody attaches it. */
 void *cb_session_cache_attached(const cb_session_cache *c);
 void cb_session_cache_attach(cb_session_cache *c, void *object, void (*drop)(void *object));

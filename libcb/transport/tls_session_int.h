@@ -19,7 +19,8 @@ struct cb_tls_session {
     char *cache_key;         /* with what must be equal beside the owner's key */
     void (*ticket_extra)(void *user, cb_buf *out);
     void *user;
-    cb_buf extra; /* client: came with the session that is resumed */
+    cb_buf extra;         /* client: came with the session that is resumed */
+    uint32_t ticket_life; /* client: seconds, of the ticket that came last */
     unsigned abilities;
     int alert; /* the alert that fits the refusal, -1 = GnuTLS's choice */
     bool server, quic, tls12, want_cert, need_cert, ticket_keyed, ticket_newest, refused;

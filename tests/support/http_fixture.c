@@ -151,7 +151,8 @@ void http_serve(http_world *w, cb_http_server_opts o) {
     static const cb_exchange_ops ops = {.size = sizeof ops, .on_head = on_head, .on_close = served};
     o.size = sizeof o;
     if (!o.listen) o.listen = "127.0.0.1:0";
-    o.ops = w->ops = &ops;
+    if (!o.ops) o.ops = &ops;
+    w->ops = o.ops;
     o.user = w;
     cr_assert_eq(cb_http_server_new(&w->server, w->loop, &o), CB_OK, "server: %s", cb_last_error());
     snprintf(w->url, sizeof w->url, "%s://%s%s", o.identity ? "https" : "http", "localhost",

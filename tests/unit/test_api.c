@@ -35,6 +35,10 @@ static int make_tickets(void **out, cb_loop *loop, const void *opts) {
     (void)loop;
     return cb_tickets_new((cb_tickets **)out, opts);
 }
+static int make_sessions(void **out, cb_loop *loop, const void *opts) {
+    (void)loop;
+    return cb_sessions_new((cb_sessions **)out, opts);
+}
 static int make_group(void **out, cb_loop *loop, const void *opts) {
     (void)loop;
     return cb_group_new((cb_group **)out, opts);
@@ -83,6 +87,7 @@ static const struct {
     {"cb_ca_opts", make_ca, sizeof(cb_ca_opts), false, false},
     {"cb_identity_opts", make_identity, sizeof(cb_identity_opts), false, true},
     {"cb_tickets_opts", make_tickets, sizeof(cb_tickets_opts), false, true},
+    {"cb_sessions_opts", make_sessions, sizeof(cb_sessions_opts), false, true},
     {"cb_group_opts", make_group, sizeof(cb_group_opts), false, true},
     {"cb_quic_lb_opts", make_quic_lb, sizeof(cb_quic_lb_opts), false, false},
     {"cb_config_schema", make_config, sizeof(cb_config_schema), false, false},
@@ -179,6 +184,7 @@ Test(api, missing_arguments_are_named) {
     ROW(cb_identity_add(NULL, NULL), "id");
     ROW(cb_identity_reload(NULL), "id");
     ROW(cb_tickets_rotate(NULL, 0), "t is NULL");
+    ROW(cb_sessions_flush(NULL), "s is NULL");
     ROW(cb_ca_issue(NULL, NULL, NULL, NULL), "ca");
 #undef ROW
     cr_expect(!timer && !x && !config, "an output was written");
@@ -205,6 +211,7 @@ Test(api, freeing_nothing_is_fine) {
     cb_resolver_free(NULL);
     cb_router_unref(NULL);
     cb_tickets_unref(NULL);
+    cb_sessions_unref(NULL);
     cb_timer_free(NULL);
     cr_expect_eq(cb_error_set(CB_EUSER, NULL), CB_EUSER, "no detail is fine");
     cr_expect_str_empty(cb_last_error(), "%s", cb_last_error());

@@ -503,6 +503,37 @@ Test(h3_early, requests_say_that_they_came_early) {
     pair_stop(&p);
 }
 
+/* What is not safe is answered with 425 before anybody hears of it, unless the user asked for everything. */
+Test(h3_early, only_safe_requests_run) {
+    static const cb_exchange_ops note = {.size = sizeof note, .on_head = note_early};
+    static const struct {
+        const char *method, *body;
+        int status;
+    } rows[] = {{"GET", NULL, 200}, {"HEAD", NULL, 200},   {"OPTIONS", NULL, 200},  {"POST", "x", 425},
+                {"PUT", "x", 425},  {"DELETE", NULL, 425}, {"PATCH", "", 425},      {"GET", "body", 425},
+                {"get", NULL, 425}, {"GETS", NULL, 425},   {"PROPFIND", NULL, 425}, {"TRACE", NULL, 425}};
+    for (int any = 0; any < 2; any++) {
+        pair p;
+        pair_init(&p, CB_HTTP_3);
+        p.serve = &note;
+        p.env[1].early_any = any;
+        pair_start(&p);
+        p.quic->side[1].early = true;
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+            call c = {.source = cb_slice_str(rows[i].body)};
+            const call_head head = {
+                .method = rows[i].method, .path = "/", .scheme = "https", .end = rows[i].body == NULL};
+            early = 0;
+            call_start(&p, &c, &head);
+            pair_run(&p);
+            cr_expect_eq(c.status, any ? 200 : rows[i].status, "%s: %d, any %d", rows[i].method, c.status, any);
+            cr_expect_eq(early, any || rows[i].status == 200, "%s ran %u times", rows[i].method, early);
+            call_free(&c);
+        }
+        pair_stop(&p);
+    }
+}
+
 Test(h3_early, what_was_refused_may_be_sent_again) {
     pair p;
     pair_init(&p, CB_HTTP_3);

@@ -300,3 +300,47 @@ Test(http_client, shows_its_certificate) {
         http_world_close(&w);
     }
 }
+
+/* Answers early requests with 425 as long as it is told to, and counts. */
+static int early_heads, too_early_answers;
+static int answer_too_early(cb_exchange *x, void *user) {
+    char text[32];
+    (void)user;
+    early_heads += cb_exchange_is_early(x) != 0;
+    if (cb_exchange_is_early(x)) {
+        too_early_answers++;
+        return cb_exchange_send_text(x, 425, "not yet\n");
+    }
+    snprintf(text, sizeof text, "early=%d\n", cb_exchange_is_early(x));
+    return cb_exchange_send_text(x, 200, text);
+}
+
+static int answer_always_425(cb_exchange *x, void *user) {
+    (void)user;
+    too_early_answers++;
+    return cb_exchange_send_text(x, 425, "never\n");
+}
+
+/* RFC 8470, 5.2: what was sent early and is answered with 425 is sent again after the handshake, by itself and once; a
+ * 425 to what was not sent early is the answer. */
+Test(http_client, too_early_is_sent_again_after_the_handshake) {
+    static const cb_exchange_ops ops[] = {{.size = sizeof ops[0], .on_head = answer_too_early},
+                                          {.size = sizeof ops[0], .on_head = answer_always_425}};
+    for (int always = 0; always < 2; always++) {
+        http_world w;
+        http_reply r;
+        early_heads = too_early_answers = 0;
+        http_world_open(&w);
+        http_serve(&w, (cb_http_server_opts){.identity = w.me, .ops = &ops[always], .early_data = 1});
+        http_client_make(&w, (cb_http_client_opts){.versions = CB_HTTP_3, .early_data = 1, .idle_timeout_ms = 30});
+        fetch_anew(&r, &w, "GET");
+        cr_expect_eq(r.status, always ? 425 : 200, "first: %d", r.status);
+        too_early_answers = 0;
+        fetch_anew(&r, &w, "GET");
+        cr_expect_eq(r.status, always ? 425 : 200, "second: %d %s", r.status, r.body);
+        cr_expect_eq(r.heads, 1, "the first answer was shown");
+        cr_expect_eq(too_early_answers, always ? 2 : 1, "%d", too_early_answers);
+        if (!always) cr_expect(early_heads == 1 && strstr(r.body, "early=0"), "%d %s", early_heads, r.body);
+        http_world_close(&w);
+    }
+}

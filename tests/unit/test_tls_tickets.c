@@ -20,7 +20,7 @@ static void begin(world *w) {
     tls_pki_make(&w->pki);
     w->server_id = tls_pki_identity(&w->pki, "localhost,*.example.org");
     w->client_id = tls_pki_client(&w->pki);
-    cb_session_cache_new(&w->cache, &cb_alloc_libc, 8);
+    cb_session_cache_new(&w->cache, &cb_alloc_libc, 8, NULL);
     w->server = (cb_tls_opts){.server = true, .identity = w->server_id, .alpn = "h2"};
     w->client = (cb_tls_opts){.identity = w->client_id,
                               .alpn = "h2",
@@ -54,7 +54,7 @@ static bool connect_resumed(world *w) {
 
 static void forget(world *w) {
     cb_session_cache_free(w->cache);
-    cr_assert_eq(cb_session_cache_new(&w->cache, &cb_alloc_libc, 8), CB_OK);
+    cr_assert_eq(cb_session_cache_new(&w->cache, &cb_alloc_libc, 8, NULL), CB_OK);
     w->client.cache = w->cache;
 }
 
@@ -224,17 +224,17 @@ Test(tls_tickets, files_that_are_refused) {
 Test(tls_tickets, the_client_cache_is_bounded_and_newest_first) {
     cb_session_cache *c;
     cb_slice s, x;
-    cr_assert_eq(cb_session_cache_new(&c, &cb_alloc_libc, 2), CB_OK);
-    cr_expect_eq(cb_session_cache_put(c, "a", cb_slice_str("1"), cb_slice_str("x")), CB_OK);
-    cr_expect_eq(cb_session_cache_put(c, "a", cb_slice_str("2"), cb_slice_str("")), CB_OK);
-    cr_expect_eq(cb_session_cache_put(c, "b", cb_slice_str("3"), cb_slice_str("yy")), CB_OK); /* "1" goes */
+    cr_assert_eq(cb_session_cache_new(&c, &cb_alloc_libc, 2, NULL), CB_OK);
+    cr_expect_eq(cb_session_cache_put(c, "a", cb_slice_str("1"), cb_slice_str("x"), 60), CB_OK);
+    cr_expect_eq(cb_session_cache_put(c, "a", cb_slice_str("2"), cb_slice_str(""), 60), CB_OK);
+    cr_expect_eq(cb_session_cache_put(c, "b", cb_slice_str("3"), cb_slice_str("yy"), 60), CB_OK); /* "1" goes */
     cr_expect_not(cb_session_cache_take(c, "", &s, &x));
     cr_assert(cb_session_cache_take(c, "a", &s, &x));
     cr_expect(s.len == 1 && s.base[0] == '2' && x.len == 0);
     cr_expect_not(cb_session_cache_take(c, "a", &s, &x), "used once");
     cr_assert(cb_session_cache_take(c, "b", &s, &x));
     cr_expect(s.len == 1 && s.base[0] == '3' && x.len == 2);
-    cb_session_cache_put(c, "c", cb_slice_str("4"), cb_slice_str(""));
+    cb_session_cache_put(c, "c", cb_slice_str("4"), cb_slice_str(""), 60);
     cb_session_cache_free(c);
 }
 

@@ -7,7 +7,7 @@ from typing import Iterable, Optional, Tuple, Type, Union
 
 from ._cb import ffi, lib
 
-__all__ = ["Error", "Identity", "Tickets", "CA", "HTTP_1", "HTTP_2", "HTTP_3", "version"]
+__all__ = ["Error", "Identity", "Tickets", "Sessions", "CA", "HTTP_1", "HTTP_2", "HTTP_3", "version"]
 
 HTTP_1: int = lib.CB_HTTP_1
 HTTP_2: int = lib.CB_HTTP_2
@@ -125,6 +125,25 @@ class Tickets(_Handle):
 
     def rotate(self) -> None:
         check(lib.cb_tickets_rotate(self.pointer, 1))
+
+
+class Sessions(_Handle):
+    """What clients keep to resume TLS: in memory or, with a file, over runs and shared by processes. See cb_sessions_new() in cb/tls.h.
+
+    A file that cannot be used (damaged, not a file of sessions, open to others) is ignored; flush() says why.
+    """
+
+    def __init__(self, file: Optional[Path] = None, max_sessions: int = 0) -> None:
+        keep: list = []
+        opts = _options("cb_sessions_opts")
+        opts.file, opts.max_sessions = _text(keep, file), max_sessions
+        out = ffi.new("cb_sessions **")
+        check(lib.cb_sessions_new(out, opts))
+        super().__init__(out[0], lib.cb_sessions_unref)
+
+    def flush(self) -> None:
+        """Waits until the file has what the store has; raises Error when it cannot be used or written."""
+        check(lib.cb_sessions_flush(self.pointer))
 
 
 class CA(_Handle):

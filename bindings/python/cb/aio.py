@@ -24,7 +24,7 @@ import collections
 import logging
 from typing import AsyncIterable, AsyncIterator, Awaitable, Callable, Deque, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 
-from . import Error, Identity, Path, Tickets, _fields, _options, _slice_bytes, _text, check
+from . import Error, Identity, Path, Sessions, Tickets, _fields, _options, _slice_bytes, _text, check
 from ._cb import ffi, lib
 
 __all__ = ["Client", "Server", "Request", "Response", "Message", "HTTP_1", "HTTP_2", "HTTP_3"]
@@ -273,8 +273,9 @@ class Client:
     """An HTTP client with kept connections. Use it as an async context manager."""
 
     def __init__(self, *, ca_file: Optional[Path] = None, identity: Optional[Identity] = None, versions: int = 0, connect_timeout: float = 0,
-                 server_name: Optional[str] = None) -> None:
+                 server_name: Optional[str] = None, sessions: Optional[Sessions] = None, early_data: bool = False) -> None:
         self._identity = identity or (Identity(ca_file=ca_file) if ca_file else None)
+        self._sessions, self._early_data = sessions, early_data
         self._versions, self._connect_timeout, self._server_name = versions, connect_timeout, server_name
         self._open: set = set()
         self._pointer = None
@@ -285,6 +286,8 @@ class Client:
         opts = _options("cb_http_client_opts")
         opts.identity = self._identity.pointer if self._identity else ffi.NULL
         opts.versions, opts.connect_timeout_ms = self._versions, int(self._connect_timeout * 1000)
+        opts.sessions = self._sessions.pointer if self._sessions else ffi.NULL
+        opts.early_data = self._early_data
         opts.server_name = _text(keep, self._server_name)
         out = ffi.new("cb_http_client **")
         try:

@@ -116,6 +116,32 @@ def test_untrusted_server_is_refused(pki):
     asyncio.run(main())
 
 
+def test_sessions_in_a_file(pki, tmp_path):
+    """A second client, with a store read anew, resumes; a file that is open to others is not used."""
+    file = tmp_path / "sessions"
+
+    async def main():
+        with cb.Identity(pki["cert"], pki["key"]) as identity:
+            async with cb.aio.Server("127.0.0.1:0", identity, handler) as server:
+                base = "https://localhost:" + server.address.rsplit(":", 1)[1]
+                for _ in range(2):
+                    with cb.Sessions(file) as sessions:
+                        async with cb.aio.Client(ca_file=pki["ca"], sessions=sessions, early_data=True) as client:
+                            assert await (await client.get(base + "/hello")).read() == b"hello from python\n"
+                            await asyncio.sleep(0.05)
+                        sessions.flush()
+                    sizes.append(file.stat().st_size)
+
+    sizes = []
+    asyncio.run(main())
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert sizes[0] > 500 and abs(sizes[1] - sizes[0]) < 200, sizes  # a full handshake brings two tickets; resuming takes one and brings one
+    file.chmod(0o644)
+    with cb.Sessions(file) as sessions:
+        with pytest.raises(cb.Error, match="others may read"):
+            sessions.flush()
+
+
 def test_bad_arguments_name_what_is_wrong(tmp_path):
     with pytest.raises(cb.Error) as caught:
         cb.Identity(tmp_path / "none.pem", tmp_path / "none-key.pem")
