@@ -369,9 +369,12 @@ int cb_forward_request(cb_forward *f, const cb_field *in, size_t n, const cb_for
     for (size_t i = 0; i < n; i++) {
         cb_slice name = in[i].name;
         if (cb_slice_eq(name, "te") && cb_field_has_token(in[i].value, "trailers")) wants_trailers = true;
+        if (cb_slice_eq(name, "early-data")) { /* kept, also when Connection names it: RFC 8470, 5.1 */
+            early_data = true;
+            continue;
+        }
         if (is_hop(name) || hop_named(&hops, name) || is_forwarding(name) || cb_slice_eq(name, "host")) continue;
         if (cb_slice_eq(name, "cookie")) cookies++;
-        if (cb_slice_eq(name, "early-data")) early_data = true;
         if (cb_slice_eq(name, "content-length")) f->length = cb_content_length(in[i].value);
         f->at[f->n++] = in[i];
     }
@@ -382,7 +385,7 @@ int cb_forward_request(cb_forward *f, const cb_field *in, size_t n, const cb_for
         put(f, "cookie", text_from(f, from));
     }
     if (wants_trailers) put(f, "te", cb_slice_str("trailers"));
-    if (env->early && !early_data) put(f, "early-data", cb_slice_str("1"));
+    if (env->early || early_data) put(f, "early-data", cb_slice_str("1"));
     add_x_forwarded(f, in, n, env, trusted);
     if (!env->no_forwarded) add_forwarded(f, in, n, env, trusted);
     add_via(f, env);

@@ -174,11 +174,6 @@ static bool method_in(cb_slice method, const char *const *names, size_t n) {
     return false;
 }
 
-static bool is_safe(cb_slice method) {
-    static const char *const names[] = {"GET", "HEAD", "OPTIONS"};
-    return method_in(method, names, sizeof names / sizeof *names);
-}
-
 static int build_fields(cb_pass *pass) {
     cb_proxy *p = pass->proxy;
     const cb_router *r = pass->table->router;
@@ -326,7 +321,9 @@ static int on_new(cb_exchange *x, void *user) {
     int upgrade = upgrade_wanted(x);
     if (upgrade < 0) return refuse(pass, -upgrade, "connect");
     if (method_in(cb_exchange_method(x), refused, 2)) return refuse(pass, 405, "method");
-    if (cb_exchange_is_early(x) && (!is_safe(cb_exchange_method(x)) || upgrade)) return refuse(pass, 425, "early_data");
+    /* RFC 8470, 5.1: a field of an earlier hop says the same, and waiting for our handshake makes it no safer. */
+    bool early = x->early || cb_exchange_field(x, "early-data").base;
+    if (early && (!cb_exchange_early_ok(x) || upgrade)) return refuse(pass, 425, "early_data");
     if (max_forwards_over(pass)) return CB_OK;
     if (!upgrade) x->asked = 0; /* an Upgrade that is not wanted: an ordinary request, whose end is known at once */
     pass->upgrade = upgrade > 0;

@@ -80,6 +80,11 @@ Test(proxy_headers, requests) {
         {"203.0.113.9:5", "", "early-data: 1\n" OURS("203.0.113.9", "https", "3"), "203.0.113.9", 4, true, true},
         {"203.0.113.9:5", "early-data: 1\n", "early-data: 1\n" OURS("203.0.113.9", "https", "3"), "203.0.113.9", 4,
          true, true},
+        /* once, whatever came (RFC 8470, 5.1); Connection cannot take it away */
+        {"203.0.113.9:5", "early-data: 1\nx: y\nearly-data: no\n",
+         "x: y\nearly-data: 1\n" OURS("203.0.113.9", "https", "3"), "203.0.113.9", 4, true, false},
+        {"203.0.113.9:5", "connection: early-data, close\nearly-data: 1\n",
+         "early-data: 1\n" OURS("203.0.113.9", "http", "1.1"), "203.0.113.9", 1, false, false},
         {"203.0.113.9:5", "via: 1.0 fred\n", "via: 1.0 fred\n" OURS("203.0.113.9", "http", "1.1"), "203.0.113.9", 1,
          false, false},
     };
