@@ -48,6 +48,18 @@ typedef struct cb_quic_conn_ops {
     void (*on_close)(cb_quic_conn *c, int rc, void *user); /* last, exactly once */
 } cb_quic_conn_ops;
 
+/* Who computes packet protection (AEAD and header masks). Precedence: option, then the environment variable CBR_AEAD
+ * ("auto", "gnutls", "ipsec-mb"), then what the first endpoint of a process finds out: libipsec-mb where it is built
+ * in, gives the known answers and is faster than GnuTLS on this processor. */
+enum cb_aead {
+    CB_AEAD_DEFAULT = 0,
+    CB_AEAD_GNUTLS = 1,
+    CB_AEAD_IPSEC_MB = 2 /* CB_ENOTSUP from what opens the endpoint where it is not built in or gives wrong answers */
+};
+
+/* "gnutls", "ipsec-mb"; "default" for 0, "unknown" for what is none. Static storage. Thread-safe. */
+CB_API const char *cb_aead_name(int aead);
+
 typedef struct cb_quic_opts {
     size_t size;
     const char *alpn;         /* comma list in order of preference; required */
@@ -78,15 +90,16 @@ typedef struct cb_quic_opts {
     uint8_t no_migration;                     /* server: 1 = send disable_active_migration */
     uint8_t version;                          /* client: 0 = v1, 2 = v2 (RFC 9369) first; both are always understood */
     uint8_t fixed_stream_window; /* 1 = windows of streams stay at stream_window_bytes: a bound on memory */
-    uint8_t reserved[5];
+    uint8_t aead;                /* enum cb_aead */
+    uint8_t reserved[4];
     const cb_quic_conn_ops *ops; /* of each new connection; copied */
     void *user;                  /* of each new connection */
     cb_sessions *sessions;       /* client, referenced: what is kept to resume; NULL = private, in memory */
 } cb_quic_opts;
 
 /* Opens a server: listen is "host:port" with a literal address or ":port" (both families).
- * CB_EINVAL (the detail names the field), CB_EEXIST (address in use), CB_EPERM (port below 1024), CB_ETLS, CB_ESYS,
- * CB_ENOMEM, CB_E2BIG. */
+ * CB_EINVAL (the detail names the field), CB_EEXIST (address in use), CB_EPERM (port below 1024), CB_ENOTSUP (aead),
+ * CB_ETLS, CB_ESYS, CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_quic_listen(cb_quic_endpoint **out, cb_loop *loop, const char *listen, const cb_quic_opts *opts);
 
 /* Opens an endpoint for client connections; bind NULL = any address of the family of the first connection. Errors as
@@ -151,8 +164,9 @@ typedef struct cb_quic_conn_stats {
     int32_t cc;         /* enum cb_cc: what really runs */
     uint8_t early_data; /* 0 none, 1 accepted, 2 rejected */
     uint8_t resumed;
-    uint8_t ecn; /* path is ECN capable as far as known */
-    uint8_t reserved[5];
+    uint8_t ecn;  /* path is ECN capable as far as known */
+    uint8_t aead; /* enum cb_aead: what really runs */
+    uint8_t reserved[4];
 } cb_quic_conn_stats;
 
 /* CB_EINVAL (out, size). */
@@ -165,7 +179,8 @@ typedef struct cb_quic_endpoint_stats {
     uint64_t retries_sent, version_negotiations, stateless_resets, handed_over, malformed, refused, tx_dropped;
     uint32_t rcvbuf_bytes, sndbuf_bytes; /* granted by the kernel */
     uint8_t gso, gro, ecn, steering;     /* in use; steering: 1 in the kernel, 0 in user space */
-    uint8_t reserved[4];
+    uint8_t aead;                        /* enum cb_aead: what new connections use */
+    uint8_t reserved[3];
 } cb_quic_endpoint_stats;
 
 /* CB_EINVAL (out, size). */

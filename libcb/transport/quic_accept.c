@@ -103,6 +103,7 @@ static int open_server(cb_quic_endpoint *e, ep_conn *c, const cb_datagram *d, co
         .alloc = e->alloc,
         .log = e->log,
         .loop = e->loop,
+        .aead = e->aead,
         .local = &d->local,
         .remote = &d->remote,
         .now = cb_loop_now(e->loop),

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "transport/quic_cc.h"
+#include "transport/quic_keys.h"
 #include <ngtcp2/ngtcp2_crypto_gnutls.h>
 #include <stdio.h>
 #include <string.h>
@@ -117,6 +118,7 @@ int cb_quic_core_open(cb_quic_conn *c, const cb_quic_core_init *init, bool serve
     c->alloc = init->alloc;
     c->log = init->log;
     c->loop = init->loop;
+    c->aead = init->aead ? init->aead : &cb_quic_aead_gnutls;
     c->tls = init->tls;
     c->server = server;
     c->local = *init->local;
@@ -133,6 +135,7 @@ int cb_quic_core_open(cb_quic_conn *c, const cb_quic_core_init *init, bool serve
                      : ngtcp2_crypto_gnutls_configure_client_session(session);
     int rv = NGTCP2_ERR_INTERNAL;
     if (!bad) {
+        cb_quic_keys_attach(c);
         rv = server ? ngtcp2_conn_server_new(&c->ng, &init->dcid, &init->scid, &path, init->version,
                                              &cb_quic_server_callbacks, &settings, &params, mem, c)
                     : ngtcp2_conn_client_new(&c->ng, &init->dcid, &init->scid, &path, init->version,

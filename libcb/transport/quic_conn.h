@@ -3,6 +3,7 @@
 #ifndef CB_TRANSPORT_QUIC_CONN_H
 #define CB_TRANSPORT_QUIC_CONN_H
 
+#include "transport/quic_aead.h"
 #include "transport/quic_app.h"
 #include "transport/quic_dgram.h"
 #include <ngtcp2/ngtcp2.h>
@@ -48,6 +49,7 @@ struct cb_quic_conn {
     const cb_alloc *alloc;
     const cb_log *log;
     cb_loop *loop;
+    const cb_quic_aead *aead;
     ngtcp2_mem mem;
     cb_addr local, remote;
     cb_quic_dgrams dgrams;
@@ -73,7 +75,8 @@ typedef struct cb_quic_core_init {
     const cb_alloc *alloc;
     const cb_log *log;
     cb_loop *loop;
-    cb_tls_session *tls; /* owned from here, also on failure */
+    const cb_quic_aead *aead; /* NULL = GnuTLS */
+    cb_tls_session *tls;      /* owned from here, also on failure */
     const cb_addr *local, *remote;
     cb_time now;
     ngtcp2_cid dcid, scid; /* server: the client's source and our first; client: random and our first */

@@ -202,5 +202,6 @@ int cb_quic_conn_stats_get(const cb_quic_conn *c, cb_quic_conn_stats *out) {
     s.cc = c->cc;
     s.early_data = c->early;
     s.ecn = c->ecn != 0;
+    s.aead = (uint8_t)c->aead->id;
     return cb_stats_give(out, &s, sizeof s, "cb_quic_conn_stats");
 }

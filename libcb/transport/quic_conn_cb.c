@@ -1,7 +1,7 @@
 /* What ngtcp2 tells a connection, passed on to TLS, the app and the driver. */
 #include "base/error.h"
 #include "base/log.h"
-#include "transport/quic_conn.h"
+#include "transport/quic_keys.h"
 #include <ngtcp2/ngtcp2_crypto_gnutls.h>
 #include <string.h>
 
@@ -49,6 +49,11 @@ static int on_crypto(ngtcp2_conn *ng, ngtcp2_encryption_level level, uint64_t of
     gnutls_alert_send_appropriate(session, rv);
     int tls_error = ngtcp2_conn_get_tls_error(ng);
     return tls_error ? tls_error : NGTCP2_ERR_CRYPTO;
+}
+
+static int on_client_initial(ngtcp2_conn *ng, void *user) {
+    int rv = cb_quic_keys_client_initial(user);
+    return rv ? rv : on_crypto(ng, NGTCP2_ENCRYPTION_LEVEL_INITIAL, 0, NULL, 0, user); /* the ClientHello */
 }
 
 static int on_rx_key(ngtcp2_conn *ng, ngtcp2_encryption_level level, void *user) {
@@ -233,27 +238,27 @@ static void on_rand(uint8_t *out, size_t len, const ngtcp2_rand_ctx *ctx) {
 }
 
 #define COMMON                                                                                                         \
-    .recv_crypto_data = on_crypto, .handshake_completed = on_handshake, .encrypt = ngtcp2_crypto_encrypt_cb,           \
-    .decrypt = ngtcp2_crypto_decrypt_cb, .hp_mask = ngtcp2_crypto_hp_mask_cb, .recv_stream_data = on_stream_data,      \
+    .recv_crypto_data = on_crypto, .handshake_completed = on_handshake, .encrypt = cb_quic_keys_encrypt,               \
+    .decrypt = cb_quic_keys_decrypt, .hp_mask = cb_quic_keys_mask, .recv_stream_data = on_stream_data,                 \
     .acked_stream_data_offset = on_acked, .stream_open = on_stream_open, .stream_close = on_stream_close,              \
     .recv_stateless_reset = on_stateless_reset, .extend_max_local_streams_bidi = on_more_streams,                      \
     .extend_max_local_streams_uni = on_more_streams, .rand = on_rand, .get_new_connection_id = on_new_cid,             \
-    .remove_connection_id = on_drop_cid, .update_key = ngtcp2_crypto_update_key_cb,                                    \
-    .path_validation = on_path_validation, .stream_reset = on_stream_reset,                                            \
-    .extend_max_stream_data = on_stream_window, .delete_crypto_aead_ctx = ngtcp2_crypto_delete_crypto_aead_ctx_cb,     \
-    .delete_crypto_cipher_ctx = ngtcp2_crypto_delete_crypto_cipher_ctx_cb, .recv_datagram = on_datagram,               \
-    .get_path_challenge_data = ngtcp2_crypto_get_path_challenge_data_cb, .stream_stop_sending = on_stream_stop,        \
-    .version_negotiation = ngtcp2_crypto_version_negotiation_cb, .recv_rx_key = on_rx_key, .recv_tx_key = on_tx_key
+    .remove_connection_id = on_drop_cid, .update_key = cb_quic_keys_update, .path_validation = on_path_validation,     \
+    .stream_reset = on_stream_reset, .extend_max_stream_data = on_stream_window,                                       \
+    .delete_crypto_aead_ctx = cb_quic_keys_drop, .delete_crypto_cipher_ctx = cb_quic_keys_drop_mask,                   \
+    .recv_datagram = on_datagram, .get_path_challenge_data = ngtcp2_crypto_get_path_challenge_data_cb,                 \
+    .stream_stop_sending = on_stream_stop, .version_negotiation = cb_quic_keys_version, .recv_rx_key = on_rx_key,      \
+    .recv_tx_key = on_tx_key
 
 const ngtcp2_callbacks cb_quic_client_callbacks = {
     COMMON,
-    .client_initial = ngtcp2_crypto_client_initial_cb,
-    .recv_retry = ngtcp2_crypto_recv_retry_cb,
+    .client_initial = on_client_initial,
+    .recv_retry = cb_quic_keys_retry,
     .recv_new_token = on_new_token,
     .tls_early_data_rejected = on_early_rejected,
 };
 
 const ngtcp2_callbacks cb_quic_server_callbacks = {
     COMMON,
-    .recv_client_initial = ngtcp2_crypto_recv_client_initial_cb,
+    .recv_client_initial = cb_quic_keys_server_initial,
 };

@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/opts.h"
+#include "transport/quic_aead_choice.h"
 #include "transport/quic_cc.h"
 #include "transport/quic_endpoint_int.h"
 #include "transport/quic_stream.h"
@@ -55,6 +56,8 @@ static int adopt(cb_quic_endpoint *e, const cb_quic_opts *opts) {
     if (rc >= 0) rc = cb_quic_cc_choose(e->o.cc, getenv("CBR_CC"));
     if (rc < 0) return rc;
     e->o.cc = rc;
+    rc = cb_quic_aead_choose(&e->aead, e->o.aead, getenv("CBR_AEAD"), e->log);
+    if (rc < 0) return rc;
     fill_defaults(&e->o);
     if (e->o.ops && (rc = cb_opts_read(&e->ops, sizeof e->ops, e->o.ops, "cb_quic_conn_ops")) < 0) return rc;
     e->o.ops = &e->ops;
@@ -306,6 +309,7 @@ static int open_client(ep_conn *c, const cb_addr *remote, const char *server_nam
         .alloc = e->alloc,
         .log = e->log,
         .loop = e->loop,
+        .aead = e->aead,
         .local = cb_udp_local(e->main.udp),
         .remote = remote,
         .now = cb_loop_now(e->loop),
@@ -465,5 +469,6 @@ int cb_quic_endpoint_stats_get(const cb_quic_endpoint *e, cb_quic_endpoint_stats
         s.ecn = u->ecn;
     }
     s.steering = e->steered;
+    s.aead = (uint8_t)e->aead->id;
     return cb_stats_give(out, &s, sizeof s, "cb_quic_endpoint_stats");
 }

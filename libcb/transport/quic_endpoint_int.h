@@ -75,6 +75,7 @@ struct cb_quic_endpoint {
     cb_tickets *tickets;
     cb_group *group;
     const cb_group_keys *keys;
+    const cb_quic_aead *aead;
     cb_inbox inbox;
     cb_watch *inbox_watch;
     cb_session_cache *cache; /* client */

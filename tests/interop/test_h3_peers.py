@@ -81,6 +81,7 @@ def gtlsclient(port, tmp_path, *options, path="file", host="127.0.0.1", timeout=
         pytest.param(["--change-local-addr=20ms", "--nat-rebinding", "--delay-stream=60ms"], id="nat-rebinding"),
         pytest.param(["-t", "0.03", "-r", "0.03"], id="loss-both-ways"),
         pytest.param(["--ciphers=NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+CHACHA20-POLY1305"], id="chacha20"),
+        pytest.param(["--ciphers=NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+AES-256-GCM", "--key-update=20ms"], id="aes256"),
         pytest.param(["--max-udp-payload-size=1200", "--no-pmtud"], id="small-packets"),
         pytest.param(["--delay-stream=50ms", "--dcid=000102030405060708090a0b0c0d0e0f1011"], id="long-first-dcid"),
     ],
@@ -90,6 +91,20 @@ def test_gtlsclient(edge, tmp_path, www, options):
     got, _ = gtlsclient(port, tmp_path, *options)
     assert sha(got) == sha(www / "file")
     assert process.alive()
+
+
+@pytest.mark.parametrize("aead", ["gnutls", "ipsec-mb"])
+def test_both_packet_protections(edge, gtlsserver, pki, tmp_path, www, monkeypatch, aead):
+    """What CBR_AEAD names, as a server and as a client of ngtcp2's own programs, which use GnuTLS."""
+    monkeypatch.setenv("CBR_AEAD", aead)
+    if "packet protection by libipsec-mb" in run(program("http_client"), "-3", "https://localhost:1/").stderr:
+        pytest.skip("libipsec-mb is not built in")
+    _, port = edge()
+    got, _ = gtlsclient(port, tmp_path, "--key-update=20ms")
+    assert sha(got) == sha(www / "file")
+    done = run(program("http_client"), "-3", "--ca", pki["ca"], "-o", tmp_path / "mine", f"https://localhost:{gtlsserver()}/file")
+    assert done.returncode == 0, done.stderr
+    assert sha(tmp_path / "mine") == sha(www / "file")
 
 
 def test_version_negotiation(edge):
