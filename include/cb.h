@@ -13,6 +13,7 @@
 #include <cb/quic.h>
 #include <cb/quic_lb.h>
 #include <cb/resolver.h>
+#include <cb/sim.h>
 #include <cb/tls.h>
 
 #endif

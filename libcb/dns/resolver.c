@@ -4,9 +4,10 @@
 #include "base/map.h"
 #include "base/opts.h"
 #include "dns/ares_driver.h"
+#include "loop/virtual.h"
 #include <string.h>
 
-enum { NAME_MAX_BYTES = 254, DETAIL_BYTES = 160, TROUBLE_TTL_S = 1 };
+enum { NAME_MAX_BYTES = 254, DETAIL_BYTES = 160, TROUBLE_TTL_S = 1, HOST_ADDRESSES = 16 };
 
 /* What is known of a name, or is being asked. One reference each: the cache, the question, every lookup. */
 struct entry {
@@ -176,22 +177,32 @@ static bool is_literal(const char *name, cb_addr *out) {
     return (colon || name[strspn(name, "0123456789.")] == '\0') && cb_addr_parse(out, name, 0) == CB_OK;
 }
 
+/* Addresses of what needs no question; 0 when it does. */
+static size_t known_addresses(const cb_resolver *r, const char *name, cb_addr out[HOST_ADDRESSES]) {
+    if (is_localhost(name)) return is_literal("::1", &out[0]) && is_literal("127.0.0.1", &out[1]) ? 2 : 0;
+    if (is_literal(name, &out[0])) return 1;
+    return r->ares ? 0 : cb_loop_virtual_resolve(r->loop, name, out, HOST_ADDRESSES);
+}
+
 /* What needs no question: 1 and *out, 0 when it does, < 0. */
 static int answer_here(struct entry **out, cb_resolver *r, const char *name, int family) {
-    static const char *const loopback[] = {"::1", "127.0.0.1"};
-    const bool local = is_localhost(name);
-    cb_host_address at[2];
-    cb_addr addr;
+    cb_host_address at[HOST_ADDRESSES];
+    cb_addr addr[HOST_ADDRESSES];
+    const size_t known = known_addresses(r, name, addr);
     size_t n = 0;
-    for (size_t i = 0; i < (local ? 2 : 1); i++) {
-        if (!is_literal(local ? loopback[i] : name, &addr)) return 0;
-        host_of(&at[n], &addr, r->opts.max_ttl_s);
+    if (!known && r->ares) return 0;
+    for (size_t i = 0; i < known; i++) {
+        host_of(&at[n], &addr[i], r->opts.max_ttl_s);
         if (family == CB_FAMILY_ANY || at[n].family == family) n++;
     }
     struct entry *e = entry_new(r, name, family);
     if (!e) return cb_fail(CB_ENOMEM, "%s: lookup", name);
     e->expires = CB_NEVER;
-    e->rc = n ? entry_set(e, at, n) : cb_fail(CB_EDNS, "%s: is no IPv%d address", name, family);
+    if (n)
+        e->rc = entry_set(e, at, n);
+    else
+        e->rc = known ? cb_fail(CB_EDNS, "%s: is no IPv%d address", name, family)
+                      : cb_fail(CB_EDNS, "%s: the simulation has no host of this name", name);
     if (e->rc < 0) strncpy(e->detail, cb_last_error(), sizeof e->detail - 1);
     *out = e;
     return 1;
@@ -309,7 +320,7 @@ int cb_resolver_new(cb_resolver **out, cb_loop *loop, const cb_resolver_opts *op
         if (o->min_ttl_s > o->max_ttl_s)
             rc = cb_fail(CB_EINVAL, "min_ttl_s %u is above max_ttl_s %u", o->min_ttl_s, o->max_ttl_s);
     }
-    if (rc == CB_OK) rc = cb_ares_new(&r->ares, loop, &r->opts);
+    if (rc == CB_OK && !cb_loop_is_virtual(loop)) rc = cb_ares_new(&r->ares, loop, &r->opts);
     if (rc < 0) {
         cb_map_free(&r->cache);
         cb_mem_free(alloc, r);

@@ -14,18 +14,17 @@ enum { PORT_TRIES = 16, SPARE_EXCHANGES = 1024, SPARE_BYTES = 16384 };
 /* ---- the Date field: one text for all, refreshed while there are connections ---- */
 
 static void date_refresh(cb_http_server *s) {
-    struct timespec ts;
+    const uint64_t wall = cb_loop_wall(s->loop);
+    const time_t seconds = (time_t)(wall / CB_SEC);
     struct tm tm;
-    clock_gettime(CLOCK_REALTIME, &ts);
-    gmtime_r(&ts.tv_sec, &tm);
+    gmtime_r(&seconds, &tm);
     static const char days[] = "SunMonTueWedThuFriSat";
     static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
     char text[64]; /* by hand: strftime follows the locale */
     snprintf(text, sizeof text, "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT", days + 3 * tm.tm_wday, tm.tm_mday,
              months + 3 * tm.tm_mon, tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
     memcpy(s->date, text, sizeof s->date - 1);
-    cb_time to_next = CB_SEC - (cb_time)ts.tv_nsec;
-    cb_alarm_set(&s->date_alarm, cb_loop_now(s->loop) + to_next);
+    cb_alarm_set(&s->date_alarm, cb_loop_now(s->loop) + CB_SEC - wall % CB_SEC);
 }
 
 static void on_date(cb_alarm *a, cb_time now) {

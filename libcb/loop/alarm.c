@@ -96,7 +96,11 @@ int cb_alarm_set(cb_alarm *a, cb_time at) {
     if (a->node.pos && a->node.key == at) return CB_OK;
     int rc = cb_heap_set(&loop->alarms, &a->node, at);
     /* Between the steps of a foreign loop nobody else would arm the descriptor that it waits for. */
-    if (rc == CB_OK && !loop->turn.in_turn && cb_heap_min(&loop->alarms) == &a->node) cb_alarms_arm(loop);
+    if (rc != CB_OK || loop->turn.in_turn || cb_heap_min(&loop->alarms) != &a->node) return rc;
+    if (loop->ops)
+        loop->ops->stir(loop->world);
+    else
+        cb_alarms_arm(loop);
     return rc;
 }
 

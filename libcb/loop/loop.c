@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { SCRATCH_BYTES = 65536 };
@@ -35,6 +36,10 @@ static int from_kernel(void *out, size_t len) {
 }
 
 int cb_loop_random(cb_loop *loop, void *out, size_t len) {
+    if (loop->ops) {
+        loop->ops->random(loop->world, out, len);
+        return CB_OK;
+    }
     if (len > RANDOM_STOCK / 4) return from_kernel(out, len);
     if (len > loop->stock_left) {
         int rc = from_kernel(loop->stock, RANDOM_STOCK);
@@ -46,6 +51,13 @@ int cb_loop_random(cb_loop *loop, void *out, size_t len) {
     cb_mem_wipe(from, len); /* what was handed out must not be found here later */
     loop->stock_left -= len;
     return CB_OK;
+}
+
+uint64_t cb_loop_wall(const cb_loop *loop) {
+    struct timespec ts;
+    if (loop->ops) return loop->ops->wall(loop->world);
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return (uint64_t)ts.tv_sec * CB_SEC + (uint64_t)ts.tv_nsec;
 }
 
 void cb_loop_hold(cb_loop *loop) {
@@ -84,8 +96,7 @@ static void on_prepare(uv_prepare_t *prepare) {
 
 /* ---- tasks from other threads ---- */
 
-static void on_wake(uv_async_t *wake) {
-    cb_loop *loop = wake->data;
+void cb_loop_run_posts(cb_loop *loop) {
     pthread_mutex_lock(&loop->lock);
     cb_post *p = loop->posts;
     loop->posts = NULL;
@@ -97,6 +108,18 @@ static void on_wake(uv_async_t *wake) {
         cb_mem_free(&cb_alloc_libc, p);
         p = next;
     }
+}
+
+static void on_wake(uv_async_t *wake) {
+    cb_loop_run_posts(wake->data);
+}
+
+/* From any thread. */
+static void wake_up(cb_loop *loop) {
+    if (loop->ops)
+        loop->ops->wake(loop->world);
+    else
+        uv_async_send(&loop->wake);
 }
 
 int cb_loop_post(cb_loop *loop, cb_task_fn fn, void *user) {
@@ -112,7 +135,7 @@ int cb_loop_post(cb_loop *loop, cb_task_fn fn, void *user) {
     if (!closing) {
         *loop->posts_end = p;
         loop->posts_end = &p->next;
-        if (first) uv_async_send(&loop->wake);
+        if (first) wake_up(loop);
     }
     pthread_mutex_unlock(&loop->lock);
     if (!closing) return CB_OK;
@@ -120,7 +143,7 @@ int cb_loop_post(cb_loop *loop, cb_task_fn fn, void *user) {
     return cb_fail(CB_ECLOSED, "a task was posted to a loop that is being freed");
 }
 
-static bool has_posts(const cb_loop *loop) {
+bool cb_loop_has_posts(const cb_loop *loop) {
     cb_loop *l = (cb_loop *)loop;
     pthread_mutex_lock(&l->lock);
     bool yes = l->posts != NULL;
@@ -146,7 +169,7 @@ static void drop_posts(cb_loop *loop) {
 
 int cb_loop_alive(const cb_loop *loop) {
     return loop->watch_count || loop->holds || loop->alarms.len || cb_turn_has_leftovers(&loop->turn) ||
-           has_posts(loop);
+           cb_loop_has_posts(loop);
 }
 
 static int turn(cb_loop *loop, uv_run_mode mode) {
@@ -161,7 +184,7 @@ static int turn(cb_loop *loop, uv_run_mode mode) {
 int cb_loop_run(cb_loop *loop) {
     if (!loop) return cb_fail(CB_EINVAL, "cb_loop_run: loop is NULL");
     if (loop->turn.in_turn) return cb_fail(CB_EINVAL, "cb_loop_run() was called from inside of the same loop");
-    int rc = CB_OK;
+    int rc = cb_loop_needs_kernel(loop, "cb_loop_run(): use cb_sim_run(),");
     while (rc == CB_OK && !atomic_load(&loop->stop) && cb_loop_alive(loop))
         rc = turn(loop, UV_RUN_DEFAULT);
     atomic_store(&loop->stop, false);
@@ -171,22 +194,25 @@ int cb_loop_run(cb_loop *loop) {
 int cb_loop_step(cb_loop *loop) {
     if (!loop) return cb_fail(CB_EINVAL, "cb_loop_step: loop is NULL");
     if (loop->turn.in_turn) return cb_fail(CB_EINVAL, "cb_loop_step() was called from inside of the same loop");
-    int rc = turn(loop, UV_RUN_NOWAIT);
+    int rc = cb_loop_needs_kernel(loop, "cb_loop_step(): use cb_sim_run_until(),");
+    if (rc < 0) return rc;
+    rc = turn(loop, UV_RUN_NOWAIT);
     cb_alarms_arm(loop); /* whoever waits on cb_loop_fd() wakes in time, too */
     return rc;
 }
 
 void cb_loop_stop(cb_loop *loop) {
     atomic_store(&loop->stop, true);
-    uv_async_send(&loop->wake);
+    wake_up(loop);
 }
 
 int cb_loop_fd(const cb_loop *loop) {
-    return uv_backend_fd(&loop->uv);
+    return loop->ops ? -1 : uv_backend_fd(&loop->uv);
 }
 
 int64_t cb_loop_timeout_ms(const cb_loop *loop) {
-    if (loop->dirty || cb_turn_has_leftovers(&loop->turn) || has_posts(loop) || !uv_backend_timeout(&loop->uv))
+    if (loop->ops) return -1; /* its simulation knows */
+    if (loop->dirty || cb_turn_has_leftovers(&loop->turn) || cb_loop_has_posts(loop) || !uv_backend_timeout(&loop->uv))
         return 0;
     const cb_heap_node *next = cb_heap_min(&loop->alarms);
     if (!next) return -1;
@@ -236,11 +262,26 @@ static void release(cb_loop *loop) {
     cb_mem_free(&a, loop);
 }
 
-static cb_loop *blank(const cb_loop_opts *o) {
-    const cb_alloc *a = o->alloc ? o->alloc : &cb_alloc_libc;
+static cb_time now(const cb_turn *turn) {
+    (void)turn;
+    return uv_hrtime();
+}
+
+bool cb_loop_is_virtual(const cb_loop *loop) {
+    return loop->ops != NULL;
+}
+
+int cb_loop_needs_kernel(const cb_loop *loop, const char *what) {
+    if (!loop->ops) return CB_OK;
+    return cb_fail(CB_ENOTSUP, "%s is not to be had on a loop of a simulation (cb/sim.h)", what);
+}
+
+cb_loop *cb_loop_blank(const cb_alloc *alloc, const cb_log *log) {
+    const cb_alloc *a = alloc ? alloc : &cb_alloc_libc;
     cb_loop *loop = cb_mem_new(a, sizeof *loop);
     if (!loop) return NULL;
-    cb_turn_init(&loop->turn, a, o->log, uv_hrtime);
+    cb_turn_init(&loop->turn, a, log, now);
+    loop->udp_port = &cb_udp_kernel;
     loop->near_fd = -1;
     loop->near_at = loop->far_at = CB_NEVER;
     loop->dirty = true;
@@ -251,7 +292,6 @@ static cb_loop *blank(const cb_loop_opts *o) {
     cb_list_init(&loop->signals);
     cb_list_init(&loop->orphans);
     cb_heap_init(&loop->alarms, &loop->turn.blocks.alloc);
-    loop->scratch = cb_mem_get(a, SCRATCH_BYTES);
     return loop;
 }
 
@@ -260,8 +300,9 @@ int cb_loop_new(cb_loop **out, const cb_loop_opts *opts) {
     cb_loop_opts o;
     int rc = cb_opts_read(&o, sizeof o, opts, "cb_loop_opts");
     if (rc < 0) return rc;
-    cb_loop *loop = blank(&o);
+    cb_loop *loop = cb_loop_blank(o.alloc, o.log);
     if (!loop) return cb_fail(CB_ENOMEM, "no memory for an event loop");
+    loop->scratch = cb_mem_get(&loop->turn.blocks.under, SCRATCH_BYTES);
     if (!loop->scratch) {
         release(loop);
         return cb_fail(CB_ENOMEM, "no memory for the scratch area of an event loop");
@@ -303,10 +344,13 @@ void cb_loop_adopt(cb_loop *loop, cb_orphan *orphan, void (*cut)(cb_orphan *orph
 }
 
 void cb_loop_free(cb_loop *loop) {
-    if (!loop || loop->turn.in_turn) return;
+    if (loop && !loop->ops && !loop->turn.in_turn) cb_loop_destroy(loop); /* a virtual one belongs to its world */
+}
+
+void cb_loop_destroy(cb_loop *loop) {
     drop_posts(loop);
     run_to_the_end(loop);
-    close_handles(loop);
+    if (!loop->ops) close_handles(loop);
     run_to_the_end(loop);
     release(loop);
 }

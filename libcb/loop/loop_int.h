@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include <cb/loop.h>
+#include <stdbool.h>
 
 #define CB_NEVER UINT64_MAX
 #define CB_MS    ((cb_time)1000000)
@@ -16,6 +17,10 @@ const cb_alloc *cb_loop_alloc(const cb_loop *loop);
 const cb_log *cb_loop_log(const cb_loop *loop);
 /* Random bytes from the kernel's generator; the loop keeps a small stock. Aborts never; CB_ESYS. */
 int cb_loop_random(cb_loop *loop, void *out, size_t len);
+uint64_t cb_loop_wall(const cb_loop *loop);   /* the calendar: nanoseconds since 1970 */
+bool cb_loop_is_virtual(const cb_loop *loop); /* one of a simulation (loop/virtual.h) */
+/* CB_OK, or CB_ENOTSUP on a virtual loop, with the detail that `what` is not to be had there. */
+int cb_loop_needs_kernel(const cb_loop *loop, const char *what);
 const uint8_t *cb_loop_hash_key(const cb_loop *loop); /* 16 random bytes of this loop, for its maps */
 
 /* A deadline, embedded in its owner. Precise to the timerfd (tens of microseconds) when near, to a

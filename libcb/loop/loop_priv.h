@@ -4,6 +4,7 @@
 
 #include "loop/loop_int.h"
 #include "loop/turn.h"
+#include "loop/virtual.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <uv.h>
@@ -17,7 +18,10 @@ typedef struct cb_post {
 } cb_post;
 
 struct cb_loop {
-    cb_turn turn; /* must be first: turn.c finds it there */
+    cb_turn turn;              /* must be first: turn.c finds it there */
+    const cb_virtual_ops *ops; /* of the world that drives a virtual loop; NULL: libuv does, and the kernel */
+    void *world;
+    const struct cb_udp_port *udp_port; /* where datagrams go */
     uv_loop_t uv;
     uv_prepare_t prepare; /* the last thing before the loop waits */
     uv_check_t check;     /* the first thing after the descriptors were handled */
@@ -46,6 +50,11 @@ struct cb_loop {
     bool udp_warned;              /* about small socket buffers: once is enough */
 };
 
+/* loop.c */
+cb_loop *cb_loop_blank(const cb_alloc *alloc, const cb_log *log);
+void cb_loop_run_posts(cb_loop *loop);
+bool cb_loop_has_posts(const cb_loop *loop);
+void cb_loop_destroy(cb_loop *loop);
 /* alarm.c */
 int cb_alarms_open(cb_loop *loop);
 void cb_alarms_run(cb_loop *loop); /* fires what is due */

@@ -37,6 +37,8 @@ static cb_signal *find(cb_loop *loop, int signum) {
 
 int cb_loop_on_signal(cb_loop *loop, int signum, cb_task_fn fn, void *user) {
     if (!loop) return cb_fail(CB_EINVAL, "cb_loop_on_signal: loop is NULL");
+    int rc = cb_loop_needs_kernel(loop, "cb_loop_on_signal()");
+    if (rc < 0) return rc;
     if (signum <= 0 || signum >= NSIG || signum == SIGKILL || signum == SIGSTOP)
         return cb_fail(CB_EINVAL, "signal %d cannot be handled", signum);
     cb_signal *s = find(loop, signum);
@@ -51,7 +53,7 @@ int cb_loop_on_signal(cb_loop *loop, int signum, cb_task_fn fn, void *user) {
     }
     s = cb_mem_new(cb_loop_alloc(loop), sizeof *s);
     if (!s) return cb_fail(CB_ENOMEM, "no memory for a signal handler");
-    int rc = uv_signal_init(&loop->uv, &s->handle);
+    rc = uv_signal_init(&loop->uv, &s->handle);
     if (rc < 0) {
         cb_mem_free(cb_loop_alloc(loop), s);
         return cb_fail_errno(-rc, "signal %d", signum);

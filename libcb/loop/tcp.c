@@ -130,13 +130,15 @@ int cb_tcp_listen(cb_tcp_listener **out, cb_loop *loop, const cb_tcp_listener_op
     int family = opts->bind.sa.sa_family;
     if (!opts->on_accept || (opts->fd <= 0 && family != AF_INET && family != AF_INET6))
         return cb_fail(CB_EINVAL, "cb_tcp_listen: needs an address to bind and on_accept");
+    int rc = cb_loop_needs_kernel(loop, "TCP");
+    if (rc < 0) return rc;
     cb_tcp_listener *l = cb_mem_new(cb_loop_alloc(loop), sizeof *l);
     if (!l) return cb_fail(CB_ENOMEM, "no memory for a TCP listener");
     l->o = *opts;
     l->loop = loop;
     l->fd = opts->fd > 0 ? opts->fd : -1;
     cb_alarm_init(&l->recover, loop, on_recover);
-    int rc = ready_listener(l);
+    rc = ready_listener(l);
     if (rc < 0) {
         if (opts->fd <= 0 && l->fd >= 0) close(l->fd);
         cb_mem_free(cb_loop_alloc(loop), l);
@@ -248,6 +250,8 @@ static int start_connecting(cb_tcp_connector *c) {
 
 int cb_tcp_connect(cb_tcp_connector **out, cb_loop *loop, const cb_addr *remote, cb_time timeout, cb_tcp_connect_fn fn,
                    void *user) {
+    int rc = cb_loop_needs_kernel(loop, "TCP");
+    if (rc < 0) return rc;
     cb_tcp_connector *c = cb_mem_new(cb_loop_alloc(loop), sizeof *c);
     if (!c) return cb_fail(CB_ENOMEM, "no memory to connect");
     c->loop = loop;
@@ -257,7 +261,7 @@ int cb_tcp_connect(cb_tcp_connector **out, cb_loop *loop, const cb_addr *remote,
     c->user = user;
     c->fd = -1;
     cb_alarm_init(&c->limit, loop, on_limit);
-    int rc = start_connecting(c);
+    rc = start_connecting(c);
     if (rc < 0) {
         cb_alarm_stop(&c->limit);
         if (c->fd >= 0) close(c->fd);

@@ -3,10 +3,11 @@
 
 enum { ROUNDS_MAX = 16 };
 
-void cb_turn_init(cb_turn *turn, const cb_alloc *alloc, const cb_log *log, cb_time (*clock)(void)) {
+void cb_turn_init(cb_turn *turn, const cb_alloc *alloc, const cb_log *log, cb_time (*clock)(const cb_turn *turn)) {
     cb_blocks_init(&turn->blocks, alloc);
     turn->log = log;
     turn->clock = clock;
+    turn->stir = NULL;
     cb_list_init(&turn->defers);
     cb_list_init(&turn->graves);
     turn->now = 0;
@@ -21,8 +22,8 @@ static cb_turn *of(const cb_loop *loop) {
 cb_time cb_loop_now(const cb_loop *loop) {
     cb_turn *turn = of(loop);
     if (turn->fresh) return turn->now;
-    if (!turn->in_turn) return turn->clock();
-    turn->now = turn->clock();
+    if (!turn->in_turn) return turn->clock(turn);
+    turn->now = turn->clock(turn);
     turn->fresh = true;
     return turn->now;
 }
@@ -43,8 +44,14 @@ void cb_defer_init(cb_defer *d, cb_loop *loop, void (*run)(cb_defer *defer)) {
     d->loop = loop;
 }
 
+static void stirred(cb_turn *turn) {
+    if (!turn->in_turn && turn->stir) turn->stir(turn);
+}
+
 void cb_defer_later(cb_defer *d) {
-    if (cb_list_empty(&d->link)) cb_list_add_tail(&of(d->loop)->defers, &d->link);
+    if (!cb_list_empty(&d->link)) return;
+    cb_list_add_tail(&of(d->loop)->defers, &d->link);
+    stirred(of(d->loop));
 }
 
 void cb_defer_cancel(cb_defer *d) {
@@ -54,6 +61,7 @@ void cb_defer_cancel(cb_defer *d) {
 void cb_loop_bury(cb_loop *loop, cb_grave *grave, void (*bury)(cb_grave *grave)) {
     grave->bury = bury;
     cb_list_add_tail(&of(loop)->graves, &grave->link);
+    stirred(of(loop));
 }
 
 static void take_all(cb_list *from, cb_list *to) {

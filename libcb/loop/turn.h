@@ -11,14 +11,16 @@
 typedef struct cb_turn {
     cb_blocks blocks; /* with the allocator of all that lives on the loop */
     const cb_log *log;
-    cb_time (*clock)(void);
+    cb_time (*clock)(const struct cb_turn *turn);
+    void (*stir)(
+        struct cb_turn *turn); /* work was queued between two turns; NULL: whoever runs the loop looks anyway */
     cb_list defers, graves;
     cb_time now;
     bool fresh;   /* now is the time of this turn */
     bool in_turn; /* inside cb_loop_run() or cb_loop_step() */
 } cb_turn;
 
-void cb_turn_init(cb_turn *turn, const cb_alloc *alloc, const cb_log *log, cb_time (*clock)(void));
+void cb_turn_init(cb_turn *turn, const cb_alloc *alloc, const cb_log *log, cb_time (*clock)(const cb_turn *turn));
 bool cb_turn_has_leftovers(const cb_turn *turn);
 void cb_turn_run_leftovers(cb_turn *turn);
 

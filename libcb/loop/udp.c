@@ -119,7 +119,7 @@ static void bury(cb_grave *g) {
     cb_mem_free(a, u);
 }
 
-static int open_all(cb_udp *u) {
+static int open_kernel(cb_udp *u) {
     if (!u->loop->udp_area) u->loop->udp_area = cb_mem_get(cb_loop_alloc(u->loop), sizeof(cb_udp_area));
     if (!u->loop->udp_area) return cb_fail(CB_ENOMEM, "no memory to read UDP");
     int rc = open_socket(u);
@@ -129,8 +129,17 @@ static int open_all(cb_udp *u) {
         rc = bind_socket(u);
     }
     if (rc == CB_OK) rc = cb_watch_new(&u->watch, u->loop, u->fd, CB_READABLE, on_ready, u);
+    if (rc < 0 && u->fd >= 0) close(u->fd);
     return rc;
 }
+
+static void close_kernel(cb_udp *u) {
+    cb_watch_free(u->watch);
+    close(u->fd);
+    u->fd = -1;
+}
+
+const struct cb_udp_port cb_udp_kernel = {open_kernel, close_kernel, cb_udp_send_queued};
 
 int cb_udp_open(cb_udp **out, cb_loop *loop, const cb_udp_opts *opts) {
     int family = opts->bind.sa.sa_family;
@@ -142,9 +151,8 @@ int cb_udp_open(cb_udp **out, cb_loop *loop, const cb_udp_opts *opts) {
     u->loop = loop;
     u->fd = -1;
     cb_defer_init(&u->defer, loop, on_turn_end);
-    int rc = open_all(u);
+    int rc = loop->udp_port->open(u);
     if (rc < 0) {
-        if (u->fd >= 0) close(u->fd);
         cb_mem_free(cb_loop_alloc(loop), u);
         return rc;
     }
@@ -156,9 +164,7 @@ void cb_udp_close(cb_udp *u) {
     if (!u || u->closed) return;
     u->closed = true;
     cb_defer_cancel(&u->defer);
-    cb_watch_free(u->watch);
-    close(u->fd);
-    u->fd = -1;
+    u->loop->udp_port->close(u);
     cb_loop_bury(u->loop, &u->grave, bury);
 }
 

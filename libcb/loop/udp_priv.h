@@ -40,9 +40,17 @@ typedef struct udp_train {
     uint8_t ecn;
 } udp_train;
 
+/* What is behind a socket: the kernel, or a host of a simulation. */
+struct cb_udp_port {
+    int (*open)(cb_udp *u); /* binds u->o.bind; fills local and stats. On failure nothing is left open */
+    void (*close)(cb_udp *u);
+    void (*send)(cb_udp *u); /* the trains [first, count); those that have left are consumed */
+};
+
 struct cb_udp {
     cb_udp_opts o;
     cb_loop *loop;
+    void *behind; /* the port's own */
     cb_watch *watch;
     cb_grave grave;
     cb_defer defer;
@@ -61,7 +69,7 @@ struct cb_udp {
 };
 
 void cb_udp_read(cb_udp *u);
-void cb_udp_send_queued(cb_udp *u);
+void cb_udp_send_queued(cb_udp *u); /* to the kernel */
 /* udp_err.c. What ICMP said goes to on_unreachable. True: there was something, and with it a pending error of the
  * socket that some call of ours got, whatever it was about. */
 bool cb_udp_take_errors(cb_udp *u);

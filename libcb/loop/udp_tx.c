@@ -224,5 +224,5 @@ void cb_udp_send_queued(cb_udp *u) {
 void cb_udp_flush(cb_udp *u) {
     if (u->closed || u->blocked) return;
     cb_defer_cancel(&u->defer);
-    cb_udp_send_queued(u);
+    u->loop->udp_port->send(u);
 }

@@ -34,9 +34,11 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
 }
 
 int cb_watch_new(cb_watch **out, cb_loop *loop, int fd, unsigned events, cb_watch_fn fn, void *user) {
+    int rc = cb_loop_needs_kernel(loop, "watching a descriptor");
+    if (rc < 0) return rc;
     cb_watch *w = cb_mem_new(cb_loop_alloc(loop), sizeof *w);
     if (!w) return cb_fail(CB_ENOMEM, "no memory to watch a descriptor");
-    int rc = uv_poll_init(&loop->uv, &w->poll, fd);
+    rc = uv_poll_init(&loop->uv, &w->poll, fd);
     if (rc < 0) {
         cb_mem_free(cb_loop_alloc(loop), w);
         return cb_fail_errno(-rc, "watching descriptor %d", fd);

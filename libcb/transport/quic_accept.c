@@ -47,7 +47,7 @@ static void send_retry(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *
     ngtcp2_cid scid;
     if (cb_quic_endpoint_cid(e, &scid, token) < 0) return;
     size_t n =
-        cb_quic_retry_packet(packet, sizeof packet, e->keys->token, hd, &scid, &d->remote, cb_quic_endpoint_wall());
+        cb_quic_retry_packet(packet, sizeof packet, e->keys->token, hd, &scid, &d->remote, cb_loop_wall(e->loop));
     if (!n) return;
     e->stats.retries_sent++;
     cb_quic_endpoint_send(sock, d, packet, n);
@@ -74,7 +74,7 @@ typedef struct address_proof {
 static bool prove_address(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *d, const ngtcp2_pkt_hd *hd,
                           address_proof *out) {
     *out = (address_proof){.odcid = hd->dcid, .type = NGTCP2_TOKEN_TYPE_UNKNOWN};
-    uint64_t wall = hd->tokenlen ? cb_quic_endpoint_wall() : 0;
+    uint64_t wall = hd->tokenlen ? cb_loop_wall(e->loop) : 0;
     switch (cb_quic_token_check(e->keys->token, hd, &d->remote, wall, &out->odcid)) {
     case CB_QUIC_TOKEN_RETRY:
         out->type = NGTCP2_TOKEN_TYPE_RETRY;

@@ -148,7 +148,9 @@ void cb_quic_endpoint_drop_sockets(ep_conn *owner, const cb_addr *keep_local) {
     }
 }
 
+/* On a virtual loop there is no other worker who could hand over. */
 static int join_group(cb_quic_endpoint *e) {
+    if (cb_loop_is_virtual(e->loop)) return CB_OK;
     uint16_t port = cb_addr_port(cb_udp_local(e->main.udp));
     int rc = cb_group_join(e->group, &e->inbox, e->o.worker, port, cb_udp_fd(e->main.udp), &e->steered);
     if (rc < 0) return rc;

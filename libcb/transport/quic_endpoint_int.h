@@ -128,7 +128,6 @@ void cb_quic_endpoint_finish(ep_conn *c);
 void cb_quic_endpoint_tomb_free(ep_tomb *t);
 /* Sends one packet of our own making; dropped when the socket is full. */
 void cb_quic_endpoint_send(ep_socket *sock, const cb_datagram *to, const uint8_t *packet, size_t len);
-uint64_t cb_quic_endpoint_wall(void); /* nanoseconds since 1970 */
 
 /* --- quic_endpoint.c --- */
 int cb_quic_endpoint_conn_new(cb_quic_endpoint *e, ep_conn **out);

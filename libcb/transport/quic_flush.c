@@ -4,7 +4,6 @@
 #include "transport/quic_endpoint_int.h"
 #include "transport/quic_token.h"
 #include <string.h>
-#include <time.h>
 
 enum { TRAIN_BYTES = 65000, TRAINS_A_TURN = 32, TOMB_PTOS = 3 };
 
@@ -87,18 +86,12 @@ static void host_handshaken(cb_quic_conn *core) {
     handshake_over(ep_of(core));
 }
 
-uint64_t cb_quic_endpoint_wall(void) {
-    struct timespec ts;
-    clock_gettime(CLOCK_REALTIME, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
-
 static size_t host_make_token(cb_quic_conn *core, uint8_t *out, size_t cap) {
     const ngtcp2_path *path = ngtcp2_conn_get_path(core->ng);
     cb_addr remote;
     memset(&remote, 0, sizeof remote);
     memcpy(&remote, path->remote.addr, path->remote.addrlen);
-    return cb_quic_token_make(ep_of(core)->e->keys->token, &remote, cb_quic_endpoint_wall(), out, cap);
+    return cb_quic_token_make(ep_of(core)->e->keys->token, &remote, cb_loop_wall(core->loop), out, cap);
 }
 
 static void host_keep_token(cb_quic_conn *core, cb_slice token) {

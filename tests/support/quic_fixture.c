@@ -170,22 +170,42 @@ static const cb_quic_conn_ops ops = {
     .on_close = on_close,
 };
 
-void qt_world_make(qt_world *w) {
+static void make(qt_world *w, int key_type) {
     memset(w, 0, sizeof *w);
-    tls_pki_make(&w->pki);
+    tls_pki_make_of(&w->pki, key_type);
     w->server_id = tls_pki_identity(&w->pki, "server.test,127.0.0.1");
     w->client_id = tls_pki_client(&w->pki);
-    cr_assert_eq(cb_loop_new(&w->loop, NULL), CB_OK);
     w->server = (qt_side){.w = w, .echo = true, .take = SIZE_MAX};
     w->client = (qt_side){.w = w, .take = SIZE_MAX};
+}
+
+void qt_world_make(qt_world *w) {
+    make(w, 0);
+    cr_assert_eq(cb_loop_new(&w->loop, NULL), CB_OK);
+    w->client_loop = w->loop;
+}
+
+void qt_world_make_sim(qt_world *w, uint64_t seed, const cb_sim_link_opts *there, const cb_sim_link_opts *back) {
+    make(w, CB_KEY_ED25519);
+    cr_assert_eq(cb_sim_new(&w->sim, CB_OPTS(cb_sim_opts, .seed = seed)), CB_OK, "%s", cb_last_error());
+    int rc = cb_sim_host_new(&w->client_host, w->sim, "client", "10.0.0.1");
+    if (rc == CB_OK) rc = cb_sim_host_new(&w->server_host, w->sim, "server", "10.0.0.2");
+    if (rc == CB_OK) rc = cb_sim_connect(w->client_host, w->server_host, there, back, &w->there, &w->back);
+    cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
+    w->client_loop = cb_sim_host_loop(w->client_host);
+    w->loop = cb_sim_host_loop(w->server_host);
 }
 
 void qt_world_drop(qt_world *w) {
     cb_quic_endpoint_free(w->client.endpoint);
     cb_quic_endpoint_free(w->server.endpoint);
-    cb_loop_step(w->loop);
+    if (w->sim)
+        (void)cb_sim_run_until(w->sim, cb_sim_now(w->sim));
+    else
+        cb_loop_step(w->loop);
     cr_assert_eq(w->client.after_close, 0);
-    cb_loop_free(w->loop);
+    cb_sim_free(w->sim);
+    if (!w->sim) cb_loop_free(w->loop);
     cb_identity_unref(w->server_id);
     cb_identity_unref(w->client_id);
     tls_pki_drop(&w->pki);
@@ -202,13 +222,13 @@ cb_quic_opts qt_client_opts(qt_world *w) {
 }
 
 void qt_listen(qt_world *w, const cb_quic_opts *o) {
-    int rc = cb_quic_listen(&w->server.endpoint, w->loop, "127.0.0.1:0", o);
+    int rc = cb_quic_listen(&w->server.endpoint, w->loop, w->sim ? "10.0.0.2:4433" : "127.0.0.1:0", o);
     cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
     snprintf(w->remote, sizeof w->remote, "%s", cb_quic_endpoint_local(w->server.endpoint));
 }
 
 void qt_client_open(qt_world *w, const cb_quic_opts *o) {
-    int rc = cb_quic_client(&w->client.endpoint, w->loop, "127.0.0.1:0", o);
+    int rc = cb_quic_client(&w->client.endpoint, w->client_loop, w->sim ? "0.0.0.0:0" : "127.0.0.1:0", o);
     cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
 }
 
@@ -226,13 +246,19 @@ void qt_start(qt_world *w) {
     cr_assert(qt_until(w, &w->server.handshakes, 1));
 }
 
-static int64_t now_ms(void) {
+static int64_t now_ms(const qt_world *w) {
+    if (w->sim) return (int64_t)(cb_sim_now(w->sim) / 1000000);
     struct timespec ts;
     clock_gettime(CLOCK_MONOTONIC, &ts);
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
 static void one_turn(qt_world *w, int64_t left) {
+    if (w->sim) {
+        int rc = cb_sim_run_until(w->sim, cb_sim_now(w->sim) + 1000000);
+        cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
+        return;
+    }
     int64_t wait = cb_loop_timeout_ms(w->loop);
     if (wait < 0 || wait > left) wait = left;
     struct pollfd p = {.fd = cb_loop_fd(w->loop), .events = POLLIN};
@@ -241,24 +267,24 @@ static void one_turn(qt_world *w, int64_t left) {
 }
 
 bool qt_until(qt_world *w, const int *value, int target) {
-    int64_t end = now_ms() + 5000, now;
-    while (*value < target && (now = now_ms()) < end) {
+    int64_t end = now_ms(w) + (w->sim ? 600000 : 5000), now;
+    while (*value < target && (now = now_ms(w)) < end) {
         one_turn(w, end - now);
     }
     return *value >= target;
 }
 
 bool qt_until_bytes(qt_world *w, const uint64_t *value, uint64_t target) {
-    int64_t end = now_ms() + 20000, now;
-    while (*value < target && (now = now_ms()) < end) {
+    int64_t end = now_ms(w) + (w->sim ? 600000 : 20000), now;
+    while (*value < target && (now = now_ms(w)) < end) {
         one_turn(w, end - now);
     }
     return *value >= target;
 }
 
 void qt_turn(qt_world *w, int ms) {
-    int64_t end = now_ms() + ms, now;
-    while ((now = now_ms()) < end) {
+    int64_t end = now_ms(w) + ms, now;
+    while ((now = now_ms(w)) < end) {
         one_turn(w, end - now);
     }
 }

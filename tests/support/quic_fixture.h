@@ -5,6 +5,7 @@
 #include "support/tls_fixture.h"
 #include <cb/loop.h>
 #include <cb/quic.h>
+#include <cb/sim.h>
 
 enum { QT_STREAMS = 512 };
 
@@ -39,13 +40,20 @@ typedef struct qt_side {
 
 struct qt_world {
     tls_pki pki;
-    cb_loop *loop;
+    cb_loop *loop;        /* the server's */
+    cb_loop *client_loop; /* the same, but in a simulation */
+    cb_sim *sim;          /* NULL: real time, over loopback */
+    cb_sim_host *client_host, *server_host;
+    cb_sim_link *there, *back; /* from the client to the server, and back */
     cb_identity *server_id, *client_id;
     qt_side server, client;
     char remote[64]; /* the server's address */
 };
 
 void qt_world_make(qt_world *w);
+/* Both in virtual time: the client 10.0.0.1, the server 10.0.0.2, a line between them with these options; back NULL =
+ * as there. qt_until() and the like then mean virtual time, and wait for 10 minutes of it. */
+void qt_world_make_sim(qt_world *w, uint64_t seed, const cb_sim_link_opts *there, const cb_sim_link_opts *back);
 void qt_world_drop(qt_world *w); /* asserts that nothing came after on_close */
 cb_quic_opts qt_server_opts(qt_world *w);
 cb_quic_opts qt_client_opts(qt_world *w);

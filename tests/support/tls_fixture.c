@@ -8,10 +8,15 @@
 #include <unistd.h>
 
 void tls_pki_make(tls_pki *p) {
+    tls_pki_make_of(p, 0);
+}
+
+void tls_pki_make_of(tls_pki *p, int key_type) {
+    p->key_type = key_type;
     snprintf(p->dir, sizeof p->dir, "/tmp/cb-test-pki-XXXXXX");
     cr_assert(mkdtemp(p->dir) != NULL, "no folder under /tmp");
     snprintf(p->ca_file, sizeof p->ca_file, "%s/ca.pem", p->dir);
-    int rc = cb_ca_open(&p->ca, CB_OPTS(cb_ca_opts, .dir = p->dir));
+    int rc = cb_ca_open(&p->ca, CB_OPTS(cb_ca_opts, .dir = p->dir, .key_type = key_type));
     cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
 }
 
@@ -50,7 +55,7 @@ const char *tls_pki_path(tls_pki *p, const char *file, char out[160]) {
 cb_identity *tls_pki_identity(tls_pki *p, const char *names) {
     char cert[160], key[160];
     cb_identity *id = NULL;
-    tls_pki_leaf(p, names, 0, "leaf", 0, 0);
+    tls_pki_leaf(p, names, p->key_type, "leaf", 0, 0);
     int rc = cb_identity_new(&id, CB_OPTS(cb_identity_opts, .cert_file = tls_pki_path(p, "leaf.pem", cert),
                                           .key_file = tls_pki_path(p, "leaf-key.pem", key), .ca_file = p->ca_file));
     cr_assert_eq(rc, CB_OK, "%s", cb_last_error());

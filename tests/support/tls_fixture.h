@@ -12,9 +12,11 @@ typedef struct tls_pki {
     char dir[64];
     char ca_file[96];
     cb_ca *ca;
+    int key_type; /* of the CA and of tls_pki_identity(); 0 = the defaults */
 } tls_pki;
 
 void tls_pki_make(tls_pki *p);
+void tls_pki_make_of(tls_pki *p, int key_type);
 void tls_pki_drop(tls_pki *p); /* removes the folder with everything in it */
 /* A leaf for `names` (comma list); 0 values mean the defaults. The paths are static until the next call. */
 void tls_pki_leaf(tls_pki *p, const char *names, int key_type, const char *stem, int64_t not_before_s, uint32_t days);

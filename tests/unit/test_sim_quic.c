@@ -1,0 +1,169 @@
+/* Real endpoints in virtual time. */
+#include "support/quic_fixture.h"
+#include <cb/http.h>
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static const cb_sim_link_opts dsl = {.size = sizeof dsl, .rate_bps = 20000000, .delay_us = 20000, .buffer_bdp = 1};
+
+Test(sim_quic, handshake_and_transfer_take_the_time_they_must) {
+    enum { SIZE = 4 << 20 };
+    qt_world w;
+    qt_world_make_sim(&w, 1, &dsl, NULL);
+    qt_start(&w);
+    cb_time shaken = cb_sim_now(w.sim);
+    cr_assert_geq(shaken, 40000000, "a handshake takes a round trip");
+    cr_assert_lt(shaken, 90000000, "and not two: %d us", (int)(shaken / 1000));
+    qt_send(&w.client, SIZE);
+    cr_assert(qt_until(&w, &w.client.fins, 1), "%s", w.client.detail);
+    cr_assert_eq(w.client.sum, qt_sum_of(SIZE));
+    cb_time took = cb_sim_now(w.sim) - shaken;
+    cr_assert_geq(took, (cb_time)SIZE * 8 * 50, "20 Mbit/s are 50 ns a bit");
+    cr_assert_lt(took, (cb_time)SIZE * 8 * 50 * 3 / 2 + 400000000, "%d ms", (int)(took / 1000000));
+    qt_turn(&w, 200); /* the last acknowledgements */
+    cb_sim_link_stats s = {.size = sizeof s};
+    cr_assert_eq(cb_sim_link_stats_get(w.there, &s), CB_OK);
+    cr_assert_geq(s.in_bytes, SIZE);
+    cr_assert_eq(s.in_packets, s.out_packets + s.drop_queue);
+    qt_world_drop(&w);
+}
+
+typedef struct trace {
+    uint64_t digest, packets;
+    cb_time end;
+} trace;
+
+static trace run_once(uint64_t seed) {
+    static const cb_sim_link_opts bad = {.size = sizeof bad,
+                                         .rate_bps = 10000000,
+                                         .delay_us = 15000,
+                                         .loss = 0.02,
+                                         .duplicate = 0.01,
+                                         .reorder = 0.02,
+                                         .reorder_us = 5000,
+                                         .jitter_us = 1000};
+    qt_world w;
+    qt_world_make_sim(&w, seed, &bad, NULL);
+    qt_start(&w);
+    qt_send(&w.client, 300000);
+    cr_assert(qt_until(&w, &w.client.fins, 1), "%s", w.client.detail);
+    cb_sim_link_stats s = {.size = sizeof s};
+    cb_sim_link_stats_get(w.there, &s);
+    trace t = {cb_sim_digest(w.sim), s.in_packets, cb_sim_now(w.sim)};
+    qt_world_drop(&w);
+    return t;
+}
+
+Test(sim_quic, one_seed_gives_one_run) {
+    trace a = run_once(7), b = run_once(7), c = run_once(8);
+    cr_assert_eq(a.digest, b.digest, "%d and %d packets, %d and %d us", (int)a.packets, (int)b.packets,
+                 (int)(a.end / 1000), (int)(b.end / 1000));
+    cr_assert_eq(a.end, b.end);
+    cr_assert_neq(a.digest, c.digest);
+}
+
+/* In another process, with another certificate and other addresses in memory. */
+Test(sim_quic, another_process_sees_the_same) {
+    int ends[2];
+    trace here = run_once(9), there = {0};
+    cr_assert_eq(pipe(ends), 0);
+    pid_t child = fork();
+    cr_assert_geq(child, 0);
+    if (child == 0) {
+        trace t = run_once(9);
+        _exit(write(ends[1], &t, sizeof t) == (ssize_t)sizeof t ? 0 : 1);
+    }
+    int status = 1;
+    cr_assert_eq(read(ends[0], &there, sizeof there), (ssize_t)sizeof there);
+    waitpid(child, &status, 0);
+    close(ends[0]);
+    close(ends[1]);
+    cr_assert_eq(status, 0);
+    cr_assert_eq(here.digest, there.digest);
+    cr_assert_eq(here.end, there.end);
+}
+
+/* ---- HTTP/3 ---- */
+
+typedef struct getter {
+    int status, closed, rc;
+    size_t bytes;
+    char date[64];
+} getter;
+
+static int serve_hello(cb_exchange *x, void *user) {
+    (void)user;
+    return cb_exchange_send_text(x, 200, "hello from virtual time\n");
+}
+
+static int on_head(cb_exchange *x, void *user) {
+    getter *g = user;
+    g->status = cb_exchange_status(x);
+    cb_slice date = cb_exchange_field(x, "date");
+    snprintf(g->date, sizeof g->date, "%.*s", (int)date.len, (const char *)date.base);
+    return CB_OK;
+}
+
+static int64_t on_body(cb_exchange *x, cb_slice data, void *user) {
+    (void)x;
+    ((getter *)user)->bytes += data.len;
+    return (int64_t)data.len;
+}
+
+static void on_close(cb_exchange *x, int rc, void *user) {
+    (void)x;
+    ((getter *)user)->closed++;
+    ((getter *)user)->rc = rc;
+}
+
+static const cb_exchange_ops serving = {.size = sizeof serving, .on_head = serve_hello};
+static const cb_exchange_ops getting = {
+    .size = sizeof getting, .on_head = on_head, .on_body = on_body, .on_close = on_close};
+
+Test(sim_quic, an_http3_get_by_the_name_of_the_host) {
+    static const char *const urls[] = {"https://server/", "https://10.0.0.2/"};
+    tls_pki pki;
+    cb_sim *sim;
+    cb_sim_host *client, *server;
+    cb_http_server *s;
+    cb_http_client *c;
+    cb_exchange *x;
+    tls_pki_make_of(&pki, CB_KEY_ED25519);
+    cb_identity *server_id = tls_pki_identity(&pki, "server,10.0.0.2"), *client_id = tls_pki_client(&pki);
+    cr_assert_eq(cb_sim_new(&sim, NULL), CB_OK);
+    cr_assert_eq(cb_sim_host_new(&client, sim, "client", "10.0.0.1"), CB_OK, "%s", cb_last_error());
+    cr_assert_eq(cb_sim_host_new(&server, sim, "server", "10.0.0.2,fd00::2"), CB_OK, "%s", cb_last_error());
+    cr_assert_eq(cb_sim_connect(client, server, &dsl, NULL, NULL, NULL), CB_OK);
+    int rc = cb_http_server_new(
+        &s, cb_sim_host_loop(server),
+        CB_OPTS(cb_http_server_opts, .listen = ":443", .identity = server_id, .versions = CB_HTTP_3, .ops = &serving));
+    cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
+    rc = cb_http_client_new(&c, cb_sim_host_loop(client),
+                            CB_OPTS(cb_http_client_opts, .identity = client_id, .versions = CB_HTTP_3));
+    cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
+    for (size_t i = 0; i < sizeof urls / sizeof urls[0]; i++) {
+        getter g = {0};
+        rc = cb_http_request(&x, c, CB_OPTS(cb_request, .url = urls[i]), &getting, &g);
+        cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
+        cr_assert_eq(cb_sim_run_until(sim, cb_sim_now(sim) + 1000000000), CB_OK, "%s", cb_last_error());
+        cr_assert_eq(g.closed, 1);
+        cr_assert_eq(g.rc, CB_OK, "%s", cb_last_error());
+        cr_assert_eq(g.status, 200);
+        cr_assert_eq(g.bytes, 24);
+        cr_assert(strstr(g.date, "Jan 2026"), "%s", g.date);
+    }
+    getter lost = {0};
+    cb_http_request(&x, c, CB_OPTS(cb_request, .url = "https://nowhere/"), &getting, &lost);
+    /* Until the idle connections have closed by themselves: minutes, and no time at all. */
+    cr_assert_eq(cb_sim_run(sim), CB_OK, "%s", cb_last_error());
+    cr_assert_eq(lost.rc, CB_EDNS);
+    cb_http_client_free(c);
+    cb_http_server_free(s);
+    cb_sim_free(sim);
+    cb_identity_unref(server_id);
+    cb_identity_unref(client_id);
+    tls_pki_drop(&pki);
+}
