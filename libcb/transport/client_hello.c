@@ -121,13 +121,13 @@ static bool read_extension(cb_client_hello *out, size_t type, cb_slice ext) {
 }
 
 int cb_client_hello_read(cb_client_hello *out, cb_slice body) {
-    cb_slice skip, extensions, ext;
+    cb_slice skip, session_id = {NULL, 0}, extensions, ext;
     size_t type;
     memset(out, 0, sizeof *out);
-    bool ok = take(&body, 2 + 32, &skip)      /* version, random */
-              && take_vector(&body, 1, &skip) /* session id */
-              && take_vector(&body, 2, &skip) /* cipher suites */
+    bool ok = take(&body, 2 + 32, &skip)                                            /* version, random */
+              && take_vector(&body, 1, &session_id) && take_vector(&body, 2, &skip) /* cipher suites */
               && take_vector(&body, 1, &skip) /* compression */;
+    out->has_session_id = session_id.len > 0;
     if (ok && body.len == 0) return CB_OK;
     ok = ok && take_vector(&body, 2, &extensions);
     while (ok && extensions.len > 0) {

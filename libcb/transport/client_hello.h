@@ -22,6 +22,7 @@ enum cb_sig_ability {
 typedef struct cb_client_hello {
     char sni[CB_SNI_MAX]; /* lower case, without a final dot; "" when absent or no plausible host name */
     unsigned abilities;   /* enum cb_sig_ability; 0 when the extension is absent */
+    bool has_session_id;  /* TLS 1.2, or the middlebox compatibility mode of TLS 1.3 */
     bool has_alpn;
     bool has_tls13;        /* supported_versions names TLS 1.3 */
     cb_slice psk_identity; /* first identity of pre_shared_key: a ticket, as a rule */

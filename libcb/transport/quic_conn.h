@@ -62,7 +62,9 @@ struct cb_quic_conn {
     uint8_t phase;    /* enum cb_quic_phase */
     uint8_t spill_ecn, ecn;
     uint8_t early; /* as in cb_quic_conn_stats */
-    bool server, ready, handshaken, early_tried, busy, err_set, send_close, key_update_due, stateless_reset;
+    bool server, ready, handshaken, early_tried, busy, err_set, send_close, key_update_due, stateless_reset, no_params;
+    uint8_t late_head;  /* of a TLS message after the handshake: so many bytes of its header are there, */
+    uint32_t late_left; /* and so many of its body are to come */
     int close_rc, tls_rc, app_rc;
     int cc; /* enum cb_cc */
     uint64_t tx_packets, tx_bytes, rx_packets, rx_bytes, migrations;

@@ -30,6 +30,39 @@ static int become_ready(cb_quic_conn *c) {
 
 /* --- TLS --- */
 
+/* Messages of TLS after the handshake: a client expects tickets, a server nothing (RFC 9001, 4.4 and 6). GnuTLS would
+ * act on a KeyUpdate, and ngtcp2 1.11 abort the program over the new keys. */
+static int check_late_tls(cb_quic_conn *c, const uint8_t *data, size_t len) {
+    enum { HEAD = 4, NEW_SESSION_TICKET = 4, CERTIFICATE_REQUEST = 13 };
+    while (len) {
+        if (c->late_head == HEAD) {
+            size_t n = len < c->late_left ? len : c->late_left;
+            c->late_left -= (uint32_t)n;
+            data += n;
+            len -= n;
+        } else if (c->late_head++) {
+            c->late_left = c->late_left << 8 | *data++;
+            len--;
+        } else if (!c->server && *data == NEW_SESSION_TICKET) {
+            data++;
+            len--;
+        } else {
+            c->tls_rc = GNUTLS_E_UNEXPECTED_HANDSHAKE_PACKET;
+            if (!c->server && *data == CERTIFICATE_REQUEST) return NGTCP2_ERR_PROTO;
+            ngtcp2_conn_set_tls_alert(c->ng, GNUTLS_A_UNEXPECTED_MESSAGE);
+            return NGTCP2_ERR_CRYPTO;
+        }
+        if (c->late_head == HEAD && !c->late_left) c->late_head = 0;
+    }
+    return 0;
+}
+
+/* The handshake is complete; is it one of QUIC? */
+static int check_done(cb_quic_conn *c) {
+    bool agreed = c->server || cb_tls_session_alpn(c->tls)[0];
+    return agreed ? 0 : GNUTLS_E_NO_APPLICATION_PROTOCOL; /* RFC 9001, 8.1 */
+}
+
 /* As ngtcp2_crypto_recv_crypto_data_cb(), but keeps GnuTLS's result, which names the reason. */
 static int on_crypto(ngtcp2_conn *ng, ngtcp2_encryption_level level, uint64_t offset, const uint8_t *data, size_t len,
                      void *user) {
@@ -37,16 +70,18 @@ static int on_crypto(ngtcp2_conn *ng, ngtcp2_encryption_level level, uint64_t of
     gnutls_session_t session = cb_tls_session_handle(c->tls);
     int rv = 0;
     (void)offset;
+    if (level == NGTCP2_ENCRYPTION_LEVEL_1RTT && (rv = check_late_tls(c, data, len)) != 0) return rv;
     if (len > 0) {
         rv = gnutls_handshake_write(session, ngtcp2_crypto_gnutls_from_ngtcp2_encryption_level(level), data, len);
     }
     if ((rv == 0 || !gnutls_error_is_fatal(rv)) && !ngtcp2_conn_get_handshake_completed(ng)) {
         rv = gnutls_handshake(session);
+        if (rv == 0) rv = check_done(c);
         if (rv == 0) ngtcp2_conn_tls_handshake_completed(ng);
     }
     if (rv == 0 || !gnutls_error_is_fatal(rv)) return 0;
-    c->tls_rc = rv;
-    gnutls_alert_send_appropriate(session, rv);
+    c->tls_rc = c->no_params ? GNUTLS_E_MISSING_EXTENSION : rv;
+    gnutls_alert_send_appropriate(session, c->tls_rc);
     int tls_error = ngtcp2_conn_get_tls_error(ng);
     return tls_error ? tls_error : NGTCP2_ERR_CRYPTO;
 }
@@ -65,7 +100,9 @@ static int on_rx_key(ngtcp2_conn *ng, ngtcp2_encryption_level level, void *user)
 
 static int on_tx_key(ngtcp2_conn *ng, ngtcp2_encryption_level level, void *user) {
     cb_quic_conn *c = user;
-    (void)ng;
+    /* A peer that speaks TLS and not QUIC (RFC 9001, 8.2). ngtcp2 1.11 would abort the program. */
+    c->no_params = level == NGTCP2_ENCRYPTION_LEVEL_1RTT && !ngtcp2_conn_get_remote_transport_params(ng);
+    if (c->no_params) return NGTCP2_ERR_CALLBACK_FAILURE;
     /* Early keys are of use only with the limits that were kept beside the session. */
     if (level == NGTCP2_ENCRYPTION_LEVEL_0RTT) return c->early_tried ? become_ready(c) : 0;
     return level == NGTCP2_ENCRYPTION_LEVEL_1RTT && c->server ? become_ready(c) : 0;

@@ -61,7 +61,8 @@ static int on_client_hello(gnutls_session_t session, unsigned type, unsigned whe
     s->sni = name;
     s->abilities = hello.abilities;
     if (read >= 0 && !hello.has_tls13 && !s->tls12) return GNUTLS_E_UNSUPPORTED_VERSION_PACKET;
-    if (s->quic && !hello.has_alpn) return GNUTLS_E_NO_APPLICATION_PROTOCOL; /* RFC 9001, 8.1 */
+    if (s->quic && hello.has_session_id) return GNUTLS_E_RECEIVED_ILLEGAL_PARAMETER;      /* RFC 9001, 8.4 */
+    if (read >= 0 && s->quic && !hello.has_alpn) return GNUTLS_E_NO_APPLICATION_PROTOCOL; /* RFC 9001, 8.1 */
     return s->tickets && !s->ticket_keyed ? choose_ticket_key(s, &hello) : 0;
 }
 
@@ -345,6 +346,9 @@ int cb_tls_session_fail(cb_tls_session *s, int gnutls_rc) {
         return cb_fail(CB_ETLS, "the peer does not speak TLS 1.3, and nothing older is enabled here");
     case GNUTLS_E_NO_APPLICATION_PROTOCOL:
         return cb_fail(CB_ETLS, "ALPN: the peer offers no protocol that is spoken here");
+    case GNUTLS_E_MISSING_EXTENSION:
+        return cb_fail(CB_ETLS, "TLS: the peer left out an extension%s",
+                       s->quic ? " that is needed, such as QUIC's transport parameters" : "");
     case GNUTLS_E_CERTIFICATE_REQUIRED:
     case GNUTLS_E_NO_CERTIFICATE_FOUND:
         return cb_fail(CB_EAUTH, "the peer showed no certificate, and one is required");
