@@ -7,6 +7,7 @@
 #include <cb/ca.h>
 #include <cb/config.h>
 #include <cb/group.h>
+#include <cb/handoff.h>
 #include <cb/http.h>
 #include <cb/loop.h>
 #include <cb/proxy.h>

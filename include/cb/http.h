@@ -183,8 +183,15 @@ typedef struct cb_http_server_opts {
     uint32_t rcvbuf_bytes; /* UDP; 0 = 4 MiB */
     uint32_t sndbuf_bytes; /* UDP; 0 = 4 MiB */
     int32_t tcp_fd;        /* > 0: a listening TCP socket to use; on success it is the server's to close */
+    uint32_t at_rest;      /* 1 = it takes nothing until cb_http_server_resume() */
+    const int32_t *fds;    /* listening TCP and bound UDP sockets to use, of this address and in any order (socket
+                            * activation; a predecessor's, see cb/handoff.h). On success they are the server's to close.
+                            * What versions need and is not among them is opened; what they do not need is closed */
+    uint32_t n_fds;        /* at most CB_HTTP_SERVER_FDS */
     uint32_t reserved2;
 } cb_http_server_opts;
+
+enum { CB_HTTP_SERVER_FDS = 512 };
 
 /* Opens the sockets and serves: HTTP/1.1 and HTTP/2 on TCP (with ALPN), HTTP/3 on UDP of the same port. With port 0
  * both get the same port. CB_EINVAL (the detail names the field), CB_EEXIST (address in use: named), CB_EPERM (a port
@@ -199,6 +206,15 @@ CB_API int cb_http_server_set_limits(cb_http_server *srv, const cb_http_limits *
  * What cb_http_server_on_drained() set is called when the last connection is gone. Calling it again can shorten the
  * deadline, never extend it. CB_EINVAL (srv), CB_ENOMEM. */
 CB_API int cb_http_server_drain(cb_http_server *srv, uint64_t deadline_ms);
+/* The same for a server whose address others serve on (its successor, see cb/handoff.h): an unused connection of
+ * HTTP/1.1 is closed after its next response or a while without a request, for closing it at once would meet requests
+ * that are under way; and first packets of QUIC connections go to the successor. */
+CB_API int cb_http_server_yield(cb_http_server *srv, uint64_t deadline_ms);
+/* A server that was opened at rest begins. */
+CB_API void cb_http_server_resume(cb_http_server *srv);
+/* Adds the listening sockets to h under name, and lets a successor reach the QUIC endpoint; cb_group_save() of its
+ * group follows when every worker's server has been saved. CB_ECLOSED: it drains; CB_ELIMIT, CB_ENOMEM, CB_ESYS. */
+CB_API int cb_http_server_save(cb_http_server *srv, cb_handoff *h, const char *name);
 /* Calls done once, from the loop, when a drain has ended. done may free the server. NULL = nobody. */
 CB_API void cb_http_server_on_drained(cb_http_server *srv, cb_task_fn done, void *user);
 /* Ends everything at once. Each open exchange gets its on_close(CB_ECLOSED). May be called inside callbacks. NULL is

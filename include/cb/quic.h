@@ -91,10 +91,16 @@ typedef struct cb_quic_opts {
     uint8_t version;                          /* client: 0 = v1, 2 = v2 (RFC 9369) first; both are always understood */
     uint8_t fixed_stream_window; /* 1 = windows of streams stay at stream_window_bytes: a bound on memory */
     uint8_t aead;                /* enum cb_aead */
-    uint8_t reserved[4];
+    uint8_t at_rest;             /* server: 1 = nothing is read until cb_quic_endpoint_resume() */
+    uint8_t reserved[3];
     const cb_quic_conn_ops *ops; /* of each new connection; copied */
     void *user;                  /* of each new connection */
     cb_sessions *sessions;       /* client, referenced: what is kept to resume; NULL = private, in memory */
+    const int32_t *fds;          /* server: bound UDP sockets to use instead of one of its own; on success they are the
+                                  * endpoint's to close. The first also sends. Who read them before (an older generation
+                                  * of the group) is told to stop when this endpoint begins */
+    uint32_t n_fds;              /* 0 = it opens its own */
+    uint32_t reserved2;
 } cb_quic_opts;
 
 /* Opens a server: listen is "host:port" with a literal address or ":port" (both families).
@@ -114,8 +120,14 @@ CB_API int cb_quic_connect(cb_quic_conn **out, cb_quic_endpoint *e, const char *
 
 /* The bound address as text ("127.0.0.1:4433"), valid while the endpoint lives. */
 CB_API const char *cb_quic_endpoint_local(const cb_quic_endpoint *e);
-/* Takes no new connections; those that exist go on. */
+/* Takes no new connections; those that exist go on. First packets go to a newer generation of the group, if there is
+ * one; else they are refused. */
 CB_API void cb_quic_endpoint_refuse(cb_quic_endpoint *e);
+/* A server that was opened at rest begins to read, and gets the new connections of its address. */
+CB_API void cb_quic_endpoint_resume(cb_quic_endpoint *e);
+/* Before cb_group_save(): lets a successor reach this endpoint, and adds its sockets to h under name (NULL: only the
+ * former, for a successor that opens sockets of its own). CB_EINVAL (a client), CB_ELIMIT, CB_ENOMEM, CB_ESYS. */
+CB_API int cb_quic_endpoint_save(cb_quic_endpoint *e, cb_handoff *h, const char *name);
 /* Closes every connection at once (CONNECTION_CLOSE) and the socket; each on_close comes. NULL is fine. */
 CB_API void cb_quic_endpoint_free(cb_quic_endpoint *e);
 

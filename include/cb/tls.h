@@ -5,7 +5,7 @@
 #ifndef CB_TLS_H
 #define CB_TLS_H
 
-#include <cb/base.h>
+#include <cb/handoff.h>
 
 CB_BEGIN
 
@@ -52,9 +52,11 @@ typedef struct cb_tickets cb_tickets;
 
 typedef struct cb_tickets_opts {
     size_t size;
-    const char *file;    /* keys shared by several processes, made with mode 0600 if absent; NULL = memory only */
-    uint32_t rotate_s;   /* a new key this often; 0 = 43,200 (12 h) */
-    uint32_t lifetime_s; /* of a ticket; 0 = 7,200 (2 h), at most 604,800 */
+    const char *file;          /* keys shared by several processes, made with mode 0600 if absent; NULL = memory only */
+    uint32_t rotate_s;         /* a new key this often; 0 = 43,200 (12 h) */
+    uint32_t lifetime_s;       /* of a ticket; 0 = 7,200 (2 h), at most 604,800 */
+    const cb_handoff *handoff; /* a ring in memory begins with the keys of the process before, as cb_tickets_save() */
+    const char *handoff_name;  /* put them there under this name; without such a name it begins anew */
 } cb_tickets_opts;
 
 /* Gives a ring with one reference. opts may be NULL. CB_EINVAL: out, lifetime_s, or the file is not a key ring or is
@@ -64,6 +66,8 @@ CB_API int cb_tickets_new(cb_tickets **out, const cb_tickets_opts *opts);
 /* Rotates when it is due (or now if `force`), and reads the file again when another process changed it. A server that
  * was given the ring calls this by itself. On failure the old keys stay. Errors as cb_tickets_new(). */
 CB_API int cb_tickets_rotate(cb_tickets *t, int force);
+/* Puts the keys into h for a successor. CB_EEXIST (the name is taken), CB_ELIMIT, CB_ENOMEM. */
+CB_API int cb_tickets_save(cb_tickets *t, cb_handoff *h, const char *name);
 /* One more reference; returns t. */
 CB_API cb_tickets *cb_tickets_ref(cb_tickets *t);
 CB_API void cb_tickets_unref(cb_tickets *t); /* NULL is fine */

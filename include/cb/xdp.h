@@ -24,9 +24,9 @@ enum cb_steering_limits {
 
 typedef struct cb_steering_opts {
     size_t size;
-    const int32_t *adopt_fds; /* CB_STEERING_FDS descriptors of the predecessor, which are duplicated; NULL = load the
-                               * begin anew. With them, new connections stay with the predecessor until
-                               * cb_steering_activate() */
+    const int32_t *adopt_fds; /* CB_STEERING_FDS descriptors of the predecessor, which are duplicated; NULL = begin
+                               * anew. Adopting, and adding sockets at addresses where others are steered already,
+                               * needs no right */
 } cb_steering_opts;
 
 /* opts may be NULL. CB_EPERM: BPF may not be used by this process; CB_ENOTSUP: the kernel lacks it; CB_EINVAL: these
@@ -37,11 +37,14 @@ CB_API int cb_steering_new(cb_steering **out, const cb_steering_opts *opts);
  * generation: 0..255. cid_key: 16 bytes, the same in every call and process (mask_key of cb_quic_lb_opts).
  * Workers may listen at several addresses: sockets of one address form a group. CB_EINVAL (numbers, key, or the socket
  * is not of that kind), CB_EEXIST (the socket is steered already), CB_ELIMIT (more addresses than
- * CB_STEERING_ADDRESSES), CB_EPERM (a new address, and the right to load BPF was dropped), CB_ESYS. */
+ * CB_STEERING_ADDRESSES), CB_EPERM (a new address, and the right to load BPF was dropped), CB_ESYS.
+ * New connections at an address go to the generation that came there first, until another is activated. */
 CB_API int cb_steering_add(cb_steering *s, uint32_t worker, uint32_t generation, int fd, const uint8_t *cid_key);
 
 /* From now on new connections go to this generation. CB_EINVAL: it has no workers at any address; CB_ESYS. */
 CB_API int cb_steering_activate(cb_steering *s, uint32_t generation);
+/* The same at the address of the socket fd only. */
+CB_API int cb_steering_activate_at(cb_steering *s, uint32_t generation, int fd);
 
 /* For cb_group_opts.steering; valid while s lives. */
 CB_API cb_steering_hook cb_steering_hook_of(cb_steering *s);

@@ -344,6 +344,12 @@ static void trim(h1_conn *c) {
     if (!c->out.len) cb_buf_free(&c->out);
 }
 
+/* Until when a connection without an exchange may stay. */
+static cb_time idle_until(const h1_conn *c) {
+    cb_time due = after(c->idle_from, c->h.env.limits->idle_timeout_ms);
+    return c->h.linger_until ? sooner(due, c->h.linger_until) : due;
+}
+
 static cb_time h1_deadline(const cb_hconn *h) {
     const h1_conn *c = h1_of(h);
     const cb_http_limits *l = c->h.env.limits;
@@ -353,7 +359,7 @@ static cb_time h1_deadline(const cb_hconn *h) {
     if (waits_for_head(c))
         due = sooner(due, after(c->head_from, l->head_timeout_ms));
     else if (!c->x)
-        due = sooner(due, after(c->idle_from, l->idle_timeout_ms));
+        due = sooner(due, idle_until(c));
     if (waits_for_body(c)) due = sooner(due, after(c->body_from, l->body_timeout_ms));
     if (c->stuck_from) due = sooner(due, after(c->stuck_from, l->send_timeout_ms));
     return due;
@@ -376,7 +382,7 @@ static int h1_expire(cb_hconn *h, cb_time now) {
     } else if (waits_for_body(c) && now >= after(c->body_from, l->body_timeout_ms)) {
         h1_limit(c, "body timeout");
         rc = refuse(c, cb_fail(CB_ETIMEOUT, "no byte of the body for %u ms", l->body_timeout_ms), 408);
-    } else if (!c->x && !c->head_begun && now >= after(c->idle_from, l->idle_timeout_ms)) {
+    } else if (!c->x && !c->head_begun && now >= idle_until(c)) {
         c->closing = true;
     }
     c->depth--;
@@ -388,7 +394,7 @@ static int h1_expire(cb_hconn *h, cb_time now) {
 static void h1_drain(cb_hconn *h) {
     h1_conn *c = h1_of(h);
     c->h.draining = true;
-    if (!c->x && !c->head_begun) c->closing = true;
+    if (!c->x && !c->head_begun && !h->linger_until) c->closing = true;
     h1_wake(c);
 }
 

@@ -111,6 +111,7 @@ struct cb_hconn {
     cb_list spare; /* exchanges to use again */
     uint32_t n_spare;
     bool draining;
+    cb_time linger_until; /* h1, draining: an unused connection stays so long for its next request; 0 = not at all */
     char remote[CB_ADDR_TEXT], local[CB_ADDR_TEXT]; /* texts of the addresses, when an exchange was asked for them */
 };
 

@@ -7,7 +7,9 @@
 #include "transport/tls_identity.h"
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { PORT_TRIES = 16, SPARE_EXCHANGES = 1024, SPARE_BYTES = 16384 };
 
@@ -47,7 +49,7 @@ void cb_server_conn_add(cb_server_conn *c) {
     if (s->n_conns++ == 0 && cb_alarm_at(&s->date_alarm) == CB_NEVER) date_refresh(s);
     if (s->tcp && !s->paused && s->n_conns >= s->opts.max_conns) {
         s->paused = true;
-        cb_tcp_listener_pause(s->tcp, true);
+        cb_server_tcp_pause(s, true);
         cb_log_line(s->log, CB_LOG_WARN, "http", "%s: %zu connections (max_conns): accepting pauses", s->address,
                     s->n_conns);
     }
@@ -61,7 +63,9 @@ static uint64_t *conn_counter(cb_http_server *s, const cb_hconn *h) {
 void cb_server_conn_ready(cb_server_conn *c, cb_hconn *h) {
     ++*conn_counter(c->server, h);
     cb_drive_run(&c->drive, h);
-    if (c->server->draining) h->vt->drain(h); /* its handshake was under way when draining began */
+    if (!c->server->draining) return;
+    h->linger_until = c->server->linger_until;
+    h->vt->drain(h); /* its handshake was under way when draining began */
 }
 
 void cb_server_conn_ended(cb_drive *d, int rc) {
@@ -97,6 +101,8 @@ static void server_bury(cb_grave *g) {
     cb_tickets_unref(s->tickets);
     cb_group_unref(s->opts.group);
     cb_mem_free(s->alloc, s->server_name);
+    cb_mem_free(s->alloc, s->fds);
+    cb_mem_free(s->alloc, s->further);
     while (s->n_spare)
         cb_exchange_destroy(take_spare(s));
     cb_mem_free(s->alloc, s);
@@ -115,7 +121,7 @@ void cb_server_conn_gone(cb_drive *d) {
     if (s->n_conns == 0) cb_alarm_stop(&s->date_alarm);
     if (s->paused && s->tcp && s->n_conns < s->opts.max_conns) {
         s->paused = false;
-        cb_tcp_listener_pause(s->tcp, false);
+        cb_server_tcp_pause(s, false);
     }
     if (s->freed && s->n_conns == 0)
         cb_loop_bury(s->loop, &s->grave, server_bury); /* after the connection: first in, first out */
@@ -253,7 +259,7 @@ static void on_all_gone(cb_defer *d) {
     if (s->on_drained) s->on_drained(s->loop, s->on_drained_user);
 }
 
-int cb_http_server_drain(cb_http_server *s, uint64_t deadline_ms) {
+static int drain(cb_http_server *s, uint64_t deadline_ms, bool yields) {
     if (!s) return cb_fail(CB_EINVAL, "no server");
     cb_time at = cb_loop_now(s->loop) + (deadline_ms > UINT32_MAX ? UINT32_MAX : deadline_ms) * CB_MS;
     if (s->told) return CB_OK;
@@ -263,17 +269,41 @@ int cb_http_server_drain(cb_http_server *s, uint64_t deadline_ms) {
     }
     if (s->draining) return CB_OK;
     s->draining = true;
-    cb_tcp_listener_free(s->tcp);
-    s->tcp = NULL;
+    if (yields) s->linger_until = cb_loop_now(s->loop) + (at - cb_loop_now(s->loop)) / 2;
+    cb_server_tcp_close(s);
     if (s->quic) cb_quic_endpoint_refuse(s->quic);
     for (cb_list *l = s->conns.next; l != &s->conns; l = l->next) {
         cb_server_conn *c = CB_CONTAINER(l, cb_server_conn, link);
         if (!c->drive.h) continue;
+        c->drive.h->linger_until = s->linger_until;
         c->drive.h->vt->drain(c->drive.h);
         cb_drive_later(&c->drive);
     }
     check_drained(s);
     return CB_OK;
+}
+
+int cb_http_server_drain(cb_http_server *s, uint64_t deadline_ms) {
+    return drain(s, deadline_ms, false);
+}
+
+int cb_http_server_yield(cb_http_server *s, uint64_t deadline_ms) {
+    return drain(s, deadline_ms, true);
+}
+
+void cb_http_server_resume(cb_http_server *s) {
+    if (!s->opts.at_rest || s->freed) return;
+    s->opts.at_rest = 0;
+    if (!s->paused) cb_server_tcp_pause(s, false);
+    if (s->quic) cb_quic_endpoint_resume(s->quic);
+}
+
+int cb_http_server_save(cb_http_server *s, cb_handoff *h, const char *name) {
+    if (s->draining || s->freed) return cb_fail(CB_ECLOSED, "%s: drains", s->address);
+    int rc = s->tcp ? cb_handoff_put_fd(h, name, cb_tcp_listener_fd(s->tcp)) : CB_OK;
+    for (uint32_t i = 0; i < s->n_further && rc == CB_OK; i++)
+        rc = cb_handoff_put_fd(h, name, cb_tcp_listener_fd(s->further[i]));
+    return rc == CB_OK && s->quic ? cb_quic_endpoint_save(s->quic, h, name) : rc;
 }
 
 void cb_http_server_on_drained(cb_http_server *s, cb_task_fn done, void *user) {
@@ -346,21 +376,53 @@ static int open_on(cb_http_server *s, cb_addr *at) {
     return CB_OK;
 }
 
+/* The sockets that were given: TCP to tcp_fd and further_fds, UDP to udp_fds. */
+static int sort_fds(cb_http_server *s) {
+    cb_http_server_opts *o = &s->opts;
+    if (!o->fds || o->n_fds > CB_HTTP_SERVER_FDS || o->tcp_fd > 0)
+        return cb_fail(CB_EINVAL, "fds: 1 to %d descriptors, without tcp_fd beside them", CB_HTTP_SERVER_FDS);
+    s->fds = cb_mem_new(s->alloc, o->n_fds * sizeof *s->fds);
+    if (!s->fds) return cb_fail(CB_ENOMEM, "HTTP server");
+    for (uint32_t i = 0, tcp = 0; i < o->n_fds; i++) { /* TCP to the front, UDP to the back */
+        int type = 0;
+        socklen_t len = sizeof type;
+        if (o->fds[i] <= 0 || getsockopt(o->fds[i], SOL_SOCKET, SO_TYPE, &type, &len) < 0)
+            return cb_fail(CB_EINVAL, "fds: descriptor %d is not a socket", o->fds[i]);
+        if (type == SOCK_STREAM)
+            s->fds[tcp++] = o->fds[i];
+        else
+            s->fds[o->n_fds - 1 - s->n_udp++] = o->fds[i];
+    }
+    return CB_OK;
+}
+
+/* Given, and of no use for the versions that are served: nobody would read them. */
+static void close_unneeded(cb_http_server *s) {
+    const uint32_t n_tcp = s->opts.n_fds - s->n_udp;
+    for (uint32_t i = 0; i < s->opts.n_fds; i++)
+        if (i < n_tcp ? !s->tcp : !s->quic) close(s->fds[i]);
+    cb_mem_free(s->alloc, s->fds);
+    s->fds = NULL;
+    s->opts.n_fds = s->n_udp = 0;
+}
+
 /* With port 0 the kernel chooses for TCP, and UDP must get the same: that can fail by chance, so it is tried again. */
 static int server_open(cb_http_server *s) {
     cb_addr wanted, at;
     int rc = cb_addr_parse(&wanted, s->opts.listen, 0);
     if (rc < 0) return rc;
-    const bool any = cb_addr_port(&wanted) == 0 && s->opts.tcp_fd <= 0;
+    if (s->opts.n_fds) rc = sort_fds(s);
+    if (rc < 0) return rc;
+    const bool any = cb_addr_port(&wanted) == 0 && s->opts.tcp_fd <= 0 && !s->opts.n_fds;
     for (int i = 0; i < (any ? PORT_TRIES : 1); i++) {
         at = wanted;
         rc = open_on(s, &at);
         if (rc != CB_EEXIST) break;
-        cb_tcp_listener_give_back(s->tcp);
-        cb_tcp_listener_free(s->tcp);
-        s->tcp = NULL;
+        cb_server_tcp_give_back(s);
+        cb_server_tcp_close(s);
     }
     if (rc < 0) return rc;
+    close_unneeded(s);
     cb_addr_text(&at, s->address);
     if (s->quic && s->tcp && !s->opts.alt_svc)
         snprintf(s->alt_svc, sizeof s->alt_svc, "h3=\":%u\"; ma=86400",
@@ -384,7 +446,8 @@ int cb_http_server_new(cb_http_server **out, cb_loop *loop, const cb_http_server
     int rc = server_fill(s, opts);
     if (rc == CB_OK) rc = server_open(s);
     if (rc < 0) {
-        cb_tcp_listener_give_back(s->tcp);
+        cb_server_tcp_give_back(s);
+        if (s->quic) cb_quic_endpoint_give_back(s->quic);
         cb_http_server_free(s);
         return rc;
     }
@@ -422,8 +485,7 @@ int cb_http_server_quic_stats_get(const cb_http_server *s, cb_quic_endpoint_stat
 void cb_http_server_free(cb_http_server *s) {
     if (!s || s->freed) return;
     s->freed = true;
-    cb_tcp_listener_free(s->tcp);
-    s->tcp = NULL;
+    cb_server_tcp_close(s);
     cb_alarm_stop(&s->drain_alarm);
     cb_defer_cancel(&s->drained);
     s->n_conns++; /* keeps the memory while connections leave one by one */

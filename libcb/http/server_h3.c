@@ -55,6 +55,9 @@ int cb_server_h3_open(cb_http_server *s, const cb_addr *bind) {
                                .sndbuf_bytes = o->sndbuf_bytes,
                                .retry = o->retry,
                                .early_data = o->early_data,
-                               .request_client_cert = o->request_client_cert};
+                               .request_client_cert = o->request_client_cert,
+                               .at_rest = o->at_rest != 0,
+                               .fds = s->n_udp ? s->fds + o->n_fds - s->n_udp : NULL,
+                               .n_fds = s->n_udp};
     return cb_quic_endpoint_open(&s->quic, s->loop, bind, true, &opts, &factory);
 }

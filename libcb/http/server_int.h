@@ -25,7 +25,9 @@ struct cb_http_server {
     cb_http_limits limits;
     cb_tickets *tickets;
     char *server_name;
-    cb_tcp_listener *tcp;
+    cb_tcp_listener *tcp, **further; /* further: n_further others that were taken over */
+    int32_t *fds;                    /* while it opens: what it was given, the last n_udp of them UDP */
+    uint32_t n_further, n_udp;
     cb_quic_endpoint *quic;
     cb_list conns;
     cb_list spare; /* cb_exchange.link: memory to be used again, by whichever connection comes first */
@@ -38,6 +40,7 @@ struct cb_http_server {
     cb_http_server_stats stats;
     cb_grave grave;
     bool draining, freed, paused, told;
+    cb_time linger_until; /* while it yields */
     char address[CB_ADDR_TEXT];
     char alt_svc[48]; /* "" = none */
     char alpn[24], ticket_context[48];
@@ -56,6 +59,10 @@ void cb_server_conn_gone(cb_drive *d);
 
 /* --- server_tcp.c --- */
 int cb_server_tcp_open(cb_http_server *s, const cb_addr *bind);
+void cb_server_tcp_pause(cb_http_server *s, bool pause);
+void cb_server_tcp_close(cb_http_server *s);
+/* Opening failed: what was taken over stays the caller's. */
+void cb_server_tcp_give_back(cb_http_server *s);
 
 /* --- server_h3.c --- */
 int cb_server_h3_open(cb_http_server *s, const cb_addr *bind);

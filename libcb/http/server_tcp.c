@@ -76,8 +76,38 @@ static void on_accept(cb_tcp_listener *l, int fd, const cb_addr *remote, void *u
     cb_mem_free(s->alloc, c);
 }
 
+void cb_server_tcp_pause(cb_http_server *s, bool pause) {
+    if (s->tcp) cb_tcp_listener_pause(s->tcp, pause);
+    for (uint32_t i = 0; i < s->n_further; i++)
+        cb_tcp_listener_pause(s->further[i], pause);
+}
+
+void cb_server_tcp_close(cb_http_server *s) {
+    cb_tcp_listener_free(s->tcp);
+    s->tcp = NULL;
+    while (s->n_further)
+        cb_tcp_listener_free(s->further[--s->n_further]);
+}
+
+void cb_server_tcp_give_back(cb_http_server *s) {
+    cb_tcp_listener_give_back(s->tcp);
+    for (uint32_t i = 0; i < s->n_further; i++)
+        cb_tcp_listener_give_back(s->further[i]);
+}
+
 int cb_server_tcp_open(cb_http_server *s, const cb_addr *bind) {
-    const cb_tcp_listener_opts opts = {
+    const uint32_t given = s->opts.n_fds - s->n_udp;
+    cb_tcp_listener_opts opts = {
         .bind = *bind, .fd = s->opts.tcp_fd, .reuseport = s->opts.group != NULL, .on_accept = on_accept, .user = s};
-    return cb_tcp_listen(&s->tcp, s->loop, &opts);
+    if (given) opts.fd = s->fds[0];
+    int rc = cb_tcp_listen(&s->tcp, s->loop, &opts);
+    if (rc == CB_OK && given > 1 && !(s->further = cb_mem_new(s->alloc, given * sizeof(cb_tcp_listener *))))
+        rc = cb_fail(CB_ENOMEM, "HTTP server");
+    for (uint32_t i = 1; i < given && rc == CB_OK; i++) {
+        opts.fd = s->fds[i];
+        rc = cb_tcp_listen(&s->further[s->n_further], s->loop, &opts);
+        s->n_further += rc == CB_OK;
+    }
+    if (rc == CB_OK && s->opts.at_rest) cb_server_tcp_pause(s, true);
+    return rc;
 }

@@ -25,8 +25,7 @@ _Static_assert(sizeof(cb_addr) <= sizeof(((struct cb_steer_state *)0)->address),
 struct cb_steering {
     int32_t fd[CB_STEERING_FDS];
     int program[CB_STEER_SITES]; /* -1: not loaded by this object */
-    bool adopted;
-    pthread_mutex_t lock; /* one change of the state at a time */
+    pthread_mutex_t lock;        /* one change of the state at a time */
 };
 
 /* ---- loading and adopting ---- */
@@ -100,7 +99,6 @@ static bool is_map(int fd, uint32_t type, uint32_t entries, uint32_t value_size)
 
 static int adopt(cb_steering *s, const int32_t *fds) {
     int rc = CB_OK;
-    s->adopted = true;
     for (int i = 0; i < CB_STEERING_FDS && rc == CB_OK; i++)
         rc = keep_copy(&s->fd[i], fds[i]);
     if (rc < 0) return rc;
@@ -124,8 +122,10 @@ int cb_steering_new(cb_steering **out, const cb_steering_opts *opts) {
     for (int i = 0; i < CB_STEER_SITES; i++)
         s->program[i] = -1;
     pthread_mutex_init(&s->lock, NULL);
-    if (o.adopt_fds) rc = adopt(s, o.adopt_fds);
-    if (rc == CB_OK) rc = load(s, 0); /* tells at once whether it may and can */
+    if (o.adopt_fds)
+        rc = adopt(s, o.adopt_fds);
+    else
+        rc = load(s, 0); /* tells at once whether it may and can */
     if (rc < 0) {
         cb_steering_free(s);
         return rc;
@@ -161,13 +161,18 @@ static uint32_t socket_place(uint32_t site, uint32_t generation, uint32_t worker
 }
 
 /* Closed sockets leave the map by themselves. */
+static bool place_has_sockets(const cb_steering *s, uint32_t site, const struct cb_steer_state *state, uint32_t place) {
+    for (uint32_t w = 0; w < state->workers[place]; w++) {
+        uint32_t at = socket_place(site, place, w);
+        uint64_t cookie = 0;
+        if (bpf_map_lookup_elem(s->fd[FD_SOCKETS], &at, &cookie) == 0) return true;
+    }
+    return false;
+}
+
 static bool has_sockets(const cb_steering *s, uint32_t site, const struct cb_steer_state *state) {
     for (uint32_t g = 0; g < CB_STEER_GENERATIONS; g++)
-        for (uint32_t w = 0; w < state->workers[g]; w++) {
-            uint32_t at = socket_place(site, g, w);
-            uint64_t cookie = 0;
-            if (bpf_map_lookup_elem(s->fd[FD_SOCKETS], &at, &cookie) == 0) return true;
-        }
+        if (place_has_sockets(s, site, state, g)) return true;
     return false;
 }
 
@@ -211,10 +216,11 @@ static int take_key(struct cb_steer_state *state, const uint8_t *cid_key) {
     return CB_OK;
 }
 
-/* Makes the place of a generation its own: sockets of a generation four before it are forgotten. */
+/* Makes the place of a generation its own: sockets of a generation four before it are forgotten, and so is an earlier
+ * attempt of this one that came to nothing. */
 static void claim_place(cb_steering *s, uint32_t site, struct cb_steer_state *state, uint32_t generation) {
     uint32_t place = generation % CB_STEER_GENERATIONS;
-    if (state->workers[place] && state->generation[place] == generation) return;
+    if (state->generation[place] == generation && place_has_sockets(s, site, state, place)) return;
     for (uint32_t w = 0; w < state->workers[place]; w++) {
         uint32_t at = socket_place(site, generation, w);
         bpf_map_delete_elem(s->fd[FD_SOCKETS], &at);
@@ -247,19 +253,19 @@ static int add_locked(cb_steering *s, uint32_t worker, uint32_t generation, int 
     cb_addr address;
     int rc = read_address(fd, &address);
     if (rc == CB_OK) rc = find_site(s, &address, &site, &state);
-    if (rc == CB_OK) rc = take_key(&state, cid_key);
-    if (rc == CB_OK) rc = load(s, site);
+    if (rc < 0) return rc;
+    const bool first = !has_sockets(s, site, &state);
+    if (first) memset(state.workers, 0, sizeof state.workers);
+    rc = take_key(&state, cid_key);
+    if (rc == CB_OK && first) rc = load(s, site);
     if (rc < 0) return rc;
     claim_place(s, site, &state, generation);
     rc = put_socket(s, socket_place(site, generation, worker), fd);
     if (rc < 0) return rc;
-    bool first = true;
-    for (int i = 0; i < CB_STEER_GENERATIONS; i++)
-        first = first && !state.workers[i];
     if (state.workers[place] <= worker) state.workers[place] = worker + 1;
-    if (!s->adopted || first) state.current = generation;
+    if (first) state.current = generation;
     rc = write_state(s, site, &state);
-    if (rc < 0) return rc;
+    if (rc < 0 || !first) return rc; /* sockets that join later are under the program of those that were there */
     if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, &s->program[site], sizeof s->program[site]) < 0)
         return cb_fail_errno(errno, "steering: attaching the program to socket %d", fd);
     return CB_OK;
@@ -275,14 +281,19 @@ int cb_steering_add(cb_steering *s, uint32_t worker, uint32_t generation, int fd
     return rc;
 }
 
-static int activate_locked(cb_steering *s, uint32_t generation) {
+static bool activates(const struct cb_steer_state *state, uint32_t generation, const cb_addr *only) {
+    const uint32_t place = generation % CB_STEER_GENERATIONS;
+    if (!state->used || !state->workers[place] || state->generation[place] != generation) return false;
+    return !only || !memcmp(state->address, only, sizeof *only);
+}
+
+static int activate_locked(cb_steering *s, uint32_t generation, const cb_addr *only) {
     struct cb_steer_state state;
-    uint32_t place = generation % CB_STEER_GENERATIONS;
     int found = 0;
     for (uint32_t site = 0; site < CB_STEER_SITES; site++) {
         int rc = read_state(s, site, &state);
         if (rc < 0) return rc;
-        if (!state.workers[place] || state.generation[place] != generation) continue;
+        if (!activates(&state, generation, only)) continue;
         state.current = generation;
         rc = write_state(s, site, &state);
         if (rc < 0) return rc;
@@ -293,7 +304,17 @@ static int activate_locked(cb_steering *s, uint32_t generation) {
 
 int cb_steering_activate(cb_steering *s, uint32_t generation) {
     pthread_mutex_lock(&s->lock);
-    int rc = activate_locked(s, generation);
+    int rc = activate_locked(s, generation, NULL);
+    pthread_mutex_unlock(&s->lock);
+    return rc;
+}
+
+int cb_steering_activate_at(cb_steering *s, uint32_t generation, int fd) {
+    cb_addr address;
+    int rc = read_address(fd, &address);
+    if (rc < 0) return rc;
+    pthread_mutex_lock(&s->lock);
+    rc = activate_locked(s, generation, &address);
     pthread_mutex_unlock(&s->lock);
     return rc;
 }
@@ -302,8 +323,12 @@ static int hook_add(uint32_t worker, uint32_t generation, int fd, const uint8_t 
     return cb_steering_add(user, worker, generation, fd, cid_key);
 }
 
+static int hook_activate(uint32_t generation, int fd, void *user) {
+    return cb_steering_activate_at(user, generation, fd);
+}
+
 cb_steering_hook cb_steering_hook_of(cb_steering *s) {
-    return (cb_steering_hook){.size = sizeof(cb_steering_hook), .add = hook_add, .user = s};
+    return (cb_steering_hook){.size = sizeof(cb_steering_hook), .add = hook_add, .user = s, .activate = hook_activate};
 }
 
 void cb_steering_fds(const cb_steering *s, int32_t *fds) {

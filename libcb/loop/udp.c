@@ -1,6 +1,7 @@
 #include "base/error.h"
 #include "loop/udp_priv.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/udp.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@ static uint32_t set_buffer(int fd, int force, int plain, uint32_t bytes) {
     int want = (int)bytes;
     int got = 0;
     socklen_t len = sizeof got;
+    if (getsockopt(fd, SOL_SOCKET, plain, &got, &len) == 0 && got / 2 >= want) return (uint32_t)got / 2; /* adopted */
     if (!turn_on(fd, SOL_SOCKET, force, want)) turn_on(fd, SOL_SOCKET, plain, want);
     if (getsockopt(fd, SOL_SOCKET, plain, &got, &len) < 0 || got < 0) return 0;
     return (uint32_t)got / 2;
@@ -90,7 +92,46 @@ static int bind_socket(cb_udp *u) {
     return CB_OK;
 }
 
+/* Takes over a bound socket: what the predecessor set is set again, for it may have been another version. */
+static int adopt_socket(cb_udp *u) {
+    int type = 0, flags = fcntl(u->fd, F_GETFL);
+    socklen_t type_len = sizeof type, len = sizeof u->local;
+    if (getsockopt(u->fd, SOL_SOCKET, SO_TYPE, &type, &type_len) < 0 || getsockname(u->fd, &u->local.sa, &len) < 0)
+        return cb_fail_errno(errno, "descriptor %d", u->fd);
+    if (type != SOCK_DGRAM || !cb_addr_len(&u->local) || !cb_addr_port(&u->local))
+        return cb_fail(CB_EINVAL, "descriptor %d is not a bound UDP socket", u->fd);
+    if (flags < 0 || fcntl(u->fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(u->fd, F_SETFD, FD_CLOEXEC) < 0)
+        return cb_fail_errno(errno, "descriptor %d", u->fd);
+    u->o.bind = u->local;
+    set_buffers(u);
+    set_features(u);
+    return CB_OK;
+}
+
 /* ---- life ---- */
+
+void cb_udp_watch(cb_udp *u) {
+    cb_watch_events(u->watch, (u->resting ? 0U : CB_READABLE) | (u->blocked ? CB_WRITABLE : 0U));
+}
+
+void cb_udp_rest(cb_udp *u, bool rest) {
+    if (u->closed || !u->watch) return;
+    u->resting = rest;
+    cb_udp_watch(u);
+}
+
+void cb_udp_give_back(cb_udp *u) {
+    if (u->closed || !u->o.fd) return;
+    cb_watch_free(u->watch);
+    u->watch = NULL;
+    u->fd = -1;
+}
+
+uint64_t cb_udp_cookie(const cb_udp *u) {
+    uint64_t cookie = 0;
+    socklen_t len = sizeof cookie;
+    return getsockopt(u->fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) < 0 ? 0 : cookie;
+}
 
 static void on_ready(cb_watch *w, unsigned events, void *user) {
     cb_udp *u = user;
@@ -98,13 +139,13 @@ static void on_ready(cb_watch *w, unsigned events, void *user) {
     if (events & CB_WRITABLE && u->blocked) {
         u->blocked = false;
         cb_udp_send_queued(u);
-        if (!u->blocked) cb_watch_events(u->watch, CB_READABLE);
+        if (!u->blocked) cb_udp_watch(u);
         if (!u->blocked && u->starved) {
             u->starved = false;
             if (u->o.on_writable) u->o.on_writable(u, u->o.user);
         }
     }
-    if (events & CB_READABLE && !u->closed) cb_udp_read(u);
+    if (events & CB_READABLE && !u->closed && !u->resting) cb_udp_read(u);
 }
 
 static void on_turn_end(cb_defer *d) {
@@ -122,20 +163,20 @@ static void bury(cb_grave *g) {
 static int open_kernel(cb_udp *u) {
     if (!u->loop->udp_area) u->loop->udp_area = cb_mem_get(cb_loop_alloc(u->loop), sizeof(cb_udp_area));
     if (!u->loop->udp_area) return cb_fail(CB_ENOMEM, "no memory to read UDP");
-    int rc = open_socket(u);
-    if (rc == CB_OK) {
+    int rc = u->fd >= 0 ? adopt_socket(u) : open_socket(u);
+    if (rc == CB_OK && !u->o.fd) {
         set_buffers(u);
         set_features(u);
         rc = bind_socket(u);
     }
     if (rc == CB_OK) rc = cb_watch_new(&u->watch, u->loop, u->fd, CB_READABLE, on_ready, u);
-    if (rc < 0 && u->fd >= 0) close(u->fd);
+    if (rc < 0 && u->fd >= 0 && !u->o.fd) close(u->fd);
     return rc;
 }
 
 static void close_kernel(cb_udp *u) {
     cb_watch_free(u->watch);
-    close(u->fd);
+    if (u->fd >= 0) close(u->fd);
     u->fd = -1;
 }
 
@@ -143,13 +184,14 @@ const struct cb_udp_port cb_udp_kernel = {open_kernel, close_kernel, cb_udp_send
 
 int cb_udp_open(cb_udp **out, cb_loop *loop, const cb_udp_opts *opts) {
     int family = opts->bind.sa.sa_family;
-    if (!opts->on_datagram || (family != AF_INET && family != AF_INET6))
+    if (!opts->on_datagram || (opts->fd <= 0 && family != AF_INET && family != AF_INET6))
         return cb_fail(CB_EINVAL, "cb_udp_open: needs an address to bind and on_datagram");
     cb_udp *u = cb_mem_new(cb_loop_alloc(loop), sizeof *u);
     if (!u) return cb_fail(CB_ENOMEM, "no memory for a UDP socket");
     u->o = *opts;
     u->loop = loop;
-    u->fd = -1;
+    if (u->o.fd < 0) u->o.fd = 0;
+    u->fd = u->o.fd ? u->o.fd : -1;
     cb_defer_init(&u->defer, loop, on_turn_end);
     int rc = loop->udp_port->open(u);
     if (rc < 0) {

@@ -17,6 +17,7 @@ typedef struct cb_datagram {
 
 typedef struct cb_udp_opts {
     cb_addr bind;          /* port 0: any. Family AF_INET6 with :: takes both families unless v6_only */
+    int fd;                /* > 0: a bound UDP socket to use instead (upgrade, socket activation); owned on success */
     uint32_t rcvbuf_bytes; /* 0 = 4 MiB; SO_RCVBUFFORCE where allowed */
     uint32_t sndbuf_bytes; /* 0 = 4 MiB */
     bool v6_only, reuseport, no_gso, no_gro, no_ecn, no_pmtud; /* no_pmtud: leave DF to the kernel's default */
@@ -45,6 +46,13 @@ void cb_udp_close(cb_udp *u);                                          /* drops 
 int cb_udp_fd(const cb_udp *u);
 const cb_addr *cb_udp_local(const cb_udp *u); /* bound address with the real port */
 const cb_udp_stats *cb_udp_stats_get(const cb_udp *u);
+
+/* A socket that was adopted stays open when this is closed. It is of no use after this. */
+void cb_udp_give_back(cb_udp *u);
+/* Reads nothing while it rests, and sends as before: somebody else reads the same socket, or is not ready to. */
+void cb_udp_rest(cb_udp *u, bool rest);
+/* Which socket of the kernel this is: equal for descriptors of the same one, also in other processes. */
+uint64_t cb_udp_cookie(const cb_udp *u);
 
 /* Room for building packets in place: at least `want` bytes (<= 65,000), or NULL while the socket is full
  * (on_writable comes). Then commit what was written: `len` bytes to `remote` from `local` (may be NULL),

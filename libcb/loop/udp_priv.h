@@ -58,6 +58,7 @@ struct cb_udp {
     cb_addr local;
     int fd;
     bool closed;
+    bool resting;   /* not reading */
     bool blocked;   /* the kernel's buffer is full: waiting for CB_WRITABLE */
     bool starved;   /* a reserve failed: on_writable is owed */
     bool gso_trial; /* a message with segments was refused: was it the segments? */
@@ -69,6 +70,7 @@ struct cb_udp {
 };
 
 void cb_udp_read(cb_udp *u);
+void cb_udp_watch(cb_udp *u);       /* asks for the events that are of use now */
 void cb_udp_send_queued(cb_udp *u); /* to the kernel */
 /* udp_err.c. What ICMP said goes to on_unreachable. True: there was something, and with it a pending error of the
  * socket that some call of ours got, whatever it was about. */

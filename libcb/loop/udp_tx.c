@@ -210,7 +210,7 @@ void cb_udp_send_queued(cb_udp *u) {
             note_sent(u, sent);
         } else if (errno == EAGAIN) {
             u->blocked = true;
-            cb_watch_events(u->watch, CB_READABLE | CB_WRITABLE);
+            cb_udp_watch(u);
             return;
         } else if (errno != EINTR) {
             const int err = errno;

@@ -5,24 +5,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <gnutls/crypto.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 enum { WORKERS_MAX = 256, SECRET = 32, SERVER_ID_DEFAULT = 8, SERVER_ID_MAX = 12 };
-
-struct cb_group {
-    atomic_uint refs;
-    uint32_t workers;
-    cb_group_keys keys;
-    cb_steering_hook steering;
-    pthread_mutex_t lock;
-    cb_list members;
-};
 
 /* --- secrets --- */
 
@@ -136,7 +124,26 @@ static int check(const cb_group_opts *o) {
     if (o->steering && (o->steering->size < sizeof(size_t) + sizeof(void *) || !o->steering->add)) {
         return cb_fail(CB_EINVAL, "steering: a hook without `add`");
     }
+    if (o->predecessor && o->handoff) return cb_fail(CB_EINVAL, "predecessor and handoff: only one of them");
+    if (o->handoff && !o->handoff_name) return cb_fail(CB_EINVAL, "handoff_name: a handoff needs one");
     return CB_OK;
+}
+
+static int succeed(cb_group *g, const cb_group *before) {
+    g->family = cb_family_ref(before->family);
+    g->keys = before->keys;
+    g->keys.generation++;
+    if (!g->steering.add) g->steering = before->steering;
+    int rc = cb_family_room(g->family, g->keys.generation);
+    if (rc == CB_OK) atomic_store(&g->family->linked, true);
+    return rc;
+}
+
+static int fill(cb_group *g, const cb_group_opts *o) {
+    if (o->predecessor) return succeed(g, o->predecessor);
+    g->family = cb_family_new();
+    if (!g->family) return cb_fail(CB_ENOMEM, "no memory for a group");
+    return o->handoff ? cb_group_adopt(g, o->handoff, o->handoff_name) : make_keys(&g->keys, o);
 }
 
 int cb_group_new(cb_group **out, const cb_group_opts *opts) {
@@ -150,13 +157,11 @@ int cb_group_new(cb_group **out, const cb_group_opts *opts) {
     atomic_init(&g->refs, 1);
     g->workers = o.workers ? o.workers : 1;
     if (o.steering) rc = cb_opts_read(&g->steering, sizeof g->steering, o.steering, "cb_steering_hook");
-    if (rc >= 0) rc = make_keys(&g->keys, &o);
+    if (rc >= 0) rc = fill(g, &o);
     if (rc < 0) {
-        cb_mem_free(&cb_alloc_libc, g);
+        cb_group_unref(g);
         return rc;
     }
-    pthread_mutex_init(&g->lock, NULL);
-    cb_list_init(&g->members);
     *out = g;
     return CB_OK;
 }
@@ -168,7 +173,7 @@ cb_group *cb_group_ref(cb_group *g) {
 
 void cb_group_unref(cb_group *g) {
     if (!g || atomic_fetch_sub(&g->refs, 1) != 1) return;
-    pthread_mutex_destroy(&g->lock);
+    cb_family_unref(g->family);
     cb_mem_wipe(&g->keys, sizeof g->keys);
     cb_mem_free(&cb_alloc_libc, g);
 }
@@ -181,98 +186,10 @@ uint32_t cb_group_workers(const cb_group *g) {
     return g->workers;
 }
 
-/* --- handing over --- */
-
-static cb_inbox *find(cb_group *g, uint32_t worker, uint16_t port) {
-    for (cb_list *l = g->members.next; l != &g->members; l = l->next) {
-        cb_inbox *box = CB_CONTAINER(l, cb_inbox, member);
-        if (box->worker == worker && box->port == port) return box;
-    }
-    return NULL;
+uint32_t cb_group_generation(const cb_group *g) {
+    return g->keys.generation;
 }
 
-int cb_group_join(cb_group *g, cb_inbox *box, uint32_t worker, uint16_t port, int udp_fd, bool *steered) {
-    int rc = CB_OK;
-    *steered = false;
-    cb_list_init(&box->member);
-    cb_list_init(&box->strays);
-    box->count = 0;
-    box->worker = worker;
-    box->port = port;
-    if (worker >= g->workers) {
-        return cb_fail(CB_EINVAL, "worker %u: the group has %u, counted from 0", worker, g->workers);
-    }
-    box->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (box->wake < 0) return cb_fail_errno(errno, "eventfd");
-    pthread_mutex_lock(&g->lock);
-    if (find(g, worker, port))
-        rc = CB_EEXIST;
-    else
-        cb_list_add_tail(&g->members, &box->member);
-    if (rc == CB_OK && g->steering.add) {
-        *steered = g->steering.add(worker, g->keys.generation, udp_fd, g->keys.cid.mask_key, g->steering.user) >= 0;
-    }
-    pthread_mutex_unlock(&g->lock);
-    if (rc == CB_OK) return CB_OK;
-    close(box->wake);
-    return cb_fail(rc, "worker %u has port %u already", worker, port);
-}
-
-static void drop_all(cb_list *strays) {
-    while (!cb_list_empty(strays)) {
-        cb_stray *s = CB_CONTAINER(strays->next, cb_stray, link);
-        cb_list_del(&s->link);
-        cb_stray_free(s);
-    }
-}
-
-void cb_group_leave(cb_group *g, cb_inbox *box) {
-    pthread_mutex_lock(&g->lock);
-    cb_list_del(&box->member);
-    pthread_mutex_unlock(&g->lock);
-    drop_all(&box->strays);
-    close(box->wake);
-}
-
-int cb_group_hand_over(cb_group *g, uint32_t worker, uint16_t port, const cb_datagram *d) {
-    cb_stray *s = cb_mem_get(&cb_alloc_libc, sizeof *s + d->len);
-    if (!s) return CB_ENOMEM;
-    s->d = *d;
-    s->d.data = (uint8_t *)(s + 1);
-    memcpy(s->d.data, d->data, d->len);
-    int rc = CB_OK;
-    pthread_mutex_lock(&g->lock);
-    cb_inbox *box = find(g, worker, port);
-    if (!box)
-        rc = CB_ENOENT;
-    else if (box->count >= CB_INBOX_MAX)
-        rc = CB_ELIMIT;
-    else {
-        cb_list_add_tail(&box->strays, &s->link);
-        if (box->count++ == 0) {
-            ssize_t n = write(box->wake, &(uint64_t){1}, sizeof(uint64_t));
-            (void)n; /* it cannot overflow: once until it is read */
-        }
-    }
-    pthread_mutex_unlock(&g->lock);
-    if (rc < 0) cb_stray_free(s);
-    return rc;
-}
-
-void cb_group_take(cb_group *g, cb_inbox *box, cb_list *out) {
-    uint64_t value;
-    pthread_mutex_lock(&g->lock);
-    ssize_t n = read(box->wake, &value, sizeof value);
-    (void)n;
-    while (!cb_list_empty(&box->strays)) {
-        cb_list *l = box->strays.next;
-        cb_list_del(l);
-        cb_list_add_tail(out, l);
-    }
-    box->count = 0;
-    pthread_mutex_unlock(&g->lock);
-}
-
-void cb_stray_free(cb_stray *s) {
-    cb_mem_free(&cb_alloc_libc, s);
+bool cb_group_linked(const cb_group *g) {
+    return atomic_load(&g->family->linked);
 }

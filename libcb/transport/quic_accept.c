@@ -1,13 +1,15 @@
 /* What comes into an endpoint: packets to their connections, first packets to new ones, and answers without state. */
 #include "base/error.h"
 #include "base/log.h"
+#include "base/siphash.h"
 #include "transport/quic_endpoint_int.h"
 #include "transport/quic_token.h"
 #include <errno.h>
 #include <gnutls/gnutls.h>
 #include <string.h>
+#include <sys/socket.h>
 
-enum { ANSWER_MAX = 1200 };
+enum { ANSWER_MAX = 1200, MAILS_A_TURN = 16 };
 
 /* --- answers without state --- */
 
@@ -136,6 +138,27 @@ static int open_server(cb_quic_endpoint *e, ep_conn *c, const cb_datagram *d, co
     return rc;
 }
 
+/* --- to others --- */
+
+/* To its owner, in this process or in another one. */
+static int give(cb_quic_endpoint *e, cb_owner to, const cb_datagram *d) {
+    if (!e->batch && cb_group_linked(e->group)) {
+        e->batch = cb_mem_get(e->alloc, sizeof *e->batch);
+        if (e->batch) e->batch->len = 0;
+    }
+    int rc = cb_group_hand_over(e->group, to, d, e->batch);
+    if (rc == CB_OK) e->stats.handed_over++;
+    return rc;
+}
+
+/* The first packet of a connection, while we drain and a newer generation of this service takes what is new. */
+static bool hand_on(cb_quic_endpoint *e, const cb_datagram *d, const ngtcp2_cid *dcid) {
+    cb_owner to;
+    if (!(e->refusing || e->superseded) || !cb_group_linked(e->group)) return false;
+    uint64_t hash = cb_siphash(e->keys->cid.mask_key, dcid->data, dcid->datalen);
+    return cb_group_newest(e->group, cb_addr_port(cb_udp_local(e->main.udp)), hash, &to) && give(e, to, d) == CB_OK;
+}
+
 static void accept_conn(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *d) {
     ngtcp2_pkt_hd hd;
     address_proof proof;
@@ -144,6 +167,7 @@ static void accept_conn(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram 
         e->stats.malformed++;
         return;
     }
+    if (hand_on(e, d, &hd.dcid)) return;
     if (e->refusing || e->conns_now >= e->o.max_conns) {
         send_refusal(e, sock, d, &hd, NGTCP2_CONNECTION_REFUSED);
         return;
@@ -169,18 +193,24 @@ static void answer_from_tomb(ep_tomb *t, ep_socket *sock) {
     cb_quic_endpoint_send(sock, &to, t->packet, t->packet_len);
 }
 
-/* A connection ID of this server with another worker or process in it. True: dealt with. */
+/* A connection ID of this server with another worker or process in it. True: dealt with. What was handed over already
+ * only goes on to a newer generation, so that nothing goes round in circles. */
 static bool hand_over(cb_quic_endpoint *e, const cb_datagram *d, const ngtcp2_version_cid *in, bool handed) {
     cb_quic_lb_info owner;
     uint8_t generation = e->keys->generation;
     if (!e->server) return false;
     if (cb_quic_lb_decode(&e->keys->cid, (cb_slice){in->dcid, in->dcidlen}, &owner) != CB_QUIC_LB_OURS) return false;
-    /* The process before this one may live still, and would answer by itself: a reset would kill its connection. */
-    if (owner.generation != generation) return (uint8_t)(owner.generation + 1) == generation;
-    if (owner.worker == e->o.worker || handed) return false;
-    int rc = cb_group_hand_over(e->group, owner.worker, cb_addr_port(cb_udp_local(e->main.udp)), d);
-    if (rc == CB_OK) e->stats.handed_over++;
-    return rc != CB_ENOENT;
+    const bool newer = cb_generation_after(owner.generation, generation);
+    if (owner.generation == generation && owner.worker == e->o.worker) return false;
+    if (handed && !newer) return false;
+    cb_owner to = {owner.generation, owner.worker, cb_addr_port(cb_udp_local(e->main.udp))};
+    int rc = give(e, to, d);
+    /* Of a successor's successor only our successor knows. */
+    if (rc == CB_ENOENT && newer && cb_group_newest(e->group, to.port, owner.worker, &to)) rc = give(e, to, d);
+    if (rc != CB_ENOENT) return true;
+    /* A process before this one that nobody told us of may live still, and would answer by itself: a reset would kill
+     * its connection. */
+    return !cb_group_linked(e->group) && (uint8_t)(owner.generation + 1) == generation;
 }
 
 /* A client's: does this packet end with a stateless reset token of one of its connections (RFC 9000, 10.3.1)? */
@@ -257,6 +287,35 @@ void cb_quic_endpoint_unreachable(cb_quic_endpoint *e, int err, const cb_addr *r
                         err == ECONNREFUSED ? "refused: nobody listens on that UDP port" : strerrordesc_np(err));
 }
 
+static void flush_batch(cb_quic_endpoint *e) {
+    if (e->batch && !e->closed) cb_group_flush(e->group, e->batch);
+}
+
+void cb_quic_endpoint_batch_end(cb_udp *u, void *user) {
+    (void)u;
+    flush_batch(((ep_socket *)user)->e);
+}
+
+/* Somebody newer reads one of our sockets: two readers would only take each other's packets. */
+static void rest(cb_quic_endpoint *e, uint64_t cookie) {
+    for (cb_list *l = e->sockets.next; l != &e->sockets; l = l->next) {
+        cb_udp *u = CB_CONTAINER(l, ep_socket, link)->udp;
+        if (cb_udp_cookie(u) != cookie) continue;
+        cb_udp_rest(u, true);
+        e->superseded = true;
+    }
+}
+
+static void take(cb_quic_endpoint *e, enum cb_mail_kind kind, cb_datagram *d) {
+    uint64_t cookie;
+    if (kind == CB_MAIL_PACKET) {
+        packet(e, &e->main, d, true);
+    } else if (d->len == sizeof cookie) {
+        memcpy(&cookie, d->data, sizeof cookie);
+        rest(e, cookie);
+    }
+}
+
 void cb_quic_endpoint_strays(cb_watch *w, unsigned events, void *user) {
     cb_quic_endpoint *e = user;
     cb_list strays;
@@ -268,8 +327,28 @@ void cb_quic_endpoint_strays(cb_watch *w, unsigned events, void *user) {
     while (!cb_list_empty(&strays)) {
         cb_stray *s = CB_CONTAINER(strays.next, cb_stray, link);
         cb_list_del(&s->link);
-        packet(e, &e->main, &s->d, true);
+        take(e, s->kind, &s->d);
         cb_stray_free(s);
     }
     e->depth--;
+    flush_batch(e);
+}
+
+void cb_quic_endpoint_read_mail(cb_watch *w, unsigned events, void *user) {
+    cb_quic_endpoint *e = user;
+    enum cb_mail_kind kind;
+    cb_datagram d;
+    (void)w;
+    (void)events;
+    e->depth++;
+    for (int i = 0; i < MAILS_A_TURN && !e->closed; i++) {
+        ssize_t n = recv(e->inbox.mail[0], e->mail, CB_MAIL_MAX, MSG_DONTWAIT);
+        if (n <= 0) break;
+        uint8_t *at = e->mail;
+        size_t left = (size_t)n;
+        while (!e->closed && cb_mail_read(&at, &left, &kind, &d))
+            take(e, kind, &d);
+    }
+    e->depth--;
+    flush_batch(e);
 }

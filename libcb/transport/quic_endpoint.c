@@ -43,6 +43,8 @@ static int check(const cb_quic_opts *o, bool server) {
     }
     if (o->verify > CB_VERIFY_NONE) return cb_fail(CB_EINVAL, "cb_quic_opts.verify %u: no such value", o->verify);
     if (o->version > 2) return cb_fail(CB_EINVAL, "cb_quic_opts.version %u: 0, 1 or 2", o->version);
+    if (!server && (o->n_fds || o->at_rest)) return cb_fail(CB_EINVAL, "cb_quic_opts: fds and at_rest are of servers");
+    if (o->n_fds && !o->fds) return cb_fail(CB_EINVAL, "cb_quic_opts.fds is NULL");
     if (o->max_datagram_bytes > 65535) {
         return cb_fail(CB_EINVAL, "cb_quic_opts.max_datagram_bytes %u: at most 65,535", o->max_datagram_bytes);
     }
@@ -109,9 +111,10 @@ static void on_writable(cb_udp *u, void *user) {
     cb_defer_later(&sock->e->flush);
 }
 
-int cb_quic_endpoint_socket(cb_quic_endpoint *e, ep_socket *sock, const cb_addr *bind) {
+static int open_socket(cb_quic_endpoint *e, ep_socket *sock, const cb_addr *bind, int fd) {
     cb_udp_opts o = {
         .bind = *bind,
+        .fd = fd,
         .rcvbuf_bytes = e->o.rcvbuf_bytes,
         .sndbuf_bytes = e->o.sndbuf_bytes,
         .reuseport = e->server && cb_group_workers(e->group) > 1,
@@ -122,6 +125,7 @@ int cb_quic_endpoint_socket(cb_quic_endpoint *e, ep_socket *sock, const cb_addr 
         .on_datagram = on_datagram,
         .on_writable = on_writable,
         .on_unreachable = e->server ? NULL : on_unreachable,
+        .on_batch_end = e->server ? cb_quic_endpoint_batch_end : NULL,
         .user = sock,
     };
     sock->e = e;
@@ -130,10 +134,14 @@ int cb_quic_endpoint_socket(cb_quic_endpoint *e, ep_socket *sock, const cb_addr 
     return rc;
 }
 
+int cb_quic_endpoint_socket(cb_quic_endpoint *e, ep_socket *sock, const cb_addr *bind) {
+    return open_socket(e, sock, bind, 0);
+}
+
 static void drop_socket(ep_socket *s) {
     cb_list_del(&s->link);
     cb_udp_close(s->udp);
-    if (s->owner) cb_mem_free(s->e->alloc, s);
+    if (s->owner || s->further) cb_mem_free(s->e->alloc, s);
 }
 
 void cb_quic_endpoint_drop_sockets(ep_conn *owner, const cb_addr *keep_local) {
@@ -148,27 +156,61 @@ void cb_quic_endpoint_drop_sockets(ep_conn *owner, const cb_addr *keep_local) {
     }
 }
 
+static void rest_all(cb_quic_endpoint *e, bool rest) {
+    for (cb_list *l = e->sockets.next; l != &e->sockets; l = l->next)
+        cb_udp_rest(CB_CONTAINER(l, ep_socket, link)->udp, rest);
+}
+
+/* New connections are ours from here on. */
+static void begin(cb_quic_endpoint *e) {
+    uint16_t port = cb_addr_port(cb_udp_local(e->main.udp));
+    if (e->steered) cb_group_activate(e->group, cb_udp_fd(e->main.udp));
+    for (cb_list *l = e->sockets.next; e->o.n_fds && l != &e->sockets; l = l->next)
+        cb_group_tell_rest(e->group, port, cb_udp_cookie(CB_CONTAINER(l, ep_socket, link)->udp));
+}
+
 /* On a virtual loop there is no other worker who could hand over. */
 static int join_group(cb_quic_endpoint *e) {
     if (cb_loop_is_virtual(e->loop)) return CB_OK;
     uint16_t port = cb_addr_port(cb_udp_local(e->main.udp));
-    int rc = cb_group_join(e->group, &e->inbox, e->o.worker, port, cb_udp_fd(e->main.udp), &e->steered);
+    int fd = e->o.n_fds ? -1 : cb_udp_fd(e->main.udp);
+    int rc = cb_group_join(e->group, &e->inbox, e->o.worker, port, fd, &e->steered);
     if (rc < 0) return rc;
     e->joined = true;
     return cb_watch_new(&e->inbox_watch, e->loop, e->inbox.wake, CB_READABLE, cb_quic_endpoint_strays, e);
 }
 
+/* The first socket that was taken over is the main one; what more there is is read only. */
+static int open_further(cb_quic_endpoint *e) {
+    int rc = CB_OK;
+    for (uint32_t i = 1; i < e->o.n_fds && rc == CB_OK; i++) {
+        ep_socket *s = cb_mem_new(e->alloc, sizeof *s);
+        if (!s) return cb_fail(CB_ENOMEM, "no memory for a socket");
+        s->further = true;
+        rc = open_socket(e, s, cb_udp_local(e->main.udp), e->o.fds[i]);
+        if (rc < 0) cb_mem_free(e->alloc, s);
+    }
+    return rc;
+}
+
 static int open_main(cb_quic_endpoint *e, const cb_addr *bind) {
-    int rc = cb_quic_endpoint_socket(e, &e->main, bind);
+    int rc = open_socket(e, &e->main, bind, e->o.n_fds ? e->o.fds[0] : 0);
+    if (rc == CB_OK) rc = open_further(e);
     if (rc < 0) return rc;
     cb_addr_text(cb_udp_local(e->main.udp), e->local_text);
-    return e->server ? join_group(e) : CB_OK;
+    if (!e->server) return CB_OK;
+    if (e->o.at_rest) rest_all(e, true);
+    rc = join_group(e);
+    if (rc == CB_OK && !e->o.at_rest && cb_group_linked(e->group)) begin(e);
+    return rc;
 }
 
 /* --- the end --- */
 
 static void release(cb_quic_endpoint *e) {
     cb_map_free(&e->cids);
+    cb_mem_free(e->alloc, e->batch);
+    cb_mem_free(e->alloc, e->mail);
     cb_session_cache_free(e->cache);
     cb_identity_unref(e->identity);
     cb_tickets_unref(e->tickets);
@@ -194,6 +236,8 @@ static void close_all(cb_quic_endpoint *e) {
     }
     e->closed = true;
     cb_watch_free(e->inbox_watch);
+    cb_watch_free(e->mail_watch);
+    if (e->batch && e->joined) cb_group_flush(e->group, e->batch);
     if (e->joined) cb_group_leave(e->group, &e->inbox);
     while (!cb_list_empty(&e->sockets)) {
         ep_socket *s = CB_CONTAINER(e->sockets.next, ep_socket, link);
@@ -221,6 +265,20 @@ void cb_quic_endpoint_free(cb_quic_endpoint *e) {
 
 /* --- the start --- */
 
+static int open_mail(cb_quic_endpoint *e) {
+    if (e->mail_watch) return CB_OK;
+    if (!e->mail && !(e->mail = cb_mem_get(e->alloc, CB_MAIL_MAX))) return cb_fail(CB_ENOMEM, "no memory for mail");
+    int rc = cb_group_open_mail(e->group, &e->inbox);
+    if (rc < 0) return rc;
+    return cb_watch_new(&e->mail_watch, e->loop, e->inbox.mail[0], CB_READABLE, cb_quic_endpoint_read_mail, e);
+}
+
+/* What was to be taken over stays the caller's when opening fails. */
+void cb_quic_endpoint_give_back(cb_quic_endpoint *e) {
+    for (cb_list *l = e->sockets.next; e->o.n_fds && l != &e->sockets; l = l->next)
+        cb_udp_give_back(CB_CONTAINER(l, ep_socket, link)->udp);
+}
+
 int cb_quic_endpoint_open(cb_quic_endpoint **out, cb_loop *loop, const cb_addr *bind, bool server,
                           const cb_quic_opts *opts, const cb_quic_app_factory *factory) {
     const cb_alloc *alloc = cb_loop_alloc(loop);
@@ -241,12 +299,29 @@ int cb_quic_endpoint_open(cb_quic_endpoint **out, cb_loop *loop, const cb_addr *
     cb_alarm_init(&e->again, loop, cb_quic_endpoint_again);
     int rc = adopt(e, opts);
     if (rc >= 0 && bind) rc = open_main(e, bind);
+    if (rc >= 0 && e->joined && cb_group_linked(e->group)) rc = open_mail(e);
     if (rc < 0) {
+        cb_quic_endpoint_give_back(e);
         cb_quic_endpoint_free(e);
         return rc;
     }
     *out = e;
     return CB_OK;
+}
+
+void cb_quic_endpoint_resume(cb_quic_endpoint *e) {
+    if (!e->server || e->dead || !e->o.at_rest) return;
+    e->o.at_rest = 0;
+    rest_all(e, false);
+    begin(e);
+}
+
+int cb_quic_endpoint_save(cb_quic_endpoint *e, cb_handoff *h, const char *name) {
+    if (!e->joined || e->dead) return cb_fail(CB_EINVAL, "cb_quic_endpoint_save: not a server");
+    int rc = open_mail(e);
+    for (cb_list *l = e->sockets.next; name && l != &e->sockets && rc == CB_OK; l = l->next)
+        rc = cb_handoff_put_fd(h, name, cb_udp_fd(CB_CONTAINER(l, ep_socket, link)->udp));
+    return rc;
 }
 
 int cb_quic_endpoint_conn_new(cb_quic_endpoint *e, ep_conn **out) {

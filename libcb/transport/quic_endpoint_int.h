@@ -23,6 +23,7 @@ typedef struct ep_socket {
     cb_udp *udp;
     cb_quic_endpoint *e;
     ep_conn *owner; /* NULL: the endpoint */
+    bool further;   /* one of several that a server took over; it is only read */
 } ep_socket;
 
 struct ep_conn {
@@ -65,8 +66,9 @@ struct cb_quic_endpoint {
     const cb_alloc *alloc;
     const cb_log *log;
     bool server, dead, closed, refusing, joined, steered;
-    unsigned depth; /* calls on the stack that may run the user's code */
-    cb_quic_opts o; /* defaults filled in, texts copied */
+    bool superseded; /* a newer generation reads our socket: first packets are its */
+    unsigned depth;  /* calls on the stack that may run the user's code */
+    cb_quic_opts o;  /* defaults filled in, texts copied */
     cb_quic_conn_ops ops;
     cb_quic_app_factory factory;
     char *alpn;
@@ -77,7 +79,9 @@ struct cb_quic_endpoint {
     const cb_group_keys *keys;
     const cb_quic_aead *aead;
     cb_inbox inbox;
-    cb_watch *inbox_watch;
+    cb_watch *inbox_watch, *mail_watch;
+    cb_mail_batch *batch;    /* for other processes; from the first such packet on */
+    uint8_t *mail;           /* from other processes: CB_MAIL_MAX bytes, where other processes know of us */
     cb_session_cache *cache; /* client */
     ep_token *tokens;        /* client: TOKENS_KEPT, a ring */
     unsigned next_token;
@@ -111,6 +115,8 @@ void cb_quic_endpoint_packet(cb_quic_endpoint *e, ep_socket *sock, const cb_data
 /* ICMP says that a client's packet to `remote`, which began with `quote`, found nobody. */
 void cb_quic_endpoint_unreachable(cb_quic_endpoint *e, int err, const cb_addr *remote, cb_slice quote);
 void cb_quic_endpoint_strays(cb_watch *w, unsigned events, void *user);
+void cb_quic_endpoint_read_mail(cb_watch *w, unsigned events, void *user); /* from other processes */
+void cb_quic_endpoint_batch_end(cb_udp *u, void *user);
 
 /* --- quic_flush.c --- */
 extern const cb_quic_host_ops cb_quic_endpoint_host;

@@ -12,7 +12,7 @@
 
 /* 8 bytes of magic, then for each key its time (8 bytes, big-endian) and its secret. */
 static const uint8_t magic[8] = "CBTICK1\n";
-enum { ENTRY = 8 + 32, FILE_SIZE = 8 + CB_TICKET_RING * ENTRY };
+enum { ENTRY = 8 + 32, FILE_SIZE = CB_TICKET_RING_BYTES };
 
 int cb_ticket_ring_turn(cb_ticket_ring *ring, int64_t now) {
     cb_ticket_key fresh = {.made = now};
@@ -35,7 +35,7 @@ bool cb_ticket_file_changed(const char *path, const cb_ticket_stamp *stamp) {
            st.st_mtim.tv_nsec != stamp->mtime.tv_nsec;
 }
 
-static void encode(const cb_ticket_ring *ring, uint8_t out[FILE_SIZE]) {
+void cb_ticket_ring_write(const cb_ticket_ring *ring, uint8_t out[FILE_SIZE]) {
     memcpy(out, magic, sizeof magic);
     for (size_t i = 0; i < CB_TICKET_RING; i++) {
         uint8_t *p = out + sizeof magic + i * ENTRY;
@@ -46,7 +46,7 @@ static void encode(const cb_ticket_ring *ring, uint8_t out[FILE_SIZE]) {
     }
 }
 
-static int decode(const char *path, const uint8_t *in, size_t len, cb_ticket_ring *out) {
+int cb_ticket_ring_read(const char *path, const uint8_t *in, size_t len, cb_ticket_ring *out) {
     if (len != FILE_SIZE || memcmp(in, magic, sizeof magic) != 0) {
         return cb_fail(CB_EINVAL, "%s: not a ring of ticket keys", path);
     }
@@ -93,7 +93,7 @@ static int replace(const char *path, const cb_ticket_ring *ring, struct stat *st
     if (unlink(temp) < 0 && errno != ENOENT) return cb_fail_errno(errno, "%s", temp);
     int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) return cb_fail_errno(errno, "%s", temp);
-    encode(ring, raw);
+    cb_ticket_ring_write(ring, raw);
     errno = ENOSPC; /* what a short write means */
     bool ok = write(fd, raw, sizeof raw) == (ssize_t)sizeof raw && fstat(fd, st) == 0 && rename(temp, path) == 0;
     int err = errno;
@@ -113,7 +113,7 @@ static int read_ring(const char *path, int fd, const struct stat *st, cb_ticket_
     }
     ssize_t n = pread(fd, raw, sizeof raw, 0);
     if (n < 0) return cb_fail_errno(errno, "%s", path);
-    int rc = n == 0 ? CB_OK : decode(path, raw, (size_t)n, out);
+    int rc = n == 0 ? CB_OK : cb_ticket_ring_read(path, raw, (size_t)n, out);
     cb_mem_wipe(raw, sizeof raw);
     return rc;
 }

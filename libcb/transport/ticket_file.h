@@ -24,6 +24,12 @@ typedef struct cb_ticket_stamp {
     ino_t inode;
 } cb_ticket_stamp;
 
+enum { CB_TICKET_RING_BYTES = 8 + CB_TICKET_RING * 40 };
+
+/* The ring as it stands in a file. */
+void cb_ticket_ring_write(const cb_ticket_ring *ring, uint8_t out[CB_TICKET_RING_BYTES]);
+/* CB_EINVAL: it is none; `where` is for the message. */
+int cb_ticket_ring_read(const char *where, const uint8_t *in, size_t len, cb_ticket_ring *out);
 int cb_ticket_ring_turn(cb_ticket_ring *ring, int64_t now); /* a fresh key in front, the oldest goes */
 
 bool cb_ticket_file_changed(const char *path, const cb_ticket_stamp *stamp);

@@ -55,6 +55,13 @@ static int refresh(cb_tickets *t, bool force) {
     return !t->file && (force || due(t, now)) ? cb_ticket_ring_turn(&t->ring, (int64_t)now) : CB_OK;
 }
 
+static int begin_in_memory(cb_tickets *t, const cb_tickets_opts *o) {
+    cb_slice kept;
+    if (!o->handoff || !o->handoff_name || cb_handoff_get(o->handoff, o->handoff_name, &kept) < 0)
+        return cb_ticket_ring_turn(&t->ring, (int64_t)time(NULL));
+    return cb_ticket_ring_read("handoff", kept.base, kept.len, &t->ring);
+}
+
 int cb_tickets_new(cb_tickets **out, const cb_tickets_opts *opts) {
     if (!out) return cb_fail(CB_EINVAL, "cb_tickets_new: out is NULL");
     cb_tickets_opts o;
@@ -74,7 +81,7 @@ int cb_tickets_new(cb_tickets **out, const cb_tickets_opts *opts) {
     } else if (o.file) {
         rc = cb_ticket_file_sync(t->file, &t->ring, &t->stamp, (int64_t)time(NULL), t->rotate_s, false);
     } else {
-        rc = cb_ticket_ring_turn(&t->ring, (int64_t)time(NULL));
+        rc = begin_in_memory(t, &o);
     }
     if (rc >= 0) rc = cb_replay_guard_new(&t->replay, t->lifetime_s);
     if (rc < 0) {
@@ -90,6 +97,16 @@ int cb_tickets_rotate(cb_tickets *t, int force) {
     pthread_mutex_lock(&t->lock);
     int rc = refresh(t, force != 0);
     pthread_mutex_unlock(&t->lock);
+    return rc;
+}
+
+int cb_tickets_save(cb_tickets *t, cb_handoff *h, const char *name) {
+    uint8_t raw[CB_TICKET_RING_BYTES];
+    pthread_mutex_lock(&t->lock);
+    cb_ticket_ring_write(&t->ring, raw);
+    pthread_mutex_unlock(&t->lock);
+    int rc = cb_handoff_put(h, name, (cb_slice){raw, sizeof raw});
+    cb_mem_wipe(raw, sizeof raw);
     return rc;
 }
 

@@ -1,0 +1,203 @@
+/* What a process gives to its successor: the message, and what is refused. */
+#include "transport/group_state.h"
+#include "transport/handoff_int.h"
+#include <cb/group.h>
+#include <criterion/criterion.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static cb_handoff *make(void) {
+    cb_handoff *h = NULL;
+    cr_assert_eq(cb_handoff_new(&h), CB_OK);
+    return h;
+}
+
+static void *send_it(void *user) {
+    void **args = user;
+    return (void *)(intptr_t)cb_handoff_send(args[0], (int)(intptr_t)args[1], 10000);
+}
+
+Test(handoff, bytes_and_descriptors_arrive) {
+    enum { MANY = 450 }; /* more than one message of the kernel takes */
+    int pair[2], pipes[2];
+    void *args[2], *result = NULL;
+    pthread_t thread;
+    cb_handoff *h = make(), *got = NULL;
+    static uint8_t large[900000];
+    memset(large, 7, sizeof large);
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    cr_assert_eq(pipe(pipes), 0);
+    cr_assert_eq(cb_handoff_put(h, "large", (cb_slice){large, sizeof large}), CB_OK);
+    cr_assert_eq(cb_handoff_put(h, "empty", (cb_slice){NULL, 0}), CB_OK);
+    cr_assert_eq(cb_handoff_put_fd(h, "large", pipes[1]), CB_OK);
+    for (int i = 0; i < MANY; i++)
+        cr_assert_eq(cb_handoff_put_fd(h, "many", i % 2 ? pipes[0] : pair[0]), CB_OK);
+    args[0] = h;
+    args[1] = (void *)(intptr_t)pair[0];
+    cr_assert_eq(pthread_create(&thread, NULL, send_it, args), 0);
+    cr_assert_eq(cb_handoff_receive(&got, pair[1], 10000), CB_OK, "%s", cb_last_error());
+    pthread_join(thread, &result);
+    cr_assert_eq((intptr_t)result, CB_OK);
+    cb_handoff_free(h);
+
+    cb_slice bytes;
+    int32_t fds[MANY];
+    cr_assert_eq(cb_handoff_get(got, "large", &bytes), CB_OK);
+    cr_assert(bytes.len == sizeof large && !memcmp(bytes.base, large, bytes.len));
+    cr_assert_eq(cb_handoff_get(got, "empty", &bytes), CB_OK);
+    cr_assert_eq(bytes.len, 0);
+    cr_assert_eq(cb_handoff_get(got, "many", &bytes), CB_ENOENT);
+    cr_assert_eq(cb_handoff_fds(got, "many", fds, MANY), MANY);
+    cr_assert_eq(cb_handoff_fds(got, "none", fds, MANY), 0);
+    cr_assert_eq(cb_handoff_fds(got, "large", fds, 1), 1);
+    cr_assert_eq(write(fds[0], "x", 1), 1); /* it is that pipe */
+    char c = 0;
+    cr_assert_eq(read(pipes[0], &c, 1), 1);
+    cr_assert_eq(c, 'x');
+    cb_handoff_free(got);
+    for (int i = 0; i < 2; i++) {
+        close(pair[i]);
+        close(pipes[i]);
+    }
+}
+
+Test(handoff, mistakes_of_the_caller) {
+    static uint8_t big[CB_HANDOFF_BYTES];
+    char name[CB_HANDOFF_NAME + 2];
+    cb_handoff *h = make();
+    memset(name, 'n', sizeof name - 1);
+    name[sizeof name - 1] = '\0';
+    cr_expect_eq(cb_handoff_put(h, "a", (cb_slice){big, 1}), CB_OK);
+    cr_expect_eq(cb_handoff_put(h, "a", (cb_slice){big, 1}), CB_EEXIST);
+    cr_expect_eq(cb_handoff_put(h, "", (cb_slice){big, 1}), CB_EINVAL);
+    cr_expect_eq(cb_handoff_put(h, NULL, (cb_slice){big, 1}), CB_EINVAL);
+    cr_expect_eq(cb_handoff_put(h, name, (cb_slice){big, 1}), CB_EINVAL);
+    cr_expect_eq(cb_handoff_put(h, "big", (cb_slice){big, sizeof big}), CB_ELIMIT);
+    cr_expect_lt(cb_handoff_put_fd(h, "fd", -1), 0);
+    cr_expect_eq(cb_handoff_new(NULL), CB_EINVAL);
+    cb_handoff_free(h);
+    cb_handoff_free(NULL);
+}
+
+/* What a stranger might write into the socket. */
+Test(handoff, what_is_none_is_refused) {
+    static const uint8_t good[] = "CBHANDOF\1\0\0\0\13\0\0\0\0\0\0\0\0\0\0\0\1\1\0\0\2\0\0\0abc";
+    const size_t len = sizeof good - 1;
+    static const struct {
+        size_t at, cut;
+        uint8_t value;
+        int rc;
+        const char *text;
+    } rows[] = {
+        {0, 0, 'C', CB_OK, ""},
+        {0, 0, 'X', CB_EPROTO, "none"},
+        {8, 0, 2, CB_EPROTO, "version 2"},
+        {14, 0, 0xff, CB_EPROTO, "too many"}, /* bytes */
+        {18, 0, 0xff, CB_EPROTO, "too many"}, /* descriptors */
+        {16, 0, 1, CB_EPROTO, "descriptors"}, /* one that does not come */
+        {23, 0, 1, CB_EPROTO, "too many"},    /* reserved */
+        {24, 0, 3, CB_EPROTO, "understood"},  /* kind */
+        {24, 0, 2, CB_EPROTO, "understood"},  /* a descriptor with bytes */
+        {25, 0, 9, CB_EPROTO, "cut off"},     /* name */
+        {25, 0, 0, CB_EPROTO, "names"},       /* no name, and then what looks like another entry */
+        {26, 0, 1, CB_EPROTO, "understood"},  /* reserved */
+        {28, 0, 3, CB_EPROTO, "cut off"},     /* bytes */
+        {0, 1, 'C', CB_ECLOSED, "went away"}, /* and whoever ends in the middle */
+        {0, 20, 'C', CB_ECLOSED, "went away"},
+        {0, 35, 'C', CB_ECLOSED, "went away"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        uint8_t bytes[sizeof good];
+        int pair[2];
+        cb_handoff *got = NULL;
+        memcpy(bytes, good, sizeof good);
+        bytes[rows[i].at] = rows[i].value;
+        cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+        cr_assert_eq(write(pair[0], bytes, len - rows[i].cut), (ssize_t)(len - rows[i].cut));
+        if (rows[i].rc != CB_EPROTO || rows[i].at != 16) shutdown(pair[0], SHUT_WR);
+        cr_expect_eq(cb_handoff_receive(&got, pair[1], 2000), rows[i].rc, "row %zu: %s", i, cb_last_error());
+        if (rows[i].rc < 0) cr_expect(strstr(cb_last_error(), rows[i].text), "row %zu: %s", i, cb_last_error());
+        cr_expect((rows[i].rc == CB_OK) == (got != NULL));
+        cb_handoff_free(got);
+        close(pair[0]);
+        close(pair[1]);
+    }
+}
+
+Test(handoff, who_is_silent_is_not_waited_for_long) {
+    int pair[2];
+    cb_handoff *got = NULL, *h = make();
+    static uint8_t large[1000000];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    cr_expect_eq(cb_handoff_receive(&got, pair[1], 20), CB_ETIMEOUT);
+    cr_assert_eq(cb_handoff_put(h, "l", (cb_slice){large, sizeof large}), CB_OK);
+    cr_expect_eq(cb_handoff_send(h, pair[0], 20), CB_ETIMEOUT);
+    close(pair[1]);
+    cr_expect_eq(cb_handoff_send(h, pair[0], 20), CB_ECLOSED);
+    close(pair[0]);
+    cb_handoff_free(h);
+}
+
+Test(handoff, groups_and_tickets_travel) {
+    cb_group *a = NULL, *b = NULL;
+    cb_tickets *t = NULL, *u = NULL;
+    cb_handoff *h = make();
+    cr_assert_eq(cb_group_new(&a, CB_OPTS(cb_group_opts, .workers = 2, .generation = 255, .server_id = "aabb01")),
+                 CB_OK);
+    cr_assert_eq(cb_tickets_new(&t, NULL), CB_OK);
+    cr_assert_eq(cb_group_save(a, h, "g"), CB_OK);
+    cr_assert_eq(cb_group_save(a, h, "g"), CB_EEXIST);
+    cr_assert_eq(cb_tickets_save(t, h, "t"), CB_OK);
+    cr_assert_eq(cb_group_new(&b, CB_OPTS(cb_group_opts, .workers = 5, .handoff = h, .handoff_name = "g")), CB_OK);
+    cr_assert_eq(cb_group_generation(b), 0);
+    cr_assert_eq(cb_group_workers(b), 5);
+    cr_assert_eq(memcmp(&cb_group_keys_of(a)->cid, &cb_group_keys_of(b)->cid, sizeof(cb_quic_lb)), 0);
+    cr_assert_eq(memcmp(cb_group_keys_of(a)->token, cb_group_keys_of(b)->token, 64), 0);
+    cb_group_unref(b);
+    cr_assert_eq(cb_tickets_new(&u, CB_OPTS(cb_tickets_opts, .handoff = h, .handoff_name = "t")), CB_OK);
+    cb_handoff *again = make();
+    cb_slice one, two;
+    cr_assert_eq(cb_tickets_save(u, again, "t"), CB_OK);
+    cb_handoff_get(h, "t", &one);
+    cb_handoff_get(again, "t", &two);
+    cr_assert(one.len == two.len && !memcmp(one.base, two.base, one.len));
+    cb_tickets_unref(u);
+
+    cr_expect_eq(cb_group_new(&b, CB_OPTS(cb_group_opts, .handoff = h, .handoff_name = "x")), CB_ENOENT);
+    cr_expect_eq(cb_group_new(&b, CB_OPTS(cb_group_opts, .handoff = h, .handoff_name = "t")), CB_EPROTO);
+    cr_expect_eq(cb_group_new(&b, CB_OPTS(cb_group_opts, .handoff = h)), CB_EINVAL);
+    cr_expect_eq(cb_group_new(&b, CB_OPTS(cb_group_opts, .handoff = h, .handoff_name = "g", .predecessor = a)),
+                 CB_EINVAL);
+    cr_expect_eq(cb_tickets_new(&u, CB_OPTS(cb_tickets_opts, .handoff = h, .handoff_name = "g")), CB_EINVAL);
+    cr_expect_eq(cb_tickets_new(&u, CB_OPTS(cb_tickets_opts, .handoff = h, .handoff_name = "none")), CB_OK);
+    cb_tickets_unref(u);
+    cb_tickets_unref(t);
+    cb_group_unref(a);
+    cb_handoff_free(h);
+    cb_handoff_free(again);
+}
+
+Test(handoff, a_group_of_another_form) {
+    uint8_t good[CB_GROUP_STATE_HEAD + CB_GROUP_STATE_ROW] = {1, 3, 0, 8};
+    static const struct {
+        size_t at, len;
+        uint8_t value;
+    } rows[] = {{0, sizeof good, 2},   {3, sizeof good, 0},   {3, sizeof good, 16}, {2, sizeof good, 7},
+                {100, sizeof good, 2}, {103, sizeof good, 1}, {0, 20, 1},           {0, sizeof good - 1, 1}};
+    good[100] = 1;
+    cb_group_keys k;
+    uint32_t n = 0;
+    cb_slice all = {good, sizeof good};
+    cr_assert_eq(cb_group_state_read(&k, &all, &n), CB_OK, "%s", cb_last_error());
+    cr_assert(n == 1 && all.len == CB_GROUP_STATE_ROW && k.generation == 3);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        uint8_t bad[sizeof good];
+        memcpy(bad, good, sizeof good);
+        bad[rows[i].at] = rows[i].value;
+        cb_slice in = {bad, rows[i].len};
+        cr_expect_eq(cb_group_state_read(&k, &in, &n), CB_EPROTO, "row %zu", i);
+    }
+}
