@@ -19,7 +19,19 @@ enum cb_cc {
     CB_CC_CUBIC = 1, /* RFC 9438 */
     CB_CC_RENO = 2,  /* RFC 9002 */
     CB_CC_BBR = 3,   /* ngtcp2's BBR */
-    CB_CC_BBRV3 = 4  /* libcb's own governor; until it exists an alias of CB_CC_BBR. Statistics name what runs */
+    CB_CC_BBRV3 = 4 /* libcb's own governor: paces by a model of the path (after draft-ietf-ccwg-bbr-06) above ngtcp2 */
+};
+
+/* What the governor (CB_CC_BBRV3) does at the moment. */
+enum cb_cc_phase {
+    CB_CC_PHASE_NONE = 0,      /* it does not run */
+    CB_CC_PHASE_STARTUP = 1,   /* doubles until the path is full */
+    CB_CC_PHASE_DRAIN = 2,     /* empties the queue that the startup made */
+    CB_CC_PHASE_UP = 3,        /* a round above the model: is there more? */
+    CB_CC_PHASE_DOWN = 4,      /* and back */
+    CB_CC_PHASE_CRUISE = 5,    /* by the model */
+    CB_CC_PHASE_PROBE_RTT = 6, /* looks for the round trip of the empty path */
+    CB_CC_PHASE_COMPETE = 7    /* beside a flow that fills the queue: bounded like the controller below */
 };
 
 /* "cubic", "reno", "bbr", "bbrv3" (any case) to enum cb_cc; CB_EINVAL names the text and the choices. Thread-safe. */
@@ -176,9 +188,16 @@ typedef struct cb_quic_conn_stats {
     int32_t cc;         /* enum cb_cc: what really runs */
     uint8_t early_data; /* 0 none, 1 accepted, 2 rejected */
     uint8_t resumed;
-    uint8_t ecn;  /* path is ECN capable as far as known */
-    uint8_t aead; /* enum cb_aead: what really runs */
-    uint8_t reserved[4];
+    uint8_t ecn;      /* path is ECN capable as far as known */
+    uint8_t aead;     /* enum cb_aead: what really runs */
+    uint8_t cc_phase; /* enum cb_cc_phase; 0 = the governor does not run */
+    uint8_t cc_below; /* enum cb_cc: ngtcp2's controller, whose window bounds the governor's */
+    uint8_t reserved[2];
+    /* The governor's model; 0 where it does not run or does not know yet. */
+    uint64_t bandwidth_bytes_s;  /* what the path delivers */
+    uint64_t pacing_bytes_s;     /* the rate of sending; 0 = not paced */
+    uint64_t inflight_cap_bytes; /* no more than this is in flight; UINT64_MAX = cwnd_bytes alone bounds it */
+    uint64_t path_rtt_ns;        /* round trip of the path without a queue */
 } cb_quic_conn_stats;
 
 /* CB_EINVAL (out, size). */

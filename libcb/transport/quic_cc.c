@@ -6,12 +6,11 @@
 static const struct {
     const char *name;
     int algo;
-    int runs;
 } table[] = {
-    [CB_CC_CUBIC] = {"cubic", NGTCP2_CC_ALGO_CUBIC, CB_CC_CUBIC},
-    [CB_CC_RENO] = {"reno", NGTCP2_CC_ALGO_RENO, CB_CC_RENO},
-    [CB_CC_BBR] = {"bbr", NGTCP2_CC_ALGO_BBR, CB_CC_BBR},
-    [CB_CC_BBRV3] = {"bbrv3", NGTCP2_CC_ALGO_BBR, CB_CC_BBR}, /* until libcb's own exists */
+    [CB_CC_CUBIC] = {"cubic", NGTCP2_CC_ALGO_CUBIC},
+    [CB_CC_RENO] = {"reno", NGTCP2_CC_ALGO_RENO},
+    [CB_CC_BBR] = {"bbr", NGTCP2_CC_ALGO_BBR},
+    [CB_CC_BBRV3] = {"bbrv3", NGTCP2_CC_ALGO_CUBIC}, /* the governor, above another */
 };
 enum { CCS = sizeof table / sizeof table[0] };
 
@@ -27,10 +26,8 @@ const char *cb_cc_name(int cc) {
     return cc > 0 && cc < CCS ? table[cc].name : "unknown";
 }
 
-int cb_quic_cc_algo(int cc, int *runs) {
-    if (cc <= 0 || cc >= CCS) cc = CB_CC_CUBIC;
-    *runs = table[cc].runs;
-    return table[cc].algo;
+int cb_quic_cc_algo(int cc) {
+    return cc > 0 && cc < CCS ? table[cc].algo : NGTCP2_CC_ALGO_CUBIC;
 }
 
 int cb_quic_cc_choose(int option, const char *environment) {

@@ -4,8 +4,8 @@
 
 #include <cb/quic.h>
 
-/* The library's number for enum cb_cc (CB_CC_DEFAULT = cubic); *runs is what really runs. */
-int cb_quic_cc_algo(int cc, int *runs);
+/* ngtcp2's number for enum cb_cc; cubic for what ngtcp2 does not know. */
+int cb_quic_cc_algo(int cc);
 /* Option before environment (the value of CBR_CC, NULL = unset) before cubic. CB_EINVAL names what is wrong. */
 int cb_quic_cc_choose(int option, const char *environment);
 

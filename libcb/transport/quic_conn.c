@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "transport/quic_cc.h"
 #include "transport/quic_keys.h"
+#include "transport/quic_pace.h"
 #include <ngtcp2/ngtcp2_crypto_gnutls.h>
 #include <stdio.h>
 #include <string.h>
@@ -56,7 +57,9 @@ static void fill_settings(cb_quic_conn *c, const cb_quic_core_init *init, ngtcp2
     const cb_quic_opts *o = c->opts;
     bool v4 = over_v4(init->remote);
     ngtcp2_settings_default(s);
-    s->cc_algo = (ngtcp2_cc_algo)cb_quic_cc_algo(o->cc, &c->cc);
+    c->cc = o->cc;
+    c->cc_below = (uint8_t)(o->cc == CB_CC_BBRV3 ? CB_CC_CUBIC : o->cc);
+    s->cc_algo = (ngtcp2_cc_algo)cb_quic_cc_algo(c->cc_below);
     s->initial_ts = init->now;
     s->rand_ctx.native_handle = c;
     s->handshake_timeout = o->handshake_timeout_ms * NGTCP2_MILLISECONDS;
@@ -130,6 +133,11 @@ int cb_quic_core_open(cb_quic_conn *c, const cb_quic_core_init *init, bool serve
     fill_settings(c, init, &settings);
     fill_params(c, init, &params);
     fill_path(&path, &c->local, &c->remote);
+    int rc = cb_quic_pace_open(c, init->now);
+    if (rc < 0) {
+        cb_quic_core_free(c);
+        return rc;
+    }
     gnutls_session_set_ptr(session, &c->ref);
     int bad = server ? ngtcp2_crypto_gnutls_configure_server_session(session)
                      : ngtcp2_crypto_gnutls_configure_client_session(session);
@@ -160,6 +168,7 @@ void cb_quic_core_free(cb_quic_conn *c) {
     cb_tls_session_free(c->tls);
     c->tls = NULL;
     cb_quic_dgrams_free(&c->dgrams, c->alloc);
+    cb_quic_pace_free(c);
     cb_mem_free(c->alloc, c->spill);
     c->spill = NULL;
 }
@@ -185,10 +194,14 @@ cb_time cb_quic_core_deadline(const cb_quic_conn *c) {
     return c->phase == CB_QUIC_OPEN ? ngtcp2_conn_get_expiry(c->ng) : UINT64_MAX;
 }
 
+cb_time cb_quic_core_wake(const cb_quic_conn *c) {
+    return cb_quic_pace_wake(c);
+}
+
 void cb_quic_core_expire(cb_quic_conn *c, cb_time now) {
     if (c->phase != CB_QUIC_OPEN) return;
     c->busy = true;
-    int rv = ngtcp2_conn_handle_expiry(c->ng, now);
+    int rv = ngtcp2_conn_get_expiry(c->ng) <= now ? ngtcp2_conn_handle_expiry(c->ng, now) : 0;
     c->busy = false;
     if (rv != 0) cb_quic_core_failed(c, rv);
     c->host->wake(c);
@@ -205,7 +218,10 @@ static ngtcp2_ssize write_dgram(cb_quic_conn *c, uint8_t *buf, size_t cap, ngtcp
     int accepted = 0;
     ngtcp2_ssize n = ngtcp2_conn_writev_datagram(c->ng, path, pi, buf, cap, &accepted, NGTCP2_WRITE_DATAGRAM_FLAG_MORE,
                                                  0, &vec, first.len ? 1 : 0, now);
-    if (accepted) cb_quic_dgrams_pop(&c->dgrams);
+    if (accepted) {
+        c->fresh += first.len;
+        cb_quic_dgrams_pop(&c->dgrams);
+    }
     if (n == NGTCP2_ERR_INVALID_STATE || n == NGTCP2_ERR_INVALID_ARGUMENT) { /* the path has become too narrow */
         cb_quic_dgrams_pop(&c->dgrams);
         return NGTCP2_ERR_WRITE_MORE;
@@ -220,7 +236,7 @@ static ngtcp2_ssize write_stream(cb_quic_conn *c, uint8_t *buf, size_t cap, ngtc
     int64_t stream = -1;
     bool fin = false;
     int n = 0;
-    if (c->ready && ngtcp2_conn_get_max_data_left(c->ng) > 0) {
+    if (c->ready && !c->quiet && ngtcp2_conn_get_max_data_left(c->ng) > 0) {
         n = c->app->ops->pull(c->app, &stream, &fin, vec, VECTORS);
         if (n < 0) return cb_quic_core_app_result(c, n);
         if (n == 0 && !fin) stream = -1;
@@ -241,6 +257,7 @@ static ngtcp2_ssize write_stream(cb_quic_conn *c, uint8_t *buf, size_t cap, ngtc
     default:
         break;
     }
+    if (taken > 0) c->fresh += (size_t)taken;
     if (taken >= 0 && stream >= 0 && c->app->ops->committed) {
         int rc = c->app->ops->committed(c->app, stream, (size_t)taken);
         if (rc < 0) return cb_quic_core_app_result(c, rc);
@@ -252,8 +269,8 @@ static ngtcp2_ssize write_packet(cb_quic_conn *c, uint8_t *buf, size_t cap, ngtc
                                  cb_time now) {
     ngtcp2_ssize n;
     do {
-        n = c->dgrams.count && c->ready ? write_dgram(c, buf, cap, path, pi, now)
-                                        : write_stream(c, buf, cap, path, pi, now);
+        n = c->dgrams.count && c->ready && !c->quiet ? write_dgram(c, buf, cap, path, pi, now)
+                                                     : write_stream(c, buf, cap, path, pi, now);
     } while (n == NGTCP2_ERR_WRITE_MORE);
     return n;
 }
@@ -287,12 +304,13 @@ static void keep_spill(cb_quic_conn *c, const uint8_t *packet, size_t len, const
 void cb_quic_core_write(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time now, cb_quic_train *out) {
     ngtcp2_path_storage first, ps;
     size_t packets = 0, quantum;
+    bool drained = false;
     out->len = 0;
     out->more = false;
     if (c->phase != CB_QUIC_OPEN || take_spill(c, buf, out)) return;
     ngtcp2_path_storage_zero(&first);
     ngtcp2_path_storage_zero(&ps);
-    quantum = ngtcp2_conn_get_send_quantum(c->ng);
+    quantum = cb_quic_pace_begin(c, now);
     if (quantum > cap) quantum = cap;
     c->busy = true;
     for (;;) {
@@ -301,7 +319,9 @@ void cb_quic_core_write(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time now, 
         size_t room = cap - out->len < CB_QUIC_PACKET_MAX ? cap - out->len : CB_QUIC_PACKET_MAX;
         ngtcp2_ssize n = write_packet(c, buf + out->len, room, &at->path, &pi, now);
         if (n < 0) cb_quic_core_failed(c, (int)n);
+        drained = n == 0;
         if (n <= 0) break;
+        cb_quic_pace_packet(c, (size_t)n);
         c->tx_packets++;
         c->tx_bytes += (size_t)n;
         if (packets && ((size_t)n > out->segment || pi.ecn != out->ecn || !ngtcp2_path_eq(&ps.path, &first.path))) {
@@ -323,7 +343,8 @@ void cb_quic_core_write(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time now, 
     c->busy = false;
     if (c->phase != CB_QUIC_OPEN) return;
     if (out->len) c->ecn = (uint8_t)out->ecn;
-    ngtcp2_conn_update_pkt_tx_time(c->ng, now);
+    bool again = cb_quic_pace_end(c, now, drained);
+    if (c->pace) out->more = again || c->spill_len;
     if (c->key_update_due && ngtcp2_conn_initiate_key_update(c->ng, now) == 0) c->key_update_due = false;
 }
 

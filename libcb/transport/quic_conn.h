@@ -66,7 +66,11 @@ struct cb_quic_conn {
     uint8_t late_head;  /* of a TLS message after the handshake: so many bytes of its header are there, */
     uint32_t late_left; /* and so many of its body are to come */
     int close_rc, tls_rc, app_rc;
-    int cc; /* enum cb_cc */
+    int cc;                    /* enum cb_cc */
+    struct cb_quic_pace *pace; /* when the governor runs */
+    size_t fresh;              /* new bytes of the application in the packet under way */
+    uint8_t cc_below;          /* enum cb_cc: ngtcp2's controller */
+    bool quiet;                /* nothing of the application's may leave now */
     uint64_t tx_packets, tx_bytes, rx_packets, rx_bytes, migrations;
 };
 
@@ -107,6 +111,8 @@ typedef struct cb_quic_train {
 /* Fills buf (cap >= CB_QUIC_PACKET_MAX). len 0: nothing to send now. */
 void cb_quic_core_write(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time now, cb_quic_train *out);
 cb_time cb_quic_core_deadline(const cb_quic_conn *c);
+/* When the pacer lets more out; exact, unlike the deadline, which has the grain of QUIC's timers. */
+cb_time cb_quic_core_wake(const cb_quic_conn *c);
 void cb_quic_core_expire(cb_quic_conn *c, cb_time now);
 /* The CONNECTION_CLOSE packet of a connection in CB_QUIC_CLOSING; out->len 0 = none is due. */
 void cb_quic_core_last_packet(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time now, cb_quic_train *out);

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/opts.h"
 #include "transport/quic_conn.h"
+#include "transport/quic_pace.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -203,5 +204,6 @@ int cb_quic_conn_stats_get(const cb_quic_conn *c, cb_quic_conn_stats *out) {
     s.early_data = c->early;
     s.ecn = c->ecn != 0;
     s.aead = (uint8_t)c->aead->id;
+    cb_quic_pace_stats(c, &s);
     return cb_stats_give(out, &s, sizeof s, "cb_quic_conn_stats");
 }

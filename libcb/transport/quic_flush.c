@@ -164,6 +164,8 @@ static bool flush_conn(ep_conn *c) {
      * processor time than they smooth. */
     cb_time deadline = cb_quic_core_deadline(&c->core);
     if (deadline < now + CB_MS) deadline = now + CB_MS;
+    cb_time wake = cb_quic_core_wake(&c->core);
+    if (wake < deadline) deadline = wake;
     /* An alarm that is set earlier stays: it asks again when it fires, and setting it at each packet costs more. */
     if (deadline < cb_alarm_at(&c->alarm) && cb_alarm_set(&c->alarm, deadline) < 0) {
         cb_quic_core_finish(&c->core, CB_ENOMEM, false, "no memory for a deadline");
@@ -200,7 +202,8 @@ void cb_quic_endpoint_again(cb_alarm *a, cb_time now) {
 
 void cb_quic_endpoint_tick(cb_alarm *a, cb_time now) {
     ep_conn *c = CB_CONTAINER(a, ep_conn, alarm);
-    cb_time deadline = cb_quic_core_deadline(&c->core);
+    cb_time deadline = cb_quic_core_deadline(&c->core), wake = cb_quic_core_wake(&c->core);
+    if (wake < deadline) deadline = wake;
     if (deadline > now) {
         (void)cb_alarm_set(a, deadline); /* it had a place just now */
         return;

@@ -205,7 +205,7 @@ Test(quic_handshake, versions_and_controllers) {
         uint8_t version;
         int cc, runs;
         uint32_t wire;
-    } table[] = {{0, 0, CB_CC_CUBIC, 1}, {2, CB_CC_RENO, CB_CC_RENO, 0x6b3343cf}, {1, CB_CC_BBRV3, CB_CC_BBR, 1}};
+    } table[] = {{0, 0, CB_CC_CUBIC, 1}, {2, CB_CC_RENO, CB_CC_RENO, 0x6b3343cf}, {1, CB_CC_BBRV3, CB_CC_BBRV3, 1}};
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         qt_world w;
         qt_world_make(&w);
