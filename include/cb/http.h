@@ -249,18 +249,54 @@ typedef struct cb_http_client_opts {
     int32_t cc;                   /* enum cb_cc for HTTP/3; 0 = cubic, see there */
     uint8_t verify;               /* enum cb_verify; 0 = everything */
     uint8_t tls12;                /* 1 = TLS 1.2 too */
-    uint8_t early_data;      /* 1 = send safe requests as 0-RTT data where a ticket allows it; they can be replayed.
-                              * Those that are answered with 425 are sent again after the handshake */
-    uint8_t send_proxy;      /* 1 or 2: write that version of the PROXY header on new connections */
-    const char *server_name; /* NULL = the URL's host: SNI and name to verify */
-    cb_sessions *sessions;   /* referenced: what is kept to resume; NULL = private, in memory */
+    uint8_t early_data;        /* 1 = send safe requests as 0-RTT data where a ticket allows it; they can be replayed.
+                                * Those that are answered with 425 are sent again after the handshake */
+    uint8_t send_proxy;        /* 1 or 2: write that version of the PROXY header on new connections */
+    const char *server_name;   /* NULL = the URL's host: SNI and name to verify */
+    cb_sessions *sessions;     /* referenced: what is kept to resume; NULL = private, in memory */
+    uint32_t h3_head_start_ms; /* of QUIC before TCP, where both may be used; 0 = 300 */
+    uint32_t h3_retry_ms;      /* HTTP/3 that did not come through is tried again after so long, in the background, then
+                                * after twice as long, up to an hour; 0 = 15,000 */
+    uint8_t alt_svc;           /* 0 = follow Alt-Svc (RFC 7838) unless `versions` leaves HTTP/3 out, 1 = do not */
+    uint8_t follow_network;    /* 1 = call cb_http_client_network_changed() by itself (rtnetlink). The client then keeps
+                                * cb_loop_run() going until it is freed */
+    uint8_t reserved[6];
 } cb_http_client_opts;
 
-/* Opens nothing yet: connections are made when requests need them. opts may be NULL. CB_EINVAL (out, loop; the detail
- * names the field), CB_ETLS (no trust roots), CB_ESYS, CB_ENOMEM, CB_E2BIG. */
+/* Opens nothing yet: connections are made when requests need them. opts may be NULL.
+ *
+ * Connections are made by Happy Eyeballs (RFC 8305): both families are asked for and tried in turn, and QUIC races TCP
+ * where HTTP/3 is allowed, by `versions` or by Alt-Svc. What came through is remembered. When a QUIC connection gives
+ * no sign of life while requests wait, another one is opened beside it over any address and TCP; requests without a
+ * body and of an idempotent method (RFC 9110, 9.2.2) of whose response nothing has come move there by themselves.
+ * Others end with CB_ECLOSED some seconds later if it does not come back.
+ *
+ * CB_EINVAL (out, loop; the detail names the field), CB_ETLS (no trust roots), CB_ESYS (also: follow_network, and there
+ * is no netlink), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_http_client_new(cb_http_client **out, cb_loop *loop, const cb_http_client_opts *opts);
 /* Open exchanges get their on_close(CB_ECLOSED). May be called inside callbacks. NULL is fine. */
 CB_API void cb_http_client_free(cb_http_client *c);
+
+/* The network changed: another interface, address or route. Learned things are forgotten (Alt-Svc without persist=1,
+ * which family and transport work, names), QUIC connections migrate (RFC 9000, 9) when their packets now leave from
+ * another address, and TCP connections whose local address is gone end: what is idempotent goes out again. CB_EINVAL
+ * (c), CB_ECLOSED (the client was freed). */
+CB_API int cb_http_client_network_changed(cb_http_client *c);
+
+typedef struct cb_http_client_stats {
+    size_t size;                              /* set by the caller */
+    uint64_t opened_h1, opened_h2, opened_h3; /* connections, since ever */
+    uint64_t failed;                          /* attempts to get one, all addresses and transports together */
+    uint64_t retried;                         /* requests sent a second time */
+    uint64_t moved;                           /* of these, away from an HTTP/3 connection that fell silent */
+    uint64_t silent;                          /* HTTP/3 connections that fell silent while requests waited */
+    uint64_t probes;                          /* HTTP/3 tried beside connections that work */
+    uint64_t migrated;                        /* HTTP/3 connections that followed a change of address */
+    uint64_t network_changes;
+} cb_http_client_stats;
+
+/* CB_EINVAL (c, out, size), CB_ECLOSED (the client was freed). */
+CB_API int cb_http_client_stats_get(const cb_http_client *c, cb_http_client_stats *out);
 
 /* One request; everything is copied during the call. */
 typedef struct cb_request {

@@ -4,6 +4,7 @@
 #include "http/fields.h"
 #include "http/pool.h"
 #include "http/url.h"
+#include "loop/netwatch.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -20,6 +21,8 @@ struct cb_http_client {
     cb_origin *last; /* of the request before: most go to the same one */
     char *last_key;  /* scheme, authority, connect_to and versions of that */
     size_t last_len, last_cap;
+    cb_netwatch *watch; /* NULL: the network is not followed */
+    uint64_t network_changes;
     cb_grave grave;
 };
 
@@ -32,6 +35,10 @@ static void client_bury(cb_grave *g) {
     cb_mem_free(c->alloc, c->server_name);
     cb_mem_free(c->alloc, c->last_key);
     cb_mem_free(c->alloc, c);
+}
+
+static void on_network(void *user) {
+    (void)cb_http_client_network_changed(user);
 }
 
 static int make_parts(cb_http_client *c) {
@@ -55,9 +62,13 @@ static int make_parts(cb_http_client *c) {
                                .max_conns = o->max_conns_per_host,
                                .max_idle = o->max_idle_per_host,
                                .max_queue = 65536,
+                               .h3_grace = o->h3_head_start_ms * CB_MS,
+                               .quic_retry = o->h3_retry_ms * CB_MS,
                                .cc = o->cc,
                                .sessions = o->sessions};
-    return cb_pool_new(&c->pool, c->loop, &pool);
+    rc = cb_pool_new(&c->pool, c->loop, &pool);
+    if (rc == CB_OK && o->follow_network) rc = cb_netwatch_new(&c->watch, c->loop, on_network, c);
+    return rc;
 }
 
 int cb_http_client_new(cb_http_client **out, cb_loop *loop, const cb_http_client_opts *opts) {
@@ -90,8 +101,37 @@ void cb_http_client_free(cb_http_client *c) {
     c->pool = NULL; /* what callbacks still want to send is refused */
     cb_origin_unref(c->last);
     c->last = NULL;
+    cb_netwatch_free(c->watch);
+    c->watch = NULL;
     cb_pool_free(pool);
     cb_loop_bury(c->loop, &c->grave, client_bury);
+}
+
+/* ---- the network, and figures ---- */
+
+int cb_http_client_network_changed(cb_http_client *c) {
+    if (!c) return cb_fail(CB_EINVAL, "cb_http_client_network_changed: c is NULL");
+    if (!c->pool) return cb_fail(CB_ECLOSED, "the client is closed");
+    c->network_changes++;
+    cb_pool_network_changed(c->pool);
+    return CB_OK;
+}
+
+int cb_http_client_stats_get(const cb_http_client *c, cb_http_client_stats *out) {
+    if (!c) return cb_fail(CB_EINVAL, "cb_http_client_stats_get: c is NULL");
+    if (!c->pool) return cb_fail(CB_ECLOSED, "the client is closed");
+    const cb_pool_stats *p = cb_pool_stats_of(c->pool);
+    cb_http_client_stats s = {.opened_h1 = p->opened[CB_HTTP_1],
+                              .opened_h2 = p->opened[CB_HTTP_2],
+                              .opened_h3 = p->opened[CB_HTTP_3],
+                              .failed = p->failed,
+                              .retried = p->retried,
+                              .moved = p->moved,
+                              .silent = p->silent,
+                              .probes = p->probes,
+                              .migrated = p->migrated,
+                              .network_changes = c->network_changes};
+    return cb_stats_give(out, &s, sizeof s, "cb_http_client_stats");
 }
 
 /* ---- requests ---- */
@@ -113,6 +153,7 @@ static int check_fields(const cb_request *req) {
 
 static int get_origin(cb_origin **out, cb_http_client *c, const cb_request *req, const cb_url *url) {
     const cb_http_client_opts *o = &c->opts;
+    const uint32_t versions = req->versions ? req->versions : o->versions;
     char dial[CB_ADDR_TEXT];
     cb_pool_target t = {.host = url->host,
                         .port = url->port,
@@ -121,7 +162,8 @@ static int get_origin(cb_origin **out, cb_http_client *c, const cb_request *req,
                         .early_data = o->early_data,
                         .verify = o->verify,
                         .send_proxy = o->send_proxy,
-                        .versions = req->versions ? req->versions : o->versions,
+                        .versions = versions,
+                        .alt_svc = url->tls && !o->alt_svc && (!versions || versions & CB_HTTP_3),
                         .server_name = c->server_name ? c->server_name : url->host,
                         .identity = c->identity};
     if (!t.tls) {

@@ -1,24 +1,30 @@
-/* One TCP connection to a host with several addresses: Happy Eyeballs (RFC 8305). */
+/* In which order the addresses of a host are tried: Happy Eyeballs version 2 (RFC 8305, 4), also while answers for the
+ * second family are still to come. */
 #ifndef CB_HTTP_DIAL_H
 #define CB_HTTP_DIAL_H
 
 #include "base/addr.h"
-#include "loop/loop_int.h"
 #include <cb/resolver.h>
 
-typedef struct cb_dial cb_dial;
+enum { CB_DIAL_MAX = 16 };
 
-/* fd >= 0 (owned by the callee) with the address that answered, or a cb_error with the detail of every attempt. The
- * dial is gone after the call. */
-typedef void (*cb_dial_fn)(int fd_or_rc, const cb_addr *at, void *user);
+typedef struct cb_dial {
+    struct {
+        cb_addr at;
+        bool tried, late;
+    } to[CB_DIAL_MAX];
+    size_t n;
+    int first; /* family of the first attempt: AF_INET, or any other value for IPv6 */
+    int last;  /* family of the attempt before; 0 = there was none */
+} cb_dial;
 
-/* Tries the addresses (n >= 1, copied) in their order, the next one `delay` after the one before or when that failed.
- * fn comes from the loop, never inside this call. The time limit is the caller's: cb_dial_cancel(). */
-int cb_dial_start(cb_dial **out, cb_loop *loop, const cb_addr *at, size_t n, cb_time delay, cb_dial_fn fn, void *user);
-void cb_dial_cancel(cb_dial *d); /* NULL is fine; fn is not called any more */
-
-/* The addresses of an answer with a port, families in turn beginning with that of the first (RFC 8305, 4). Returns how
- * many, at most cap. */
-size_t cb_dial_order(cb_addr *out, size_t cap, const cb_host_address *at, size_t n, uint16_t port);
+void cb_dial_addr(cb_addr *out, const cb_host_address *h, uint16_t port);
+/* Beyond CB_DIAL_MAX nothing is added, and nothing twice. late: only when nothing else is left (it was dead lately). */
+void cb_dial_add(cb_dial *d, const cb_addr *at, bool late);
+/* The next one, and marks it as tried: families in turn, beginning with `first`. NULL: none is left. */
+const cb_addr *cb_dial_next(cb_dial *d);
+/* An attempt that was broken off without a result may be made again, after the others. */
+void cb_dial_again(cb_dial *d, const cb_addr *at);
+bool cb_dial_has(const cb_dial *d, int family); /* one to try, of that family; 0 = of any */
 
 #endif

@@ -254,6 +254,13 @@ void cb_exchange_in_seal(cb_exchange *x) {
     }
 }
 
+static void forget_head(cb_exchange *x) {
+    cb_fields_clear(&x->in);
+    x->pseudo_seen = 0;
+    x->status = 0;
+    x->in_length = -1;
+}
+
 static int in_info(cb_exchange *x) {
     int rc = CB_OK;
     if (++x->interims > INTERIM_MAX)
@@ -263,10 +270,7 @@ static int in_info(cb_exchange *x) {
         if (x->ops->on_info(x, x->status, x->user) < 0) rc = CB_EUSER;
         if (cb_exchange_leave(x)) return CB_ECLOSED;
     }
-    cb_fields_clear(&x->in);
-    x->pseudo_seen = 0;
-    x->status = 0;
-    x->in_length = -1;
+    forget_head(x);
     return rc;
 }
 
@@ -279,12 +283,16 @@ bool cb_exchange_early_ok(const cb_exchange *x) {
 
 /* A client's request that went out as early data: its owner sends it again when the handshake is complete. */
 static int too_early(cb_exchange *x) {
-    cb_fields_clear(&x->in);
-    x->pseudo_seen = 0;
-    x->status = 0;
-    x->in_length = -1;
+    forget_head(x);
     x->too_early = 1;
     return cb_fail(CB_EAGAIN, "the server takes the request only after the handshake (425)");
+}
+
+/* A client's request that an alternative does not serve: its owner sends it to the origin itself. */
+static int misdirected(cb_exchange *x) {
+    forget_head(x);
+    x->refused = 1;
+    return cb_fail(CB_EAGAIN, "the alternative does not serve this origin (421)");
 }
 
 static void announce(cb_exchange *x) {
@@ -314,6 +322,7 @@ int cb_exchange_in_head(cb_exchange *x, bool end) {
     if (x->server && x->early && !x->conn->env.early_any && !cb_exchange_early_ok(x))
         return refuse(x, 425, "not a safe request in early data:", x->method);
     if (!x->server && x->early && x->status == 425 && x->on_retry) return too_early(x);
+    if (!x->server && x->on_response && x->on_response(x, x->release_user)) return misdirected(x);
     if (!x->server) x->tunnel = x->status == 101 || (x->connect && x->status < 300);
     x->head_in = 1;
     cb_exchange_enter(x);

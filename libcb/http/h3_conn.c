@@ -253,7 +253,7 @@ static int h3_eof(cb_hconn *h, cb_time now) {
 
 /* What follows from the number of open exchanges. */
 static void settle(h3_conn *c) {
-    if (c->h.n_exchanges) {
+    if (c->h.n_exchanges || !c->ready) { /* a handshake has its own time limit */
         c->idle_since = 0;
         return;
     }

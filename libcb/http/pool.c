@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { MOVES_MAX = 3 };
+
 /* ---- memory ---- */
 
 static void drop_spare(cb_pool *p) {
@@ -26,6 +28,7 @@ static void pool_bury(cb_grave *g) {
     cb_pool *p = CB_CONTAINER(g, cb_pool, grave);
     drop_spare(p);
     cb_session_cache_free(p->sessions);
+    cb_dests_free(&p->dests);
     cb_map_free(&p->origins);
     cb_mem_free(p->alloc, p);
 }
@@ -117,26 +120,44 @@ static void on_release(cb_exchange *x, void *user) {
     cb_origin_unref(o);
 }
 
+static bool may_repeat(const cb_pool_req *r) {
+    return r->conn && r->sent && !r->no_retry && !r->has_body && !r->origin->pool->freed;
+}
+
+bool cb_pool_may_move(const cb_exchange *x) {
+    const cb_pool_req *r = x->release_user;
+    return may_repeat(r) && r->moves < MOVES_MAX && idempotent(r->head.method);
+}
+
 /* Nothing of a response has come. Is it safe to send it again (RFC 9110, 9.2.2; RFC 9113, 8.7)? */
+static bool goes_again(const cb_pool_req *r, const cb_exchange *x, int rc) {
+    const cb_pool_conn *c = r->conn;
+    if (!may_repeat(r)) return false;
+    if (c->silent) return cb_pool_may_move(x);
+    if (r->retried) return false;
+    const bool quic_gone = c->drive.qc && cb_quic_conn_is_over(c->drive.qc); /* not just this stream */
+    const bool lost = rc == CB_ECLOSED || rc == CB_EUNREACH || rc == CB_ESYS || (quic_gone && rc == CB_ETIMEOUT);
+    return x->refused || x->too_early || (lost && idempotent(r->head.method) && (r->reused || quic_gone || c->excused));
+}
+
 static bool on_retry(cb_exchange *x, int rc, void *user) {
     cb_pool_req *r = user;
     cb_origin *o = r->origin;
-    if (!r->conn || !r->sent || r->no_retry || r->has_body || r->retried || o->pool->freed) {
-        leave_conn(r);
-        return false;
-    }
-    const bool lost = rc == CB_ECLOSED || rc == CB_EUNREACH || rc == CB_ESYS;
-    const bool again = x->refused || x->too_early || (lost && r->reused && idempotent(r->head.method));
+    const bool again = goes_again(r, x, rc), moves = again && r->conn->silent;
+    const bool elsewhere = again && (moves || x->too_early || r->conn->excused || r->conn->is_quic);
     leave_conn(r);
     if (!again) return false;
-    r->retried = true;
-    r->fresh = !x->too_early;
+    r->fresh = x->refused || !elsewhere;
+    r->retried = r->retried || !moves;
+    r->moves += moves;
+    o->pool->stats.moved += moves;
     r->no_early = true;
     x->refused = x->too_early = x->early = 0;
     r->sent = r->reused = false;
     r->queued = cb_loop_now(o->pool->loop);
     r->head_due = CB_NEVER;
     o->stats.retried++;
+    o->pool->stats.retried++;
     enqueue(r, true);
     return true;
 }
@@ -267,6 +288,7 @@ int cb_pool_send(cb_exchange **out, cb_origin *o, const cb_pool_request *req) {
     x->protocol = r->head.protocol;
     x->on_release = on_release;
     x->on_retry = on_retry;
+    x->on_response = o->t.tls ? cb_pool_on_response : NULL;
     x->release_user = r;
     cb_origin_hold(o);
     o->stats.requests++;
@@ -327,12 +349,17 @@ static int send_on(cb_pool_req *r, cb_pool_conn *c) {
     }
     r->sent = true;
     cb_drive_later(&c->drive);
+    if (c->is_quic)
+        cb_stall_watch(c);
+    else if (o->t.tls)
+        cb_origin_probe(o);
     if (r->has_body && x->blocked) cb_exchange_out_writable(x);
     return CB_OK;
 }
 
-/* The connection that was used last; a request that lost one wants one that has not served yet. */
+/* The connection that was used last, QUIC before TCP; a request that lost one wants one that has not served yet. */
 static cb_pool_conn *pick(cb_origin *o, bool fresh) {
+    cb_pool_conn *found = NULL;
     for (cb_list *l = o->avail.prev, *prev; l != &o->avail; l = prev) {
         prev = l->prev;
         cb_pool_conn *c = CB_CONTAINER(l, cb_pool_conn, avail);
@@ -341,9 +368,11 @@ static cb_pool_conn *pick(cb_origin *o, bool fresh) {
             cb_list_del(l); /* it tells when that changes */
             continue;
         }
-        if (!fresh || c->served == 0) return c;
+        if (fresh && c->served) continue;
+        if (!found || c->is_quic) found = c;
+        if (c->is_quic || !o->quic_conns) break;
     }
-    return NULL;
+    return found;
 }
 
 /* Closes idle connections, the one that waits longest first, down to `keep`. */
@@ -381,7 +410,7 @@ static void on_dispatch(cb_defer *d) {
         if (r->fresh && o->stats.conns + o->n_openings >= p->opts.max_conns && o->stats.idle)
             trim_idle(o, o->stats.idle - 1);
         for (size_t n = wanted(o); n > 0 && !p->freed; n--) {
-            int rc = cb_opening_start(o);
+            int rc = cb_opening_start(o, CB_OPENING_WANTED);
             if (rc == CB_OK) continue;
             cb_origin_open_failed(o, rc);
             break;
@@ -419,6 +448,7 @@ void cb_origin_open_failed(cb_origin *o, int rc) {
     char why[POOL_WHY_BYTES];
     snprintf(why, sizeof why, "%s: %s", o->name, cb_last_error());
     o->stats.failed++;
+    o->pool->stats.failed++;
     cb_log_line(o->pool->log, CB_LOG_DEBUG, "pool", "cannot connect: %s", why);
     if (o->n_openings || (o->stats.conns && !o->pool->freed)) {
         /* Others may serve what waits. Only who must not use a used connection has no hope left. */
@@ -466,6 +496,7 @@ static int pool_fill(cb_pool *p, const cb_pool_opts *opts) {
     if (!o->queue_timeout) o->queue_timeout = o->connect_timeout + 100 * CB_MS; /* its failure has the better reason */
     if (!o->happy_eyeballs) o->happy_eyeballs = 250 * CB_MS;
     if (!o->h3_grace) o->h3_grace = 300 * CB_MS;
+    if (!o->quic_retry) o->quic_retry = 15 * CB_SEC;
     if (!o->max_conns) o->max_conns = 64;
     if (!o->max_idle) o->max_idle = 32;
     if (!o->max_queue) o->max_queue = 1024;
@@ -473,6 +504,7 @@ static int pool_fill(cb_pool *p, const cb_pool_opts *opts) {
     if (rc < 0) return rc;
     p->limits.idle_timeout_ms = (uint32_t)(o->idle_timeout / CB_MS);
     o->limits = &p->limits;
+    cb_dests_init(&p->dests, p->alloc, cb_loop_hash_key(p->loop), o->quic_retry);
     return cb_session_cache_new(&p->sessions, p->alloc, 1024, o->sessions);
 }
 

@@ -22,7 +22,8 @@ typedef struct cb_pool_opts {
     cb_time idle_timeout;         /* of a connection without exchanges; 0 = 60 s */
     cb_time queue_timeout;        /* waiting for a connection when max_conns are busy; 0 = a little above that */
     cb_time happy_eyeballs;       /* RFC 8305, 8: Connection Attempt Delay; 0 = 250 ms */
-    cb_time h3_grace;             /* versions with HTTP/3 and TCP: TCP is tried when QUIC took so long; 0 = 300 ms */
+    cb_time h3_grace;             /* head start of QUIC before TCP, where both may be used; 0 = 300 ms */
+    cb_time quic_retry;           /* QUIC that failed is not tried for so long, then twice as long...; 0 = 15 s */
     uint32_t max_conns;           /* per origin, those being opened included; 0 = 64 */
     uint32_t max_idle;            /* per origin; 0 = 32 */
     uint32_t max_queue;           /* exchanges per origin; 0 = 1,024 */
@@ -36,6 +37,7 @@ typedef struct cb_pool_target {
     uint16_t port;
     bool tls; /* https */
     bool tls12, early_data;
+    bool alt_svc;            /* with TLS: HTTP/3 where the origin's Alt-Svc says so, whatever `versions` */
     uint8_t verify;          /* enum cb_verify */
     uint8_t send_proxy;      /* 0, or version 1 or 2 of the PROXY header, first on each new TCP connection */
     uint32_t versions;       /* enum cb_http_version, or-ed; 0 = h2 and h1 with TLS, h1 without. CB_HTTP_2 alone without
@@ -47,12 +49,29 @@ typedef struct cb_pool_target {
     const cb_addr *proxy_src, *proxy_dst;
 } cb_pool_target;
 
+/* Of all origins together, since ever. */
+typedef struct cb_pool_stats {
+    uint64_t opened[5]; /* connections, by enum cb_http_version */
+    uint64_t failed;    /* openings of which nothing came */
+    uint64_t retried;   /* requests sent a second time */
+    uint64_t moved;     /* of these: away from a connection that had fallen silent */
+    uint64_t silent;    /* connections that fell silent while requests waited */
+    uint64_t probes;    /* HTTP/3 tried beside TCP */
+    uint64_t migrated;  /* QUIC connections, to another local address */
+} cb_pool_stats;
+
 int cb_pool_new(cb_pool **out, cb_loop *loop, const cb_pool_opts *opts);
 /* Ends everything: exchanges get on_close(CB_ECLOSED). Origins that are still referenced live on, without connections.
  */
 void cb_pool_free(cb_pool *p);
 /* New connections only from now on: idle ones close, busy ones close when their exchanges are done. */
 void cb_pool_drain(cb_pool *p);
+
+const cb_pool_stats *cb_pool_stats_of(const cb_pool *p);
+/* Addresses or routes of this host changed: what was learned of the old network is forgotten, QUIC connections whose
+ * packets now leave from another address migrate, TCP connections whose address is gone end, and what is idempotent of
+ * them goes out again. */
+void cb_pool_network_changed(cb_pool *p);
 
 /* Finds or makes the origin of a target, with a reference for the caller. An origin without references, connections
  * and exchanges is dropped. CB_EINVAL (the detail names the member), CB_ENOMEM. */
@@ -69,6 +88,7 @@ typedef struct cb_origin_stats {
     uint64_t failed; /* attempts to open one */
     uint64_t requests, reused, retried;
 } cb_origin_stats;
+
 void cb_origin_stats_get(const cb_origin *o, cb_origin_stats *out);
 const char *cb_origin_name(const cb_origin *o); /* "https://host:port", for logs */
 
@@ -85,7 +105,8 @@ typedef struct cb_pool_request {
 /* Starts an exchange. It is live at once with conn NULL: writes give CB_EAGAIN until it has a connection (then
  * on_writable), reset and abandon work at any time. Callbacks never come inside this call. It is sent again by itself,
  * once on a fresh connection, when nothing of a response had come, no body byte had gone out, and either the peer said
- * that it did not process it or the connection was a reused one and the method is idempotent.
+ * that it did not process it, or the method is idempotent and the connection was a reused one, was QUIC, or went with
+ * the address that it used. Idempotent ones also move away from a QUIC connection that fell silent.
  * What goes wrong arrives as on_close(rc), with the reason in cb_last_error() during the call: CB_EUNREACH (refused,
  * reset while connecting, no route), CB_ETIMEOUT (the detail says which limit), CB_ETLS and CB_EAUTH (handshake,
  * certificate), CB_EDNS, CB_ELIMIT (queue full), CB_EPROTO, CB_ECLOSED (the origin went away in the middle).

@@ -3,6 +3,7 @@
 #include "http/pool_int.h"
 #include "transport/proxy_header.h"
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -18,16 +19,22 @@ static void conn_bury(cb_grave *g) {
     cb_mem_free(cb_loop_alloc(c->drive.loop), c);
 }
 
-static int conn_new(cb_pool_conn **out, cb_opening *op, const cb_addr *at, const cb_drive_ops *ops) {
-    cb_origin *o = cb_opening_origin(op);
+static int conn_new(cb_pool_conn **out, cb_leg *leg, const cb_addr *at, const cb_drive_ops *ops) {
+    cb_origin *o = cb_opening_origin(leg->op);
     cb_pool_conn *c = cb_mem_new(o->pool->alloc, sizeof *c);
     if (!c) return cb_fail(CB_ENOMEM, "connection");
     cb_list_init(&c->link);
     cb_list_init(&c->avail);
     cb_drive_init(&c->drive, o->pool->loop, ops);
-    c->opening = op;
+    cb_stall_init(c);
+    c->leg = leg;
+    c->is_quic = leg->quic;
     c->origin = o;
     c->at = *at;
+    if (leg->alt) {
+        c->alt_port = leg->port;
+        if (strcmp(leg->host, o->host) != 0) memcpy(c->alt, leg->host, sizeof c->alt);
+    }
     cb_origin_hold(o);
     *out = c;
     return CB_OK;
@@ -37,35 +44,40 @@ static void on_gone(cb_drive *d) {
     cb_pool_conn *c = conn_of(d);
     cb_list_del(&c->link);
     cb_list_del(&c->avail);
+    cb_alarm_stop(&c->watch);
     cb_loop_bury(d->loop, &c->grave, conn_bury);
     cb_origin_unref(c->origin);
+}
+
+static void lost(cb_pool_conn *c, int rc) {
+    cb_leg *leg = c->leg;
+    c->leg = NULL;
+    if (leg) cb_leg_lost(leg, c, rc);
 }
 
 /* The end is decided: of an attempt, of one that is not wanted, or of an open connection. */
 static void on_ended(cb_drive *d, int rc) {
     cb_pool_conn *c = conn_of(d);
     cb_origin *o = c->origin;
-    cb_opening *op = c->opening;
-    if (op) {
-        if (rc == CB_OK) rc = cb_fail(CB_ECLOSED, "the origin closed the connection during the handshake");
-        c->opening = NULL;
-        cb_opening_lost(op, c, rc);
-    }
+    if (c->leg && rc == CB_OK) rc = cb_fail(CB_ECLOSED, "the origin closed the connection during the handshake");
+    lost(c, rc);
     if (!c->open) return;
     char text[CB_ADDR_TEXT];
     c->open = false;
     o->stats.conns--;
     if (c->idle) o->stats.idle--;
+    if (c->is_quic && !c->silent) o->quic_conns--;
     c->idle = false;
     cb_list_del(&c->avail);
+    cb_alarm_stop(&c->watch);
     if (rc < 0)
         cb_log_line(o->pool->log, CB_LOG_DEBUG, "pool", "%s: connection to %s closed: %s: %s", o->name,
                     cb_addr_text(&c->at, text), cb_strerror(rc), cb_last_error());
     if (!o->pool->freed) cb_origin_wake(o); /* what waits may need another one */
 }
 
-static void set_avail(cb_pool_conn *c) {
-    if (!c->open || c->drive.ending) return;
+void cb_pool_conn_offer(cb_pool_conn *c) {
+    if (!c->open || c->drive.ending || c->silent) return;
     cb_origin *o = c->origin;
     cb_list_del(&c->avail);
     cb_list_add_tail(&o->avail, &c->avail);
@@ -78,27 +90,36 @@ void cb_pool_conn_released(cb_pool_conn *c) {
         c->idle = true;
         c->origin->stats.idle++;
     }
-    set_avail(c);
+    cb_pool_conn_offer(c);
 }
 
 void cb_pool_conn_opened(cb_pool_conn *c) {
     cb_origin *o = c->origin;
+    const int version = c->drive.h->vt->version;
     cb_list_del(&c->link);
     cb_list_add_tail(&o->conns, &c->link);
-    c->opening = NULL;
+    c->leg = NULL;
     c->open = c->idle = true;
     o->stats.conns++;
     o->stats.idle++;
     o->stats.opened++;
+    o->quic_conns += c->is_quic;
+    o->pool->stats.opened[version]++;
     o->known = true;
-    o->multiplexes = c->drive.h->vt->version != CB_HTTP_1;
-    set_avail(c);
+    o->multiplexes = version != CB_HTTP_1;
+    cb_pool_conn_offer(c);
     if (o->pool->draining) c->drive.h->vt->drain(c->drive.h);
 }
 
 void cb_pool_conn_dropped(cb_pool_conn *c) {
-    c->opening = NULL;
+    c->leg = NULL;
     cb_list_del(&c->link);
+    if (c->connector) { /* there is nothing yet that could end in order */
+        cb_tcp_connect_cancel(c->connector);
+        c->connector = NULL;
+        on_gone(&c->drive);
+        return;
+    }
     cb_list_add_tail(&c->origin->conns, &c->link); /* so that it goes with the pool */
     cb_drive_end(&c->drive, CB_ECLOSED, true);
 }
@@ -107,13 +128,13 @@ void cb_pool_conn_dropped(cb_pool_conn *c) {
 
 static void on_capacity(cb_hconn *h) {
     cb_pool_conn *c = conn_of(h->env.owner_user);
-    if (c->opening && c->drive.h == h && h->vt->capacity(h) > 0) {
-        cb_opening_won(c->opening, c);
+    if (c->leg && c->drive.h == h && h->vt->capacity(h) > 0) {
+        cb_leg_won(c->leg, c);
         /* Early data: now, in the burst of the first packet; the pacer would hold back a second one for too long. */
         if (c->drive.qc && cb_quic_conn_in_early_data(c->drive.qc)) cb_origin_dispatch(c->origin);
         return;
     }
-    if (h->vt->capacity(h) > 0) set_avail(c);
+    if (h->vt->capacity(h) > 0) cb_pool_conn_offer(c);
 }
 
 static void on_limit(cb_hconn *h, const char *what) {
@@ -164,7 +185,7 @@ static void on_open(cb_drive *d) {
         return;
     }
     cb_drive_run(d, h);
-    if (c->opening && h->vt->capacity(h) > 0) cb_opening_won(c->opening, c);
+    if (c->leg && h->vt->capacity(h) > 0) cb_leg_won(c->leg, c);
 }
 
 static const cb_drive_ops tcp_ops = {.open = on_open, .ended = on_ended, .gone = on_gone};
@@ -186,13 +207,8 @@ static const char *tcp_alpn(uint32_t versions) {
     return versions & CB_HTTP_2 ? "h2" : "http/1.1";
 }
 
-int cb_pool_conn_tcp(cb_pool_conn **out, cb_opening *op, int fd, const cb_addr *at) {
-    cb_pool_conn *c = NULL;
-    int rc = conn_new(&c, op, at, &tcp_ops);
-    if (rc < 0) {
-        close(fd);
-        return rc;
-    }
+/* fd is owned from here. */
+static int run_on(cb_pool_conn *c, int fd) {
     cb_origin *o = c->origin;
     cb_pool *p = o->pool;
     const cb_tls_opts tls = {.tls12 = o->t.tls12,
@@ -207,15 +223,38 @@ int cb_pool_conn_tcp(cb_pool_conn **out, cb_opening *op, int fd, const cb_addr *
                                   .user = &c->drive,
                                   .handshake_timeout = p->opts.connect_timeout,
                                   .write_timeout = p->limits.send_timeout_ms * CB_MS};
-    rc = send_proxy_header(c, fd);
-    if (rc == CB_OK) rc = cb_channel_new(&c->drive.ch, p->loop, fd, at, &opts);
-    if (rc == CB_OK) {
-        *out = c;
-        return CB_OK;
-    }
-    close(fd);
-    on_gone(&c->drive);
+    int rc = send_proxy_header(c, fd);
+    if (rc == CB_OK) rc = cb_channel_new(&c->drive.ch, p->loop, fd, &c->at, &opts);
+    if (rc < 0) close(fd);
     return rc;
+}
+
+static void on_connect(int fd_or_rc, void *user) {
+    cb_pool_conn *c = user;
+    char text[CB_ADDR_TEXT], why[POOL_WHY_BYTES];
+    c->connector = NULL;
+    int rc = fd_or_rc < 0 ? fd_or_rc : run_on(c, fd_or_rc);
+    if (rc == CB_OK) {
+        cb_leg_connected(c->leg, c);
+        return;
+    }
+    cb_addr_text(&c->at, text);
+    snprintf(why, sizeof why, "%s", cb_last_error());
+    if (!strstr(why, text)) cb_fail(rc, "%s: %s", text, why); /* else it names the address itself */
+    lost(c, rc);
+    on_gone(&c->drive);
+}
+
+int cb_pool_conn_tcp(cb_pool_conn **out, cb_leg *leg, const cb_addr *at) {
+    cb_pool_conn *c = NULL;
+    int rc = conn_new(&c, leg, at, &tcp_ops);
+    if (rc == CB_OK) rc = cb_tcp_connect(&c->connector, c->drive.loop, at, 0, on_connect, c);
+    if (rc < 0) {
+        if (c) on_gone(&c->drive);
+        return rc;
+    }
+    *out = c;
+    return CB_OK;
 }
 
 /* ---- QUIC ---- */
@@ -258,9 +297,9 @@ static int endpoint_open(cb_origin *o, int family) {
     return cb_quic_endpoint_open(&o->quic[family == AF_INET6], p->loop, &any, false, &opts, &none);
 }
 
-int cb_pool_conn_quic(cb_pool_conn **out, cb_opening *op, const cb_addr *at) {
+int cb_pool_conn_quic(cb_pool_conn **out, cb_leg *leg, const cb_addr *at) {
     cb_pool_conn *c = NULL;
-    int rc = conn_new(&c, op, at, &quic_ops);
+    int rc = conn_new(&c, leg, at, &quic_ops);
     if (rc < 0) return rc;
     cb_origin *o = c->origin;
     cb_quic_endpoint **e = &o->quic[at->sa.sa_family == AF_INET6];

@@ -1,4 +1,5 @@
-/* Opening one connection to an origin: name, addresses in turn, HTTP/3 first where it is wanted, TCP after a while. */
+/* Opening one connection to an origin: a leg over QUIC and a leg over TCP race, QUIC with a head start where nothing
+ * speaks against it. What came of it is remembered for the next time. */
 #include "base/error.h"
 #include "http/pool_int.h"
 #include <stdio.h>
@@ -7,18 +8,13 @@
 struct cb_opening {
     cb_list link;
     cb_origin *origin;
-    cb_lookup *lookup;
-    cb_dial *dial;
-    cb_list tries;  /* connections in their handshake */
+    int kind; /* enum cb_opening_kind; a race that TCP has won goes on as CB_OPENING_PROBE */
+    cb_leg quic, tcp;
     cb_alarm limit; /* the time for all of it */
-    cb_alarm hedge; /* when the next attempt is due */
-    cb_time h3_due, tcp_due;
-    size_t n, next_h3;
-    bool begun, over;
-    int rc; /* of the last attempt that failed */
+    bool over;
+    int rc; /* the gravest of the failures */
     char why[POOL_WHY_BYTES];
     cb_grave grave;
-    cb_addr at[POOL_ADDRESSES];
 };
 
 cb_origin *cb_opening_origin(const cb_opening *op) {
@@ -32,200 +28,167 @@ static void opening_bury(cb_grave *g) {
     cb_origin_unref(o);
 }
 
+/* ---- the end ---- */
+
+static void quic_over(cb_opening *op) {
+    if (op->quic.over) return;
+    cb_leg_end(&op->quic);
+    op->origin->n_quic--;
+}
+
 /* Ends it in whatever state; connections that were being opened go. */
 static void finish(cb_opening *op) {
     if (op->over) return;
     op->over = true;
     cb_list_del(&op->link);
-    op->origin->n_openings--;
-    cb_lookup_cancel(op->lookup);
-    cb_dial_cancel(op->dial);
-    op->lookup = NULL;
-    op->dial = NULL;
+    if (op->kind != CB_OPENING_PROBE) op->origin->n_openings--;
+    quic_over(op);
+    cb_leg_end(&op->tcp);
     cb_alarm_stop(&op->limit);
-    cb_alarm_stop(&op->hedge);
-    while (!cb_list_empty(&op->tries))
-        cb_pool_conn_dropped(CB_CONTAINER(op->tries.next, cb_pool_conn, link));
     cb_loop_bury(op->origin->pool->loop, &op->grave, opening_bury);
 }
 
-static void note(cb_opening *op, int rc) {
+void cb_opening_note(cb_opening *op, int rc) {
     const size_t used = strlen(op->why);
-    op->rc = rc;
+    const bool grave = op->rc == CB_EAUTH || op->rc == CB_ETLS;
+    if (!grave) op->rc = rc;
+    if (strstr(op->why, cb_last_error())) return; /* both legs ask for the same name */
     snprintf(op->why + used, sizeof op->why - used, "%s%s", used ? "; " : "", cb_last_error());
 }
 
+/* QUIC did not come through where TCP does, or may. */
+static void quic_failed(cb_opening *op) {
+    cb_origin *o = op->origin;
+    const bool about_quic = op->quic.used && op->quic.rc != CB_EAUTH && op->quic.rc != CB_ETLS;
+    if (!o->dest || !about_quic) return;
+    cb_dest_quic_failed(o->dest, &o->pool->dests, cb_loop_now(o->pool->loop));
+    cb_log_line(o->pool->log, CB_LOG_DEBUG, "pool", "%s: HTTP/3 does not come through: %s", o->name, op->why);
+}
+
 static void fail(cb_opening *op, int rc) {
+    const bool waited_for = op->kind != CB_OPENING_PROBE;
     finish(op);
+    if (!waited_for) return;
     cb_fail(rc, "%s", op->why);
     cb_origin_open_failed(op->origin, rc);
 }
 
-static bool wants_h3(const cb_opening *op) {
-    return (op->origin->t.versions & CB_HTTP_3) != 0 && op->next_h3 < op->n;
-}
-
-/* ---- TCP ---- */
-
-static void go_on(cb_opening *op);
-
-static void on_dial(int fd_or_rc, const cb_addr *at, void *user) {
-    cb_opening *op = user;
-    cb_pool_conn *c = NULL;
-    op->dial = NULL;
-    int rc = fd_or_rc < 0 ? fd_or_rc : cb_pool_conn_tcp(&c, op, fd_or_rc, at);
-    if (rc == CB_OK) {
-        cb_list_add_tail(&op->tries, &c->link);
-        return;
+void cb_opening_leg_over(cb_opening *op, cb_leg *leg) {
+    cb_origin *o = op->origin;
+    if (op->over) return;
+    if (leg->quic) {
+        o->n_quic--;
+        if (leg->alt && (leg->rc == CB_EAUTH || leg->rc == CB_ETLS) && o->dest) /* it is not the origin */
+            cb_dest_alt_drop(o->dest, strcmp(leg->host, o->host) == 0 ? "" : leg->host, leg->port);
+        if (op->kind == CB_OPENING_PROBE) quic_failed(op);
+        if (!op->tcp.over) cb_leg_hurry(&op->tcp);
     }
-    note(op, rc);
-    go_on(op);
+    if (op->quic.over && op->tcp.over) fail(op, op->rc);
 }
 
-static int begin_tcp(cb_opening *op) {
-    cb_pool *p = op->origin->pool;
-    op->tcp_due = CB_NEVER;
-    return cb_dial_start(&op->dial, p->loop, op->at, op->n, p->opts.happy_eyeballs, on_dial, op);
-}
+/* ---- somebody has won ---- */
 
-/* ---- QUIC ---- */
-
-static int begin_h3(cb_opening *op) {
-    cb_pool_conn *c = NULL;
-    int rc = cb_pool_conn_quic(&c, op, &op->at[op->next_h3++]);
-    if (rc == CB_OK) cb_list_add_tail(&op->tries, &c->link);
-    return rc;
-}
-
-/* ---- what comes next ---- */
-
-/* Begins what is due, and something in any case when nothing is under way; fails when there is nothing left. */
-static void go_on(cb_opening *op) {
-    cb_pool *p = op->origin->pool;
-    const cb_time now = cb_loop_now(p->loop);
-    for (;;) {
-        const bool nothing = cb_list_empty(&op->tries) && !op->dial;
-        int rc = CB_OK;
-        if (wants_h3(op) && (nothing || op->h3_due <= now)) {
-            op->h3_due = now + p->opts.happy_eyeballs;
-            rc = begin_h3(op);
-        } else if (op->tcp_due != CB_NEVER && (nothing || op->tcp_due <= now)) {
-            rc = begin_tcp(op);
-        } else if (nothing) {
-            fail(op, op->rc);
-            return;
-        } else {
-            break;
-        }
-        if (rc < 0) note(op, rc);
+void cb_opening_won(cb_opening *op, cb_leg *leg, cb_pool_conn *c) {
+    cb_origin *o = op->origin;
+    const cb_time now = cb_loop_now(o->pool->loop);
+    const bool heard = !leg->quic || !cb_quic_conn_in_early_data(c->drive.qc); /* early data waits for nobody */
+    if (o->dest && heard) {
+        cb_dest_came_through(o->dest, &c->at, now);
+        if (leg->quic) cb_dest_quic_worked(o->dest);
     }
-    cb_time due = op->tcp_due;
-    if (wants_h3(op) && op->h3_due < due) due = op->h3_due;
-    cb_alarm_set(&op->hedge, due);
-}
-
-static void on_hedge(cb_alarm *a, cb_time now) {
-    (void)now;
-    go_on(CB_CONTAINER(a, cb_opening, hedge));
-}
-
-static void begin(cb_opening *op) {
-    const uint32_t versions = op->origin->t.versions;
-    const cb_time now = cb_loop_now(op->origin->pool->loop);
-    op->begun = true;
-    op->h3_due = now;
-    op->tcp_due = CB_NEVER;
-    if (versions & (CB_HTTP_1 | CB_HTTP_2))
-        op->tcp_due = versions & CB_HTTP_3 ? now + op->origin->pool->opts.h3_grace : now;
-    go_on(op);
-}
-
-void cb_opening_won(cb_opening *op, cb_pool_conn *c) {
     cb_pool_conn_opened(c);
-    finish(op);
-    cb_origin_wake(op->origin);
-}
-
-void cb_opening_lost(cb_opening *op, cb_pool_conn *c, int rc) {
-    cb_list_del(&c->link);
-    cb_list_add_tail(&c->origin->conns, &c->link); /* until its transport is gone */
-    note(op, rc);
-    if (rc == CB_EAUTH || rc == CB_ETLS)
-        fail(op, rc); /* the origin answered, and is not who it must be: another address or version is no way out */
-    else if (cb_list_empty(&op->tries) && !op->dial)
-        go_on(op);
-}
-
-/* ---- names and time ---- */
-
-static void on_lookup(int rc, const cb_host_address *at, size_t n, void *user) {
-    cb_opening *op = user;
-    op->lookup = NULL;
-    if (rc < 0) {
-        note(op, rc);
-        fail(op, rc);
-        return;
+    if (leg->quic || op->kind == CB_OPENING_PROBE) {
+        finish(op);
+    } else if (op->quic.over) {
+        quic_failed(op); /* it was tried, and TCP proves that the network is there */
+        finish(op);
+    } else { /* QUIC may be slow only, as when its first packet was lost: let it show */
+        cb_leg_end(&op->tcp);
+        op->kind = CB_OPENING_PROBE;
+        o->n_openings--;
     }
-    op->n = cb_dial_order(op->at, POOL_ADDRESSES, at, n, op->origin->t.port);
-    begin(op);
+    cb_stall_rescued(o, c);
+    cb_origin_wake(o);
 }
+
+/* ---- the beginning ---- */
 
 static void on_limit(cb_alarm *a, cb_time now) {
     (void)now;
     cb_opening *op = CB_CONTAINER(a, cb_opening, limit);
     cb_origin *o = op->origin;
-    const char *step = op->lookup ? "resolving the name"
-                       : op->dial ? "connecting"
-                       : o->t.tls ? "the TLS handshake"
-                                  : "the first bytes";
+    const cb_leg *leg = op->tcp.over ? &op->quic : &op->tcp;
     char failed[POOL_WHY_BYTES];
     snprintf(failed, sizeof failed, "%s", op->why);
     snprintf(op->why, sizeof op->why, "no connection within %llu ms: %s took too long%s%.300s",
-             (unsigned long long)(o->pool->opts.connect_timeout / CB_MS), step, *failed ? "; " : "", failed);
+             (unsigned long long)(o->pool->opts.connect_timeout / CB_MS), cb_leg_step(leg), *failed ? "; " : "",
+             failed);
+    op->quic.rc = CB_ETIMEOUT;
+    if (op->kind == CB_OPENING_PROBE) quic_failed(op);
     fail(op, CB_ETIMEOUT);
 }
 
-static int literal(cb_opening *op) {
-    char text[CB_ADDR_TEXT + 2];
-    const char *host = op->origin->host;
-    if (strlen(host) >= CB_ADDR_TEXT) return cb_fail(CB_EDNS, "%s: there is no resolver for names", host);
-    snprintf(text, sizeof text, strchr(host, ':') ? "[%s]" : "%s", host);
-    int rc = cb_addr_parse(&op->at[0], text, op->origin->t.port);
-    op->n = 1;
-    return rc < 0 ? cb_fail(CB_EDNS, "%s: there is no resolver for names", host) : CB_OK;
+/* May HTTP/3 be tried, and where? False: no. */
+static bool quic_place(const cb_origin *o, cb_time now, const char **host, uint16_t *port, bool *alt) {
+    const cb_dest_alt *other = o->t.alt_svc && o->dest ? cb_dest_offer(o->dest, now) : NULL;
+    *alt = other != NULL;
+    *host = other && *other->v.host ? other->v.host : o->host;
+    *port = other ? other->v.port : o->t.port;
+    return other || (o->t.versions & CB_HTTP_3);
 }
 
-static void on_start(cb_alarm *a, cb_time now) {
-    (void)now;
-    cb_opening *op = CB_CONTAINER(a, cb_opening, hedge);
-    if (op->begun)
-        on_hedge(a, now);
-    else
-        begin(op);
+static void plan(cb_opening *op) {
+    cb_origin *o = op->origin;
+    const cb_time now = cb_loop_now(o->pool->loop);
+    const bool tcp = (o->t.versions & (CB_HTTP_1 | CB_HTTP_2)) && op->kind != CB_OPENING_PROBE;
+    const int hope = o->dest ? cb_dest_quic(o->dest, now) : CB_QUIC_UNTRIED;
+    const char *host;
+    uint16_t port;
+    bool alt, quic = quic_place(o, now, &host, &port, &alt);
+    if (tcp && (hope == CB_QUIC_BROKEN || o->n_quic) && op->kind == CB_OPENING_WANTED) quic = false;
+    const bool head_start = quic && hope != CB_QUIC_DUE && op->kind != CB_OPENING_RESCUE;
+    cb_leg_init(&op->quic, op, true, host, port, now);
+    cb_leg_init(&op->tcp, op, false, o->host, o->t.port, head_start ? now + o->pool->opts.h3_grace : now);
+    op->quic.alt = alt;
+    op->quic.over = !quic;
+    op->tcp.over = !tcp;
+    o->n_quic += quic;
 }
 
-int cb_opening_start(cb_origin *o) {
+static int start_legs(cb_opening *op) {
+    int rc = cb_alarm_set(&op->limit, cb_loop_now(op->origin->pool->loop) + op->origin->pool->opts.connect_timeout);
+    if (rc == CB_OK && !op->tcp.over) rc = cb_leg_start(&op->tcp);
+    if (rc == CB_OK && !op->quic.over && cb_leg_start(&op->quic) < 0) { /* an alternative's host may be no name */
+        op->quic.over = true;
+        op->origin->n_quic--;
+        if (op->tcp.over)
+            rc = op->quic.rc;
+        else
+            cb_leg_hurry(&op->tcp);
+    }
+    return rc;
+}
+
+int cb_opening_start(cb_origin *o, int kind) {
     cb_pool *p = o->pool;
     cb_opening *op = cb_mem_new(p->alloc, sizeof *op);
     if (!op) return cb_fail(CB_ENOMEM, "connection");
     op->origin = o;
+    op->kind = kind;
     op->rc = CB_EUNREACH;
-    cb_list_init(&op->tries);
     cb_list_init(&op->link);
     cb_alarm_init(&op->limit, p->loop, on_limit);
-    cb_alarm_init(&op->hedge, p->loop, on_start);
-    int rc = p->opts.resolver ? cb_resolver_lookup(&op->lookup, p->opts.resolver, o->host, CB_FAMILY_ANY, on_lookup, op)
-                              : literal(op);
-    if (rc == CB_OK) rc = cb_alarm_set(&op->limit, cb_loop_now(p->loop) + p->opts.connect_timeout);
-    if (rc == CB_OK && !op->lookup) rc = cb_alarm_set(&op->hedge, cb_loop_now(p->loop));
+    plan(op);
+    int rc = start_legs(op);
     if (rc < 0) {
-        cb_lookup_cancel(op->lookup);
+        quic_over(op);
+        cb_leg_end(&op->tcp);
         cb_alarm_stop(&op->limit);
         cb_mem_free(p->alloc, op);
         return rc;
     }
     cb_list_add_tail(&o->openings, &op->link);
-    o->n_openings++;
+    if (kind != CB_OPENING_PROBE) o->n_openings++;
     cb_origin_hold(o);
     return CB_OK;
 }
@@ -233,4 +196,23 @@ int cb_opening_start(cb_origin *o) {
 void cb_opening_cancel_all(cb_origin *o) {
     while (!cb_list_empty(&o->openings))
         finish(CB_CONTAINER(o->openings.next, cb_opening, link));
+}
+
+void cb_opening_cancel_rescue(cb_origin *o) {
+    for (cb_list *l = o->openings.next, *next; l != &o->openings; l = next) {
+        next = l->next;
+        cb_opening *op = CB_CONTAINER(l, cb_opening, link);
+        if (op->kind == CB_OPENING_RESCUE) finish(op);
+    }
+}
+
+void cb_origin_probe(cb_origin *o) {
+    cb_pool *p = o->pool;
+    const cb_time now = cb_loop_now(p->loop);
+    const char *host;
+    uint16_t port;
+    bool alt;
+    if (o->n_quic || o->quic_conns || !o->dest || p->freed || p->draining) return;
+    if (!quic_place(o, now, &host, &port, &alt) || cb_dest_quic(o->dest, now) == CB_QUIC_BROKEN) return;
+    if (cb_opening_start(o, CB_OPENING_PROBE) == CB_OK) p->stats.probes++;
 }

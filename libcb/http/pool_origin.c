@@ -10,6 +10,7 @@ static void origin_bury(cb_grave *g) {
     cb_origin *o = CB_CONTAINER(g, cb_origin, grave);
     const cb_alloc *alloc = o->pool->alloc;
     cb_identity_unref(o->t.identity);
+    cb_dest_unpin(o->dest);
     cb_mem_free(alloc, o->host);
     cb_mem_free(alloc, o->sni);
     cb_mem_free(alloc, o->name);
@@ -78,13 +79,21 @@ static void put_addr(cb_buf *b, const cb_addr *a) {
 /* Everything that makes two connections interchangeable, in one text. */
 static int make_key(cb_buf *key, const cb_pool_target *t) {
     const char *sni = t->server_name ? t->server_name : t->host;
-    int rc = cb_buf_printf(key, "%s|%u|%d%d%d|%u|%u|%x|%s|%p|", t->host, t->port, t->tls, t->tls12, t->early_data,
-                           t->verify, t->send_proxy, versions_of(t), t->tls ? sni : "", (void *)t->identity);
+    int rc =
+        cb_buf_printf(key, "%s|%u|%d%d%d%d|%u|%u|%x|%s|%p|", t->host, t->port, t->tls, t->tls12, t->early_data,
+                      t->alt_svc, t->verify, t->send_proxy, versions_of(t), t->tls ? sni : "", (void *)t->identity);
     if (rc < 0 || !t->send_proxy) return rc;
     put_addr(key, t->proxy_src);
     rc = cb_buf_text(key, "|");
     put_addr(key, t->proxy_dst);
     return rc;
+}
+
+/* What is remembered: of the origin (RFC 6454) behind the address that is dialled, for everybody who asks it. */
+static cb_dest *dest_of(const cb_origin *o) {
+    char key[640];
+    int n = snprintf(key, sizeof key, "%s|%s", o->name, o->sni);
+    return n > 0 && (size_t)n < sizeof key ? cb_dest_get(&o->pool->dests, key, (size_t)n) : NULL;
 }
 
 static int origin_fill(cb_origin *o, const cb_pool_target *t, const cb_buf *key) {
@@ -105,6 +114,7 @@ static int origin_fill(cb_origin *o, const cb_pool_target *t, const cb_buf *key)
     o->key_len = key->len;
     o->t.host = o->host;
     o->t.server_name = o->sni;
+    o->dest = dest_of(o);
     if (t->proxy_src) o->proxy_src = *t->proxy_src;
     if (t->proxy_dst) o->proxy_dst = *t->proxy_dst;
     o->t.proxy_src = t->proxy_src ? &o->proxy_src : NULL;

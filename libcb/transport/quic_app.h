@@ -75,6 +75,18 @@ cb_tls_session *cb_quic_conn_tls(const cb_quic_conn *c);
 /* The handshake is not complete yet: what a server receives, and what a client sends now, may be a replay. */
 bool cb_quic_conn_in_early_data(const cb_quic_conn *c);
 
+/* --- a client's: does the peer still answer? --- */
+typedef struct cb_quic_pulse {
+    cb_time owed;      /* since when it owes an answer to something that was sent; 0 = it owes none */
+    cb_time pto;       /* the probe timeout as it is now (RFC 9002, 6.2), without back-off */
+    uint64_t rx_bytes; /* received in all */
+} cb_quic_pulse;
+cb_quic_pulse cb_quic_conn_pulse(const cb_quic_conn *c);
+/* PING after so long without packets; 0 = as its options say. */
+void cb_quic_conn_keep_alive(cb_quic_conn *c, cb_time every);
+
+bool cb_quic_conn_is_over(const cb_quic_conn *c); /* its end is decided: no stream of it gets further */
+
 /* --- how a driver attaches an app: the endpoint calls make for every connection it accepts or starts --- */
 typedef struct cb_quic_app_factory {
     int (*make)(cb_quic_app **out, cb_quic_conn *c,
@@ -90,5 +102,8 @@ int cb_quic_endpoint_connect(cb_quic_conn **out, cb_quic_endpoint *e, const cb_a
 /* Before _free, when opening failed elsewhere: sockets that were taken over stay the caller's. */
 void cb_quic_endpoint_give_back(cb_quic_endpoint *e);
 const cb_addr *cb_quic_endpoint_addr(const cb_quic_endpoint *e);
+/* The host's addresses or routes changed: client connections whose packets would now leave from another address than
+ * before migrate at once. Returns how many. */
+size_t cb_quic_endpoint_follow(cb_quic_endpoint *e);
 
 #endif

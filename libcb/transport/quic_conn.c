@@ -187,6 +187,7 @@ void cb_quic_core_feed(cb_quic_conn *c, const cb_addr *local, const cb_addr *rem
     int rv = ngtcp2_conn_read_pkt(c->ng, &path, &pi, data, len, now);
     c->busy = false;
     if (rv != 0) cb_quic_core_failed(c, rv);
+    c->owed = 0;
     c->host->wake(c);
 }
 
@@ -301,6 +302,13 @@ static void keep_spill(cb_quic_conn *c, const uint8_t *packet, size_t len, const
     ngtcp2_path_copy(&c->spill_path.path, path);
 }
 
+/* What was sent is to be acknowledged, unless it was acknowledgements only. */
+static void note_owed(cb_quic_conn *c, cb_time now) {
+    ngtcp2_conn_info info;
+    ngtcp2_conn_get_conn_info(c->ng, &info);
+    if (info.bytes_in_flight) c->owed = now;
+}
+
 void cb_quic_core_write(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time now, cb_quic_train *out) {
     ngtcp2_path_storage first, ps;
     size_t packets = 0, quantum;
@@ -343,9 +351,21 @@ void cb_quic_core_write(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time now, 
     c->busy = false;
     if (c->phase != CB_QUIC_OPEN) return;
     if (out->len) c->ecn = (uint8_t)out->ecn;
+    if (out->len && !c->server && !c->owed) note_owed(c, now);
     bool again = cb_quic_pace_end(c, now, drained);
     if (c->pace) out->more = again || c->spill_len;
     if (c->key_update_due && ngtcp2_conn_initiate_key_update(c->ng, now) == 0) c->key_update_due = false;
+}
+
+int cb_quic_core_migrate(cb_quic_conn *c, const cb_addr *local, bool at_once, cb_time now) {
+    ngtcp2_path path;
+    fill_path(&path, local, &c->remote);
+    int rv = at_once ? ngtcp2_conn_initiate_immediate_migration(c->ng, &path, now)
+                     : ngtcp2_conn_initiate_migration(c->ng, &path, now);
+    if (rv == NGTCP2_ERR_CONN_ID_BLOCKED || rv == NGTCP2_ERR_INVALID_STATE) return CB_EAGAIN;
+    if (rv != 0) return cb_fail(CB_EINVAL, "cannot migrate: %s", ngtcp2_strerror(rv));
+    c->host->wake(c);
+    return CB_OK;
 }
 
 /* --- the end --- */

@@ -71,6 +71,7 @@ struct cb_quic_conn {
     size_t fresh;              /* new bytes of the application in the packet under way */
     uint8_t cc_below;          /* enum cb_cc: ngtcp2's controller */
     bool quiet;                /* nothing of the application's may leave now */
+    cb_time owed;              /* client: as in cb_quic_pulse */
     uint64_t tx_packets, tx_bytes, rx_packets, rx_bytes, migrations;
 };
 
@@ -116,6 +117,9 @@ cb_time cb_quic_core_wake(const cb_quic_conn *c);
 void cb_quic_core_expire(cb_quic_conn *c, cb_time now);
 /* The CONNECTION_CLOSE packet of a connection in CB_QUIC_CLOSING; out->len 0 = none is due. */
 void cb_quic_core_last_packet(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time now, cb_quic_train *out);
+/* Client: to another local address (RFC 9000, 9): when it is proven, or at once with the proof following. CB_EAGAIN:
+ * not now; CB_EINVAL: the peer forbids it. */
+int cb_quic_core_migrate(cb_quic_conn *c, const cb_addr *local, bool at_once, cb_time now);
 void cb_quic_core_end(cb_quic_conn *c);  /* tells the app */
 void cb_quic_core_free(cb_quic_conn *c); /* what it holds, not c */
 /* Decides the end: rc and detail for on_close; no CONNECTION_CLOSE unless send. Does nothing when it was decided. */

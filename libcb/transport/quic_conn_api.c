@@ -176,6 +176,22 @@ bool cb_quic_conn_in_early_data(const cb_quic_conn *c) {
     return !c->handshaken;
 }
 
+bool cb_quic_conn_is_over(const cb_quic_conn *c) {
+    return !open_now(c);
+}
+
+cb_quic_pulse cb_quic_conn_pulse(const cb_quic_conn *c) {
+    return (cb_quic_pulse){
+        .owed = c->owed, .pto = open_now(c) ? ngtcp2_conn_get_pto(c->ng) : 0, .rx_bytes = c->rx_bytes};
+}
+
+void cb_quic_conn_keep_alive(cb_quic_conn *c, cb_time every) {
+    if (!open_now(c)) return;
+    if (!every && c->opts->keep_alive_ms) every = c->opts->keep_alive_ms * NGTCP2_MILLISECONDS;
+    ngtcp2_conn_set_keep_alive_timeout(c->ng, every ? every : UINT64_MAX); /* the latter: none */
+    c->host->wake(c);
+}
+
 int cb_quic_conn_stats_get(const cb_quic_conn *c, cb_quic_conn_stats *out) {
     cb_quic_conn_stats s = {.size = sizeof s};
     if (c->ng) {

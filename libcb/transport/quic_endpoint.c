@@ -138,7 +138,7 @@ int cb_quic_endpoint_socket(cb_quic_endpoint *e, ep_socket *sock, const cb_addr 
     return open_socket(e, sock, bind, 0);
 }
 
-static void drop_socket(ep_socket *s) {
+void cb_quic_endpoint_drop_socket(ep_socket *s) {
     cb_list_del(&s->link);
     cb_udp_close(s->udp);
     if (s->owner || s->further) cb_mem_free(s->e->alloc, s);
@@ -152,7 +152,7 @@ void cb_quic_endpoint_drop_sockets(ep_conn *owner, const cb_addr *keep_local) {
         if (s->owner != owner) continue;
         if (keep_local && cb_addr_equal(cb_udp_local(s->udp), keep_local)) continue;
         if (!keep_local) cb_udp_flush(s->udp); /* the last packet may be in it */
-        drop_socket(s);
+        cb_quic_endpoint_drop_socket(s);
     }
 }
 
@@ -242,7 +242,7 @@ static void close_all(cb_quic_endpoint *e) {
     while (!cb_list_empty(&e->sockets)) {
         ep_socket *s = CB_CONTAINER(e->sockets.next, ep_socket, link);
         cb_udp_flush(s->udp);
-        drop_socket(s);
+        cb_quic_endpoint_drop_socket(s);
     }
     cb_defer_cancel(&e->flush);
     cb_alarm_stop(&e->again);
@@ -490,41 +490,6 @@ const cb_addr *cb_quic_endpoint_addr(const cb_quic_endpoint *e) {
 
 void cb_quic_endpoint_refuse(cb_quic_endpoint *e) {
     e->refusing = true;
-}
-
-int cb_quic_conn_migrate(cb_quic_conn *core, const char *local) {
-    ep_conn *c = ep_of(core);
-    cb_quic_endpoint *e = c->e;
-    cb_addr bind;
-    if (core->phase != CB_QUIC_OPEN) return cb_fail(CB_ECLOSED, "the connection is closed");
-    if (core->server) return cb_fail(CB_EINVAL, "cb_quic_conn_migrate: only clients migrate");
-    if (!core->handshaken || core->busy) return CB_EAGAIN;
-    bool v6 = core->remote.sa.sa_family == AF_INET6;
-    int rc = cb_addr_parse(&bind, local ? local : v6 ? "[::]:0" : "0.0.0.0:0", 0);
-    if (rc < 0) return rc;
-    if (v6 && bind.sa.sa_family == AF_INET) {
-        return cb_fail(CB_EINVAL, "cb_quic_conn_migrate: \"%s\" is IPv4, the peer is reached by IPv6", local);
-    }
-    ep_socket *s = cb_mem_new(e->alloc, sizeof *s);
-    if (!s) return cb_fail(CB_ENOMEM, "no memory for a socket");
-    s->owner = c;
-    cb_quic_endpoint_drop_sockets(c, &core->local);
-    rc = cb_quic_endpoint_socket(e, s, &bind);
-    if (rc < 0) {
-        cb_mem_free(e->alloc, s);
-        return rc;
-    }
-    cb_addr remote = core->remote, from = *cb_udp_local(s->udp);
-    ngtcp2_path path = {.local = {&from.sa, cb_addr_len(&from)}, .remote = {&remote.sa, cb_addr_len(&remote)}};
-    int rv = ngtcp2_conn_initiate_migration(core->ng, &path, cb_loop_now(e->loop));
-    if (rv != 0) {
-        drop_socket(s);
-        return rv == NGTCP2_ERR_CONN_ID_BLOCKED || rv == NGTCP2_ERR_INVALID_STATE
-                   ? CB_EAGAIN
-                   : cb_fail(CB_EINVAL, "cannot migrate: %s", ngtcp2_strerror(rv));
-    }
-    cb_quic_endpoint_host.wake(core);
-    return CB_OK;
 }
 
 int cb_quic_endpoint_stats_get(const cb_quic_endpoint *e, cb_quic_endpoint_stats *out) {

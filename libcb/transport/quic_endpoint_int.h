@@ -35,6 +35,7 @@ struct ep_conn {
     cb_grave grave;
     bool handshaking;      /* counts in e->handshakes */
     ngtcp2_cid first_dcid; /* server: the client's choice, routed to us beside our own */
+    cb_addr source;        /* client: our address that the last packet came to; family 0 = none came */
 };
 
 /* What stays of a closed connection for three probe timeouts (RFC 9000, 10.2): its connection IDs, and the last packet
@@ -140,5 +141,6 @@ int cb_quic_endpoint_conn_new(cb_quic_endpoint *e, ep_conn **out);
 void cb_quic_endpoint_conn_drop(ep_conn *c); /* one that never got so far as to be told about */
 int cb_quic_endpoint_socket(cb_quic_endpoint *e, ep_socket *sock, const cb_addr *bind);
 void cb_quic_endpoint_drop_sockets(ep_conn *owner, const cb_addr *keep_local);
+void cb_quic_endpoint_drop_socket(ep_socket *s);
 
 #endif

@@ -405,67 +405,53 @@ Test(pool, refuses_bad_targets) {
     world_close(&w);
 }
 
+static void host(cb_dial *d, char family, size_t k, bool late) {
+    cb_host_address h = {.family = (uint8_t)(family - '0')};
+    cb_addr at;
+    h.bytes[0] = (uint8_t)(k + 1);
+    cb_dial_addr(&at, &h, 443);
+    cr_expect_eq(cb_addr_port(&at), 443, "port");
+    cb_dial_add(d, &at, late);
+}
+
+/* Families in turn, beginning with the one that came through last, else IPv6. */
 Test(pool, addresses_in_turn) {
     static const struct {
         const char *in, *out;
-    } rows[] = {{"6664", "6466"}, {"4466", "4646"},   {"4", "4"}, {"66", "66"},
-                {"6444", "6444"}, {"44466", "46464"}, {"", ""}};
+        int first;
+    } rows[] = {{"6664", "6466", 0},   {"4466", "6464", 0},   {"4466", "4646", AF_INET},
+                {"4", "4", 0},         {"66", "66", AF_INET}, {"6444", "6444", 0},
+                {"44466", "64644", 0}, {"", "", 0},           {"66666666666666666666", "6666666666666666", 0}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        cb_host_address at[8];
-        cb_addr out[8];
-        char text[9] = "";
-        size_t n = strlen(rows[i].in);
-        memset(at, 0, sizeof at);
-        for (size_t k = 0; k < n; k++) {
-            at[k].family = (uint8_t)(rows[i].in[k] - '0');
-            at[k].bytes[0] = (uint8_t)k;
-        }
-        size_t made = cb_dial_order(out, 8, at, n, 443);
-        for (size_t k = 0; k < made; k++)
-            text[k] = out[k].sa.sa_family == AF_INET ? '4' : '6';
+        cb_dial d = {.first = rows[i].first};
+        char text[32] = "";
+        const cb_addr *at;
+        for (int twice = 0; twice < 2; twice++) /* nothing is there twice */
+            for (size_t k = 0; rows[i].in[k]; k++)
+                host(&d, rows[i].in[k], k, false);
+        for (size_t k = 0; (at = cb_dial_next(&d)); k++)
+            text[k] = at->sa.sa_family == AF_INET ? '4' : '6';
         cr_expect_str_eq(text, rows[i].out, "%s: %s", rows[i].in, text);
-        for (size_t k = 0; k < made; k++)
-            cr_expect_eq(cb_addr_port(&out[k]), 443, "port");
-        if (n > 2) cr_expect_eq(cb_dial_order(out, 2, at, n, 443), 2, "%s: no more than there is room for", rows[i].in);
     }
 }
 
-static void on_dialled(int fd_or_rc, const cb_addr *at, void *user) {
-    int *out = user;
-    *out = fd_or_rc;
-    if (fd_or_rc >= 0) cr_expect_eq(at->sa.sa_family, AF_INET, "the family that answers");
-    if (fd_or_rc >= 0) close(fd_or_rc);
-    if (fd_or_rc == 0) *out = 1;
-}
-
-Test(pool, dials_the_address_that_answers) {
-    struct world w;
-    cb_dial *d = NULL;
-    cb_addr at[3];
-    char text[CB_ADDR_TEXT];
-    int result = 0;
-    world_open(&w, (cb_pool_opts){0}, NULL, 0);
-    snprintf(text, sizeof text, "[::1]:%u", w.peer.port); /* refuses: the origin has IPv4 only */
-    cr_assert_eq(cb_addr_parse(&at[0], text, 0), CB_OK, "address");
-    cr_assert_eq(cb_addr_parse(&at[1], "[100::1]:9", 0), CB_OK, "address"); /* discard prefix: silence, or no route */
-    snprintf(text, sizeof text, "127.0.0.1:%u", w.peer.port);
-    cr_assert_eq(cb_addr_parse(&at[2], text, 0), CB_OK, "address");
-    cb_time begun = cb_loop_now(w.loop);
-    cr_assert_eq(cb_dial_start(&d, w.loop, at, 3, 10 * CB_MS, on_dialled, &result), CB_OK, "%s", cb_last_error());
-    cr_expect_eq(result, 0, "called inside");
-    run(w.loop, &result);
-    cr_expect_gt(result, 0, "%d %s", result, cb_last_error());
-    cr_expect_lt(cb_loop_now(w.loop) - begun, 5 * CB_SEC, "it waited for the silent one");
-    result = 0;
-    cr_assert_eq(cb_dial_start(&d, w.loop, at, 1, 10 * CB_MS, on_dialled, &result), CB_OK, "%s", cb_last_error());
-    run(w.loop, &result);
-    cr_expect_eq(result, CB_EUNREACH, "%d", result);
-    cr_expect(strstr(cb_last_error(), "[::1]:"), "%s", cb_last_error());
-    cr_assert_eq(cb_dial_start(&d, w.loop, at, 3, 10 * CB_MS, on_dialled, &result), CB_OK, "%s", cb_last_error());
-    result = 0;
-    cb_loop_step(w.loop);
-    cb_dial_cancel(d);
-    turns(w.loop, 20);
-    cr_expect_eq(result, 0, "a cancelled dial answered");
-    world_close(&w);
+/* Answers for the second family that come late take their turn; dead ones come last; one broken off comes again. */
+Test(pool, addresses_that_come_late) {
+    cb_dial d = {0};
+    host(&d, '4', 0, false);
+    host(&d, '4', 1, false);
+    cr_expect_eq(cb_dial_next(&d)->sa.sa_family, AF_INET);
+    host(&d, '6', 2, false);
+    host(&d, '6', 3, true);
+    const cb_addr *six = cb_dial_next(&d);
+    cr_expect_eq(six->sa.sa_family, AF_INET6);
+    cr_expect_eq(six->v6.sin6_addr.s6_addr[0], 3, "not the dead one");
+    cr_expect_eq(cb_dial_next(&d)->sa.sa_family, AF_INET);
+    cr_expect(cb_dial_has(&d, AF_INET6) && !cb_dial_has(&d, AF_INET));
+    cr_expect_eq(cb_dial_next(&d)->v6.sin6_addr.s6_addr[0], 4, "the dead one at last");
+    cr_expect(!cb_dial_has(&d, 0));
+    cr_expect_null(cb_dial_next(&d));
+    cb_dial_again(&d, six);
+    cr_expect_eq(cb_dial_next(&d), six);
+    cr_expect_null(cb_dial_next(&d));
 }

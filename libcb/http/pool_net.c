@@ -1,0 +1,59 @@
+/* A pool when the network below it changes: addresses of this host come and go, routes move. */
+#include "base/error.h"
+#include "http/pool_int.h"
+#include "loop/netwatch.h"
+
+/* TCP cannot move. What stands on an address that is gone would only wait for its time limits. */
+static void leave_lost_address(cb_pool_conn *c) {
+    char text[CB_ADDR_TEXT];
+    const cb_addr *local = c->drive.ch ? cb_channel_local(c->drive.ch) : NULL;
+    if (!c->open || c->drive.ending || !local || cb_net_has_address(local)) return;
+    c->excused = true;
+    cb_fail(CB_ECLOSED, "the local address %s is gone", cb_addr_text(local, text));
+    cb_drive_end(&c->drive, CB_ECLOSED, true);
+}
+
+static void origin_changed(cb_origin *o) {
+    cb_list batch; /* callbacks may end others */
+    cb_list_init(&batch);
+    cb_origin_hold(o);
+    while (!cb_list_empty(&o->conns)) {
+        cb_list *l = o->conns.next;
+        cb_list_del(l);
+        cb_list_add_tail(&batch, l);
+    }
+    while (!cb_list_empty(&batch)) {
+        cb_pool_conn *c = CB_CONTAINER(batch.next, cb_pool_conn, link);
+        cb_list_del(&c->link);
+        cb_list_add_tail(&o->conns, &c->link);
+        leave_lost_address(c);
+    }
+    for (int i = 0; i < 2; i++)
+        if (o->quic[i]) o->pool->stats.migrated += cb_quic_endpoint_follow(o->quic[i]);
+    cb_origin_unref(o);
+}
+
+void cb_pool_network_changed(cb_pool *p) {
+    cb_list batch;
+    if (p->freed) return;
+    cb_list_init(&batch);
+    cb_dests_network_changed(&p->dests);
+    if (p->opts.resolver) cb_resolver_flush(p->opts.resolver);
+    p->refs++;
+    while (!cb_list_empty(&p->list)) {
+        cb_list *l = p->list.next;
+        cb_list_del(l);
+        cb_list_add_tail(&batch, l);
+    }
+    while (!cb_list_empty(&batch)) {
+        cb_origin *o = CB_CONTAINER(batch.next, cb_origin, link);
+        cb_list_del(&o->link);
+        cb_list_add_tail(&p->list, &o->link);
+        if (!p->freed) origin_changed(o);
+    }
+    cb_pool_unref(p);
+}
+
+const cb_pool_stats *cb_pool_stats_of(const cb_pool *p) {
+    return &p->stats;
+}

@@ -1,0 +1,63 @@
+/* Clients that move: to another local address on request, or because the host's addresses changed. */
+#include "base/error.h"
+#include "loop/netwatch.h"
+#include "transport/quic_endpoint_int.h"
+
+/* The old socket stays until the new path is proven: packets that are on their way to it still count. */
+static int migrate(ep_conn *c, const cb_addr *bind, bool at_once) {
+    cb_quic_endpoint *e = c->e;
+    cb_quic_conn *core = &c->core;
+    ep_socket *s = cb_mem_new(e->alloc, sizeof *s);
+    if (!s) return cb_fail(CB_ENOMEM, "no memory for a socket");
+    s->owner = c;
+    cb_quic_endpoint_drop_sockets(c, &core->local);
+    int rc = cb_quic_endpoint_socket(e, s, bind);
+    if (rc < 0) {
+        cb_mem_free(e->alloc, s);
+        return rc;
+    }
+    rc = cb_quic_core_migrate(core, cb_udp_local(s->udp), at_once, cb_loop_now(e->loop));
+    if (rc < 0) cb_quic_endpoint_drop_socket(s);
+    return rc;
+}
+
+static int may_migrate(const cb_quic_conn *core) {
+    if (core->phase != CB_QUIC_OPEN) return cb_fail(CB_ECLOSED, "the connection is closed");
+    if (core->server) return cb_fail(CB_EINVAL, "cb_quic_conn_migrate: only clients migrate");
+    return core->handshaken && !core->busy ? CB_OK : CB_EAGAIN;
+}
+
+static int any_address(cb_addr *out, const cb_quic_conn *core) {
+    return cb_addr_parse(out, core->remote.sa.sa_family == AF_INET6 ? "[::]:0" : "0.0.0.0:0", 0);
+}
+
+int cb_quic_conn_migrate(cb_quic_conn *core, const char *local) {
+    ep_conn *c = ep_of(core);
+    cb_addr bind;
+    int rc = may_migrate(core);
+    if (rc == CB_OK) rc = local ? cb_addr_parse(&bind, local, 0) : any_address(&bind, core);
+    if (rc < 0) return rc;
+    if (core->remote.sa.sa_family == AF_INET6 && bind.sa.sa_family == AF_INET)
+        return cb_fail(CB_EINVAL, "cb_quic_conn_migrate: \"%s\" is IPv4, the peer is reached by IPv6", local);
+    /* Where the old address is gone there is nothing to go on with until the new one is proven. */
+    return migrate(c, &bind, c->source.sa.sa_family && !cb_net_has_address(&c->source));
+}
+
+/* Sockets are bound to no address: the kernel takes the one that fits the route, and has changed over already. What is
+ * left to do is to tell the server at once, by a path and a connection ID of its own (RFC 9000, 9.5). */
+static bool follow(ep_conn *c) {
+    cb_addr now, any;
+    if (may_migrate(&c->core) != CB_OK || !c->source.sa.sa_family) return false;
+    if (cb_net_source(&c->core.remote, &now) < 0 || cb_addr_same_host(&now, &c->source)) return false;
+    if (any_address(&any, &c->core) < 0 || migrate(c, &any, true) < 0) return false;
+    c->source = now;
+    return true;
+}
+
+size_t cb_quic_endpoint_follow(cb_quic_endpoint *e) {
+    size_t n = 0;
+    if (e->server || e->dead || e->closed) return 0;
+    for (cb_list *l = e->conns.next; l != &e->conns; l = l->next)
+        n += follow(CB_CONTAINER(l, ep_conn, all));
+    return n;
+}
