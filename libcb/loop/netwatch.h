@@ -15,9 +15,10 @@ typedef void (*cb_netwatch_fn)(void *user);
 int cb_netwatch_new(cb_netwatch **out, cb_loop *loop, cb_netwatch_fn fn, void *user);
 void cb_netwatch_free(cb_netwatch *w); /* NULL is fine; also inside fn */
 
-/* Is it (still) an address of this host? "Any" addresses always are. */
-bool cb_net_has_address(const cb_addr *at);
-/* The local address that packets to `remote` leave from now, without a port. CB_EUNREACH: there is no route. */
-int cb_net_source(const cb_addr *remote, cb_addr *out);
+/* Is it (still) an address of this host? "Any" addresses always are, and those of a virtual loop. */
+bool cb_net_has_address(cb_loop *loop, const cb_addr *at);
+/* The local address that packets to `remote` leave from now, without a port. CB_EUNREACH: there is no route;
+ * CB_ENOTSUP: a virtual loop, where nobody knows. */
+int cb_net_source(cb_loop *loop, const cb_addr *remote, cb_addr *out);
 
 #endif

@@ -40,15 +40,16 @@ int cb_quic_conn_migrate(cb_quic_conn *core, const char *local) {
     if (core->remote.sa.sa_family == AF_INET6 && bind.sa.sa_family == AF_INET)
         return cb_fail(CB_EINVAL, "cb_quic_conn_migrate: \"%s\" is IPv4, the peer is reached by IPv6", local);
     /* Where the old address is gone there is nothing to go on with until the new one is proven. */
-    return migrate(c, &bind, c->source.sa.sa_family && !cb_net_has_address(&c->source));
+    return migrate(c, &bind, c->source.sa.sa_family && !cb_net_has_address(c->e->loop, &c->source));
 }
 
 /* Sockets are bound to no address: the kernel takes the one that fits the route, and has changed over already. What is
  * left to do is to tell the server at once, by a path and a connection ID of its own (RFC 9000, 9.5). */
 static bool follow(ep_conn *c) {
-    cb_addr now, any;
+    cb_addr now = c->source, any;
     if (may_migrate(&c->core) != CB_OK || !c->source.sa.sa_family) return false;
-    if (cb_net_source(&c->core.remote, &now) < 0 || cb_addr_same_host(&now, &c->source)) return false;
+    int rc = cb_net_source(c->e->loop, &c->core.remote, &now);
+    if (rc != CB_ENOTSUP && (rc < 0 || cb_addr_same_host(&now, &c->source))) return false;
     if (any_address(&any, &c->core) < 0 || migrate(c, &any, true) < 0) return false;
     c->source = now;
     return true;

@@ -273,7 +273,9 @@ class Client:
     """An HTTP client with kept connections. Use it as an async context manager."""
 
     def __init__(self, *, ca_file: Optional[Path] = None, identity: Optional[Identity] = None, versions: int = 0, connect_timeout: float = 0,
-                 server_name: Optional[str] = None, sessions: Optional[Sessions] = None, early_data: bool = False) -> None:
+                 server_name: Optional[str] = None, sessions: Optional[Sessions] = None, early_data: bool = False, alt_svc: bool = True,
+                 follow_network: bool = False, h3_head_start: float = 0, h3_retry: float = 0) -> None:
+        self._alt_svc, self._follow_network, self._h3_head_start, self._h3_retry = alt_svc, follow_network, h3_head_start, h3_retry
         self._identity = identity or (Identity(ca_file=ca_file) if ca_file else None)
         self._sessions, self._early_data = sessions, early_data
         self._versions, self._connect_timeout, self._server_name = versions, connect_timeout, server_name
@@ -288,6 +290,8 @@ class Client:
         opts.versions, opts.connect_timeout_ms = self._versions, int(self._connect_timeout * 1000)
         opts.sessions = self._sessions.pointer if self._sessions else ffi.NULL
         opts.early_data = self._early_data
+        opts.alt_svc, opts.follow_network = not self._alt_svc, self._follow_network
+        opts.h3_head_start_ms, opts.h3_retry_ms = int(self._h3_head_start * 1000), int(self._h3_retry * 1000)
         opts.server_name = _text(keep, self._server_name)
         out = ffi.new("cb_http_client **")
         try:
@@ -303,6 +307,17 @@ class Client:
         self._pointer = None
         self._bridge.step()
         self._bridge.release()
+
+    def network_changed(self) -> None:
+        """Tells that addresses or routes of this host changed; with follow_network it notices by itself."""
+        check(lib.cb_http_client_network_changed(self._pointer))
+        self._bridge.kick()
+
+    def stats(self) -> Dict[str, int]:
+        """Counters since ever: opened_h1, opened_h2, opened_h3, failed, retried, moved, silent, probes, migrated, network_changes."""
+        out = _options("cb_http_client_stats")
+        check(lib.cb_http_client_stats_get(self._pointer, out))
+        return {name: getattr(out, name) for name, _ in ffi.typeof("cb_http_client_stats").fields if name not in ("size", "reserved")}
 
     async def get(self, url: str, **kw) -> ClientResponse:
         return await self.request("GET", url, **kw)
