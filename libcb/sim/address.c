@@ -17,7 +17,8 @@ int sim_address_parse(cb_addr *out, const char *text) {
     char bracketed[CB_ADDR_TEXT + 2];
     size_t len = strlen(text);
     if (!len || len >= CB_ADDR_TEXT) return cb_fail(CB_EINVAL, "\"%.80s\" is no IPv4 or IPv6 address", text);
-    const bool v6 = strchr(text, ':') != NULL && text[0] != '[';
+    const char *colon = strchr(text, ':');
+    const bool v6 = colon && strchr(colon + 1, ':') && text[0] != '['; /* one colon: a port, which is told below */
     memcpy(bracketed + v6, text, len + 1);
     if (v6) {
         bracketed[0] = '[';

@@ -66,6 +66,7 @@ static void use(cb_sim_nat *n, flow *f) {
 }
 
 static uint16_t free_port(cb_sim_nat *n) {
+    if (n->count > PORT_LAST - PORT_FIRST) return 0;
     for (int tries = PORT_FIRST; tries <= PORT_LAST; tries++) {
         uint16_t port = n->next_port;
         n->next_port = port == PORT_LAST ? PORT_FIRST : (uint16_t)(port + 1);

@@ -137,6 +137,8 @@ static int run_events(cb_sim *sim, run *r) {
 static int run_world(cb_sim *sim, run *r) {
     int rc = CB_OK;
     look_around(sim);
+    for (cb_list *l = sim->hosts.next; l != &sim->hosts; l = l->next)
+        sim_host_ready(CB_CONTAINER(l, cb_sim_host, link)); /* a timer that was freed outside tells nobody */
     while (!sim->stop && !sim->failed) {
         rc = run_ready(sim, r);
         if (rc < 0 || sim->stop) break;

@@ -1,5 +1,6 @@
 /* Real endpoints in virtual time. */
 #include "support/quic_fixture.h"
+#include "support/sim_fixture.h"
 #include <cb/http.h>
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -84,6 +85,122 @@ Test(sim_quic, another_process_sees_the_same) {
     cr_assert_eq(status, 0);
     cr_assert_eq(here.digest, there.digest);
     cr_assert_eq(here.end, there.end);
+}
+
+/* ---- what happens to a path ---- */
+
+static void start_behind_nat(qt_world *w, cb_sim_nat **nat) {
+    qt_world_make_sim(w, 3, &dsl, NULL);
+    int rc = cb_sim_nat_new(nat, w->client_host, CB_OPTS(cb_sim_nat_opts, .address = "203.0.113.1", .idle_ms = 20000));
+    cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
+    qt_start(w);
+}
+
+Test(sim_quic, a_nat_rebinds_in_a_transfer) {
+    enum { SIZE = 3 << 20 };
+    static const char *const addresses[] = {NULL, "203.0.113.2", NULL, "203.0.113.1"};
+    qt_world w;
+    cb_sim_nat *nat;
+    char seen[64];
+    start_behind_nat(&w, &nat);
+    qt_send(&w.client, SIZE);
+    for (int i = 0; i < 4; i++) {
+        cr_assert(qt_until_bytes(&w, &w.client.bytes, (uint64_t)(i + 1) * SIZE / 6));
+        cr_assert_eq(cb_sim_nat_rebind(nat, addresses[i]), CB_OK);
+        cr_assert(qt_until(&w, &w.server.path_changes, i + 1), "%d: %s", i, w.client.detail);
+        cb_quic_conn_remote(w.server.conn, seen, sizeof seen);
+        if (addresses[i]) cr_assert_eq(strncmp(seen, addresses[i], strlen(addresses[i])), 0, "%s", seen);
+    }
+    cr_assert(qt_until(&w, &w.client.fins, 1), "%s", w.client.detail);
+    cr_assert_eq(w.client.sum, qt_sum_of(SIZE));
+    qt_world_drop(&w);
+}
+
+Test(sim_quic, a_nat_forgets_an_idle_connection) {
+    qt_world w;
+    cb_sim_nat *nat;
+    start_behind_nat(&w, &nat);
+    cr_assert_eq(cb_sim_nat_flows(nat), 1);
+    qt_turn(&w, 25000);
+    cr_assert_eq(cb_sim_nat_flows(nat), 0);
+    qt_send(&w.client, 50000);
+    cr_assert(qt_until(&w, &w.client.fins, 1), "%s", w.client.detail);
+    cr_assert_eq(w.client.sum, qt_sum_of(50000));
+    cr_assert(qt_until(&w, &w.server.path_changes, 1));
+    qt_world_drop(&w);
+}
+
+/* The old address dies, a new one appears on a slower line; the client is told, and moves. */
+Test(sim_quic, a_host_changes_its_address) {
+    enum { SIZE = 2 << 20 };
+    qt_world w;
+    cb_sim_link *out, *in;
+    char seen[64];
+    qt_world_make_sim(&w, 4, &dsl, NULL);
+    cb_quic_opts so = qt_server_opts(&w), co = qt_client_opts(&w);
+    qt_listen(&w, &so);
+    cr_assert_eq(cb_quic_client(&w.client.endpoint, w.client_loop, "10.0.0.1:0", &co), CB_OK, "%s", cb_last_error());
+    qt_connect(&w);
+    cr_assert(qt_until(&w, &w.client.handshakes, 1), "%s", w.client.detail);
+    qt_send(&w.client, SIZE);
+    cr_assert(qt_until_bytes(&w, &w.client.bytes, SIZE / 4));
+    cr_assert_eq(cb_sim_host_remove_address(w.client_host, "10.0.0.1"), CB_OK);
+    cr_assert_eq(cb_sim_host_add_address(w.client_host, "172.16.0.1", 1), CB_OK);
+    cr_assert_eq(cb_sim_link_new(&out, w.sim, CB_OPTS(cb_sim_link_opts, .rate_bps = 5000000, .delay_us = 35000)),
+                 CB_OK);
+    cr_assert_eq(cb_sim_link_new(&in, w.sim, CB_OPTS(cb_sim_link_opts, .rate_bps = 5000000, .delay_us = 35000)), CB_OK);
+    cr_assert_eq(cb_sim_path(w.client_host, w.server_host, "172.16.0.1", &out, 1), CB_OK);
+    cr_assert_eq(cb_sim_path(w.server_host, w.client_host, NULL, &in, 1), CB_OK);
+    cr_assert_eq(cb_quic_conn_migrate(w.client.conn, "172.16.0.1:0"), CB_OK, "%s", cb_last_error());
+    cr_assert(qt_until(&w, &w.client.fins, 1), "%s", w.client.detail);
+    cr_assert_eq(w.client.sum, qt_sum_of(SIZE));
+    cb_quic_conn_remote(w.server.conn, seen, sizeof seen);
+    cr_assert_eq(strncmp(seen, "172.16.0.1:", 11), 0, "%s", seen);
+    cr_assert_gt(st_stats(out).out_packets, 1000);
+    qt_world_drop(&w);
+}
+
+Test(sim_quic, a_black_hole_ends_or_heals) {
+    static const struct {
+        uint32_t hole_ms;
+        int rc;
+    } rows[] = {{5000, CB_OK}, {40000, CB_ETIMEOUT}};
+    for (size_t i = 0; i < 2; i++) {
+        qt_world w;
+        qt_world_make_sim(&w, 5, &dsl, NULL);
+        qt_start(&w);
+        qt_send(&w.client, 2 << 20);
+        cr_assert(qt_until_bytes(&w, &w.client.bytes, 1 << 19));
+        cb_sim_link_down(w.there, 1);
+        cb_sim_link_down(w.back, 1);
+        cb_time since = cb_sim_now(w.sim);
+        qt_turn(&w, (int)rows[i].hole_ms);
+        cb_sim_link_down(w.there, 0);
+        cb_sim_link_down(w.back, 0);
+        if (rows[i].rc == CB_OK) {
+            cr_assert(qt_until(&w, &w.client.fins, 1), "%s", w.client.detail);
+        } else {
+            cr_assert_eq(w.client.closes, 1);
+            cr_assert_eq(w.client.close_rc, CB_ETIMEOUT, "%s", w.client.detail);
+        }
+        cr_assert_lt(cb_sim_now(w.sim) - since, 60 * ST_S);
+        qt_world_drop(&w);
+    }
+}
+
+Test(sim_quic, marks_slow_a_sender_without_losses) {
+    qt_world w;
+    qt_world_make_sim(
+        &w, 6, CB_OPTS(cb_sim_link_opts, .rate_bps = 20000000, .delay_us = 20000, .buffer_bdp = 8, .mark_bytes = 40000),
+        NULL);
+    qt_start(&w);
+    qt_send(&w.client, 8 << 20);
+    cr_assert(qt_until(&w, &w.client.fins, 1), "%s", w.client.detail);
+    cb_sim_link_stats s = st_stats(w.there);
+    cr_assert_gt(s.marked, 10);
+    cr_assert_eq(s.drop_queue, 0);
+    cr_assert_lt(s.wait_p95_ns, 60 * ST_MS, "eight BDP would be 320 ms: %d", (int)(s.wait_p95_ns / 1000000));
+    qt_world_drop(&w);
 }
 
 /* ---- HTTP/3 ---- */
