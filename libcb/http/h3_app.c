@@ -117,7 +117,9 @@ static int scan_control(h3_conn *c, int64_t id, cb_slice data, bool *hold) {
     }
     if (id != c->control.id) return CB_OK;
     if (!c->settings_in && !c->h.env.server) cb_h3_settings_feed(&c->peer, frames);
+    if (c->peer.bad) return h3_fail(c, NGHTTP3_H3_SETTINGS_ERROR, "ENABLE_CONNECT_PROTOCOL is neither 0 nor 1");
     *hold = cb_h3_control_feed(&c->control, frames);
+    if (c->control.error) return h3_fail(c, c->control.error, "a frame of the control stream is wrong");
     uint64_t per_s = (uint64_t)c->h.env.limits->max_settings_per_s * FRAME;
     if (!cb_rate_over_n(&c->control_bytes, per_s, data.len, c->now)) return CB_OK;
     h3_limit(c, "control stream bytes");
@@ -163,6 +165,24 @@ static bool no_request(h3_conn *c, int64_t id, int *rc) {
     return true;
 }
 
+/* A body that is not as long as its message said, and the like: nghttp3 would end the connection, and it is an error of
+ * the stream (RFC 9114, 4.1.2). */
+static int bad_message(h3_conn *c, int64_t id, size_t left) {
+    h3_stream *s = h3_stream_find(c, id);
+    if (!s) return h3_failed(c, NGHTTP3_ERR_MALFORMED_HTTP_MESSAGING);
+    if (left) c->below->credit(c->qc, id, left);
+    cb_list_del(&s->head.link);
+    int rc = too_many_resets(c, s);
+    if (rc < 0) return rc;
+    if (!s->stopped) c->below->stop_stream(c->qc, id, NGHTTP3_H3_MESSAGE_ERROR);
+    if (!s->was_reset) c->below->reset_stream(c->qc, id, NGHTTP3_H3_MESSAGE_ERROR);
+    s->stopped = s->was_reset = true;
+    nghttp3_conn_shutdown_stream_write(c->ng, id);
+    if (nghttp3_conn_shutdown_stream_read(c->ng, id)) return h3_fail(c, NGHTTP3_H3_INTERNAL_ERROR, "QPACK");
+    h3_close(c, s, cb_fail(CB_EPROTO, "the message is malformed"));
+    return CB_OK;
+}
+
 static int on_recv(cb_quic_app *app, int64_t id, unsigned flags, cb_slice data) {
     h3_conn *c = enter(app);
     bool hold = false;
@@ -170,12 +190,16 @@ static int on_recv(cb_quic_app *app, int64_t id, unsigned flags, cb_slice data) 
     if (rc < 0) return leave(c, rc);
     if ((flags & CB_QUIC_FIN) && !data.len && no_request(c, id, &rc)) return leave(c, rc);
     const bool fin = flags & CB_QUIC_FIN;
+    c->fed = 0;
     nghttp3_ssize n = id == c->control.id ? read_control(c, id, data, fin, hold)
                                           : nghttp3_conn_read_stream(c->ng, id, data.base, data.len, fin);
     if (c->closed) {
         h3_leave(c);
         return CB_OK;
     }
+    bool bare_end = fin && !data.len && n == NGHTTP3_ERR_H3_FRAME_UNEXPECTED; /* of a message that has not begun */
+    if ((n == NGHTTP3_ERR_MALFORMED_HTTP_MESSAGING || bare_end) && request_stream(id))
+        return leave(c, bad_message(c, id, data.len > c->fed ? data.len - c->fed : 0));
     if (n < 0) return leave(c, h3_failed(c, (int)n));
     if (n > 0) c->below->credit(c->qc, id, (size_t)n);
     return leave(c, CB_OK);

@@ -92,6 +92,7 @@ static int recv_data(nghttp3_conn *ng, int64_t id, const uint8_t *data, size_t l
     h3_conn *c = user;
     h3_stream *s = stream_user;
     if (c->closed) return NGHTTP3_ERR_CALLBACK_FAILURE;
+    c->fed += len;
     if (!s || !s->x || s->x->failing) {
         c->below->credit(c->qc, id, len);
         return 0;

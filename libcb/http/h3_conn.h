@@ -73,6 +73,7 @@ struct h3_conn {
     cb_time told;                                          /* the owner knows a deadline not later than this */
     cb_rate resets, control_bytes;
     uint64_t n_opened, max_bidi;
+    size_t fed;            /* bytes of bodies in the delivery that nghttp3 reads now */
     cb_h3_control control; /* the peer's control stream */
     cb_h3_settings peer;   /* client: what the server allows */
     uint32_t n_spare, n_late;

@@ -1,8 +1,9 @@
-/* The peer's control stream, read along before nghttp3 gets it: which one it is, and where it may be cut.
+/* The peer's control stream, read along before nghttp3 gets it: which one it is, where it may be cut, and whether the
+ * frames that carry one number are right.
  *
  * nghttp3 1.8 ends the process (an assertion) when a delivery ends directly behind the element ID of a PRIORITY_UPDATE
  * frame that goes on (RFC 9218, 7.2): any client could do that. So the byte before such a cut waits for the next one.
- */
+ * And it takes GOAWAY, MAX_PUSH_ID and CANCEL_PUSH with more in them than their number (RFC 9114, 7.1). */
 #ifndef CB_HTTP_H3_CONTROL_H
 #define CB_HTTP_H3_CONTROL_H
 
@@ -25,10 +26,12 @@ typedef struct cb_h3_control {
     } pending[4]; /* streams whose type has not come whole */
     unsigned n_pending;
     cb_h3_varint v;
-    uint64_t left; /* of the frame's payload */
+    uint64_t type, left; /* of the frame; of its payload */
+    uint64_t max_push;   /* the peer's MAX_PUSH_ID */
+    uint16_t error;      /* HTTP/3's code for what came; 0 = none */
     uint8_t step;
     uint8_t held;
-    bool update, holds;
+    bool holds;
 } cb_h3_control;
 
 void cb_h3_control_init(cb_h3_control *c);

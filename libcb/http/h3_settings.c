@@ -16,7 +16,10 @@ static uint8_t next(cb_h3_settings *s) {
         s->id = s->value;
         return s->left ? VALUE : DONE;
     case VALUE:
-        if (s->id == ENABLE_CONNECT_PROTOCOL) s->connect = s->value == 1;
+        if (s->id == ENABLE_CONNECT_PROTOCOL) {
+            s->connect = s->value == 1;
+            s->bad = s->bad || s->value > 1; /* RFC 8441, 3 */
+        }
         return s->left ? ID : DONE;
     default:
         return DONE;

@@ -9,7 +9,7 @@
 typedef struct cb_h3_settings {
     uint64_t value, id, left; /* left: bytes of the SETTINGS frame */
     uint8_t state, need;      /* need: bytes of the integer that are to come */
-    bool connect;             /* found, and 1 */
+    bool connect, bad;        /* found, and 1; neither 0 nor 1 */
 } cb_h3_settings;             /* zeroed: at the beginning of the stream */
 
 /* Reads bytes of the stream; what follows SETTINGS, or is none, is left alone. */
