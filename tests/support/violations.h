@@ -44,6 +44,7 @@ enum violation_code {
     TLS_no_application_protocol = 0x178,
     H3_DATAGRAM_ERROR = 0x33,
     H3_NO_ERROR = 0x100,
+    H3_GENERAL_PROTOCOL_ERROR = 0x101,
     H3_STREAM_CREATION_ERROR = 0x103,
     H3_CLOSED_CRITICAL_STREAM = 0x104,
     H3_FRAME_UNEXPECTED = 0x105,
