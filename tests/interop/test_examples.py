@@ -220,3 +220,32 @@ def test_static_clear_text_and_slow_reader(spawn, tmp_path):
     assert grown < 20 * 700, f"{grown} KiB for 20 readers that stopped"
     for s in readers:
         s.close()
+
+
+# ---- simulations ----
+
+def test_protocol_in_virtual_time():
+    """Every message arrives once; a run takes no time, and the same seed gives the same run."""
+    first = run(program("sim_protocol"), 50, 7)
+    assert first.returncode == 0 and first.stdout.startswith("1000 messages in "), first.stdout + first.stderr
+    assert run(program("sim_protocol"), 50, 7).stdout == first.stdout
+    other = run(program("sim_protocol"), 50, 8)
+    assert other.returncode == 0 and other.stdout != first.stdout
+    clean = run(program("sim_protocol"), 0)
+    assert clean.returncode == 0 and float(re.search(r"in ([\d.]+) s", clean.stdout)[1]) < 60 < float(re.search(r"in ([\d.]+) s", first.stdout)[1])
+
+
+def test_download_in_virtual_time(tmp_path):
+    made = run(program("cbctl"), "ca", "dev", "--dir", tmp_path, "server")
+    assert made.returncode == 0, made.stderr
+    files = [tmp_path / "server.pem", tmp_path / "server-key.pem", tmp_path / "ca.pem"]
+    for mbit in (5, 20):
+        got = run(program("sim_download"), *files, mbit, 40, 1, "cubic", 5)
+        assert got.returncode == 0, got.stderr
+        goodput, mean = (float(n) for n in re.search(r"goodput ([\d.]+) .*mean ([\d.]+) ms", got.stdout).groups())
+        assert mbit * 0.6 < goodput < mbit * 0.97 and 0 < mean < 40, got.stdout
+    assert run(program("sim_download")).returncode == 2
+    wrong = run(program("sim_download"), *files, 5, 40, -1)
+    assert wrong.returncode == 1 and "buffer_bdp" in wrong.stderr
+    wrong = run(program("sim_download"), *files, 5, 40, 1, "vegas")
+    assert wrong.returncode == 1 and "vegas" in wrong.stderr
