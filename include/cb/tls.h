@@ -46,8 +46,10 @@ CB_API int64_t cb_identity_expires(cb_identity *id);
 CB_API cb_identity *cb_identity_ref(cb_identity *id);
 CB_API void cb_identity_unref(cb_identity *id); /* NULL is fine */
 
-/* A ring of three session-ticket keys: the newest seals, all three open (RFC 8446, 4.6.1). Workers of a process
- * share the object; processes share the file. */
+/* A ring of three session-ticket keys: one seals, all three open (RFC 8446, 4.6.1). Workers of a process share the
+ * object; processes and hosts share the file. The object also remembers, for all of its servers together, which early
+ * data was taken (RFC 8446, 8.1): once a process, at most 49,152 a ticket lifetime; beyond that, and for tickets from
+ * before the object was made, early data falls back to a full round trip. */
 typedef struct cb_tickets cb_tickets;
 
 typedef struct cb_tickets_opts {
@@ -57,14 +59,22 @@ typedef struct cb_tickets_opts {
     uint32_t lifetime_s;       /* of a ticket; 0 = 7,200 (2 h), at most 604,800 */
     const cb_handoff *handoff; /* a ring in memory begins with the keys of the process before, as cb_tickets_save() */
     const char *handoff_name;  /* put them there under this name; without such a name it begins anew */
+    uint32_t lead_s; /* a new key is in the file this long before it seals: time to carry the file to other hosts.
+                      * 0 = it seals at once; less than rotate_s */
+    uint32_t skew_s; /* how far the clocks of hosts that share the keys may differ: early data begins so long after
+                      * the object was made, and is remembered so much longer; 0 = not at all, at most 3,600 */
+    uint8_t follow;  /* 1 = never write the file: somebody else turns it and brings it here (renamed into place) */
+    uint8_t reserved[7];
 } cb_tickets_opts;
 
-/* Gives a ring with one reference. opts may be NULL. CB_EINVAL: out, lifetime_s, or the file is not a key ring or is
- * open to others (mode & 077); CB_ENOENT (no such folder), CB_EPERM, CB_ESYS, CB_ETLS (no random bytes), CB_ENOMEM,
- * CB_E2BIG. */
+/* Gives a ring with one reference. opts may be NULL. With `follow` a file that is not there yet, or whose newest key is
+ * older than twice rotate_s, is no failure: keys of our own, in memory, serve until there is a fresh one. CB_EINVAL:
+ * out, lifetime_s, lead_s, skew_s, follow without a file, or the file is not a key ring or is open to others
+ * (mode & 077); CB_ENOENT (no such folder), CB_EPERM, CB_ESYS, CB_ETLS (no random bytes), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_tickets_new(cb_tickets **out, const cb_tickets_opts *opts);
 /* Rotates when it is due (or now if `force`), and reads the file again when another process changed it. A server that
- * was given the ring calls this by itself. On failure the old keys stay. Errors as cb_tickets_new(). */
+ * was given the ring calls this by itself. On failure the old keys stay. Errors as cb_tickets_new(); with `follow` also
+ * CB_ENOTSUP (`force`), CB_ENOENT and CB_ETIMEOUT (the file is absent, or too old: our own keys serve). */
 CB_API int cb_tickets_rotate(cb_tickets *t, int force);
 /* Puts the keys into h for a successor. CB_EEXIST (the name is taken), CB_ELIMIT, CB_ENOMEM. */
 CB_API int cb_tickets_save(cb_tickets *t, cb_handoff *h, const char *name);

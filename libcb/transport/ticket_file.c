@@ -10,18 +10,38 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* 8 bytes of magic, then for each key its time (8 bytes, big-endian) and its secret. */
 static const uint8_t magic[8] = "CBTICK1\n";
 enum { ENTRY = 8 + 32, FILE_SIZE = CB_TICKET_RING_BYTES };
 
-int cb_ticket_ring_turn(cb_ticket_ring *ring, int64_t now) {
-    cb_ticket_key fresh = {.made = now};
+int cb_ticket_ring_turn(cb_ticket_ring *ring, int64_t made) {
+    cb_ticket_key fresh = {.made = made};
     int rc = gnutls_rnd(GNUTLS_RND_KEY, fresh.secret, sizeof fresh.secret);
     if (rc < 0) return cb_fail(CB_ETLS, "no random bytes for a ticket key: %s", gnutls_strerror(rc));
     memmove(&ring->keys[1], &ring->keys[0], (CB_TICKET_RING - 1) * sizeof fresh);
     ring->keys[0] = fresh;
     cb_mem_wipe(&fresh, sizeof fresh);
     return CB_OK;
+}
+
+int cb_ticket_ring_sealing(const cb_ticket_ring *ring, int64_t now) {
+    int last = 0;
+    for (int i = 0; i < CB_TICKET_RING && ring->keys[i].made; i++) {
+        last = i;
+        if (ring->keys[i].made <= now) break;
+    }
+    return last;
+}
+
+bool cb_ticket_ring_due(const cb_ticket_ring *ring, const cb_ticket_turns *turns, int64_t now) {
+    int64_t age = now - ring->keys[0].made;
+    return ring->keys[0].made == 0 || age >= (int64_t)turns->rotate_s - turns->lead_s ||
+           age < -(int64_t)turns->rotate_s;
+}
+
+int cb_ticket_ring_renew(cb_ticket_ring *ring, const cb_ticket_turns *turns, int64_t now) {
+    if (ring->keys[0].made > now + turns->rotate_s) cb_mem_wipe(ring, sizeof *ring);
+    bool first = ring->keys[0].made == 0; /* nobody else seals yet */
+    return cb_ticket_ring_turn(ring, first ? now : now + turns->lead_s);
 }
 
 static cb_ticket_stamp stamp_of(const struct stat *st) {
@@ -56,6 +76,8 @@ int cb_ticket_ring_read(const char *path, const uint8_t *in, size_t len, cb_tick
         for (size_t b = 0; b < 8; b++) {
             made = made << 8 | p[b];
         }
+        if (made > INT64_MAX / 2)
+            return cb_fail(CB_EINVAL, "%s: not a ring of ticket keys: a time that never comes", path);
         out->keys[i].made = (int64_t)made;
         memcpy(out->keys[i].secret, p + 8, 32);
     }
@@ -118,17 +140,32 @@ static int read_ring(const char *path, int fd, const struct stat *st, cb_ticket_
     return rc;
 }
 
-int cb_ticket_file_sync(const char *path, cb_ticket_ring *ring, cb_ticket_stamp *stamp, int64_t now, uint32_t rotate_s,
-                        bool force) {
+int cb_ticket_file_read(const char *path, cb_ticket_ring *ring, cb_ticket_stamp *stamp) {
+    struct stat st;
+    cb_ticket_ring found = {0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0) return cb_fail_errno(errno, "%s", path);
+    int rc = fstat(fd, &st) < 0 ? cb_fail_errno(errno, "%s", path) : read_ring(path, fd, &st, &found);
+    if (rc >= 0 && found.keys[0].made == 0) rc = cb_fail(CB_ENOENT, "%s: empty", path);
+    if (rc >= 0) {
+        *ring = found;
+        *stamp = stamp_of(&st);
+    }
+    cb_mem_wipe(&found, sizeof found);
+    close(fd);
+    return rc;
+}
+
+int cb_ticket_file_sync(const char *path, cb_ticket_ring *ring, cb_ticket_stamp *stamp, int64_t now,
+                        const cb_ticket_turns *turns, bool force) {
     int fd = -1;
     struct stat st;
     cb_ticket_ring found = {0};
     int rc = open_locked(path, &fd, &st);
     if (rc < 0) return rc;
     rc = read_ring(path, fd, &st, &found);
-    int64_t age = now - found.keys[0].made;
-    bool turn = force || found.keys[0].made == 0 || age >= (int64_t)rotate_s || age < -(int64_t)rotate_s;
-    if (rc >= 0 && turn) rc = cb_ticket_ring_turn(&found, now);
+    bool turn = force || cb_ticket_ring_due(&found, turns, now);
+    if (rc >= 0 && turn) rc = cb_ticket_ring_renew(&found, turns, now);
     if (rc >= 0 && turn) rc = replace(path, &found, &st);
     if (rc >= 0) {
         *ring = found;

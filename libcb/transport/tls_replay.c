@@ -4,7 +4,7 @@
 #include "base/siphash.h"
 #include <gnutls/crypto.h>
 #include <pthread.h>
-#include <stdbool.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 
@@ -18,8 +18,9 @@ struct generation {
 };
 
 struct cb_replay_guard {
-    gnutls_anti_replay_t gnutls;
-    uint32_t lifetime_s;
+    _Atomic(gnutls_anti_replay_t) gnutls; /* NULL: not ready yet */
+    uint32_t keep_s, skew_s;
+    time_t made; /* these are of a clock that nobody sets */
     pthread_mutex_t lock;
     uint8_t hash_key[16];
     struct generation young, old;
@@ -46,8 +47,14 @@ static bool put(struct generation *g, uint64_t hash) {
     return true;
 }
 
+static time_t seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return now.tv_sec;
+}
+
 static void age(cb_replay_guard *g, time_t now) {
-    if (now - g->young_since < (time_t)g->lifetime_s) return;
+    if (now - g->young_since < (time_t)g->keep_s) return;
     struct generation spare = g->old;
     if (spare.slots) memset(spare.slots, 0, SLOTS * sizeof *spare.slots);
     spare.len = 0;
@@ -66,34 +73,56 @@ static int remember(void *ptr, time_t expires, const gnutls_datum_t *key, const 
     uint64_t hash = cb_siphash(g->hash_key, key->data + GNUTLS_PREFIX, key->size - GNUTLS_PREFIX);
     if (hash == 0) hash = 1;
     pthread_mutex_lock(&g->lock);
-    age(g, time(NULL));
+    age(g, seconds());
     bool fresh = !has(&g->young, hash) && !has(&g->old, hash) && put(&g->young, hash);
     pthread_mutex_unlock(&g->lock);
     return fresh ? 0 : GNUTLS_E_DB_ENTRY_EXISTS;
 }
 
-int cb_replay_guard_new(cb_replay_guard **out, uint32_t lifetime_s) {
+/* GnuTLS refuses the early data of tickets that are older than its object. */
+static int begin(cb_replay_guard *g) {
+    gnutls_anti_replay_t made;
+    if (gnutls_anti_replay_init(&made) < 0) return cb_fail(CB_ETLS, "cannot make a replay guard");
+    /* GnuTLS moves the start of its window when that is over, which would race between threads and refuse the early
+     * data of older tickets. The longest window never ends (its clock wraps before), and our own memory decides. */
+    gnutls_anti_replay_set_window(made, UINT32_MAX);
+    gnutls_anti_replay_set_ptr(made, g);
+    gnutls_anti_replay_set_add_function(made, remember);
+    atomic_store(&g->gnutls, made);
+    return CB_OK;
+}
+
+int cb_replay_guard_new(cb_replay_guard **out, uint32_t lifetime_s, uint32_t skew_s) {
     cb_replay_guard *g = cb_mem_new(&cb_alloc_libc, sizeof *g);
     if (!g) return cb_fail(CB_ENOMEM, "no memory for a replay guard");
     pthread_mutex_init(&g->lock, NULL);
-    g->lifetime_s = lifetime_s;
-    g->young_since = time(NULL);
-    if (gnutls_anti_replay_init(&g->gnutls) < 0 || gnutls_rnd(GNUTLS_RND_NONCE, g->hash_key, 16) < 0) {
+    g->keep_s = lifetime_s + skew_s;
+    g->skew_s = skew_s;
+    g->made = g->young_since = seconds();
+    int rc = CB_OK;
+    if (gnutls_rnd(GNUTLS_RND_NONCE, g->hash_key, 16) < 0) rc = cb_fail(CB_ETLS, "no random bytes for a replay guard");
+    if (rc == CB_OK && !skew_s) rc = begin(g);
+    if (rc < 0) {
         cb_replay_guard_free(g);
-        return cb_fail(CB_ETLS, "cannot make a replay guard");
+        return rc;
     }
-    /* GnuTLS moves the start of its window when that is over, which would race between threads and refuse the early
-     * data of older tickets. The longest window never ends (its clock wraps before), and our own memory decides. */
-    gnutls_anti_replay_set_window(g->gnutls, UINT32_MAX);
-    gnutls_anti_replay_set_ptr(g->gnutls, g);
-    gnutls_anti_replay_set_add_function(g->gnutls, remember);
     *out = g;
     return CB_OK;
 }
 
+bool cb_replay_guard_ready(cb_replay_guard *g) {
+    if (atomic_load(&g->gnutls)) return true;
+    pthread_mutex_lock(&g->lock);
+    bool ready = atomic_load(&g->gnutls) != NULL;
+    if (!ready && seconds() - g->made > (time_t)g->skew_s) ready = begin(g) == CB_OK;
+    pthread_mutex_unlock(&g->lock);
+    return ready;
+}
+
 void cb_replay_guard_free(cb_replay_guard *g) {
     if (!g) return;
-    if (g->gnutls) gnutls_anti_replay_deinit(g->gnutls);
+    gnutls_anti_replay_t made = atomic_load(&g->gnutls);
+    if (made) gnutls_anti_replay_deinit(made);
     cb_mem_free(&cb_alloc_libc, g->young.slots);
     cb_mem_free(&cb_alloc_libc, g->old.slots);
     pthread_mutex_destroy(&g->lock);
@@ -101,5 +130,5 @@ void cb_replay_guard_free(cb_replay_guard *g) {
 }
 
 void cb_replay_guard_enable(cb_replay_guard *g, gnutls_session_t session) {
-    gnutls_anti_replay_enable(session, g->gnutls);
+    gnutls_anti_replay_enable(session, atomic_load(&g->gnutls));
 }

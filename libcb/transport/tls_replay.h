@@ -4,13 +4,18 @@
 
 #include <cb/base.h>
 #include <gnutls/gnutls.h>
+#include <stdbool.h>
 
 /* Shared by all workers; thread-safe. Bounded: when it is full, early data falls back to a full round trip. Tickets
  * that are older than the guard get no early data either, so a restart forgets nothing that matters. */
 typedef struct cb_replay_guard cb_replay_guard;
 
-int cb_replay_guard_new(cb_replay_guard **out, uint32_t lifetime_s);
+/* Tickets are remembered for lifetime_s and skew_s at least. With skew_s no early data is taken for so long, and none
+ * of tickets that were made, by whatever clock, before that. */
+int cb_replay_guard_new(cb_replay_guard **out, uint32_t lifetime_s, uint32_t skew_s);
+bool cb_replay_guard_ready(cb_replay_guard *g);
 void cb_replay_guard_free(cb_replay_guard *g);
+/* Only when it is ready. */
 void cb_replay_guard_enable(cb_replay_guard *g, gnutls_session_t session);
 
 #endif

@@ -82,7 +82,7 @@ static int prepare_server(cb_tls_session *s, const cb_tls_opts *o) {
     if (!(s->sni = cb_mem_text(s->alloc, ""))) return CB_ENOMEM;
     if (s->tickets) gnutls_db_set_cache_expiration(s->gnutls, cb_tickets_lifetime(s->tickets));
     gnutls_handshake_set_hook_function(s->gnutls, GNUTLS_HANDSHAKE_CLIENT_HELLO, GNUTLS_HOOK_PRE, on_client_hello);
-    if (s->tickets && s->quic && o->early_data) {
+    if (s->early) {
         cb_tickets_guard_replay(s->tickets, s->gnutls);
         gnutls_record_set_max_early_data_size(s->gnutls, UINT32_MAX); /* RFC 9001, 4.6.1 */
     }
@@ -162,7 +162,8 @@ static int prepare_resumption(cb_tls_session *s, const cb_tls_opts *o) {
     if (!(s->cache_key = scoped_cache_key(s, o))) return CB_ENOMEM;
     gnutls_handshake_set_hook_function(s->gnutls, GNUTLS_HANDSHAKE_NEW_SESSION_TICKET, GNUTLS_HOOK_BOTH, on_new_ticket);
     if (!cb_session_cache_take(s->cache, s->cache_key, &data, &extra)) return CB_OK;
-    if (gnutls_session_set_data(s->gnutls, data.base, data.len) < 0) return CB_OK; /* then a full handshake */
+    /* What it cannot read leaves GnuTLS's session half filled, and its handshake crashes: begin with a fresh one. */
+    if (gnutls_session_set_data(s->gnutls, data.base, data.len) < 0) return CB_EAGAIN;
     return cb_buf_add(&s->extra, extra.base, extra.len);
 }
 
@@ -196,13 +197,18 @@ static int prepare_client(cb_tls_session *s, const cb_tls_opts *o) {
 
 /* --- both --- */
 
-static unsigned init_flags(const cb_tls_opts *o) {
+static bool takes_early(const cb_tls_opts *o) {
+    if (!o->quic || !o->early_data) return false;
+    return !o->server || (o->tickets && cb_tickets_early(o->tickets));
+}
+
+static unsigned init_flags(const cb_tls_opts *o, bool early) {
     unsigned flags = GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL;
     if (o->server) flags |= GNUTLS_SERVER | GNUTLS_NO_AUTO_SEND_TICKET;
     if (!o->server) flags |= GNUTLS_CLIENT;
     if (o->server ? !o->tickets : !o->cache) flags |= GNUTLS_NO_TICKETS;
     if (o->quic) flags |= GNUTLS_NO_END_OF_EARLY_DATA;
-    if (o->quic && o->early_data && (!o->server || o->tickets)) flags |= GNUTLS_ENABLE_EARLY_DATA;
+    if (early) flags |= GNUTLS_ENABLE_EARLY_DATA;
     return flags;
 }
 
@@ -254,7 +260,8 @@ static int prepare(cb_tls_session *s, const cb_tls_opts *o) {
     int rc = adopt_identity(s, o);
     if (rc < 0) return rc;
     enum cb_tls_flavour flavour = o->quic ? CB_TLS_QUIC : o->tls12 ? CB_TLS_12 : CB_TLS_13;
-    int grc = gnutls_init(&s->gnutls, init_flags(o));
+    s->early = takes_early(o);
+    int grc = gnutls_init(&s->gnutls, init_flags(o, s->early));
     if (grc >= 0) grc = gnutls_priority_set(s->gnutls, cb_identity_view_priority(s->view, flavour));
     if (grc >= 0) {
         grc = gnutls_credentials_set(s->gnutls, GNUTLS_CRD_CERTIFICATE, cb_identity_view_credentials(s->view));
@@ -266,7 +273,7 @@ static int prepare(cb_tls_session *s, const cb_tls_opts *o) {
     return s->server ? prepare_server(s, o) : prepare_client(s, o);
 }
 
-int cb_tls_session_new(cb_tls_session **out, const cb_alloc *alloc, const cb_tls_opts *opts) {
+static int session_new(cb_tls_session **out, const cb_alloc *alloc, const cb_tls_opts *opts) {
     cb_tls_session *s = cb_mem_new(alloc, sizeof *s);
     if (!s) return cb_fail(CB_ENOMEM, "no memory for a TLS session");
     s->alloc = alloc;
@@ -285,6 +292,14 @@ int cb_tls_session_new(cb_tls_session **out, const cb_alloc *alloc, const cb_tls
     }
     *out = s;
     return CB_OK;
+}
+
+int cb_tls_session_new(cb_tls_session **out, const cb_alloc *alloc, const cb_tls_opts *opts) {
+    int rc;
+    do {
+        rc = session_new(out, alloc, opts);
+    } while (rc == CB_EAGAIN); /* a saved session that cannot be read; it is not saved any more */
+    return rc;
 }
 
 void cb_tls_session_free(cb_tls_session *s) {

@@ -23,7 +23,7 @@ struct cb_tls_session {
     uint32_t ticket_life; /* client: seconds, of the ticket that came last */
     unsigned abilities;
     int alert; /* the alert that fits the refusal, -1 = GnuTLS's choice */
-    bool server, quic, tls12, want_cert, need_cert, ticket_keyed, ticket_newest, refused;
+    bool server, quic, tls12, early, want_cert, need_cert, ticket_keyed, ticket_newest, refused;
     char alpn[32]; /* filled when asked for */
 
     /* the stream */

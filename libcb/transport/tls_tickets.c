@@ -19,14 +19,17 @@
 #include <string.h>
 #include <time.h>
 
-enum { ROTATE_DEFAULT_S = 43200, LIFETIME_DEFAULT_S = 7200, LIFETIME_MAX_S = 604800, NAME = 16 };
+enum { ROTATE_DEFAULT_S = 43200, LIFETIME_DEFAULT_S = 7200, LIFETIME_MAX_S = 604800, SKEW_MAX_S = 3600, NAME = 16 };
 
 struct cb_tickets {
     atomic_uint refs;
-    uint32_t rotate_s, lifetime_s;
+    uint32_t lifetime_s;
+    cb_ticket_turns turns;
+    bool follow;
     char *file;
     pthread_mutex_t lock; /* guards ring, stamp and checked */
     cb_ticket_ring ring;
+    bool own;              /* follow: the file is absent or too old, the ring is ours alone */
     cb_ticket_stamp stamp; /* of the file as it was read last */
     time_t checked;        /* when the file was looked at last */
     cb_replay_guard *replay;
@@ -40,19 +43,58 @@ static void tickets_free(cb_tickets *t) {
     cb_mem_free(&cb_alloc_libc, t);
 }
 
-static bool due(const cb_tickets *t, time_t now) {
-    int64_t age = (int64_t)now - t->ring.keys[0].made;
-    return age >= (int64_t)t->rotate_s || age < -(int64_t)t->rotate_s; /* a clock that went back far: start anew */
+/* The file that somebody else turns. While there is none, or nobody has turned it for long, a ring of our own serves: a
+ * key must not seal for ever because a timer on another host has died. */
+static int follow(cb_tickets *t, int64_t now) {
+    int rc = CB_OK;
+    if (cb_ticket_file_changed(t->file, &t->stamp) || t->own || t->ring.keys[0].made == 0) {
+        cb_ticket_ring found;
+        cb_ticket_stamp stamp;
+        rc = cb_ticket_file_read(t->file, &found, &stamp);
+        if (rc < 0 && rc != CB_ENOENT) return rc;
+        bool fresh = rc == CB_OK && now - found.keys[0].made < 2 * (int64_t)t->turns.rotate_s;
+        if (fresh || (rc == CB_OK && !t->own)) {
+            t->ring = found;
+            t->stamp = stamp;
+            t->own = false;
+        }
+        cb_mem_wipe(&found, sizeof found);
+    }
+    int64_t old = now - t->ring.keys[0].made;
+    bool stale = t->ring.keys[0].made == 0 || old >= (t->own ? 1 : 2) * (int64_t)t->turns.rotate_s;
+    int made = stale ? cb_ticket_ring_turn(&t->ring, now) : CB_OK;
+    if (made < 0) return made;
+    t->own = t->own || stale;
+    if (!t->own) return CB_OK;
+    if (rc == CB_ENOENT) return cb_fail(rc, "%s: no ticket keys there yet: our own serve", t->file);
+    return cb_fail(CB_ETIMEOUT, "%s: nobody has turned these ticket keys for %u s: our own serve", t->file,
+                   2 * t->turns.rotate_s);
 }
 
 /* Called with the lock. */
 static int refresh(cb_tickets *t, bool force) {
     time_t now = time(NULL);
     t->checked = now;
-    if (t->file && (force || cb_ticket_file_changed(t->file, &t->stamp) || due(t, now))) {
-        return cb_ticket_file_sync(t->file, &t->ring, &t->stamp, (int64_t)now, t->rotate_s, force);
+    if (t->follow) return follow(t, (int64_t)now);
+    bool due = force || cb_ticket_ring_due(&t->ring, &t->turns, (int64_t)now);
+    if (!t->file) return due ? cb_ticket_ring_renew(&t->ring, &t->turns, (int64_t)now) : CB_OK;
+    if (!due && !cb_ticket_file_changed(t->file, &t->stamp)) return CB_OK;
+    return cb_ticket_file_sync(t->file, &t->ring, &t->stamp, (int64_t)now, &t->turns, force);
+}
+
+static int check(const cb_tickets_opts *o) {
+    uint32_t rotate = o->rotate_s ? o->rotate_s : ROTATE_DEFAULT_S;
+    if (o->lifetime_s > LIFETIME_MAX_S) {
+        return cb_fail(CB_EINVAL, "cb_tickets_opts: lifetime_s %u is above 604800 (RFC 8446, 4.6.1)", o->lifetime_s);
     }
-    return !t->file && (force || due(t, now)) ? cb_ticket_ring_turn(&t->ring, (int64_t)now) : CB_OK;
+    if (o->lead_s >= rotate) {
+        return cb_fail(CB_EINVAL, "cb_tickets_opts: lead_s %u is not below rotate_s (%u)", o->lead_s, rotate);
+    }
+    if (o->skew_s > SKEW_MAX_S) return cb_fail(CB_EINVAL, "cb_tickets_opts: skew_s %u is above 3600", o->skew_s);
+    if (o->follow > 1 || (o->follow && !o->file)) {
+        return cb_fail(CB_EINVAL, "cb_tickets_opts: follow %u: 0, or 1 with a file", o->follow);
+    }
+    return CB_OK;
 }
 
 static int begin_in_memory(cb_tickets *t, const cb_tickets_opts *o) {
@@ -67,23 +109,22 @@ int cb_tickets_new(cb_tickets **out, const cb_tickets_opts *opts) {
     cb_tickets_opts o;
     int rc = cb_opts_read(&o, sizeof o, opts, "cb_tickets_opts");
     if (rc < 0) return rc;
-    if (o.lifetime_s > LIFETIME_MAX_S) {
-        return cb_fail(CB_EINVAL, "cb_tickets_opts: lifetime_s %u is above 604800 (RFC 8446, 4.6.1)", o.lifetime_s);
-    }
+    if ((rc = check(&o)) < 0) return rc;
     cb_tickets *t = cb_mem_new(&cb_alloc_libc, sizeof *t);
     if (!t) return cb_fail(CB_ENOMEM, "no memory for ticket keys");
     atomic_init(&t->refs, 1);
     pthread_mutex_init(&t->lock, NULL);
-    t->rotate_s = o.rotate_s ? o.rotate_s : ROTATE_DEFAULT_S;
+    t->turns = (cb_ticket_turns){o.rotate_s ? o.rotate_s : ROTATE_DEFAULT_S, o.lead_s};
     t->lifetime_s = o.lifetime_s ? o.lifetime_s : LIFETIME_DEFAULT_S;
-    if (o.file && !(t->file = cb_mem_text(&cb_alloc_libc, o.file))) {
+    t->follow = o.follow;
+    if (o.file && !(t->file = cb_mem_text(&cb_alloc_libc, o.file)))
         rc = cb_fail(CB_ENOMEM, "no memory for ticket keys");
-    } else if (o.file) {
-        rc = cb_ticket_file_sync(t->file, &t->ring, &t->stamp, (int64_t)time(NULL), t->rotate_s, false);
-    } else {
-        rc = begin_in_memory(t, &o);
-    }
-    if (rc >= 0) rc = cb_replay_guard_new(&t->replay, t->lifetime_s);
+    if (rc >= 0)
+        rc = o.follow ? refresh(t, false)
+             : o.file ? cb_ticket_file_sync(t->file, &t->ring, &t->stamp, (int64_t)time(NULL), &t->turns, false)
+                      : begin_in_memory(t, &o);
+    if (t->own && (rc == CB_ENOENT || rc == CB_ETIMEOUT)) rc = CB_OK; /* cb_tickets_rotate() tells */
+    if (rc >= 0) rc = cb_replay_guard_new(&t->replay, t->lifetime_s, o.skew_s);
     if (rc < 0) {
         tickets_free(t);
         return rc;
@@ -94,6 +135,7 @@ int cb_tickets_new(cb_tickets **out, const cb_tickets_opts *opts) {
 
 int cb_tickets_rotate(cb_tickets *t, int force) {
     if (!t) return cb_fail(CB_EINVAL, "cb_tickets_rotate: t is NULL");
+    if (force && t->follow) return cb_fail(CB_ENOTSUP, "%s: is turned by somebody else (follow)", t->file);
     pthread_mutex_lock(&t->lock);
     int rc = refresh(t, force != 0);
     pthread_mutex_unlock(&t->lock);
@@ -121,6 +163,10 @@ void cb_tickets_unref(cb_tickets *t) {
 
 int cb_tickets_lifetime(const cb_tickets *t) {
     return (int)t->lifetime_s;
+}
+
+bool cb_tickets_early(cb_tickets *t) {
+    return cb_replay_guard_ready(t->replay);
 }
 
 void cb_tickets_guard_replay(cb_tickets *t, gnutls_session_t session) {
@@ -191,10 +237,10 @@ int cb_tickets_key(cb_tickets *t, const cb_ticket_scope *scope, cb_slice ticket,
                    bool *newest) {
     cb_ticket_ring ring;
     snapshot(t, &ring);
-    int at = find_key(t, &ring, scope, ticket, key);
-    int rc = at < 0 ? derive(&ring.keys[0], scope, key) : 0;
+    int at = find_key(t, &ring, scope, ticket, key), sealing = cb_ticket_ring_sealing(&ring, (int64_t)time(NULL));
+    int rc = at < 0 ? derive(&ring.keys[sealing], scope, key) : 0;
     cb_mem_wipe(&ring, sizeof ring);
     if (rc < 0) return cb_fail(CB_ETLS, "cannot derive a ticket key: %s", gnutls_strerror(rc));
-    *newest = at <= 0;
+    *newest = at <= sealing;
     return CB_OK;
 }

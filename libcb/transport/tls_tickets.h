@@ -17,10 +17,13 @@ typedef struct cb_ticket_scope {
 } cb_ticket_scope;
 
 /* Picks the key of this session. `ticket` is what the client brought (may be empty): when a key of the ring sealed it,
- * that key, else the newest. *newest says which: a session on an older key must not be given a new ticket. */
+ * that key, else the one that seals now. *newest says which: a session on an older key must not be given a new ticket.
+ */
 int cb_tickets_key(cb_tickets *t, const cb_ticket_scope *scope, cb_slice ticket, uint8_t key[CB_TICKET_KEY],
                    bool *newest);
 int cb_tickets_lifetime(const cb_tickets *t); /* seconds */
+/* May early data be taken yet? Not while clocks of other hosts could make an old ticket look new. */
+bool cb_tickets_early(cb_tickets *t);
 /* Lets GnuTLS accept early data once for each ClientHello (RFC 8446, 8.1); shared by all sessions of the ring. */
 void cb_tickets_guard_replay(cb_tickets *t, gnutls_session_t session);
 

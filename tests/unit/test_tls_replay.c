@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 /* One end of plain GnuTLS in memory: the guard is GnuTLS's affair, whatever carries the bytes. */
 typedef struct side {
@@ -137,7 +138,7 @@ Test(tls_replay, early_data_is_taken_once) {
     cb_replay_guard *guard, *later;
     cb_buf first, second;
     begin(&w);
-    cr_assert_eq(cb_replay_guard_new(&guard, 3600), CB_OK);
+    cr_assert_eq(cb_replay_guard_new(&guard, 3600, 0), CB_OK);
     gnutls_datum_t a = earn_ticket(&w, guard), b = earn_ticket(&w, guard);
     early_flight(&w, &a, &first);
     early_flight(&w, &b, &second);
@@ -147,7 +148,7 @@ Test(tls_replay, early_data_is_taken_once) {
     cr_expect_not(taken(&w, guard, &second));
     cr_expect_not(taken(&w, guard, &first));
     /* After a restart nothing is remembered, so tickets from before it get no early data. */
-    cr_assert_eq(cb_replay_guard_new(&later, 3600), CB_OK);
+    cr_assert_eq(cb_replay_guard_new(&later, 3600, 0), CB_OK);
     cr_expect_not(taken(&w, later, &first));
     cb_replay_guard_free(later);
     cb_replay_guard_free(guard);
@@ -155,5 +156,29 @@ Test(tls_replay, early_data_is_taken_once) {
     gnutls_free(b.data);
     cb_buf_free(&first);
     cb_buf_free(&second);
+    end(&w);
+}
+
+/* Hosts whose clocks differ: after a start no early data for so long, and none of tickets from before, though their
+ * clock says that they are younger. */
+Test(tls_replay, waits_for_the_skew_of_clocks) {
+    world w;
+    cb_replay_guard *guard, *shared;
+    begin(&w);
+    cr_assert_eq(cb_replay_guard_new(&guard, 3600, 0), CB_OK);
+    cr_assert_eq(cb_replay_guard_new(&shared, 3600, 1), CB_OK);
+    cr_expect_not(cb_replay_guard_ready(shared));
+    gnutls_datum_t saved = earn_ticket(&w, guard); /* made after the start of `shared`, and within the skew */
+    for (int i = 0; i < 400 && !cb_replay_guard_ready(shared); i++)
+        usleep(10000);
+    cr_assert(cb_replay_guard_ready(shared));
+    cb_buf early;
+    early_flight(&w, &saved, &early);
+    cr_expect_not(taken(&w, shared, &early), "a ticket of a time in which an old one could look new");
+    cr_expect(taken(&w, guard, &early), "where clocks agree it is taken");
+    cb_buf_free(&early);
+    gnutls_free(saved.data);
+    cb_replay_guard_free(guard);
+    cb_replay_guard_free(shared);
     end(&w);
 }

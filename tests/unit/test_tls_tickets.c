@@ -1,6 +1,8 @@
 #include "base/mem.h"
 #include "support/tls_fixture.h"
+#include "transport/sessions.h"
 #include "transport/ticket_file.h"
+#include "transport/tls_tickets.h"
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -289,5 +291,290 @@ Test(tls_tickets, live_as_long_as_they_were_set_to) {
         tls_end_drop(&s);
         cb_tickets_unref(w.server.tickets);
     }
+    end(&w);
+}
+
+Test(tls_tickets, turns_of_a_ring) {
+    enum { H = 3600, T = 1700000000 };
+    static const cb_ticket_turns plain = {12 * H, 0}, ahead = {12 * H, H};
+    static const struct {
+        const cb_ticket_turns *turns;
+        int64_t newest, second, now;
+        bool due;
+        int sealing;
+        int64_t next; /* when the next key seals */
+    } rows[] = {
+        {&plain, 0, 0, T, true, 0, T},
+        {&plain, T, 0, T, false, 0, T},
+        {&plain, T, 0, T + 12 * H - 1, false, 0, 0},
+        {&plain, T, 0, T + 12 * H, true, 0, T + 12 * H},
+        {&ahead, 0, 0, T, true, 0, T}, /* the first seals at once: there is no other */
+        {&ahead, T, 0, T + 11 * H - 1, false, 0, 0},
+        {&ahead, T, 0, T + 11 * H, true, 0, T + 12 * H},
+        {&ahead, T + 12 * H, T, T + 11 * H, false, 1, 0}, /* made, and not in use yet */
+        {&ahead, T + 12 * H, T, T + 12 * H, false, 0, 0},
+        {&plain, T, 0, T - 60, false, 0, 0},             /* a clock that is a little behind */
+        {&plain, T, T - 99, T - 60, false, 1, 0},        /* it uses the key before */
+        {&plain, T, 0, T - 13 * H, true, 0, T - 13 * H}, /* far behind: all anew */
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        cb_ticket_ring r = {0};
+        r.keys[0].made = rows[i].newest;
+        r.keys[1].made = rows[i].second;
+        cr_expect_eq(cb_ticket_ring_due(&r, rows[i].turns, rows[i].now), rows[i].due, "row %zu", i);
+        cr_expect_eq(cb_ticket_ring_sealing(&r, rows[i].now), rows[i].sealing, "row %zu", i);
+        if (!rows[i].due) continue;
+        cr_assert_eq(cb_ticket_ring_renew(&r, rows[i].turns, rows[i].now), CB_OK);
+        cr_expect_eq(r.keys[0].made, rows[i].next, "row %zu: %lld", i, (long long)r.keys[0].made);
+        cr_expect_not(cb_ticket_ring_due(&r, rows[i].turns, rows[i].now), "row %zu", i);
+    }
+}
+
+/* Makes every key of a ring's file older. */
+static void age_file(const char *path, int64_t seconds) {
+    uint8_t raw[256];
+    int fd = open(path, O_RDWR);
+    ssize_t n = read(fd, raw, sizeof raw);
+    cr_assert_eq(n, 128);
+    for (size_t i = 0; i < CB_TICKET_RING; i++) {
+        uint8_t *p = raw + 8 + i * 40;
+        uint64_t made = 0;
+        for (size_t b = 0; b < 8; b++)
+            made = made << 8 | p[b];
+        if (made) made -= (uint64_t)seconds;
+        for (size_t b = 0; b < 8; b++)
+            p[b] = (uint8_t)(made >> (56 - 8 * b));
+    }
+    cr_assert_eq(pwrite(fd, raw, sizeof raw / 2, 0), 128);
+    close(fd);
+}
+
+static void copy_file(const char *from, const char *to) {
+    uint8_t raw[256];
+    char temp[170];
+    int fd = open(from, O_RDONLY);
+    ssize_t n = read(fd, raw, sizeof raw);
+    close(fd);
+    snprintf(temp, sizeof temp, "%s.came", to);
+    fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    cr_assert_eq(write(fd, raw, (size_t)n), n);
+    close(fd);
+    cr_assert_eq(rename(temp, to), 0);
+}
+
+/* Two hosts: one turns the ring, the other follows a copy that arrives later. */
+Test(tls_tickets, hosts_that_share_keys) {
+    enum { HOUR = 3600 };
+    world w;
+    char here[160], there[160];
+    cb_tickets *writer = NULL, *follower = NULL;
+    struct stat before, after;
+    begin(&w);
+    tls_pki_path(&w.pki, "here", here);
+    tls_pki_path(&w.pki, "there", there);
+    cr_assert_eq(cb_tickets_new(&writer, CB_OPTS(cb_tickets_opts, .file = here, .rotate_s = 12 * HOUR, .lead_s = HOUR)),
+                 CB_OK);
+    /* a host that starts before the file has come works with keys of its own */
+    cr_assert_eq(cb_tickets_new(&follower, CB_OPTS(cb_tickets_opts, .file = there, .rotate_s = 12 * HOUR, .follow = 1)),
+                 CB_OK, "%s", cb_last_error());
+    cr_expect_eq(cb_tickets_rotate(follower, 0), CB_ENOENT);
+    cr_expect_neq(access(there, F_OK), 0, "a follower made the file");
+    w.server.tickets = follower;
+    cr_expect_not(connect_resumed(&w));
+    cr_expect(connect_resumed(&w));
+    forget(&w);
+    copy_file(here, there);
+    cr_expect_eq(cb_tickets_rotate(follower, 0), CB_OK, "%s", cb_last_error());
+    cr_expect_eq(cb_tickets_rotate(follower, 1), CB_ENOTSUP);
+    w.server.tickets = writer;
+    cr_expect_not(connect_resumed(&w));
+    w.server.tickets = follower;
+    cr_expect(connect_resumed(&w), "made by the writer, opened by the follower");
+    w.server.tickets = writer;
+    cr_expect(connect_resumed(&w), "and the other way");
+    forget(&w);
+    /* the writer turns the ring; the copy has not come yet: the new key does not seal yet */
+    cr_assert_eq(cb_tickets_rotate(writer, 1), CB_OK);
+    cr_expect_not(connect_resumed(&w));
+    w.server.tickets = follower;
+    cr_expect(connect_resumed(&w), "sealed by a key that the other host does not have");
+    copy_file(here, there);
+    cr_expect_eq(cb_tickets_rotate(follower, 0), CB_OK);
+    /* time goes by: it seals now, on both */
+    age_file(here, HOUR + 1);
+    age_file(there, HOUR + 1);
+    cr_expect_eq(cb_tickets_rotate(writer, 0), CB_OK);
+    cr_expect_eq(cb_tickets_rotate(follower, 0), CB_OK);
+    forget(&w);
+    w.server.tickets = writer;
+    cr_expect_not(connect_resumed(&w));
+    w.server.tickets = follower;
+    cr_expect(connect_resumed(&w));
+    forget(&w);
+    /* nobody turns it any more: the follower does not seal with it for ever, and touches no file */
+    cr_expect_not(connect_resumed(&w));
+    age_file(there, 24 * HOUR);
+    cr_assert_eq(stat(there, &before), 0);
+    cr_expect_eq(cb_tickets_rotate(follower, 0), CB_ETIMEOUT);
+    cr_expect_eq(cb_tickets_rotate(follower, 0), CB_ETIMEOUT);
+    cr_assert_eq(stat(there, &after), 0);
+    cr_expect(before.st_ino == after.st_ino && before.st_mtim.tv_nsec == after.st_mtim.tv_nsec);
+    forget(&w);
+    cr_expect_not(connect_resumed(&w));
+    w.server.tickets = writer;
+    cr_expect_not(connect_resumed(&w), "sealed by a key of another host that is far too old");
+    /* a fresh file comes */
+    copy_file(here, there);
+    cr_expect_eq(cb_tickets_rotate(follower, 0), CB_OK, "%s", cb_last_error());
+    /* one that is spoiled: what was read before stays */
+    cr_assert_eq(truncate(there, 100), 0);
+    cr_expect_eq(cb_tickets_rotate(follower, 0), CB_EINVAL);
+    forget(&w);
+    w.server.tickets = writer;
+    cr_expect_not(connect_resumed(&w));
+    w.server.tickets = follower;
+    cr_expect(connect_resumed(&w));
+    cb_tickets_unref(follower);
+    cb_tickets_unref(writer);
+    static const cb_tickets_opts bad[] = {{.size = sizeof bad[0], .follow = 1},
+                                          {.size = sizeof bad[0], .follow = 2, .file = "/tmp/x"},
+                                          {.size = sizeof bad[0], .rotate_s = 100, .lead_s = 100},
+                                          {.size = sizeof bad[0], .skew_s = 3601}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        cr_expect_eq(cb_tickets_new(&writer, &bad[i]), CB_EINVAL, "row %zu", i);
+    }
+    end(&w);
+}
+
+/* A ring in memory turns by itself when its time has come, without anybody asking. */
+Test(tls_tickets, a_private_ring_turns_too) {
+    world w;
+    begin(&w);
+    cr_assert_eq(cb_tickets_new(&w.server.tickets, CB_OPTS(cb_tickets_opts, .rotate_s = 1)), CB_OK);
+    cr_expect_not(connect_resumed(&w));
+    cr_expect(connect_resumed(&w));
+    forget(&w);
+    cr_expect_not(connect_resumed(&w)); /* two tickets */
+    sleep(2);
+    cr_expect(connect_resumed(&w), "the key before is known still");
+    cr_expect(connect_resumed(&w));
+    cr_expect_not(connect_resumed(&w), "but it seals no more");
+    cb_tickets_unref(w.server.tickets);
+    end(&w);
+}
+
+static uint8_t told_ticket[1024];
+static size_t told_ticket_len;
+
+static int read_ticket(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
+                       const gnutls_datum_t *message) {
+    const uint8_t *p = message->data + 8; /* lifetime, age_add */
+    (void)session;
+    (void)type;
+    (void)when;
+    (void)incoming;
+    p += 1 + p[0]; /* nonce */
+    told_ticket_len = (size_t)p[0] << 8 | p[1];
+    cr_assert_leq(told_ticket_len, sizeof told_ticket);
+    memcpy(told_ticket, p + 2, told_ticket_len);
+    return 0;
+}
+
+/* The newest session of a file, with its key. */
+static cb_saved_session *read_one(const char *path, cb_list *all) {
+    cb_sessions_stamp stamp;
+    cb_list_init(all);
+    cr_assert_eq(cb_sessions_file_read(all, path, &stamp), CB_OK);
+    return CB_CONTAINER(all->prev, cb_saved_session, link);
+}
+
+/* Tickets that are not as they were made: a full handshake, nothing else. */
+Test(tls_tickets, changed_in_any_way_they_are_worth_nothing) {
+    world w;
+    char path[160];
+    cb_list all;
+    cb_sessions *store = NULL;
+    begin(&w);
+    w.server.tickets = ring(NULL);
+    tls_pki_path(&w.pki, "sessions", path);
+    cb_session_cache_free(w.cache);
+    cr_assert_eq(cb_sessions_new(&store, CB_OPTS(cb_sessions_opts, .file = path)), CB_OK);
+    cr_assert_eq(cb_session_cache_new(&w.cache, &cb_alloc_libc, 8, store), CB_OK);
+    w.client.cache = w.cache;
+    tls_end c, s;
+    tls_end_prepare(&c, &w.client);
+    tls_end_start(&c);
+    tls_end_make(&s, &w.server);
+    tls_talk(&c, &s, 0);
+    cr_assert_eq(c.rc, CB_OK);
+    tls_end_drop(&c);
+    tls_end_drop(&s);
+    cb_session_cache_free(w.cache);
+    w.client.cache = NULL;
+    /* what a ticket looks like: from a session of its own, to find it in what GnuTLS keeps */
+    cb_sessions_unref(store);
+    cb_saved_session *e = read_one(path, &all);
+    uint8_t *data = e->bytes + e->key_len;
+    /* GnuTLS keeps it as it came: the name of the key (16), the IV (16), the length (2), the state, the MAC (20) */
+    cb_tickets *t = w.server.tickets;
+    const cb_ticket_scope scope = {.context = "", .host = "localhost"};
+    uint8_t key[CB_TICKET_KEY];
+    bool newest = false;
+    size_t at = 0, len = 0;
+    cr_assert_eq(cb_tickets_key(t, &scope, (cb_slice){NULL, 0}, key, &newest), CB_OK);
+    tls_end_prepare(&c, &w.client);
+    gnutls_handshake_set_hook_function(cb_tls_session_handle(c.tls), GNUTLS_HANDSHAKE_NEW_SESSION_TICKET,
+                                       GNUTLS_HOOK_PRE, read_ticket);
+    tls_end_start(&c);
+    tls_end_make(&s, &w.server);
+    tls_talk(&c, &s, 0);
+    tls_end_drop(&c);
+    tls_end_drop(&s);
+    len = told_ticket_len;
+    cr_assert_gt(len, 54);
+    for (size_t i = 0; i + len <= e->session_len && !at; i++) {
+        if (memcmp(data + i, told_ticket, 16) == 0) at = i; /* the name is the same in both */
+    }
+    cr_assert_gt(at, 0, "the ticket is not in the session");
+    int resumed = 0, tried = 0;
+    for (size_t bit = 0; bit <= len * 8; bit++) {
+        if (bit < len * 8 && bit >= 256 && bit % 8) continue; /* all of name and IV, then one of each byte */
+        cb_sessions *one = NULL;
+        uint8_t flip = bit < len * 8 ? (uint8_t)(1 << (bit < 256 ? bit % 8 : (bit / 8) % 8)) : 0;
+        if (flip) data[at + bit / 8] ^= flip;
+        cr_assert_eq(cb_sessions_new(&one, NULL), CB_OK);
+        cr_assert_eq(cb_sessions_put(one, (const char *)e->bytes, cb_saved_session_data(e), (cb_slice){NULL, 0}, 3600),
+                     CB_OK);
+        cr_assert_eq(cb_session_cache_new(&w.client.cache, &cb_alloc_libc, 0, one), CB_OK);
+        bool yes = connect_resumed(&w); /* asserts that both ends are happy */
+        cr_expect_eq(yes, flip == 0, "bit %zu of %zu", bit, len * 8);
+        resumed += yes;
+        tried++;
+        cb_session_cache_free(w.client.cache);
+        cb_sessions_unref(one);
+        if (flip) data[at + bit / 8] ^= flip;
+    }
+    cr_expect_eq(resumed, 1); /* the one that was not changed */
+    cr_expect_gt(tried, 256);
+    /* cut off anywhere, or anything at all, as a ticket on the wire */
+    for (size_t n = 0; n <= len; n++) {
+        cr_expect_eq(cb_tickets_key(t, &scope, (cb_slice){data + at, n}, key, &newest), CB_OK);
+        cr_expect(newest, "%zu bytes", n);
+    }
+    /* what GnuTLS keeps, cut off */
+    for (size_t n = 1; n < e->session_len; n += 1 + e->session_len / 60) {
+        cb_sessions *one = NULL;
+        cr_assert_eq(cb_sessions_new(&one, NULL), CB_OK);
+        cr_assert_eq(cb_sessions_put(one, (const char *)e->bytes, (cb_slice){data, n}, (cb_slice){NULL, 0}, 3600),
+                     CB_OK);
+        cr_assert_eq(cb_session_cache_new(&w.client.cache, &cb_alloc_libc, 0, one), CB_OK);
+        cr_expect_not(connect_resumed(&w), "%zu of %u bytes", n, e->session_len);
+        cb_session_cache_free(w.client.cache);
+        cb_sessions_unref(one);
+    }
+    w.client.cache = NULL;
+    cb_saved_sessions_free(&all);
+    cb_tickets_unref(w.server.tickets);
+    w.cache = NULL;
     end(&w);
 }
