@@ -37,6 +37,8 @@ typedef struct edge_snapshot {
     cb_config *config;
     const edge_conf *conf;
     cb_router *router;
+    cb_tickets *tickets; /* one for all listeners: what one has taken as early data no other takes again */
+    char *tickets_key;   /* what they were made from, as text */
     edge_use *uses;
     _Atomic unsigned refs;
 } edge_snapshot;
@@ -97,6 +99,9 @@ edge_snapshot *edge_snapshot_ref(edge_snapshot *s);
 void edge_snapshot_unref(edge_snapshot *s);
 edge_listener *edge_listener_ref(edge_listener *l);
 void edge_listener_unref(edge_listener *l);
+
+/* Looks after the ticket keys; says once what is wrong with them. */
+void edge_snapshot_turn_keys(const edge_snapshot *s, const cb_log *log);
 
 /* --- worker.c --- */
 int edge_worker_open(edge_worker *w, edge_snapshot *s); /* before its thread runs */

@@ -152,6 +152,19 @@ static const cb_config_rule log_rules[] = {{MEMBER(edge_log_conf, level), .kind 
                                             .names = format_names, .fallback = "text", .doc = "How they look."},
                                            END};
 
+static const cb_config_rule tickets_rules[] = {
+    {MEMBER(edge_tickets_conf, rotate_s), .kind = CB_CONFIG_INT, .min = 60, .max = 2592000, .fallback = "43200",
+     .doc = "A new key this often. The last three are known."},
+    {MEMBER(edge_tickets_conf, lifetime_s), .kind = CB_CONFIG_INT, .min = 60, .max = 604800, .fallback = "7200",
+     .doc = "How long clients may resume a session."},
+    {MEMBER(edge_tickets_conf, lead_s), .kind = CB_CONFIG_INT, .min = 0, .max = 86400, .fallback = "0",
+     .doc = "A new key is in the file so long before it is used: time to carry the file to other hosts."},
+    {MEMBER(edge_tickets_conf, skew_s), .kind = CB_CONFIG_INT, .min = 0, .max = 3600, .fallback = "0",
+     .doc = "How far the clocks of hosts that share the keys may differ; after a start 0-RTT waits so long."},
+    {MEMBER(edge_tickets_conf, follow), .kind = CB_CONFIG_BOOL, .fallback = "false",
+     .doc = "Only read ticket_key_file: another host makes the keys, and the file is brought here."},
+    END};
+
 static const cb_config_rule root_rules[] = {
     {MEMBER(edge_conf, user), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME,
      .doc = "User to become after the sockets are open; needs a start as root."},
@@ -182,6 +195,8 @@ static const cb_config_rule root_rules[] = {
      .doc = "For h3: the default is cubic, or what CBR_CC names in the environment."},
     {MEMBER(edge_conf, ticket_key_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
      .doc = "Ring of session-ticket keys shared by processes; made when absent. Without it: in memory."},
+    {MEMBER(edge_conf, tickets), .kind = CB_CONFIG_OBJECT, .members = tickets_rules,
+     .item_size = sizeof(edge_tickets_conf), .fallback = "{}", .doc = "Session tickets: how old, by whose keys."},
     {MEMBER(edge_conf, quic_secret_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
      .doc = "32 bytes for QUIC tokens and stateless resets, shared by processes; made when absent."},
     {MEMBER(edge_conf, resolver), .kind = CB_CONFIG_TEXT,

@@ -55,6 +55,11 @@ typedef struct edge_log_conf {
     int32_t level, format;
 } edge_log_conf;
 
+typedef struct edge_tickets_conf {
+    int32_t follow;
+    int64_t rotate_s, lifetime_s, lead_s, skew_s;
+} edge_tickets_conf;
+
 typedef struct edge_conf {
     const char *user, *group;
     int32_t keep_bind_capability, congestion_control;
@@ -64,6 +69,7 @@ typedef struct edge_conf {
     const edge_limits_conf *limits;
     const edge_access_log_conf *access_log;
     const edge_log_conf *log;
+    const edge_tickets_conf *tickets;
     const char *ticket_key_file, *quic_secret_file, *resolver, *via, *server_name;
 } edge_conf;
 

@@ -33,6 +33,8 @@ void edge_snapshot_unref(edge_snapshot *s) {
         free(u);
     }
     cb_router_unref(s->router);
+    cb_tickets_unref(s->tickets);
+    free(s->tickets_key);
     cb_config_unref(s->config);
     free(s);
 }
@@ -106,17 +108,51 @@ static int make_router(edge_snapshot *s, const char *file) {
     return worst;
 }
 
+/* ---- session tickets ---- */
+
+/* The ring of before goes on where nothing about it has changed: with it, what it remembers of early data. */
+static int make_tickets(edge_snapshot *s, const edge_snapshot *before, const char *file) {
+    const edge_tickets_conf *t = s->conf->tickets;
+    const char *path = s->conf->ticket_key_file;
+    if (asprintf(&s->tickets_key, "%lld %lld %lld %lld %d %s", (long long)t->rotate_s, (long long)t->lifetime_s,
+                 (long long)t->lead_s, (long long)t->skew_s, t->follow, path ? path : "") < 0) {
+        s->tickets_key = NULL;
+        return CB_ENOMEM;
+    }
+    if (before && strcmp(before->tickets_key, s->tickets_key) == 0) {
+        s->tickets = cb_tickets_ref(before->tickets);
+        return CB_OK;
+    }
+    const cb_tickets_opts o = {.size = sizeof o,
+                               .file = path,
+                               .rotate_s = (uint32_t)t->rotate_s,
+                               .lifetime_s = (uint32_t)t->lifetime_s,
+                               .lead_s = (uint32_t)t->lead_s,
+                               .skew_s = (uint32_t)t->skew_s,
+                               .follow = (uint8_t)t->follow};
+    return cb_tickets_new(&s->tickets, &o) < 0 ? complain(file, path ? "ticket_key_file" : "tickets", "", "") : CB_OK;
+}
+
+void edge_snapshot_turn_keys(const edge_snapshot *s, const cb_log *log) {
+    static char said[256]; /* the main thread's */
+    const char *why = cb_tickets_rotate(s->tickets, 0) < 0 ? cb_last_error() : "";
+    if (*why && strcmp(why, said) != 0) edge_say(log, CB_LOG_WARN, "ticket keys: %s", why);
+    if (!*why && *said) edge_say(log, CB_LOG_INFO, "ticket keys: all is well again");
+    snprintf(said, sizeof said, "%s", why);
+}
+
 /* ---- listeners ---- */
 
 /* What a server is opened with and cannot change, as text: certificates and limits change under open sockets. */
-static char *key_of(const edge_listener_conf *l, const edge_conf *c) {
+static char *key_of(const edge_listener_conf *l, const edge_snapshot *s) {
+    const edge_conf *c = s->conf;
     const edge_tls_conf *t = l->tls;
     char *key = NULL;
     int n = asprintf(&key, "%s %s %u %d %d %lld tls %d %d %d %d %s %s cc %d %s", l->name, l->address, l->versions,
                      l->proxy_protocol, l->redirect_to_https, (long long)l->max_connections, t != NULL,
-                     t ? t->tls12 : 0, t ? t->early_data : 0, t ? t->client_certificates : 0,
-                     c->ticket_key_file ? c->ticket_key_file : "", c->quic_secret_file ? c->quic_secret_file : "",
-                     c->congestion_control, c->server_name ? c->server_name : "");
+                     t ? t->tls12 : 0, t ? t->early_data : 0, t ? t->client_certificates : 0, s->tickets_key,
+                     c->quic_secret_file ? c->quic_secret_file : "", c->congestion_control,
+                     c->server_name ? c->server_name : "");
     return n < 0 ? NULL : key;
 }
 
@@ -145,8 +181,7 @@ static edge_listener *known(const edge_snapshot *before, const char *key) {
 static int fill_listener(edge_listener *l, edge_snapshot *s, uint32_t workers, const char *file,
                          const cb_steering_hook *hook) {
     const edge_conf *c = s->conf;
-    if (l->conf->tls && cb_tickets_new(&l->tickets, CB_OPTS(cb_tickets_opts, .file = c->ticket_key_file)) < 0)
-        return complain(file, "ticket_key_file", "", "");
+    if (l->conf->tls) l->tickets = cb_tickets_ref(s->tickets);
     const cb_group_opts o = {
         .size = sizeof o, .workers = workers, .secret_file = c->quic_secret_file, .steering = hook};
     if (cb_group_new(&l->group, &o) < 0) return complain(file, "quic_secret_file", "", "");
@@ -156,7 +191,7 @@ static int fill_listener(edge_listener *l, edge_snapshot *s, uint32_t workers, c
 static int make_listener(edge_use **out, edge_snapshot *s, const edge_snapshot *before, const edge_listener_conf *conf,
                          uint32_t workers, const char *file, const cb_steering_hook *hook) {
     edge_use *u = calloc(1, sizeof *u);
-    char *key = u ? key_of(conf, s->conf) : NULL;
+    char *key = u ? key_of(conf, s) : NULL;
     int rc = key ? CB_OK : CB_ENOMEM;
     if (rc == CB_OK && conf->tls) rc = make_identity(&u->fresh, conf, file);
     edge_listener *old = rc == CB_OK ? known(before, key) : NULL;
@@ -209,6 +244,10 @@ int edge_snapshot_load(edge_snapshot **out, const char *file, const edge_snapsho
     const edge_listener_conf *listeners = s->conf->listeners.at;
     uint32_t workers = edge_workers_of(s->conf);
     rc = make_router(s, file);
+    if (make_tickets(s, before, file) < 0) {
+        edge_snapshot_unref(s);
+        return CB_EINVAL;
+    }
     for (size_t i = s->conf->listeners.len; i-- > 0;) {
         edge_use *u = NULL;
         int one = make_listener(&u, s, before, &listeners[i], workers, file, hook);

@@ -116,6 +116,7 @@ static int give_file(const char *path, uid_t uid, gid_t gid) {
     struct stat st;
     if (!path) return CB_OK;
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) return CB_OK; /* of somebody else, who brings it later */
     int bad = fd < 0 || fstat(fd, &st) < 0;
     if (!bad && S_ISREG(st.st_mode) && st.st_uid == 0) bad = fchown(fd, uid, gid) < 0;
     int error = errno;

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { TURN_KEYS_MS = 30000 };
+
 static void post_all(edge *e, cb_task_fn fn) {
     for (uint32_t i = 0; i < e->n_workers; i++)
         if (cb_loop_post(e->workers[i].loop, fn, &e->workers[i]) < 0)
@@ -216,8 +218,11 @@ static void say_ready(const edge *e) {
     edge_notify("READY=1\nSTATUS=serving");
 }
 
-static void hold(cb_loop *loop, void *user) {
-    (void)loop, (void)user;
+/* Servers do this at a handshake; without one keys must turn too, and somebody must say when they cannot. */
+static void turn_keys(cb_loop *loop, void *user) {
+    edge *e = user;
+    (void)loop;
+    edge_snapshot_turn_keys(e->now, &e->log);
 }
 
 /* The handlers go with the loop: another SIGTERM on the way out would end an orderly end by force. */
@@ -248,7 +253,7 @@ int edge_run(const char *file) {
         told = rc < 0;
     }
     if (rc == CB_OK) rc = start(e);
-    if (rc == CB_OK) rc = cb_timer_start(&timer, e->loop, 3600000, 3600000, hold, NULL);
+    if (rc == CB_OK) rc = cb_timer_start(&timer, e->loop, 0, TURN_KEYS_MS, turn_keys, e);
     if (rc == CB_OK) {
         say_ready(e);
         rc = cb_loop_run(e->loop);

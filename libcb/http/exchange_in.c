@@ -276,7 +276,8 @@ static int in_info(cb_exchange *x) {
 
 bool cb_exchange_early_ok(const cb_exchange *x) {
     static const char *const safe[] = {"GET", "HEAD", "OPTIONS"};
-    for (size_t i = 0; x->in_length == 0 && i < sizeof safe / sizeof *safe; i++)
+    bool body = x->in_length > 0 || (x->in_length < 0 && x->version != CB_HTTP_1); /* HTTP/1.1 tells without a length */
+    for (size_t i = 0; !body && i < sizeof safe / sizeof *safe; i++)
         if (cb_slice_eq(x->method, safe[i])) return true;
     return false;
 }

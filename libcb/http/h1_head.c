@@ -121,8 +121,9 @@ static void read_fields(const cb_fields *in, facts *f) {
 
 /* End-to-end fields that Connection must not take away from the rest of the chain, nor from us. */
 static bool protected_name(cb_slice name) {
-    static const char *const list[] = {"host",          "content-length", "authorization",    "cookie",   "set-cookie",
-                                       "cache-control", "content-type",   "content-encoding", "forwarded"};
+    static const char *const list[] = {"host",       "content-length", "authorization", "cookie",
+                                       "set-cookie", "cache-control",  "content-type",  "content-encoding",
+                                       "forwarded",  "early-data"};
     for (size_t i = 0; i < sizeof list / sizeof *list; i++)
         if (cb_slice_eq(name, list[i])) return true;
     return name.len > 12 && !memcmp(name.base, "x-forwarded-", 12);
