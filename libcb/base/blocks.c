@@ -1,6 +1,8 @@
 #include "base/blocks.h"
 #include "base/mem.h"
 
+enum { PAGE = 4096, SLAB_BLOCKS = 64 };
+
 /* The address sanitizer must see each use after free, so it gets no stock. */
 #if defined(__SANITIZE_ADDRESS__)
 #define NO_STOCK 1
@@ -10,12 +12,12 @@
 #endif
 #endif
 
-static bool has_room(size_t len) {
+static bool has_room(size_t len, size_t size) {
 #ifdef NO_STOCK
-    (void)len;
+    (void)len, (void)size;
     return false;
 #else
-    return len < 128; /* of each size: 4 MiB a loop at most */
+    return len < 128 || len * size < (size_t)512 << 10; /* of each size: 5 MiB a loop at most */
 #endif
 }
 
@@ -48,6 +50,8 @@ void cb_blocks_init(cb_blocks *b, const cb_alloc *under) {
         b->sizes[i].spare = NULL;
         b->sizes[i].len = 0;
     }
+    b->sparse.spare = b->sparse.slabs = NULL;
+    b->sparse.n_fresh = 0;
 }
 
 void cb_blocks_free(cb_blocks *b) {
@@ -59,6 +63,13 @@ void cb_blocks_free(cb_blocks *b) {
         }
         b->sizes[i].len = 0;
     }
+    while (b->sparse.slabs) {
+        void *slab = b->sparse.slabs;
+        b->sparse.slabs = *(void **)slab;
+        cb_mem_free(&b->under, slab);
+    }
+    b->sparse.spare = NULL;
+    b->sparse.n_fresh = 0;
 }
 
 void *cb_block_get(const cb_alloc *a, size_t size) {
@@ -74,11 +85,47 @@ void *cb_block_get(const cb_alloc *a, size_t size) {
 void cb_block_put(const cb_alloc *a, void *block, size_t size) {
     cb_blocks *b = stock_of(a);
     size_t i = index_of(size);
-    if (!b || !has_room(b->sizes[i].len)) {
+    if (!b || !has_room(b->sizes[i].len, size)) {
         cb_mem_free(a, block);
         return;
     }
     *(void **)block = b->sizes[i].spare;
     b->sizes[i].spare = block;
     b->sizes[i].len++;
+}
+
+static bool add_slab(cb_blocks *b) {
+    uint8_t *slab = cb_mem_get(&b->under, (size_t)SLAB_BLOCKS * CB_SPARSE + 2 * PAGE);
+    if (!slab) return false;
+    *(void **)(void *)slab = b->sparse.slabs;
+    b->sparse.slabs = slab;
+    uintptr_t past_link = (uintptr_t)slab + sizeof(void *);
+    b->sparse.fresh = slab + ((past_link + PAGE - 1) / PAGE * PAGE - (uintptr_t)slab);
+    b->sparse.n_fresh = SLAB_BLOCKS;
+    return true;
+}
+
+void *cb_sparse_get(const cb_alloc *a) {
+    cb_blocks *b = stock_of(a);
+    if (!b || !has_room(0, CB_SPARSE)) return cb_mem_get(a, CB_SPARSE);
+    void *block = b->sparse.spare;
+    if (block) {
+        b->sparse.spare = *(void **)block;
+        return block;
+    }
+    if (!b->sparse.n_fresh && !add_slab(b)) return NULL;
+    block = b->sparse.fresh;
+    b->sparse.fresh += CB_SPARSE;
+    b->sparse.n_fresh--;
+    return block;
+}
+
+void cb_sparse_put(const cb_alloc *a, void *block) {
+    cb_blocks *b = stock_of(a);
+    if (!b || !has_room(0, CB_SPARSE)) {
+        cb_mem_free(a, block);
+        return;
+    }
+    *(void **)block = b->sparse.spare;
+    b->sparse.spare = block;
 }

@@ -6,9 +6,11 @@
 
 #include <cb/base.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #define CB_BLOCK 16384
 enum { CB_BLOCK_MIN = 512, CB_BLOCK_SIZES = 6 }; /* 512, 1024, ... CB_BLOCK */
+#define CB_SPARSE 20480                          /* whole pages */
 
 typedef struct cb_blocks {
     cb_alloc alloc; /* an allocator that knows this stock; what is no block passes through to `under` */
@@ -17,6 +19,12 @@ typedef struct cb_blocks {
         void *spare; /* a list through the blocks' first word */
         size_t len;
     } sizes[CB_BLOCK_SIZES];
+    struct {
+        void *spare;    /* as above */
+        void *slabs;    /* a list through their first word */
+        uint8_t *fresh; /* blocks that nobody has had yet */
+        size_t n_fresh;
+    } sparse;
 } cb_blocks;
 
 /* The struct must stay where it is: its `alloc` points to it. */
@@ -27,6 +35,12 @@ void cb_blocks_free(cb_blocks *b); /* gives the spare blocks back */
  * from `a` itself. Put with the same `a` and size. */
 void *cb_block_get(const cb_alloc *a, size_t size);
 void cb_block_put(const cb_alloc *a, void *block, size_t size);
+
+/* Memory of up to CB_SPARSE bytes for somebody who will rarely touch more than its beginning: it lies on pages of its
+ * own, and those that are never touched cost nothing. From malloc() it would be cut out of pages in use. The stock
+ * keeps what it has; the allocator behind it serves in large pieces. Put with the same `a`. */
+void *cb_sparse_get(const cb_alloc *a);
+void cb_sparse_put(const cb_alloc *a, void *block);
 
 /* Is it malloc() in the end, perhaps with a stock before it? Libraries that allocate much may then call it directly. */
 bool cb_alloc_is_libc(const cb_alloc *a);

@@ -5,8 +5,6 @@
 #include "http/exchange_int.h"
 #include <string.h>
 
-enum { SPARE_MAX = 2 };
-
 const cb_exchange_ops cb_exchange_no_ops = {.size = sizeof cb_exchange_no_ops};
 
 /* The user wants more: gives it what is held, then lets framing go on. */
@@ -87,29 +85,17 @@ static void bury(cb_grave *g) {
 }
 
 static void release(cb_exchange *x, cb_hconn *h) {
-    if (x->loop) cb_defer_cancel(&x->deliver);
-    if (h && x->server && h->n_spare < SPARE_MAX) {
-        cb_chain_free(&x->held);
-        cb_chain_free(&x->rest);
-        h->n_spare++;
-        cb_list_add_tail(&h->spare, &x->link);
-    } else if (x->loop) {
-        if (!h && x->server) x->on_keep = NULL; /* whose memory it would be may be gone */
-        cb_loop_bury(x->loop, &x->grave, bury);
-    } else {
-        cb_exchange_destroy(x);
+    if (!h && x->server) x->on_keep = NULL; /* whose memory it would be may be gone */
+    if (!x->loop) {
+        bury(&x->grave);
+        return;
     }
+    cb_defer_cancel(&x->deliver);
+    cb_loop_bury(x->loop, &x->grave, bury);
 }
 
 int cb_hconn_exchange(cb_hconn *h, cb_exchange **out) {
-    cb_exchange *x = NULL;
-    if (!cb_list_empty(&h->spare)) {
-        x = CB_CONTAINER(h->spare.next, cb_exchange, link);
-        cb_list_del(&x->link);
-        h->n_spare--;
-    } else if (h->env.owner && h->env.owner->spare) {
-        x = h->env.owner->spare(h);
-    }
+    cb_exchange *x = h->env.owner && h->env.owner->spare ? h->env.owner->spare(h) : NULL;
     if (x) {
         cb_fields_clear(&x->in);
         cb_fields_clear(&x->trailers);
@@ -273,7 +259,6 @@ void cb_hconn_init(cb_hconn *h, const cb_hconn_vt *vt, const cb_hconn_env *env) 
     h->env = *env;
     if (!h->env.alloc && env->loop) h->env.alloc = cb_loop_alloc(env->loop);
     cb_list_init(&h->exchanges);
-    cb_list_init(&h->spare);
 }
 
 size_t cb_hconn_out_room(const cb_hconn *h, size_t own) {
@@ -301,15 +286,6 @@ void cb_hconn_end_all(cb_hconn *h, int rc) {
         unlink_conn(x);
         x->conn = NULL;
     }
-}
-
-void cb_hconn_fini(cb_hconn *h) {
-    while (!cb_list_empty(&h->spare)) {
-        cb_exchange *x = CB_CONTAINER(h->spare.next, cb_exchange, link);
-        cb_list_del(&x->link);
-        cb_exchange_destroy(x);
-    }
-    h->n_spare = 0;
 }
 
 /* ---- what a user reads ---- */

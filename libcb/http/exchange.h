@@ -104,7 +104,6 @@ int cb_reset_code(int rc); /* the enum cb_http_reset that fits a result: CB_EPRO
 /* --- what every connection has in common --- */
 void cb_hconn_init(cb_hconn *h, const cb_hconn_vt *vt, const cb_hconn_env *env); /* in the constructor */
 void cb_hconn_end_all(cb_hconn *h, int rc); /* vt->closed: cb_exchange_closed(rc) for each open exchange */
-void cb_hconn_fini(cb_hconn *h);            /* when the memory of h goes: frees recycled exchanges */
 
 /* --- framing delivers (each returns < 0 when the exchange is to be reset with cb_exchange_abort(); CB_ECLOSED: it is
  * gone) --- */

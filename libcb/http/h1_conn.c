@@ -334,12 +334,11 @@ static bool waits_for_head(const h1_conn *c) {
 
 /* A connection that is idle for a while gives back what makes the next request cheap. */
 static cb_time trim_due(const h1_conn *c) {
-    bool idle = !c->x && !c->head_begun && c->h.n_spare;
+    bool idle = !c->x && !c->head_begun && (c->line.base || (c->out.base && !c->out.len));
     return idle ? c->idle_from + CB_TRIM : CB_NEVER;
 }
 
 static void trim(h1_conn *c) {
-    cb_hconn_fini(&c->h);
     cb_buf_free(&c->line);
     if (!c->out.len) cb_buf_free(&c->out);
 }
@@ -418,7 +417,6 @@ static void h1_closed(cb_hconn *h, int rc) {
 }
 
 static void destroy(h1_conn *c) {
-    cb_hconn_fini(&c->h);
     cb_buf_free(&c->line);
     cb_buf_free(&c->out);
     if (c->capsules) cb_capsules_free(c->capsules);

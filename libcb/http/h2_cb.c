@@ -182,8 +182,10 @@ static void got_settings(h2_conn *c, const nghttp2_frame *frame) {
 }
 
 static void got_goaway(h2_conn *c, const nghttp2_frame *frame) {
-    cb_log_line(c->h.env.log, CB_LOG_DEBUG, "h2", "GOAWAY from %s: error %u, last stream %d", c->remote,
-                (unsigned)frame->goaway.error_code, (int)frame->goaway.last_stream_id);
+    char peer[CB_ADDR_TEXT];
+    cb_log_line(c->h.env.log, CB_LOG_DEBUG, "h2", "GOAWAY from %s: error %u, last stream %d",
+                cb_addr_text(&c->h.env.remote, peer), (unsigned)frame->goaway.error_code,
+                (int)frame->goaway.last_stream_id);
     if (c->h.env.server) return;
     c->h.draining = true;
     if (c->h.env.owner->capacity) c->h.env.owner->capacity(&c->h);
@@ -224,9 +226,11 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
 
 static int on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *frame, int error, void *user) {
     (void)ng;
-    h2_conn *c = user;
-    cb_log_line(c->h.env.log, CB_LOG_DEBUG, "h2", "bad frame from %s: type %u, stream %d: %s", c->remote,
-                frame->hd.type, (int)frame->hd.stream_id, nghttp2_strerror(error));
+    const h2_conn *c = user;
+    char peer[CB_ADDR_TEXT];
+    cb_log_line(c->h.env.log, CB_LOG_DEBUG, "h2", "bad frame from %s: type %u, stream %d: %s",
+                cb_addr_text(&c->h.env.remote, peer), frame->hd.type, (int)frame->hd.stream_id,
+                nghttp2_strerror(error));
     return 0;
 }
 

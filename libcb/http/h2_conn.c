@@ -7,44 +7,58 @@
 enum {
     WINDOW_STREAMS = 16, /* the connection's window, in windows of a stream: that many readers may stand still before
                           * they hold up the others */
-    SPARE_STREAMS = 128,
+    FRAMES_MIN = 16384,
     RATE_SPAN = 10 /* seconds, see rate.h */
 };
 
 /* ---- memory ---- */
 
+/* A session's buffer for frames is one block of 16 KiB, of which heads rarely fill more than a few hundred bytes. */
 static void *mem_malloc(size_t size, void *user) {
-    return size ? cb_mem_get(user, size) : NULL;
+    h2_conn *c = user;
+    if (!size) return NULL;
+    if (size < FRAMES_MIN || size > CB_SPARSE || c->frames) return cb_mem_get(c->mem_alloc, size);
+    return c->frames = cb_sparse_get(c->h.env.alloc);
 }
+
 static void mem_free(void *p, void *user) {
-    cb_mem_free(user, p);
+    h2_conn *c = user;
+    if (!p || p != c->frames) {
+        cb_mem_free(c->mem_alloc, p);
+        return;
+    }
+    cb_sparse_put(c->h.env.alloc, p);
+    c->frames = NULL;
 }
+
 static void *mem_calloc(size_t n, size_t size, void *user) {
+    const h2_conn *c = user;
     if (!n || !size || n > SIZE_MAX / size) return NULL;
-    return cb_mem_new(user, n * size);
+    return cb_mem_new(c->mem_alloc, n * size);
 }
+
 static void *mem_realloc(void *p, size_t size, void *user) {
-    return cb_mem_grow(user, p, size);
+    h2_conn *c = user;
+    if (!p) return mem_malloc(size, user);
+    if (p != c->frames) return cb_mem_grow(c->mem_alloc, p, size);
+    if (size && size <= CB_SPARSE) return p;
+    void *grown = size ? cb_mem_get(c->mem_alloc, size) : NULL;
+    if (grown) memcpy(grown, p, CB_SPARSE);
+    if (grown || !size) mem_free(p, user);
+    return grown;
 }
 
 h2_stream *h2_stream_new(h2_conn *c, cb_exchange *x) {
-    h2_stream *s;
-    if (!cb_list_empty(&c->spare)) {
-        s = CB_CONTAINER(c->spare.next, h2_stream, link);
-        cb_list_del(&s->link);
-        c->n_spare--;
-    } else {
-        s = cb_mem_new(c->h.env.alloc, sizeof *s);
-        if (!s) return NULL;
-        cb_chain_init(&s->out, c->h.env.alloc);
-        cb_list_init(&s->link);
-        cb_list_init(&s->body.link);
-        cb_list_init(&s->send.link);
-        cb_list_init(&s->writable);
-    }
+    _Static_assert(sizeof(h2_stream) <= CB_BLOCK_MIN, "a stream fits the smallest block");
+    h2_stream *s = cb_block_get(c->h.env.alloc, CB_BLOCK_MIN);
+    if (!s) return NULL;
+    *s = (h2_stream){.x = x, .attached = true};
+    cb_chain_init(&s->out, c->h.env.alloc);
+    cb_list_init(&s->body.link);
+    cb_list_init(&s->send.link);
+    cb_list_init(&s->writable);
+    cb_list_init(&s->link);
     cb_list_add_tail(&c->streams, &s->link);
-    s->x = x;
-    s->attached = true;
     x->frame = s;
     if (!c->h.env.server) cb_exchange_attach(x, &c->h);
     return s;
@@ -55,7 +69,7 @@ static void stream_free(h2_conn *c, h2_stream *s) {
     cb_chain_free(&s->out);
     cb_fields_free(&s->kept);
     cb_tunnel_in_free(s->tunnel, c->h.env.alloc);
-    cb_mem_free(c->h.env.alloc, s);
+    cb_block_put(c->h.env.alloc, s, CB_BLOCK_MIN);
 }
 
 static void stream_quiet(h2_stream *s) {
@@ -67,37 +81,14 @@ static void stream_quiet(h2_stream *s) {
 void h2_stream_drop(h2_conn *c, h2_stream *s) {
     if (s->open || s->attached) return;
     stream_quiet(s);
-    if (s->late || s->trailers) cb_fields_free(&s->kept);
     c->h.queued -= s->out.len;
-    if (c->n_spare >= SPARE_STREAMS) {
-        stream_free(c, s);
-        return;
-    }
-    cb_list_del(&s->link);
-    cb_tunnel_in_free(s->tunnel, c->h.env.alloc);
-    cb_chain_drop(&s->out, s->out.len);
-    cb_chain out = s->out;
-    *s = (h2_stream){.out = out};
-    cb_list_init(&s->body.link);
-    cb_list_init(&s->send.link);
-    cb_list_init(&s->writable);
-    cb_list_init(&s->link);
-    cb_list_add_tail(&c->spare, &s->link);
-    c->n_spare++;
-}
-
-static void drop_spares(h2_conn *c) {
-    while (!cb_list_empty(&c->spare))
-        stream_free(c, CB_CONTAINER(c->spare.next, h2_stream, link));
-    c->n_spare = 0;
+    stream_free(c, s);
 }
 
 static void destroy(h2_conn *c) {
     nghttp2_session_del(c->ng);
     while (!cb_list_empty(&c->streams))
         stream_free(c, CB_CONTAINER(c->streams.next, h2_stream, link));
-    drop_spares(c);
-    cb_hconn_fini(&c->h);
     cb_mem_free(c->h.env.alloc, c);
 }
 
@@ -389,7 +380,6 @@ static cb_time h2_deadline(const cb_hconn *h) {
     if (c->stall_since) t = cb_time_min(t, c->stall_since + l->send_timeout_ms * CB_MS);
     if (c->drain_at) t = cb_time_min(t, c->drain_at);
     if (c->idle_since && !c->final_goaway) t = cb_time_min(t, c->idle_since + l->idle_timeout_ms * CB_MS);
-    if (c->idle_since && c->n_spare) t = cb_time_min(t, c->idle_since + CB_TRIM);
     return t;
 }
 
@@ -441,7 +431,6 @@ static int expire_conn(h2_conn *c, cb_time now) {
         h2_calm(c, "head timeout");
     }
     if (c->drain_at && c->drain_at <= now) h2_final_goaway(c);
-    if (c->idle_since && c->idle_since + CB_TRIM <= now) drop_spares(c);
     if (c->idle_since && !c->final_goaway && c->idle_since + l->idle_timeout_ms * CB_MS <= now) {
         c->final_goaway = c->h.draining = true;
         c->drain_at = 0;
@@ -579,9 +568,8 @@ static int make_session(h2_conn *c) {
     if (rc < 0) return rc;
     rc = h2_callbacks(&callbacks);
     if (rc == CB_OK) {
-        nghttp2_mem *mem = cb_alloc_is_libc(c->h.env.alloc) ? NULL : &c->mem;
         rc = (c->h.env.server ? nghttp2_session_server_new3 : nghttp2_session_client_new3)(&c->ng, callbacks, c, option,
-                                                                                           mem);
+                                                                                           &c->mem);
         if (rc) rc = cb_fail(CB_ENOMEM, "no memory for an HTTP/2 session");
         nghttp2_session_callbacks_del(callbacks);
     }
@@ -617,15 +605,12 @@ int cb_h2_new(cb_hconn **out, const cb_hconn_env *env) {
     h2_conn *c = cb_mem_new(env->alloc, sizeof *c);
     if (!c) return cb_fail(CB_ENOMEM, "no memory for an HTTP/2 connection");
     cb_hconn_init(&c->h, &h2_vt, env);
-    c->mem = (nghttp2_mem){.mem_user_data = (void *)(uintptr_t)env->alloc,
-                           .malloc = mem_malloc,
-                           .free = mem_free,
-                           .calloc = mem_calloc,
-                           .realloc = mem_realloc};
-    cb_list *lists[] = {&c->streams, &c->spare, &c->bodies, &c->fresh, &c->sends, &c->writable};
+    c->mem = (nghttp2_mem){
+        .mem_user_data = c, .malloc = mem_malloc, .free = mem_free, .calloc = mem_calloc, .realloc = mem_realloc};
+    c->mem_alloc = cb_alloc_is_libc(c->h.env.alloc) ? &cb_alloc_libc : c->h.env.alloc;
+    cb_list *lists[] = {&c->streams, &c->bodies, &c->fresh, &c->sends, &c->writable};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         cb_list_init(lists[i]);
-    cb_addr_text(&env->remote, c->remote);
     int rc = make_session(c);
     if (rc == CB_OK) rc = first_settings(c);
     if (rc < 0) {

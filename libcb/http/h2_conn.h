@@ -12,7 +12,7 @@ typedef struct h2_conn h2_conn;
 
 /* A stream, from its first frame (or cb_hconn_vt.open) until both nghttp2 and the exchange have forgotten it. */
 typedef struct h2_stream {
-    cb_list link;          /* in h2_conn.streams or .spare */
+    cb_list link;          /* in h2_conn.streams */
     cb_exchange *x;        /* NULL once it was told to close */
     cb_chain out;          /* written by the user, not yet in a frame */
     cb_fields kept;        /* trailers, or a request that waits for the peer's SETTINGS */
@@ -33,7 +33,9 @@ struct h2_conn {
     cb_hconn h;
     nghttp2_session *ng;
     nghttp2_mem mem;
-    cb_list streams, spare; /* h2_stream.link */
+    const cb_alloc *mem_alloc; /* behind `mem` */
+    void *frames;              /* the session's own buffer */
+    cb_list streams;           /* h2_stream.link */
     cb_list bodies, fresh, sends, writable;
     h2_stream *section; /* whose field section is being received */
     cb_time section_since;
@@ -41,7 +43,7 @@ struct h2_conn {
     cb_rate resets, settings, pings, priorities, empties, updates, unknown;
     uint32_t earned; /* WINDOW_UPDATE frames that what we sent gives reason for */
     uint64_t n_opened;
-    uint32_t n_spare, n_late;
+    uint32_t n_late;
     int depth; /* library calls on the stack */
     int rc;    /* why the connection failed */
     unsigned wrote : 1, closed : 1, freed : 1, ended : 1, settings_in : 1, drain_asked : 1, final_goaway : 1;
@@ -49,7 +51,6 @@ struct h2_conn {
     uint8_t *batch;    /* during a flush: H2_BATCH bytes in which frames gather */
     size_t batched;
     cb_grave grave;
-    char remote[CB_ADDR_TEXT], local[CB_ADDR_TEXT];
 };
 
 enum { H2_BATCH = 16384 }; /* a TLS record: sealing one for each frame would cost more than the frames */
@@ -60,7 +61,7 @@ static inline h2_conn *h2_of(const cb_hconn *h) {
 
 /* h2_conn.c */
 h2_stream *h2_stream_new(h2_conn *c, cb_exchange *x);
-void h2_stream_drop(h2_conn *c, h2_stream *s); /* recycles it when nobody knows it any more */
+void h2_stream_drop(h2_conn *c, h2_stream *s); /* frees it when nobody knows it any more */
 void h2_wake(h2_conn *c);
 void h2_limit(h2_conn *c, const char *what);
 void h2_calm(h2_conn *c, const char *what);              /* a flood: GOAWAY with ENHANCE_YOUR_CALM */

@@ -4,7 +4,7 @@
 #include "base/mem.h"
 #include <string.h>
 
-enum { SPARE_STREAMS = 128, BLOCKED_STREAMS = 100 };
+enum { BLOCKED_STREAMS = 100 };
 
 /* ---- memory ---- */
 
@@ -33,14 +33,6 @@ h3_stream *h3_stream_find(const h3_conn *c, int64_t id) {
     return s;
 }
 
-static void init_lists(h3_stream *s) {
-    cb_list_init(&s->link);
-    cb_list_init(&s->head.link);
-    cb_list_init(&s->body.link);
-    cb_list_init(&s->send.link);
-    cb_list_init(&s->writable);
-}
-
 static void stream_quiet(h3_stream *s) {
     cb_list_del(&s->head.link);
     cb_list_del(&s->body.link);
@@ -49,24 +41,18 @@ static void stream_quiet(h3_stream *s) {
 }
 
 h3_stream *h3_stream_new(h3_conn *c, int64_t id) {
-    h3_stream *s;
-    if (!cb_list_empty(&c->spare)) {
-        s = CB_CONTAINER(c->spare.next, h3_stream, link);
-        cb_list_del(&s->link);
-        c->n_spare--;
-    } else {
-        s = cb_mem_new(c->h.env.alloc, sizeof *s);
-        if (!s) {
-            cb_fail(CB_ENOMEM, "no memory for a stream");
-            return NULL;
-        }
-        cb_chain_init(&s->out, c->h.env.alloc);
-        init_lists(s);
+    _Static_assert(sizeof(h3_stream) <= CB_BLOCK_MIN, "a stream fits the smallest block");
+    h3_stream *s = cb_block_get(c->h.env.alloc, CB_BLOCK_MIN);
+    if (!s) {
+        cb_fail(CB_ENOMEM, "no memory for a stream");
+        return NULL;
     }
-    s->id = id;
-    s->open = true;
-    s->hash_next = *bucket_of(c, id);
+    *s = (h3_stream){.id = id, .open = true, .hash_next = *bucket_of(c, id)};
     *bucket_of(c, id) = s;
+    cb_chain_init(&s->out, c->h.env.alloc);
+    cb_list *lists[] = {&s->link, &s->head.link, &s->body.link, &s->send.link, &s->writable};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        cb_list_init(lists[i]);
     cb_list_add_tail(&c->streams, &s->link);
     return s;
 }
@@ -91,45 +77,25 @@ static void stream_free(h3_conn *c, h3_stream *s) {
     cb_chain_free(&s->out);
     cb_fields_free(&s->kept);
     cb_tunnel_in_free(s->tunnel, c->h.env.alloc);
-    cb_mem_free(c->h.env.alloc, s);
+    cb_block_put(c->h.env.alloc, s, CB_BLOCK_MIN);
 }
 
 void h3_stream_drop(h3_conn *c, h3_stream *s) {
     if (s->open || s->attached) return;
     h3_stream_unhash(c, s);
     stream_quiet(s);
-    if (s->late) cb_fields_free(&s->kept);
     if (c->h.env.server && !c->closed) {
         nghttp3_conn_set_max_client_streams_bidi(c->ng, ++c->max_bidi);
         c->below->extend_streams(c->qc, true, 1);
     }
     c->h.queued -= s->out.len;
-    if (c->n_spare >= SPARE_STREAMS) {
-        stream_free(c, s);
-        return;
-    }
-    cb_list_del(&s->link);
-    cb_tunnel_in_free(s->tunnel, c->h.env.alloc);
-    cb_chain_drop(&s->out, s->out.len);
-    cb_chain out = s->out;
-    *s = (h3_stream){.out = out};
-    init_lists(s);
-    cb_list_add_tail(&c->spare, &s->link);
-    c->n_spare++;
-}
-
-static void drop_spares(h3_conn *c) {
-    while (!cb_list_empty(&c->spare))
-        stream_free(c, CB_CONTAINER(c->spare.next, h3_stream, link));
-    c->n_spare = 0;
+    stream_free(c, s);
 }
 
 static void destroy(h3_conn *c) {
     if (c->ng) nghttp3_conn_del(c->ng);
     while (!cb_list_empty(&c->streams))
         stream_free(c, CB_CONTAINER(c->streams.next, h3_stream, link));
-    drop_spares(c);
-    cb_hconn_fini(&c->h);
     cb_mem_free(c->h.env.alloc, c);
 }
 
@@ -287,7 +253,6 @@ static cb_time h3_deadline(const cb_hconn *h) {
     if (c->drain_at) t = cb_time_min(t, c->drain_at);
     if (c->linger_at && !c->drained) t = cb_time_min(t, c->linger_at);
     if (c->idle_since && !c->drain_asked) t = cb_time_min(t, c->idle_since + l->idle_timeout_ms * CB_MS);
-    if (c->idle_since && c->n_spare) t = cb_time_min(t, c->idle_since + CB_TRIM);
     return t;
 }
 
@@ -365,7 +330,6 @@ static int h3_expire(cb_hconn *h, cb_time now) {
     if (!c->closed) expire_sends(c, now);
     if (!c->closed && c->drain_at && c->drain_at <= now) final_goaway(c, now);
     if (!c->closed && c->linger_at && c->linger_at <= now) c->drained = true;
-    if (c->idle_since && c->idle_since + CB_TRIM <= now) drop_spares(c);
     bool idle = c->idle_since && c->idle_since + h->env.limits->idle_timeout_ms * CB_MS <= now;
     if (!c->closed && idle && !c->drain_asked) h3_drain(h);
     wake_owner(c);
@@ -495,7 +459,7 @@ int cb_h3_new_on(cb_hconn **out, const cb_hconn_env *env, cb_quic_conn *qc, cons
                            .free = mem_free,
                            .calloc = mem_calloc,
                            .realloc = mem_realloc};
-    cb_list *lists[] = {&c->streams, &c->spare, &c->heads, &c->bodies, &c->sends, &c->writable};
+    cb_list *lists[] = {&c->streams, &c->heads, &c->bodies, &c->sends, &c->writable};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         cb_list_init(lists[i]);
     int rc = h3_start(c);

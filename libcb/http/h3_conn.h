@@ -33,7 +33,7 @@ int cb_h3_new_on(cb_hconn **out, const cb_hconn_env *env, cb_quic_conn *qc, cons
 
 /* A request stream, from its opening until QUIC and the exchange have both forgotten it. */
 typedef struct h3_stream {
-    cb_list link; /* in h3_conn.streams or .spare */
+    cb_list link; /* in h3_conn.streams */
     struct h3_stream *hash_next;
     cb_exchange *x;       /* NULL: none yet, or it was told to close */
     cb_chain out;         /* written by the user, not yet acknowledged; taken: given to nghttp3 */
@@ -67,7 +67,7 @@ struct h3_conn {
     nghttp3_conn *ng;
     nghttp3_mem mem;
     h3_stream *buckets[H3_BUCKETS];
-    cb_list streams, spare; /* h3_stream.link */
+    cb_list streams; /* h3_stream.link */
     cb_list heads, bodies, sends, writable;
     cb_time now, idle_since, drain_at, linger_at, sent_at; /* 0: not running */
     cb_time told;                                          /* the owner knows a deadline not later than this */
@@ -76,7 +76,7 @@ struct h3_conn {
     size_t fed;            /* bytes of bodies in the delivery that nghttp3 reads now */
     cb_h3_control control; /* the peer's control stream */
     cb_h3_settings peer;   /* client: what the server allows */
-    uint32_t n_spare, n_late;
+    uint32_t n_late;
     int depth; /* library calls on the stack */
     unsigned ready : 1, closed : 1, freed : 1, failed : 1, settings_in : 1, peer_datagram : 1, no_streams : 1,
         drain_asked : 1, final_goaway : 1, drained : 1;
@@ -91,7 +91,7 @@ static inline h3_conn *h3_of(const cb_hconn *h) {
 h3_stream *h3_stream_new(h3_conn *c, int64_t id);
 h3_stream *h3_stream_find(const h3_conn *c, int64_t id);
 void h3_stream_unhash(h3_conn *c, h3_stream *s);
-void h3_stream_drop(h3_conn *c, h3_stream *s); /* recycles it when nobody knows it any more */
+void h3_stream_drop(h3_conn *c, h3_stream *s); /* frees it when nobody knows it any more */
 void h3_attach(h3_conn *c, h3_stream *s, cb_exchange *x);
 int h3_start(h3_conn *c); /* makes the nghttp3 connection */
 int h3_bind(h3_conn *c);  /* opens control and QPACK streams */

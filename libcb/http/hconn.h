@@ -77,7 +77,7 @@ enum { CB_OUT_SHARE = 16, CB_OUT_FLOOR = 16384 };
 size_t cb_hconn_out_room(const cb_hconn *h, size_t own);
 bool cb_hconn_out_ready(const cb_hconn *h, size_t own); /* enough room to tell a writer that waits */
 
-#define CB_TRIM (5 * CB_SEC) /* a connection idle for so long gives back what makes the next request cheap */
+#define CB_TRIM (5 * CB_SEC) /* h1: an idle connection gives back what makes the next request cheap */
 
 /* What a connection knows about its surroundings; filled by the owner before the constructor, text must outlive the
  * connection. */
@@ -108,8 +108,6 @@ struct cb_hconn {
     size_t n_exchanges;
     uint64_t n_served;
     size_t queued; /* h2, h3: bytes that wait in the streams' output, all together */
-    cb_list spare; /* exchanges to use again */
-    uint32_t n_spare;
     bool draining;
     cb_time linger_until; /* h1, draining: an unused connection stays so long for its next request; 0 = not at all */
     char remote[CB_ADDR_TEXT], local[CB_ADDR_TEXT]; /* texts of the addresses, when an exchange was asked for them */

@@ -18,7 +18,6 @@ import re
 import shutil
 import signal
 import socket
-import ssl
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 SERVER_CPU, LOAD_CPU = "0", "1"
 PORT, TLS_PORT, ORIGIN_PORT = 8080, 8443, 8081
+IDLE_S = 7  # since the last answer, when memory of idle connections is read
 
 
 class Missing(Exception):
@@ -159,7 +159,8 @@ http {{ access_log off; keepalive_requests 100000000; server {{ listen 127.0.0.1
     def proxy_nginx(self):
         conf = self.write("proxy.conf", f"""
 worker_processes 1; daemon off; pid {self.folder}/proxy.pid; error_log {self.folder}/proxy.err;
-events {{ worker_connections 8192; }}
+worker_rlimit_nofile 65536;
+events {{ worker_connections 32768; }}
 http {{
   access_log off; keepalive_requests 100000000; keepalive_timeout 300s;
   upstream origin {{ server 127.0.0.1:{ORIGIN_PORT}; keepalive 128; keepalive_requests 100000000; }}
@@ -177,7 +178,8 @@ http {{
         conf = self.write("haproxy.cfg", f"""
 global
   nbthread 1
-  maxconn 8000
+  maxconn 24000
+  no strict-limits
 defaults
   mode http
   timeout connect 5s
@@ -241,23 +243,36 @@ backend b
                             process.stop()
         return results
 
-    def idle(self, candidates, connect, n, rounds):
+    @contextlib.contextmanager
+    def held(self, n, version, url):
+        """`n` connections that have asked once, from a process of their own."""
+        command = ["taskset", "-c", LOAD_CPU, self.own("hold"), "-n", n, version, "--ca", self.ca, "--to", f"127.0.0.1:{PORT if url.startswith('http:') else TLS_PORT}", url]
+        process = subprocess.Popen([*map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            if process.stdout.readline() != f"held {n}\n":
+                raise SystemExit(f"{' '.join(map(str, command))} did not get its connections")
+            yield
+            if process.poll() is not None:
+                raise SystemExit("the holder of the connections has ended")
+        finally:
+            process.stdin.close()
+            process.wait()
+
+    def idle(self, candidates, version, url, n, rounds, with_origin=True):
         """PSS growth per idle connection in KiB."""
         results = {name: [] for name, _ in candidates}
         for _ in range(rounds):
             for name, start in candidates:
-                origin, server, held = self.origin(), None, []
+                origin, server = self.origin() if with_origin else None, None
                 try:
                     server = start()
-                    held.extend(connect() for _ in range(50))  # what the first connections allocate for all
-                    time.sleep(0.3)
-                    before = server.pss_kib()
-                    held.extend(connect() for _ in range(n))
-                    time.sleep(1)
-                    results[name].append((server.pss_kib() - before) / n)
+                    with self.held(50, version, url):  # what the first connections allocate for all
+                        time.sleep(0.3)
+                        before = server.pss_kib()
+                        with self.held(n, version, url):
+                            time.sleep(IDLE_S)
+                            results[name].append((server.pss_kib() - before) / n)
                 finally:
-                    for s in held:
-                        s.close()
                     for process in (server, origin):
                         if process:
                             process.stop()
@@ -284,47 +299,12 @@ def edge_config(bench):
     }
 
 
-def connect_clear():
-    s = socket.create_connection(("127.0.0.1", PORT))
-    s.sendall(b"GET /1k HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    return read_response(s)
-
-
-def read_response(s):
-    data = b""
-    while len(data) < 1024 or b"\r\n\r\n" not in data:
-        more = s.recv(65536)
-        if not more:
-            raise SystemExit("the server closed an idle connection")
-        data += more
-    return s
-
-
-def connect_tls(ca, alpn):
-    context = ssl.create_default_context(cafile=ca)
-    context.set_alpn_protocols([alpn])
-
-    def connect():
-        s = context.wrap_socket(socket.create_connection(("127.0.0.1", TLS_PORT)), server_hostname="localhost")
-        if alpn == "h2":  # preface, empty SETTINGS; then HEADERS for stream 1: GET https localhost /1k, static table and literals
-            head = b"\x82\x87\x04\x03/1k\x01\x09localhost"
-            s.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0" + len(head).to_bytes(3, "big") + b"\1\5\0\0\0\1" + head)
-        else:
-            s.sendall(b"GET /1k HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        data = b""
-        while len(data) < 1024:
-            data += s.recv(65536)
-        return s
-
-    return connect
-
-
 def rows(bench, rounds, only):
     """Yields (title, unit, scale, {name: values})."""
     h3 = [("libcb", bench.h3_ours), ("gtlsserver", bench.h3_gtlsserver)]
     proxies = [("cb-edge", bench.proxy_ours), ("nginx", bench.proxy_nginx), ("haproxy", bench.proxy_haproxy)]
     tls_url, clear_url = f"https://localhost:{TLS_PORT}/1k", f"http://127.0.0.1:{PORT}/1k"
-    n_idle = 500 if bench.quick else 2000
+    n_idle = 500 if bench.quick else 10000
     table = [
         ("h3-small", "HTTP/3 server, 1 KiB, 8 connections x 32 streams", "us CPU/request", 1e-3, lambda: bench.cost(h3, bench.h3load_small, rounds, False)),
         ("h3-bulk", f"HTTP/3 server, one {bench.bulk_mib} MiB download", "s CPU/GiB", 1e-9, lambda: bench.cost(h3, bench.h3load_bulk, rounds, False)),
@@ -336,10 +316,11 @@ def rows(bench, rounds, only):
          lambda: bench.cost(proxies, lambda: bench.h2load(tls_url), rounds, True)),
         ("proxy-h3", "proxy, HTTP/3, 1 KiB, 8 x 32", "us CPU/request", 1e-3,
          lambda: bench.cost(proxies[:1], bench.h3load_small, rounds, True)),
-        ("idle-h1", f"memory of an idle HTTP/1.1 connection, {n_idle} of them", "KiB PSS", 1, lambda: bench.idle(proxies, connect_clear, n_idle, rounds)),
-        ("idle-h1-tls", f"the same with TLS 1.3, {n_idle}", "KiB PSS", 1,
-         lambda: bench.idle(proxies, connect_tls(bench.ca, "http/1.1"), n_idle, rounds)),
-        ("idle-h2-tls", f"idle HTTP/2 + TLS 1.3, {n_idle}", "KiB PSS", 1, lambda: bench.idle(proxies, connect_tls(bench.ca, "h2"), n_idle, rounds)),
+        ("idle-h1", f"memory of an idle HTTP/1.1 connection, {n_idle:,} of them", "KiB PSS", 1, lambda: bench.idle(proxies, "-1", clear_url, n_idle, rounds)),
+        ("idle-h1-tls", f"the same with TLS 1.3, {n_idle:,}", "KiB PSS", 1, lambda: bench.idle(proxies, "-1", tls_url, n_idle, rounds)),
+        ("idle-h2-tls", f"idle HTTP/2 + TLS 1.3, {n_idle:,}", "KiB PSS", 1, lambda: bench.idle(proxies, "-2", tls_url, n_idle, rounds)),
+        ("idle-h3", f"idle HTTP/3, {n_idle:,}", "KiB PSS", 1,
+         lambda: bench.idle([("cb-edge", bench.proxy_ours), ("gtlsserver", bench.h3_gtlsserver)], "-3", tls_url, n_idle, rounds)),
     ]
     for name, title, unit, scale, measure in table:
         if only and name not in only:
@@ -397,7 +378,12 @@ def resource_limit():
     import resource
 
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for limit in (max(hard, 65536), hard):  # above the hard limit: not everybody's right
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+            break
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 12000:
+        print("the limit of open files is too low for 10,000 idle connections", file=sys.stderr)
 
 
 def cpu_name():

@@ -152,7 +152,6 @@ static world *make(int version, bool server) {
 static void stop(world *w) {
     cb_hconn_end_all(&w->h, CB_ECLOSED);
     cr_expect_eq(w->h.n_exchanges, 0);
-    cb_hconn_fini(&w->h);
     free(w);
 }
 
