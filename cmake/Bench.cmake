@@ -1,11 +1,17 @@
 # tests/bench/NAME.c: the programs that scripts/bench needs of our own. They use the public headers only
 # and are built on demand: `cmake --build --preset release --target bench_programs`.
 file(GLOB CB_BENCH_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/bench/*.c)
+add_library(bench_lab OBJECT EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/tests/bench/lab/lab.c)
+target_link_libraries(bench_lab PRIVATE cb cb_flags)
 add_custom_target(bench_programs)
 foreach(source IN LISTS CB_BENCH_SOURCES)
     get_filename_component(name ${source} NAME_WE)
     add_executable(${name} EXCLUDE_FROM_ALL ${source})
     target_link_libraries(${name} PRIVATE cb cb_flags)
+    if(name MATCHES "^cc") # the congestion laboratory
+        target_sources(${name} PRIVATE $<TARGET_OBJECTS:bench_lab>)
+        target_link_libraries(${name} PRIVATE m)
+    endif()
     set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests/bench)
     add_dependencies(bench_programs ${name})
 endforeach()
