@@ -75,7 +75,8 @@ static void fill_settings(cb_quic_conn *c, const cb_quic_core_init *init, ngtcp2
     s->original_version = init->original_version;
     s->available_versions = init->version == NGTCP2_PROTO_VER_V2 ? versions_v2 : versions_v1;
     s->available_versionslen = 2;
-    if (c->server) return; /* a server keeps the version that the client chose */
+    if (c->server && o->version != 2) return; /* a server keeps the version that the client chose */
+    if (c->server) s->available_versions = versions_v2;
     s->preferred_versions = s->available_versions;
     s->preferred_versionslen = 2;
 }
