@@ -1,7 +1,10 @@
 #include "base/blocks.h"
 #include "base/mem.h"
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
 
-enum { PAGE = 4096, SLAB_BLOCKS = 64 };
+enum { PAGE = 4096, SLAB_BLOCKS = 64, SMALL_BYTES = 512 << 10 /* spare small pieces a loop at most */ };
 
 /* The address sanitizer must see each use after free, so it gets no stock. */
 #if defined(__SANITIZE_ADDRESS__)
@@ -52,21 +55,30 @@ void cb_blocks_init(cb_blocks *b, const cb_alloc *under) {
     }
     b->sparse.spare = b->sparse.slabs = NULL;
     b->sparse.n_fresh = 0;
+    memset(&b->small, 0, sizeof b->small);
+}
+
+static void *pop(void **list) {
+    void *block = *list;
+    *list = *(void **)block;
+    return block;
 }
 
 void cb_blocks_free(cb_blocks *b) {
     for (size_t i = 0; i < CB_BLOCK_SIZES; i++) {
         while (b->sizes[i].spare) {
-            void *block = b->sizes[i].spare;
-            b->sizes[i].spare = *(void **)block;
-            cb_mem_free(&b->under, block);
+            cb_mem_free(&b->under, pop(&b->sizes[i].spare));
         }
         b->sizes[i].len = 0;
     }
+    for (size_t i = 0; i < CB_SMALL_SIZES; i++) {
+        while (b->small.spare[i]) {
+            free(pop(&b->small.spare[i]));
+        }
+    }
+    b->small.bytes = 0;
     while (b->sparse.slabs) {
-        void *slab = b->sparse.slabs;
-        b->sparse.slabs = *(void **)slab;
-        cb_mem_free(&b->under, slab);
+        cb_mem_free(&b->under, pop(&b->sparse.slabs));
     }
     b->sparse.spare = NULL;
     b->sparse.n_fresh = 0;
@@ -76,10 +88,8 @@ void *cb_block_get(const cb_alloc *a, size_t size) {
     cb_blocks *b = stock_of(a);
     size_t i = index_of(size);
     if (!b || !b->sizes[i].spare) return cb_mem_get(a, size);
-    void *block = b->sizes[i].spare;
-    b->sizes[i].spare = *(void **)block;
     b->sizes[i].len--;
-    return block;
+    return pop(&b->sizes[i].spare);
 }
 
 void cb_block_put(const cb_alloc *a, void *block, size_t size) {
@@ -108,13 +118,9 @@ static bool add_slab(cb_blocks *b) {
 void *cb_sparse_get(const cb_alloc *a) {
     cb_blocks *b = stock_of(a);
     if (!b || !has_room(0, CB_SPARSE)) return cb_mem_get(a, CB_SPARSE);
-    void *block = b->sparse.spare;
-    if (block) {
-        b->sparse.spare = *(void **)block;
-        return block;
-    }
+    if (b->sparse.spare) return pop(&b->sparse.spare);
     if (!b->sparse.n_fresh && !add_slab(b)) return NULL;
-    block = b->sparse.fresh;
+    void *block = b->sparse.fresh;
     b->sparse.fresh += CB_SPARSE;
     b->sparse.n_fresh--;
     return block;
@@ -128,4 +134,43 @@ void cb_sparse_put(const cb_alloc *a, void *block) {
     }
     *(void **)block = b->sparse.spare;
     b->sparse.spare = block;
+}
+
+/* --- small pieces --- */
+
+/* A piece of class i has at least 16 * i + 8 usable bytes, which is what malloc() rounds up to. */
+static size_t class_bytes(size_t i) {
+    return 16 * i + 8;
+}
+
+void *cb_small_get(const cb_alloc *a, size_t size) {
+    cb_blocks *b = stock_of(a);
+    if (!b || size > CB_SMALL_MAX) return malloc(size);
+    size_t i = (size + 7) / 16;
+    if (!b->small.spare[i]) return malloc(class_bytes(i));
+    b->small.bytes -= class_bytes(i);
+    return pop(&b->small.spare[i]);
+}
+
+void *cb_small_new(const cb_alloc *a, size_t size) {
+    void *p = cb_small_get(a, size);
+    return p ? memset(p, 0, size) : NULL;
+}
+
+void *cb_small_grow(const cb_alloc *a, void *p, size_t size) {
+    return p ? realloc(p, size) : cb_small_get(a, size);
+}
+
+void cb_small_put(const cb_alloc *a, void *p) {
+    cb_blocks *b = stock_of(a);
+    size_t usable = p ? malloc_usable_size(p) : 0;
+    if (!b || !has_room(0, 0) || usable < class_bytes(1) || usable > CB_SMALL_MAX ||
+        b->small.bytes + usable > SMALL_BYTES) {
+        free(p);
+        return;
+    }
+    size_t i = (usable - 8) / 16;
+    *(void **)p = b->small.spare[i];
+    b->small.spare[i] = p;
+    b->small.bytes += class_bytes(i);
 }

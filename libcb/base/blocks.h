@@ -9,8 +9,9 @@
 #include <stdint.h>
 
 #define CB_BLOCK 16384
-enum { CB_BLOCK_MIN = 512, CB_BLOCK_SIZES = 6 }; /* 512, 1024, ... CB_BLOCK */
-#define CB_SPARSE 20480                          /* whole pages */
+enum { CB_BLOCK_MIN = 512, CB_BLOCK_SIZES = 6 };   /* 512, 1024, ... CB_BLOCK */
+#define CB_SPARSE 20480                            /* whole pages */
+enum { CB_SMALL_MAX = 1032, CB_SMALL_SIZES = 65 }; /* the usable sizes of malloc(): 24, 40, ... CB_SMALL_MAX */
 
 typedef struct cb_blocks {
     cb_alloc alloc; /* an allocator that knows this stock; what is no block passes through to `under` */
@@ -25,6 +26,10 @@ typedef struct cb_blocks {
         uint8_t *fresh; /* blocks that nobody has had yet */
         size_t n_fresh;
     } sparse;
+    struct {
+        void *spare[CB_SMALL_SIZES]; /* as above */
+        size_t bytes;
+    } small;
 } cb_blocks;
 
 /* The struct must stay where it is: its `alloc` points to it. */
@@ -41,6 +46,13 @@ void cb_block_put(const cb_alloc *a, void *block, size_t size);
  * keeps what it has; the allocator behind it serves in large pieces. Put with the same `a`. */
 void *cb_sparse_get(const cb_alloc *a);
 void cb_sparse_put(const cb_alloc *a, void *block);
+
+/* For libraries that take and give small pieces with each request: malloc(), calloc(), realloc() and free() with spare
+ * pieces before them. To be used with an allocator of which cb_alloc_is_libc() says yes. */
+void *cb_small_get(const cb_alloc *a, size_t size);
+void *cb_small_new(const cb_alloc *a, size_t size); /* zeroed */
+void *cb_small_grow(const cb_alloc *a, void *p, size_t size);
+void cb_small_put(const cb_alloc *a, void *p); /* NULL is fine */
 
 /* Is it malloc() in the end, perhaps with a stock before it? Libraries that allocate much may then call it directly. */
 bool cb_alloc_is_libc(const cb_alloc *a);

@@ -22,6 +22,27 @@ static void *mem_realloc(void *p, size_t size, void *user) {
     return cb_mem_grow(user, p, size);
 }
 
+/* nghttp3 takes and gives eight small pieces with each request. */
+static void *small_malloc(size_t size, void *user) {
+    return cb_small_get(user, size);
+}
+static void small_free(void *p, void *user) {
+    cb_small_put(user, p);
+}
+static void *small_calloc(size_t n, size_t size, void *user) {
+    if (size && n > SIZE_MAX / size) return NULL;
+    return cb_small_new(user, n * size);
+}
+static void *small_realloc(void *p, size_t size, void *user) {
+    return cb_small_grow(user, p, size);
+}
+
+static nghttp3_mem mem_of(const cb_alloc *alloc) {
+    void *user = (void *)(uintptr_t)alloc;
+    if (cb_alloc_is_libc(alloc)) return (nghttp3_mem){user, small_malloc, small_free, small_calloc, small_realloc};
+    return (nghttp3_mem){user, mem_malloc, mem_free, mem_calloc, mem_realloc};
+}
+
 static h3_stream **bucket_of(const h3_conn *c, int64_t id) {
     return (h3_stream **)(uintptr_t)&c->buckets[(uint64_t)id / 4 % H3_BUCKETS]; // NOLINT(performance-no-int-to-ptr)
 }
@@ -419,9 +440,8 @@ int h3_start(h3_conn *c) {
     settings.qpack_blocked_streams = l->max_streams < BLOCKED_STREAMS ? l->max_streams : BLOCKED_STREAMS;
     settings.enable_connect_protocol = c->h.env.server;
     settings.h3_datagram = 1;
-    const nghttp3_mem *mem = cb_alloc_is_libc(c->h.env.alloc) ? NULL : &c->mem;
-    int error = c->h.env.server ? nghttp3_conn_server_new(&c->ng, &h3_callbacks, &settings, mem, c)
-                                : nghttp3_conn_client_new(&c->ng, &h3_callbacks, &settings, mem, c);
+    int error = c->h.env.server ? nghttp3_conn_server_new(&c->ng, &h3_callbacks, &settings, &c->mem, c)
+                                : nghttp3_conn_client_new(&c->ng, &h3_callbacks, &settings, &c->mem, c);
     if (error) return cb_fail(CB_ENOMEM, "no memory for HTTP/3");
     cb_h3_control_init(&c->control);
     c->peer = (cb_h3_settings){0};
@@ -454,11 +474,7 @@ int cb_h3_new_on(cb_hconn **out, const cb_hconn_env *env, cb_quic_conn *qc, cons
     c->qc = qc;
     c->below = below;
     c->told = CB_NEVER;
-    c->mem = (nghttp3_mem){.user_data = (void *)(uintptr_t)c->h.env.alloc,
-                           .malloc = mem_malloc,
-                           .free = mem_free,
-                           .calloc = mem_calloc,
-                           .realloc = mem_realloc};
+    c->mem = mem_of(c->h.env.alloc);
     cb_list *lists[] = {&c->streams, &c->heads, &c->bodies, &c->sends, &c->writable};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         cb_list_init(lists[i]);

@@ -229,6 +229,38 @@ Test(base_blocks, sparse_blocks_have_pages_of_their_own_and_are_used_again) {
     cr_expect_null(stock.sparse.slabs);
 }
 
+Test(base_blocks, small_pieces) {
+    cb_blocks stock;
+    cb_blocks_init(&stock, &cb_alloc_libc);
+    const cb_alloc *from[] = {&stock.alloc, &cb_alloc_libc}; /* with a stock and without */
+    for (size_t at = 0; at < 2; at++) {
+        for (int round = 0; round < 2; round++) {
+            uint8_t *held[1100];
+            for (size_t size = 1; size < 1100; size++) {
+                held[size] = size % 2 ? cb_small_get(from[at], size) : cb_small_new(from[at], size);
+                cr_assert_not_null(held[size]);
+                for (size_t i = 0; size % 2 == 0 && i < size; i++)
+                    cr_assert_eq(held[size][i], 0, "%zu: %zu", size, i);
+                memset(held[size], (int)size & 0xff, size);
+                if (size % 10 == 3) held[size] = cb_small_grow(from[at], held[size], size + 500);
+            }
+            for (size_t size = 1; size < 1100; size++) {
+                for (size_t i = 0; i < size; i++)
+                    cr_assert_eq(held[size][i], size & 0xff, "%zu: %zu", size, i);
+                cb_small_put(from[at], held[size]);
+            }
+            cb_small_put(from[at], NULL);
+            cr_assert_leq(stock.small.bytes, 512u << 10);
+        }
+    }
+    void *piece = cb_small_grow(&stock.alloc, NULL, 40);
+    size_t before = stock.small.bytes;
+    cb_small_put(&stock.alloc, piece);
+    cr_expect(stock.small.bytes == before + 40 || stock.small.bytes == 0); /* 0: under the address sanitizer */
+    cb_blocks_free(&stock);
+    cr_assert_eq(stock.small.bytes, 0);
+}
+
 Test(base_blocks, the_stock_serves_its_own_allocator_only) {
     cb_blocks stock;
     cb_blocks_init(&stock, &cb_alloc_libc);
