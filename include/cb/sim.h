@@ -148,6 +148,8 @@ typedef struct cb_sim_link_opts {
     uint32_t mtu_bytes;          /* larger packets (with headers) are dropped; 0 = 1,500 */
     uint8_t down;                /* 1 = drops everything: a black hole */
     uint8_t reserved[7];
+    uint64_t batch_us; /* packets arrive only at multiples of this, those of an interval together: aggregation, as on
+                        * radio links; 0 = each when it is due */
 } cb_sim_link_opts;
 
 /* opts may be NULL: a perfect line. CB_EINVAL names the option that is wrong; CB_ENOMEM, CB_E2BIG. */

@@ -92,6 +92,10 @@ static void corrupt(cb_sim_link *l, sim_packet *p) {
     l->stats.corrupted++;
 }
 
+static cb_time next_batch(cb_time due, cb_time every) {
+    return (due + every - 1) / every * every;
+}
+
 static void launch(cb_sim_link *l, sim_packet *p) {
     const cb_sim_link_opts *o = &l->o;
     p->due = l->sim->now + o->delay_us * SIM_NS_US;
@@ -104,6 +108,7 @@ static void launch(cb_sim_link *l, sim_packet *p) {
         if (o->jitter_us && p->due < l->last_due) p->due = l->last_due;
         l->last_due = p->due;
     }
+    if (o->batch_us) p->due = next_batch(p->due, o->batch_us * SIM_NS_US);
     fly(l, p);
 }
 

@@ -33,6 +33,7 @@ static const struct {
     {"buffer_rtt_us", offsetof(cb_sim_link_opts, buffer_rtt_us), &time_max_us},
     {"reorder_us", offsetof(cb_sim_link_opts, reorder_us), &time_max_us},
     {"jitter_us", offsetof(cb_sim_link_opts, jitter_us), &time_max_us},
+    {"batch_us", offsetof(cb_sim_link_opts, batch_us), &time_max_us},
 };
 
 static int check(const cb_sim_link_opts *o) {

@@ -125,6 +125,24 @@ Test(sim_link, reordering_delays_some_so_that_others_overtake) {
     st_drop(p);
 }
 
+Test(sim_link, aggregation_lets_packets_arrive_together) {
+    enum { N = 1000, BATCH = 20 };
+    st_pair *p = st_make(4, LINK(.delay_us = 3000, .batch_us = BATCH * 1000), NULL);
+    st_send_each(p, N, ST_MS, 0);
+    st_run(p);
+    size_t instants = 0;
+    cr_assert_eq(p->count, N);
+    for (size_t i = 0; i < N; i++) {
+        cb_time took = p->got[i].at - p->got[i].sent;
+        cr_assert_eq(p->got[i].at % (BATCH * ST_MS), 0);
+        cr_assert(took >= 3 * ST_MS && took < (3 + BATCH) * ST_MS);
+        cr_assert(i == 0 || p->got[i].number == p->got[i - 1].number + 1, "the order changed");
+        instants += i == 0 || p->got[i].at != p->got[i - 1].at;
+    }
+    cr_assert(instants >= N / BATCH && instants <= N / BATCH + 1, "%zu", instants);
+    st_drop(p);
+}
+
 Test(sim_link, jitter_keeps_the_order) {
     enum { N = 20000 };
     st_pair *p = st_make(5, LINK(.delay_us = 1000, .jitter_us = 2000), NULL);
