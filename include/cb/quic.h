@@ -100,8 +100,9 @@ typedef struct cb_quic_opts {
     uint8_t verify;                /* client: enum cb_verify */
     uint8_t no_gso, no_gro, no_ecn, no_pmtud; /* 1 = off */
     uint8_t no_migration;                     /* server: 1 = send disable_active_migration */
-    uint8_t version;             /* client: 0 = v1, 2 = v2 (RFC 9369) first; server: 2 = moves clients that can to v2
-                                  * (RFC 9368), 0 = keeps what the client chose. Both are always understood */
+    uint8_t version;             /* client: 0 and 1 = v1, 2 = v2 (RFC 9369) first, and v1 when the server has no v2;
+                                  * server: 2 = moves clients that can to v2 (RFC 9368), 0 = keeps what the client
+                                  * chose, 1 = v1 only */
     uint8_t fixed_stream_window; /* 1 = windows of streams stay at stream_window_bytes: a bound on memory */
     uint8_t aead;                /* enum cb_aead */
     uint8_t at_rest;             /* server: 1 = nothing is read until cb_quic_endpoint_resume() */

@@ -18,7 +18,7 @@ static void send_version_negotiation(cb_quic_endpoint *e, ep_socket *sock, const
     uint8_t packet[ANSWER_MAX], random = 0;
     if (!e->server || d->len < CB_QUIC_PACKET_MIN) return;
     (void)cb_loop_random(e->loop, &random, 1);
-    size_t n = cb_quic_version_packet(packet, sizeof packet, in, random);
+    size_t n = cb_quic_version_packet(packet, sizeof packet, in, e->o.version == 1, random);
     if (!n) return;
     e->stats.version_negotiations++;
     cb_quic_endpoint_send(sock, d, packet, n);
@@ -243,7 +243,8 @@ static void packet(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *d, b
     ngtcp2_version_cid in;
     if (e->closed) return;
     int rv = d->len ? ngtcp2_pkt_decode_version_cid(&in, d->data, d->len, e->cid_len) : NGTCP2_ERR_INVALID_ARGUMENT;
-    if (rv == NGTCP2_ERR_VERSION_NEGOTIATION) {
+    const bool refused_v2 = e->server && e->o.version == 1 && in.version == NGTCP2_PROTO_VER_V2;
+    if (rv == NGTCP2_ERR_VERSION_NEGOTIATION || (rv == 0 && refused_v2)) {
         send_version_negotiation(e, sock, d, &in);
         return;
     }

@@ -74,10 +74,11 @@ static void fill_settings(cb_quic_conn *c, const cb_quic_core_init *init, ngtcp2
     s->token_type = init->token_type;
     s->original_version = init->original_version;
     s->available_versions = init->version == NGTCP2_PROTO_VER_V2 ? versions_v2 : versions_v1;
-    s->available_versionslen = 2;
+    s->available_versionslen = c->server && o->version == 1 ? 1 : 2;
     if (c->server && o->version != 2) return; /* a server keeps the version that the client chose */
+    /* A client: the order of its first try. Who made it come down from that by a forged packet is found out. */
     if (c->server) s->available_versions = versions_v2;
-    s->preferred_versions = s->available_versions;
+    s->preferred_versions = init->original_version == NGTCP2_PROTO_VER_V2 ? versions_v2 : s->available_versions;
     s->preferred_versionslen = 2;
 }
 
@@ -172,6 +173,15 @@ void cb_quic_core_free(cb_quic_conn *c) {
     cb_quic_pace_free(c);
     cb_mem_free(c->alloc, c->spill);
     c->spill = NULL;
+}
+
+int cb_quic_core_reopen(cb_quic_conn *c, const cb_quic_core_init *init) {
+    cb_quic_core_free(c);
+    c->spill_len = 0;
+    c->owed = 0;
+    c->early_tried = false;
+    c->other_version = 0;
+    return cb_quic_core_open(c, init, false);
 }
 
 /* --- packets in --- */
@@ -445,6 +455,17 @@ static void tls_failed(cb_quic_conn *c) {
     cb_quic_core_finish(c, rc, true, "%s", cb_last_error());
 }
 
+/* A server that names a version of ours in Version Negotiation gets it. That nobody forged the packet shows in the
+ * handshake (RFC 9368, 4), for which ngtcp2 is told what was tried first. Early data has bound the application to this
+ * attempt already. */
+static bool try_other_version(cb_quic_conn *c) {
+    const uint32_t version = c->other_version;
+    if (!version || c->ready || !c->host->other_version) return false;
+    if (c->host->other_version(c, version) == CB_OK) return true;
+    cb_quic_core_finish(c, CB_ENOMEM, false, "%s", cb_last_error());
+    return true;
+}
+
 /* What a result of ngtcp2 means for the connection. */
 void cb_quic_core_failed(cb_quic_conn *c, int liberr) {
     switch (liberr) {
@@ -466,6 +487,7 @@ void cb_quic_core_failed(cb_quic_conn *c, int liberr) {
         cb_quic_core_finish(c, CB_EPROTO, false, "not a usable first packet");
         return;
     case NGTCP2_ERR_RECV_VERSION_NEGOTIATION:
+        if (try_other_version(c)) return;
         cb_quic_core_finish(c, CB_ENOTSUP, false, "the server does not speak the QUIC version that was tried (0x%x)",
                             (unsigned)ngtcp2_conn_get_client_chosen_version(c->ng));
         return;

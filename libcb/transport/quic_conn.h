@@ -37,6 +37,9 @@ typedef struct cb_quic_host_ops {
     void (*handshaken)(cb_quic_conn *c);
     size_t (*make_token)(cb_quic_conn *c, uint8_t *out, size_t cap); /* server: for NEW_TOKEN; 0 = none */
     void (*keep_token)(cb_quic_conn *c, cb_slice token);             /* client: NEW_TOKEN came */
+    /* Client: the server does not speak the version that was tried, but this one: opens c anew (cb_quic_core_reopen()).
+     * NULL: there is no second try. */
+    int (*other_version)(cb_quic_conn *c, uint32_t version);
 } cb_quic_host_ops;
 
 struct cb_quic_conn {
@@ -72,6 +75,7 @@ struct cb_quic_conn {
     uint8_t cc_below;          /* enum cb_cc: ngtcp2's controller */
     bool quiet;                /* nothing of the application's may leave now */
     cb_time owed;              /* client: as in cb_quic_pulse */
+    uint32_t other_version;    /* client: of ours, in the server's Version Negotiation packet; 0 = none */
     uint64_t tx_packets, tx_bytes, rx_packets, rx_bytes, migrations;
 };
 
@@ -99,6 +103,9 @@ typedef struct cb_quic_core_init {
 
 /* c is zeroed memory. On failure it holds nothing. */
 int cb_quic_core_open(cb_quic_conn *c, const cb_quic_core_init *init, bool server);
+/* Client: once more from the beginning, before anything came of it; what rides on it stays. On failure c holds nothing,
+ * as above. */
+int cb_quic_core_reopen(cb_quic_conn *c, const cb_quic_core_init *init);
 void cb_quic_core_feed(cb_quic_conn *c, const cb_addr *local, const cb_addr *remote, unsigned ecn, const uint8_t *data,
                        size_t len, cb_time now);
 

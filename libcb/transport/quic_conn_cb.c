@@ -274,6 +274,16 @@ static void on_rand(uint8_t *out, size_t len, const ngtcp2_rand_ctx *ctx) {
     c->host->random(c, out, len);
 }
 
+static int on_versions(ngtcp2_conn *ng, const ngtcp2_pkt_hd *hd, const uint32_t *sv, size_t nsv, void *user) {
+    cb_quic_conn *c = user;
+    const uint32_t tried = ngtcp2_conn_get_client_chosen_version(ng);
+    const uint32_t other = tried == NGTCP2_PROTO_VER_V2 ? NGTCP2_PROTO_VER_V1 : NGTCP2_PROTO_VER_V2;
+    (void)hd;
+    for (size_t i = 0; i < nsv; i++)
+        if (sv[i] == other) c->other_version = other;
+    return 0;
+}
+
 #define COMMON                                                                                                         \
     .recv_crypto_data = on_crypto, .handshake_completed = on_handshake, .encrypt = cb_quic_keys_encrypt,               \
     .decrypt = cb_quic_keys_decrypt, .hp_mask = cb_quic_keys_mask, .recv_stream_data = on_stream_data,                 \
@@ -292,6 +302,7 @@ const ngtcp2_callbacks cb_quic_client_callbacks = {
     .client_initial = on_client_initial,
     .recv_retry = cb_quic_keys_retry,
     .recv_new_token = on_new_token,
+    .recv_version_negotiation = on_versions,
     .tls_early_data_rejected = on_early_rejected,
 };
 

@@ -349,6 +349,7 @@ void cb_quic_endpoint_conn_drop(ep_conn *c) {
     e->conns_now--;
     if (c->handshaking) e->handshakes--;
     cb_quic_core_free(&c->core);
+    cb_mem_free(e->alloc, c->name);
     cb_mem_free(e->alloc, c);
 }
 
@@ -373,7 +374,8 @@ static cb_slice token_for(const cb_quic_endpoint *e, const cb_addr *remote) {
     return (cb_slice){NULL, 0};
 }
 
-static int open_client(ep_conn *c, const cb_addr *remote, const char *server_name) {
+/* tried: the version before this one, 0 = it is the first. */
+static int open_client(ep_conn *c, const cb_addr *remote, const char *server_name, uint32_t version, uint32_t tried) {
     cb_quic_endpoint *e = c->e;
     char key[CB_ADDR_TEXT];
     uint8_t reset_token[NGTCP2_STATELESS_RESET_TOKENLEN], dcid[18];
@@ -390,7 +392,8 @@ static int open_client(ep_conn *c, const cb_addr *remote, const char *server_nam
         .local = cb_udp_local(e->main.udp),
         .remote = remote,
         .now = cb_loop_now(e->loop),
-        .version = e->o.version == 2 ? NGTCP2_PROTO_VER_V2 : NGTCP2_PROTO_VER_V1,
+        .version = version,
+        .original_version = tried,
         .token = token_for(e, remote),
     };
     if (init.token.len) init.token_type = NGTCP2_TOKEN_TYPE_NEW_TOKEN;
@@ -411,8 +414,15 @@ static int open_client(ep_conn *c, const cb_addr *remote, const char *server_nam
     ngtcp2_cid_init(&init.dcid, dcid, sizeof dcid);
     rc = cb_quic_endpoint_cid(e, &init.scid, reset_token);
     if (rc >= 0) rc = cb_tls_session_new(&init.tls, e->alloc, &tls);
-    if (rc >= 0) rc = cb_quic_core_open(&c->core, &init, false);
+    if (rc >= 0) rc = tried ? cb_quic_core_reopen(&c->core, &init) : cb_quic_core_open(&c->core, &init, false);
     return rc < 0 ? rc : cb_quic_endpoint_route(e, &init.scid, &c->route);
+}
+
+int cb_quic_endpoint_reopen(ep_conn *c, uint32_t version) {
+    const cb_addr remote = c->core.remote;
+    const uint32_t tried = ngtcp2_conn_get_client_chosen_version(c->core.ng);
+    cb_quic_endpoint_unroute_all(c->e, &c->route);
+    return open_client(c, &remote, c->name, version, tried);
 }
 
 int cb_quic_endpoint_connect(cb_quic_conn **out, cb_quic_endpoint *e, const cb_addr *remote, const char *server_name,
@@ -427,7 +437,10 @@ int cb_quic_endpoint_connect(cb_quic_conn **out, cb_quic_endpoint *e, const cb_a
         rc = open_main(e, &any);
     }
     if (rc >= 0) rc = cb_quic_endpoint_conn_new(e, &c);
-    if (rc >= 0) rc = open_client(c, remote, server_name);
+    const bool v2 = e->o.version == 2;
+    if (rc >= 0 && v2 && server_name && !(c->name = cb_mem_text(e->alloc, server_name)))
+        rc = cb_fail(CB_ENOMEM, "no memory for a name");
+    if (rc >= 0) rc = open_client(c, remote, server_name, v2 ? NGTCP2_PROTO_VER_V2 : NGTCP2_PROTO_VER_V1, 0);
     if (rc >= 0) rc = factory->make(&c->core.app, &c->core, factory->user);
     if (rc < 0) {
         if (c) cb_quic_endpoint_conn_drop(c);

@@ -35,6 +35,7 @@ struct ep_conn {
     cb_grave grave;
     bool handshaking;      /* counts in e->handshakes */
     ngtcp2_cid first_dcid; /* server: the client's choice, routed to us beside our own */
+    char *name;            /* client of version 2 first: the server name, for a second try */
     cb_addr source;        /* client: our address that the last packet came to; family 0 = none came */
 };
 
@@ -137,6 +138,8 @@ void cb_quic_endpoint_tomb_free(ep_tomb *t);
 void cb_quic_endpoint_send(ep_socket *sock, const cb_datagram *to, const uint8_t *packet, size_t len);
 
 /* --- quic_endpoint.c --- */
+/* A client's connection once more, by another version. */
+int cb_quic_endpoint_reopen(ep_conn *c, uint32_t version);
 int cb_quic_endpoint_conn_new(cb_quic_endpoint *e, ep_conn **out);
 void cb_quic_endpoint_conn_drop(ep_conn *c); /* one that never got so far as to be told about */
 int cb_quic_endpoint_socket(cb_quic_endpoint *e, ep_socket *sock, const cb_addr *bind);

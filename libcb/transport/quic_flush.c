@@ -104,6 +104,10 @@ static void host_keep_token(cb_quic_conn *core, cb_slice token) {
     memcpy(t->bytes, token.base, token.len);
 }
 
+static int host_other_version(cb_quic_conn *core, uint32_t version) {
+    return cb_quic_endpoint_reopen(ep_of(core), version);
+}
+
 const cb_quic_host_ops cb_quic_endpoint_host = {
     .now = host_now,
     .random = host_random,
@@ -114,6 +118,7 @@ const cb_quic_host_ops cb_quic_endpoint_host = {
     .handshaken = host_handshaken,
     .make_token = host_make_token,
     .keep_token = host_keep_token,
+    .other_version = host_other_version,
 };
 
 /* --- sending --- */
@@ -274,6 +279,7 @@ static void bury_conn(cb_grave *g) {
     ep_conn *c = CB_CONTAINER(g, ep_conn, grave);
     const cb_alloc *alloc = c->core.alloc;
     cb_quic_core_free(&c->core);
+    cb_mem_free(alloc, c->name);
     cb_mem_free(alloc, c);
 }
 

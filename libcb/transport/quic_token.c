@@ -34,11 +34,11 @@ size_t cb_quic_retry_packet(uint8_t *out, size_t cap, const uint8_t secret[32], 
     return n > 0 ? (size_t)n : 0;
 }
 
-size_t cb_quic_version_packet(uint8_t *out, size_t cap, const ngtcp2_version_cid *in, uint8_t random) {
+size_t cb_quic_version_packet(uint8_t *out, size_t cap, const ngtcp2_version_cid *in, bool v1_only, uint8_t random) {
     uint32_t reserved = 0x0a0a0a0aU | (uint32_t)(random & 0xf0) << 24; /* RFC 9000, 15: keeps clients tolerant */
     uint32_t versions[] = {reserved, NGTCP2_PROTO_VER_V1, NGTCP2_PROTO_VER_V2};
     ngtcp2_ssize n = ngtcp2_pkt_write_version_negotiation(out, cap, random, in->scid, in->scidlen, in->dcid,
-                                                          in->dcidlen, versions, sizeof versions / sizeof *versions);
+                                                          in->dcidlen, versions, v1_only ? 2 : 3);
     return n > 0 ? (size_t)n : 0;
 }
 

@@ -20,7 +20,7 @@ size_t cb_quic_token_make(const uint8_t secret[32], const cb_addr *remote, uint6
 size_t cb_quic_retry_packet(uint8_t *out, size_t cap, const uint8_t secret[32], const ngtcp2_pkt_hd *hd,
                             const ngtcp2_cid *retry_scid, const cb_addr *remote, uint64_t wall);
 /* A Version Negotiation packet that answers the given one. */
-size_t cb_quic_version_packet(uint8_t *out, size_t cap, const ngtcp2_version_cid *in, uint8_t random);
+size_t cb_quic_version_packet(uint8_t *out, size_t cap, const ngtcp2_version_cid *in, bool v1_only, uint8_t random);
 /* A stateless reset, shorter than the packet that it answers (0: that is too short). random: 32 bytes. */
 size_t cb_quic_reset_packet(uint8_t *out, size_t cap, const uint8_t secret[32], const uint8_t *cid, size_t cid_len,
                             size_t trigger_len, const uint8_t random[32]);

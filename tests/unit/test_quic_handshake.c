@@ -233,20 +233,13 @@ Test(quic_handshake, versions_and_controllers) {
     }
 }
 
-/* An answer of a server that speaks none of what we tried; version 1 stands in for an old one that knows only that. */
-Test(quic_handshake, version_negotiation_ends_the_attempt) {
-    qt_world w;
-    qt_world_make(&w);
-    cb_quic_opts so = qt_server_opts(&w), co = qt_client_opts(&w);
-    co.version = 2;
-    qt_listen(&w, &so);
-    qt_client_open(&w, &co);
-    qt_connect(&w);
-    cb_quic_endpoint *e = w.client.endpoint;
+/* Version Negotiation with one version in it, as if the server had answered the client's first packet. */
+static void answer_versions(qt_world *w, uint32_t version) {
+    cb_quic_endpoint *e = w->client.endpoint;
     ep_conn *c = CB_CONTAINER(e->conns.next, ep_conn, all);
     uint8_t first[1500], answer[64] = {0x80};
     cb_quic_train t;
-    cb_quic_core_write(&c->core, first, sizeof first, cb_loop_now(w.loop), &t);
+    cb_quic_core_write(&c->core, first, sizeof first, cb_loop_now(w->loop), &t);
     size_t dcid = first[5], scid = first[6 + dcid];
     uint8_t *p = answer + 5;
     *p++ = (uint8_t)scid;
@@ -255,14 +248,66 @@ Test(quic_handshake, version_negotiation_ends_the_attempt) {
     *p++ = (uint8_t)dcid;
     memcpy(p, first + 6, dcid);
     p += dcid;
-    memcpy(p, "\0\0\0\1", 4);
-    cb_datagram d = {.local = *cb_udp_local(e->main.udp), .data = answer, .len = (size_t)(p + 4 - answer)};
-    cb_addr_parse(&d.remote, w.remote, 0);
+    for (int shift = 24; shift >= 0; shift -= 8)
+        *p++ = (uint8_t)(version >> shift);
+    cb_datagram d = {.local = *cb_udp_local(e->main.udp), .data = answer, .len = (size_t)(p - answer)};
+    cb_addr_parse(&d.remote, w->remote, 0);
     cb_quic_endpoint_packet(e, &e->main, &d);
-    cr_assert(qt_until(&w, &w.client.closes, 1));
-    cr_assert_eq(w.client.close_rc, CB_ENOTSUP);
-    cr_assert(strstr(w.client.detail, "0x6b3343cf") != NULL, "%s", w.client.detail);
-    qt_world_drop(&w);
+}
+
+/* A server that has none of our versions ends the attempt; one that is said to have version 1 only, and proves in the
+ * handshake to have both, was not the one who said so (RFC 9368, 4). */
+Test(quic_handshake, version_negotiation_that_leads_nowhere) {
+    static const struct {
+        uint32_t offered;
+        int rc;
+        const char *why;
+    } rows[] = {{0xff00001d, CB_ENOTSUP, "0x6b3343cf"}, {0x0a1a2a3a, CB_ENOTSUP, "0x6b3343cf"}, {1, CB_EPROTO, ""}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        qt_world w;
+        qt_world_make(&w);
+        cb_quic_opts so = qt_server_opts(&w), co = qt_client_opts(&w);
+        co.version = 2;
+        qt_listen(&w, &so);
+        qt_client_open(&w, &co);
+        qt_connect(&w);
+        answer_versions(&w, rows[i].offered);
+        cr_assert(qt_until(&w, &w.client.closes, 1));
+        cr_expect_eq(w.client.close_rc, rows[i].rc, "%zu: %d %s", i, w.client.close_rc, w.client.detail);
+        cr_expect(strstr(w.client.detail, rows[i].why) != NULL, "%s", w.client.detail);
+        cr_expect_eq(w.client.handshakes, 0, "%zu", i);
+        qt_world_drop(&w);
+    }
+}
+
+/* Version 2 first, against servers of both and of version 1 only: the second sends Version Negotiation. */
+Test(quic_handshake, version_2_falls_back_to_1) {
+    static const struct {
+        uint8_t server, client;
+        uint32_t got;
+        uint64_t negotiations;
+    } rows[] = {{0, 2, 0x6b3343cf, 0}, {1, 2, 1, 1}, {1, 0, 1, 0}, {2, 1, 1, 0}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        qt_world w;
+        qt_world_make(&w);
+        cb_quic_opts so = qt_server_opts(&w), co = qt_client_opts(&w);
+        so.version = rows[i].server;
+        co.version = rows[i].client;
+        qt_listen(&w, &so);
+        qt_client_open(&w, &co);
+        qt_connect(&w);
+        cr_assert(qt_until(&w, &w.client.handshakes, 1), "%zu: %s", i, w.client.detail);
+        qt_send(&w.client, 300000);
+        cr_assert(qt_until(&w, &w.client.fins, 1), "%zu: %s", i, w.client.detail);
+        cr_expect_eq(w.client.sum, qt_sum_of(300000));
+        cb_quic_conn_stats s = {.size = sizeof s};
+        cb_quic_endpoint_stats e = {.size = sizeof e};
+        cb_quic_conn_stats_get(w.client.conn, &s);
+        cb_quic_endpoint_stats_get(w.server.endpoint, &e);
+        cr_expect_eq(s.version, rows[i].got, "%zu: 0x%x", i, s.version);
+        cr_expect_eq(e.version_negotiations, rows[i].negotiations, "%zu: %d", i, (int)e.version_negotiations);
+        qt_world_drop(&w);
+    }
 }
 
 Test(quic_handshake, names_of_controllers) {
