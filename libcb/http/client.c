@@ -65,6 +65,7 @@ static int make_parts(cb_http_client *c) {
                                .h3_grace = o->h3_head_start_ms * CB_MS,
                                .quic_retry = o->h3_retry_ms * CB_MS,
                                .cc = o->cc,
+                               .follows = o->follow_network,
                                .sessions = o->sessions};
     rc = cb_pool_new(&c->pool, c->loop, &pool);
     if (rc == CB_OK && o->follow_network) rc = cb_netwatch_new(&c->watch, c->loop, on_network, c);

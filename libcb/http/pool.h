@@ -28,6 +28,7 @@ typedef struct cb_pool_opts {
     uint32_t max_idle;            /* per origin; 0 = 32 */
     uint32_t max_queue;           /* exchanges per origin; 0 = 1,024 */
     int32_t cc;                   /* enum cb_cc, HTTP/3 */
+    bool follows;                 /* cb_pool_network_changed() will be called at each change */
     cb_sessions *sessions;        /* referenced; NULL = private, in memory */
 } cb_pool_opts;
 

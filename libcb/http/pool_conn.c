@@ -294,7 +294,10 @@ static int endpoint_open(cb_origin *o, int family) {
                                .early_data = o->t.early_data,
                                .verify = o->t.verify,
                                .sessions = p->opts.sessions};
-    return cb_quic_endpoint_open(&o->quic[family == AF_INET6], p->loop, &any, false, &opts, &none);
+    cb_quic_endpoint **e = &o->quic[family == AF_INET6];
+    int rc = cb_quic_endpoint_open(e, p->loop, &any, false, &opts, &none);
+    if (rc == CB_OK && p->opts.follows) cb_quic_endpoint_pin(*e);
+    return rc;
 }
 
 int cb_pool_conn_quic(cb_pool_conn **out, cb_leg *leg, const cb_addr *at) {

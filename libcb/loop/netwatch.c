@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define SETTLE (5 * CB_MS) /* an address that moves comes as several messages */
+#define SETTLE (2 * CB_MS) /* an address that moves comes as several messages */
 
 struct cb_netwatch {
     cb_loop *loop;

@@ -256,7 +256,7 @@ static void packet(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *d, b
     if (route && route->kind == ROUTE_CONN) {
         ep_conn *c = CB_CONTAINER(route, ep_conn, route);
         const cb_addr *local = e->server ? &d->local : cb_udp_local(sock->udp);
-        if (!e->server) c->source = d->local;
+        if (!e->server && (!e->pinned || !c->source.sa.sa_family)) c->source = d->local;
         cb_quic_core_feed(&c->core, local, &d->remote, d->ecn, d->data, d->len, cb_loop_now(e->loop));
     } else if (route) {
         answer_from_tomb(CB_CONTAINER(route, ep_tomb, route), sock);

@@ -36,7 +36,7 @@ struct ep_conn {
     bool handshaking;      /* counts in e->handshakes */
     ngtcp2_cid first_dcid; /* server: the client's choice, routed to us beside our own */
     char *name;            /* client of version 2 first: the server name, for a second try */
-    cb_addr source;        /* client: our address that the last packet came to; family 0 = none came */
+    cb_addr source;        /* client: our address on the newest path, with its port; family 0 = not known */
 };
 
 /* What stays of a closed connection for three probe timeouts (RFC 9000, 10.2): its connection IDs, and the last packet
@@ -67,6 +67,7 @@ struct cb_quic_endpoint {
     cb_loop *loop;
     const cb_alloc *alloc;
     const cb_log *log;
+    bool pinned; /* client: cb_quic_endpoint_pin() */
     bool server, dead, closed, refusing, joined, steered;
     bool superseded; /* a newer generation reads our socket: first packets are its */
     unsigned depth;  /* calls on the stack that may run the user's code */

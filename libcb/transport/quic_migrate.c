@@ -3,8 +3,9 @@
 #include "loop/netwatch.h"
 #include "transport/quic_endpoint_int.h"
 
-/* The old socket stays until the new path is proven: packets that are on their way to it still count. */
-static int migrate(ep_conn *c, const cb_addr *bind, bool at_once) {
+/* The old socket stays until the new path is proven: packets that are on their way to it still count. source: the local
+ * address behind `bind`, which may be "any"; NULL = not known. */
+static int migrate(ep_conn *c, const cb_addr *bind, const cb_addr *source, bool at_once) {
     cb_quic_endpoint *e = c->e;
     cb_quic_conn *core = &c->core;
     ep_socket *s = cb_mem_new(e->alloc, sizeof *s);
@@ -17,8 +18,13 @@ static int migrate(ep_conn *c, const cb_addr *bind, bool at_once) {
         return rc;
     }
     rc = cb_quic_core_migrate(core, cb_udp_local(s->udp), at_once, cb_loop_now(e->loop));
-    if (rc < 0) cb_quic_endpoint_drop_socket(s);
-    return rc;
+    if (rc < 0) {
+        cb_quic_endpoint_drop_socket(s);
+        return rc;
+    }
+    c->source = source ? *source : (cb_addr){0};
+    if (source) cb_addr_set_port(&c->source, cb_addr_port(cb_udp_local(s->udp)));
+    return CB_OK;
 }
 
 static int may_migrate(const cb_quic_conn *core) {
@@ -40,19 +46,21 @@ int cb_quic_conn_migrate(cb_quic_conn *core, const char *local) {
     if (core->remote.sa.sa_family == AF_INET6 && bind.sa.sa_family == AF_INET)
         return cb_fail(CB_EINVAL, "cb_quic_conn_migrate: \"%s\" is IPv4, the peer is reached by IPv6", local);
     /* Where the old address is gone there is nothing to go on with until the new one is proven. */
-    return migrate(c, &bind, c->source.sa.sa_family && !cb_net_has_address(c->e->loop, &c->source));
+    return migrate(c, &bind, NULL, c->source.sa.sa_family && !cb_net_has_address(c->e->loop, &c->source));
 }
 
-/* Sockets are bound to no address: the kernel takes the one that fits the route, and has changed over already. What is
- * left to do is to tell the server at once, by a path and a connection ID of its own (RFC 9000, 9.5). */
+/* At once: packets from the address before have no way any more, or soon will not have one. The new path gets a
+ * connection ID of its own (RFC 9000, 9.5), and its proof follows. */
 static bool follow(ep_conn *c) {
     cb_addr now = c->source, any;
     if (may_migrate(&c->core) != CB_OK || !c->source.sa.sa_family) return false;
     int rc = cb_net_source(c->e->loop, &c->core.remote, &now);
     if (rc != CB_ENOTSUP && (rc < 0 || cb_addr_same_host(&now, &c->source))) return false;
-    if (any_address(&any, &c->core) < 0 || migrate(c, &any, true) < 0) return false;
-    c->source = now;
-    return true;
+    return any_address(&any, &c->core) == CB_OK && migrate(c, &any, &now, true) == CB_OK;
+}
+
+void cb_quic_endpoint_pin(cb_quic_endpoint *e) {
+    e->pinned = true;
 }
 
 size_t cb_quic_endpoint_follow(cb_quic_endpoint *e) {
