@@ -100,14 +100,7 @@ class Net:
 
     def drop_udp(self, on):
         """The router swallows UDP to and from the client, or does no more."""
-        action = "add" if on else "del"
-        for device in ("to-c", "to-p1", "to-p2"):
-            if on:
-                subprocess.run(self.inside("r", "tc", "qdisc", action, "dev", device, "ingress"), check=True)
-                subprocess.run(self.inside("r", "tc", "filter", "add", "dev", device, "parent", "ffff:", "protocol", "ip", "u32", "match", "ip", "protocol", "17", "0xff",
-                                           "action", "drop"), check=True)
-            else:
-                subprocess.run(self.inside("r", "tc", "qdisc", action, "dev", device, "ingress"), check=True)
+        self.ip("r", "rule", "add" if on else "del", "ipproto", "udp", "priority", "10", "blackhole")
 
     def die(self, pop):
         """A point of presence falls silent, with everything in it."""
@@ -168,7 +161,7 @@ class NameServer(threading.Thread):
                     return
 
     def stop(self):
-        self.socket.shutdown(socket.SHUT_RDWR) if False else self.socket.close()
+        self.socket.close()
 
 
 def parse(output):
