@@ -5,6 +5,7 @@ names it, never a pass.
 """
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -34,6 +35,19 @@ def peer(name):
     if path is None:
         pytest.skip(f"{name} is not installed")
     return path
+
+
+def compile_c(source, folder):
+    """Compiles a C file of these tests against libcb of the build; returns the program."""
+    source, lib = Path(source), next(iter(sorted(BUILD.glob("**/libcb.so"))), None)
+    assert lib, f"no libcb.so in {BUILD}"
+    cache = (BUILD / "CMakeCache.txt").read_text() if (BUILD / "CMakeCache.txt").exists() else ""
+    sanitize = re.search(r"^CB_SANITIZE:STRING=(.+)$", cache, re.M)
+    flags = ["-fsanitize=" + sanitize[1]] if sanitize else []
+    out = Path(folder) / source.stem
+    subprocess.run(["cc", "-std=c11", "-D_GNU_SOURCE", *flags, f"-I{TOP}/include", str(source), str(lib), f"-Wl,-rpath,{lib.parent}", "-o", str(out)],
+                   check=True)
+    return out
 
 
 class Process:

@@ -16,7 +16,7 @@ import threading
 import time
 
 import pytest
-from conftest import BUILD, TOP, free_port, peer, program, run, wait_tcp
+from conftest import BUILD, TOP, compile_c, free_port, peer, program, run, wait_tcp
 
 PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
 HERE = TOP / "tests/interop"
@@ -119,15 +119,7 @@ def edge(spawn, tmp_path, pki):
 
 @pytest.fixture(scope="session")
 def ws_client(tmp_path_factory):
-    out = tmp_path_factory.mktemp("ws") / "ws_client"
-    lib = next(iter(sorted(BUILD.glob("**/libcb.so"))), None)
-    assert lib, f"no libcb.so in {BUILD}"
-    cache = (BUILD / "CMakeCache.txt").read_text() if (BUILD / "CMakeCache.txt").exists() else ""
-    sanitize = re.search(r"^CB_SANITIZE:STRING=(.+)$", cache, re.M)
-    flags = ["-fsanitize=" + sanitize[1]] if sanitize else []
-    subprocess.run(["cc", "-std=c11", "-D_GNU_SOURCE", *flags, f"-I{TOP}/include", str(HERE / "ws_client.c"), str(lib), f"-Wl,-rpath,{lib.parent}",
-                    "-o", str(out)], check=True)
-    return out
+    return compile_c(HERE / "ws_client.c", tmp_path_factory.mktemp("ws"))
 
 
 # ---- requests and responses ----
