@@ -93,7 +93,10 @@ static void on_closed(cb_quic_app *app, int rc) {
 static int on_stream_open(cb_quic_app *app, int64_t id) {
     h3_conn *c = enter(app);
     int rc = CB_OK;
-    if (request_stream(id) && c->h.env.server) {
+    if (!request_stream(id) && cb_rate_over(&c->uni_streams, c->h.env.limits->max_settings_per_s, c->now)) {
+        h3_limit(c, "unidirectional streams"); /* the three that are of use come once */
+        rc = h3_fail(c, NGHTTP3_H3_EXCESSIVE_LOAD, "too many unidirectional streams");
+    } else if (request_stream(id) && c->h.env.server) {
         h3_stream *s = h3_stream_find(c, id);
         if (!s) s = h3_stream_new(c, id);
         if (s)
@@ -183,10 +186,20 @@ static int bad_message(h3_conn *c, int64_t id, size_t left) {
     return CB_OK;
 }
 
+/* Frames that carry nothing. */
+static int count_frames(h3_conn *c, int64_t id, cb_slice data) {
+    h3_stream *s = request_stream(id) ? h3_stream_find(c, id) : NULL;
+    const uint64_t idle = s ? cb_h3_frames_idle(&s->frames, data) : 0;
+    if (!idle || !cb_rate_over_n(&c->idle_frames, c->h.env.limits->max_settings_per_s, idle, c->now)) return CB_OK;
+    h3_limit(c, "empty and unknown frames");
+    return h3_fail(c, NGHTTP3_H3_EXCESSIVE_LOAD, "too many frames that carry nothing");
+}
+
 static int on_recv(cb_quic_app *app, int64_t id, unsigned flags, cb_slice data) {
     h3_conn *c = enter(app);
     bool hold = false;
     int rc = scan_control(c, id, data, &hold);
+    if (rc == CB_OK) rc = count_frames(c, id, data);
     if (rc < 0) return leave(c, rc);
     if ((flags & CB_QUIC_FIN) && !data.len && no_request(c, id, &rc)) return leave(c, rc);
     const bool fin = flags & CB_QUIC_FIN;

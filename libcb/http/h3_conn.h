@@ -4,6 +4,7 @@
 #define CB_HTTP_H3_CONN_H
 
 #include "http/h3_control.h"
+#include "http/h3_frames.h"
 #include "http/h3_settings.h"
 #include "http/hconn.h"
 #include "http/rate.h"
@@ -45,6 +46,7 @@ typedef struct h3_stream {
     cb_tunnel_in *tunnel; /* capsules came */
     size_t owed;          /* body bytes received, credit not given back */
     int64_t id;
+    cb_h3_frames frames;    /* that the peer sends */
     int section_rc;         /* first error of the field section that is being received */
     unsigned open : 1;      /* QUIC knows it */
     unsigned attached : 1;  /* an exchange points to it */
@@ -71,7 +73,7 @@ struct h3_conn {
     cb_list heads, bodies, sends, writable;
     cb_time now, idle_since, drain_at, linger_at, sent_at; /* 0: not running */
     cb_time told;                                          /* the owner knows a deadline not later than this */
-    cb_rate resets, control_bytes;
+    cb_rate resets, control_bytes, idle_frames, uni_streams;
     uint64_t n_opened, max_bidi;
     size_t fed;            /* bytes of bodies in the delivery that nghttp3 reads now */
     cb_h3_control control; /* the peer's control stream */

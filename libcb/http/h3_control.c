@@ -5,7 +5,7 @@ enum { STEP_TYPE, STEP_LENGTH, STEP_ELEMENT, STEP_BEHIND_ELEMENT, STEP_PAYLOAD }
 enum { CANCEL_PUSH = 0x03, GOAWAY = 0x07, MAX_PUSH_ID = 0x0d, UPDATE_REQUEST = 0xf0700, UPDATE_PUSH = 0xf0701 };
 enum { FRAME_ERROR = 0x106, ID_ERROR = 0x108, STREAMS = 64 };
 
-static bool varint_add(cb_h3_varint *v, uint8_t byte) {
+bool cb_h3_varint_add(cb_h3_varint *v, uint8_t byte) {
     if (v->begun) {
         v->value = v->value << 8 | byte;
         v->need--;
@@ -40,7 +40,7 @@ int cb_h3_control_find(cb_h3_control *c, int64_t id, cb_slice *data) {
     while (data->len) {
         const uint8_t byte = *data->base++;
         data->len--;
-        if (!varint_add(&c->pending[at].type, byte)) continue;
+        if (!cb_h3_varint_add(&c->pending[at].type, byte)) continue;
         if (c->pending[at].type.value == 0) c->id = id;
         c->pending[at] = c->pending[--c->n_pending];
         break;
@@ -81,7 +81,7 @@ static void element_byte(cb_h3_control *c, bool whole) {
 }
 
 static void frame_byte(cb_h3_control *c, uint8_t byte) {
-    const bool whole = varint_add(&c->v, byte);
+    const bool whole = cb_h3_varint_add(&c->v, byte);
     if (c->step == STEP_ELEMENT) {
         element_byte(c, whole);
     } else if (!whole) {

@@ -17,6 +17,9 @@ typedef struct cb_h3_varint {
     bool begun;
 } cb_h3_varint;
 
+/* One more byte of a number (RFC 9000, 16), which begins zeroed; true: it is whole. */
+bool cb_h3_varint_add(cb_h3_varint *v, uint8_t byte);
+
 typedef struct cb_h3_control {
     int64_t id; /* -1: not found yet */
     uint64_t seen;

@@ -7,7 +7,7 @@
 #include "support/http_pair.h"
 #include "transport/quic_app.h"
 
-enum { FQ_STREAMS = 512, FQ_SPANS = 4096 };
+enum { FQ_STREAMS = 1024, FQ_SPANS = 4096 };
 
 typedef struct fq_span {
     const uint8_t *at; /* the application's memory */

@@ -305,6 +305,67 @@ Test(h3_attacks, a_control_stream_that_never_stops) {
         }
 }
 
+/* Frames on request streams that nghttp3 skips; in one delivery or each in its own, before, behind and without a head.
+ */
+Test(h3_attacks, frames_that_carry_nothing) {
+    static const struct {
+        const char *name, *bytes;
+        size_t len;
+        bool head;
+        unsigned ok, bad; /* so many are fine, so many are not */
+    } rows[] = {
+        {"empty DATA", "\0\0", 2, true, 490, 560},
+        {"unknown, empty", "\x21\0", 2, true, 490, 560},
+        {"unknown before the head", "\x21\0", 2, false, 490, 560},
+        {"unknown, long type", "\x80\0\x40\x21\0", 5, true, 490, 560},
+        {"unknown with a byte", "\x21\1x", 3, true, 490, 560},
+        {"DATA with a byte", "\0\1x", 3, true, 5000, 0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (int many = 0; many < 2; many++)
+            for (int apart = 0; apart < 2; apart++) {
+                pair p;
+                cb_buf b;
+                const unsigned n = many ? rows[i].bad : rows[i].ok;
+                if (!n) continue;
+                begin(&p);
+                control(&p);
+                cb_buf_init(&b, NULL, 1 << 16);
+                if (rows[i].head) h3_headers(&b, H3_GET);
+                int64_t id = request(&p, &b, false);
+                b.len = 0;
+                for (unsigned k = 0; k < n && !p.rc[1]; k++) {
+                    cb_buf_add(&b, rows[i].bytes, rows[i].len);
+                    if (!apart && k + 1 < n) continue;
+                    fake_quic_send(p.quic, 0, id, (const char *)b.base, b.len, false);
+                    pair_run(&p);
+                    b.len = 0;
+                }
+                cr_expect_eq(p.quic->side[1].error, many ? LOAD : 0, "%s, %u: 0x%x", rows[i].name, n,
+                             (unsigned)p.quic->side[1].error);
+                cr_expect_str_eq(p.limit[1], many ? "empty and unknown frames" : "", "%s", rows[i].name);
+                cb_buf_free(&b);
+                end(&p);
+            }
+}
+
+/* Streams of unknown types, opened one after the other. */
+Test(h3_attacks, streams_of_no_use) {
+    for (int many = 0; many < 2; many++) {
+        pair p;
+        begin(&p);
+        control(&p);
+        for (int n = 0; n < (many ? 560 : 490) && !p.rc[1]; n++) {
+            int64_t id = fake_quic_open(p.quic, 0, false);
+            fake_quic_send(p.quic, 0, id, "\x21zz", 3, true);
+            pair_run(&p);
+        }
+        cr_expect_eq(p.quic->side[1].error, many ? LOAD : 0, "0x%x", (unsigned)p.quic->side[1].error);
+        cr_expect_str_eq(p.limit[1], many ? "unidirectional streams" : "");
+        end(&p);
+    }
+}
+
 /* Every way to cut PRIORITY_UPDATE frames in two deliveries, and in single bytes: nghttp3 must survive each. */
 Test(h3_attacks, priority_updates_cut_anywhere) {
     static const struct {
