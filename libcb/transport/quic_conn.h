@@ -74,6 +74,7 @@ struct cb_quic_conn {
     size_t fresh;              /* new bytes of the application in the packet under way */
     uint8_t cc_below;          /* enum cb_cc: ngtcp2's controller */
     bool quiet;                /* nothing of the application's may leave now */
+    cb_time cids_until;        /* connection IDs that were made at their rate would last until then */
     cb_time owed;              /* client: as in cb_quic_pulse */
     uint32_t other_version;    /* client: of ours, in the server's Version Negotiation packet; 0 = none */
     uint64_t tx_packets, tx_bytes, rx_packets, rx_bytes, migrations;

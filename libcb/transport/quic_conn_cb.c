@@ -217,10 +217,29 @@ static int on_datagram(ngtcp2_conn *ng, uint32_t flags, const uint8_t *data, siz
 
 /* --- paths and connection IDs --- */
 
+enum { CIDS_A_SECOND = 20, CIDS_SPAN_S = 10 };
+
+/* A frame of three bytes that retires a connection ID makes us derive a token and send a frame of some forty: a peer
+ * that moves needs few, one that floods gets no more than so many (RFC 9000, 21.9; ngtcp2 1.11 counts none). */
+static bool too_many_cids(cb_quic_conn *c) {
+    const cb_time now = c->host->now(c);
+    if (c->cids_until < now) c->cids_until = now;
+    c->cids_until += NGTCP2_SECONDS / CIDS_A_SECOND;
+    return c->cids_until - now > CIDS_SPAN_S * NGTCP2_SECONDS;
+}
+
 static int on_new_cid(ngtcp2_conn *ng, ngtcp2_cid *cid, uint8_t *token, size_t len, void *user) {
+    static const char why[] = "too many connection IDs are retired";
     cb_quic_conn *c = user;
     (void)ng;
     (void)len; /* all of a driver's are of one length */
+    if (too_many_cids(c)) {
+        memcpy(c->reason, why, sizeof why);
+        ngtcp2_ccerr_set_transport_error(&c->err, NGTCP2_PROTOCOL_VIOLATION, (const uint8_t *)c->reason,
+                                         sizeof why - 1);
+        c->err_set = true;
+        return cb_quic_core_app_result(c, CB_ELIMIT);
+    }
     return c->host->new_cid(c, cid, token) < 0 ? NGTCP2_ERR_CALLBACK_FAILURE : 0;
 }
 

@@ -235,6 +235,7 @@ static void got_cid(raw_quic *r, cb_slice *in) {
     skip_numbers(in, 2);
     size_t len = take(in, 1).base[0];
     cb_slice cid = take(in, len);
+    if (len && len <= sizeof r->last_cid) memcpy(r->last_cid, cid.base, r->last_cid_len = len);
     if (len == RAW_CID && r->n_cids < RAW_CIDS) memcpy(r->cids[r->n_cids++], cid.base, RAW_CID);
     take(in, 16);
 }

@@ -75,7 +75,9 @@ struct raw_quic {
     uint64_t packets, undecryptable, frames[64]; /* by type */
     uint32_t vn_packets, retries, resets;
     uint8_t cids[RAW_CIDS][RAW_CID], challenge[8];
-    size_t n_cids;
+    size_t n_cids; /* the first ones */
+    uint8_t last_cid[20];
+    size_t last_cid_len;
     raw_stream streams[RAW_STREAMS];
     size_t n_streams;
 };
