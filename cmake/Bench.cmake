@@ -1,5 +1,6 @@
 # tests/bench/NAME.c: the programs that scripts/bench needs of our own. They use the public headers only
 # and are built on demand: `cmake --build --preset release --target bench_programs`.
+include(CheckIncludeFile)
 file(GLOB CB_BENCH_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/bench/*.c)
 add_library(bench_lab OBJECT EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/tests/bench/lab/lab.c)
 target_link_libraries(bench_lab PRIVATE cb cb_flags)
@@ -15,3 +16,12 @@ foreach(source IN LISTS CB_BENCH_SOURCES)
     set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests/bench)
     add_dependencies(bench_programs ${name})
 endforeach()
+
+# The hot paths whose instructions scripts/budgets counts; it looks inside, and needs callgrind's header.
+check_include_file(valgrind/callgrind.h CB_HAS_CALLGRIND_H)
+if(CB_HAS_CALLGRIND_H)
+    file(GLOB CB_BUDGET_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/bench/budgets/*.c)
+    add_executable(budget_paths EXCLUDE_FROM_ALL ${CB_BUDGET_SOURCES})
+    target_link_libraries(budget_paths PRIVATE cb_static cb_flags)
+    set_target_properties(budget_paths PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests/bench)
+endif()

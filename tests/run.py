@@ -196,6 +196,29 @@ def stage_tsan():
     return in_process("tsan")
 
 
+def stage_budgets():
+    """Instructions of the hot paths, counted by callgrind."""
+    results = Results()
+    if not shutil.which("valgrind"):
+        results.skipped.append(("budgets", "valgrind is not installed (scripts/setup test installs it)"))
+        return results
+    log = LOG / "build-budgets.log"
+    ok = build("dev") and run(["cmake", "--build", "--preset", "dev", "--target", "budget_paths"], log, timeout=600) == 0
+    built["budget_paths"] = one("build budget_paths", ok, log)
+    if not ok:
+        return results
+    log = LOG / "budgets.log"
+    status = run([PYTHON, "tests/bench/budgets/budgets.py"], log, timeout=300)
+    for word, name, detail in re.findall(r"^(ok|FAILED) +([\w-]+): (.*(?:\n    .*)*)", log.read_text(), re.M):
+        if word == "ok":
+            results.passed += 1
+        else:
+            results.failed.append((f"budgets: {name}", detail))
+    if (status != 0 and not results.failed) or not results.passed:
+        results.failed.append(("budgets", tail(log)))
+    return results
+
+
 def stage_fuzz():
     results = Results()
     if not build("asan"):
@@ -259,6 +282,7 @@ STAGES = {
     "unit": (stage_unit, "unit tests, a process each (Criterion)"),
     "asan": (stage_asan, "the same in one process with address, leak and undefined-behaviour sanitizers"),
     "tsan": (stage_tsan, "the same with the thread sanitizer"),
+    "budgets": (stage_budgets, "instructions of the hot paths, counted by callgrind, beside their budgets"),
     "fuzz": (stage_fuzz, "the fuzz corpora, replayed under the address sanitizer"),
     "install": (stage_install, "examples built against the installed tree"),
     "interop": (stage_interop, "whole programs and independent peers"),
