@@ -189,6 +189,8 @@ typedef struct cb_http_server_opts {
                             * What versions need and is not among them is opened; what they do not need is closed */
     uint32_t n_fds;        /* at most CB_HTTP_SERVER_FDS */
     uint32_t reserved2;
+    const char
+        *ticket_context; /* what its TLS tickets are bound to as well, such as a tenant; copied; NULL = nothing */
 } cb_http_server_opts;
 
 enum { CB_HTTP_SERVER_FDS = 512 };
@@ -200,7 +202,7 @@ CB_API int cb_http_server_new(cb_http_server **out, cb_loop *loop, const cb_http
 /* "127.0.0.1:8443" with the real port; valid while the server lives. */
 CB_API const char *cb_http_server_address(const cb_http_server *srv);
 /* Other limits for new connections; open ones take over what they read anew, such as time limits. QUIC's idle timeout
- * stays as it was. limits may be NULL: the defaults. CB_EINVAL, CB_E2BIG. */
+ * stays as it was. limits may be NULL: the defaults. On failure nothing changes. CB_EINVAL, CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_http_server_set_limits(cb_http_server *srv, const cb_http_limits *limits);
 /* No new connections; GOAWAY / Connection: close; exchanges that run may end within deadline_ms, then they are reset.
  * What cb_http_server_on_drained() set is called when the last connection is gone. Calling it again can shorten the

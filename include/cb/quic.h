@@ -115,6 +115,8 @@ typedef struct cb_quic_opts {
                                   * of the group) is told to stop when this endpoint begins */
     uint32_t n_fds;              /* 0 = it opens its own */
     uint32_t reserved2;
+    const char *ticket_context; /* server: what its tickets are bound to as well, such as a tenant: they resume only
+                                 * where it is equal; copied; NULL = nothing */
 } cb_quic_opts;
 
 /* Opens a server: listen is "host:port" with a literal address or ":port" (both families).

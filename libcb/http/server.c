@@ -101,6 +101,8 @@ static void server_bury(cb_grave *g) {
     cb_tickets_unref(s->tickets);
     cb_group_unref(s->opts.group);
     cb_mem_free(s->alloc, s->server_name);
+    cb_mem_free(s->alloc, s->tenant);
+    cb_mem_free(s->alloc, s->ticket_context);
     cb_mem_free(s->alloc, s->fds);
     cb_mem_free(s->alloc, s->further);
     while (s->n_spare)
@@ -322,6 +324,21 @@ static int check_versions(cb_http_server_opts *o) {
     return CB_OK;
 }
 
+static int bind_tickets(cb_http_server *s) {
+    cb_buf b;
+    const char *tenant = s->opts.ticket_context;
+    if (tenant && !(s->tenant = cb_mem_text(s->alloc, tenant))) return cb_fail(CB_ENOMEM, "ticket_context");
+    s->opts.ticket_context = s->tenant;
+    cb_buf_init(&b, s->alloc, 65536);
+    int rc = cb_buf_printf(&b, "http %s cert=%u|%s", s->alpn, s->opts.request_client_cert, tenant ? tenant : "");
+    if (rc == CB_OK) rc = cb_buf_add(&b, "", 1);
+    if (rc == CB_OK)
+        s->ticket_context = (char *)b.base;
+    else
+        cb_buf_free(&b);
+    return rc < 0 ? cb_fail(rc, "ticket_context") : CB_OK;
+}
+
 static int server_fill(cb_http_server *s, const cb_http_server_opts *opts) {
     int rc = cb_opts_read(&s->opts, sizeof s->opts, opts, "cb_http_server_opts");
     cb_http_server_opts *o = &s->opts;
@@ -352,7 +369,8 @@ static int server_fill(cb_http_server *s, const cb_http_server_opts *opts) {
         return cb_fail(CB_ENOMEM, "server_name");
     snprintf(s->alpn, sizeof s->alpn, "%s%s%s", o->versions & CB_HTTP_2 ? "h2" : "", (o->versions & 3) == 3 ? "," : "",
              o->versions & CB_HTTP_1 ? "http/1.1" : "");
-    snprintf(s->ticket_context, sizeof s->ticket_context, "http %s cert=%u", s->alpn, o->request_client_cert);
+    rc = bind_tickets(s);
+    if (rc < 0) return rc;
     if (tickets)
         s->tickets = cb_tickets_ref(tickets);
     else if (identity)
@@ -461,7 +479,11 @@ int cb_http_server_new(cb_http_server **out, cb_loop *loop, const cb_http_server
 int cb_http_server_set_limits(cb_http_server *s, const cb_http_limits *limits) {
     cb_http_limits fresh;
     int rc = cb_http_limits_fill(&fresh, limits);
-    if (rc == CB_OK) s->limits = fresh;
+    if (rc < 0) return rc;
+    const cb_http_limits old = s->limits;
+    s->limits = fresh;
+    rc = cb_server_h3_bind(s);
+    if (rc < 0) s->limits = old;
     return rc;
 }
 

@@ -1,6 +1,7 @@
 /* The QUIC half of cb_http_server: one endpoint, HTTP/3 on each of its connections. */
 #include "base/error.h"
 #include "http/server_int.h"
+#include <stdio.h>
 
 enum {
     UNI_STREAMS = 16,      /* the peer needs three; the rest is for extensions, which are ignored */
@@ -56,8 +57,17 @@ int cb_server_h3_open(cb_http_server *s, const cb_addr *bind) {
                                .retry = o->retry,
                                .early_data = o->early_data,
                                .request_client_cert = o->request_client_cert,
+                               .ticket_context = o->ticket_context,
                                .at_rest = o->at_rest != 0,
                                .fds = s->n_udp ? s->fds + o->n_fds - s->n_udp : NULL,
                                .n_fds = s->n_udp};
-    return cb_quic_endpoint_open(&s->quic, s->loop, bind, true, &opts, &factory);
+    int rc = cb_quic_endpoint_open(&s->quic, s->loop, bind, true, &opts, &factory);
+    return rc < 0 ? rc : cb_server_h3_bind(s);
+}
+
+int cb_server_h3_bind(cb_http_server *s) {
+    char settings[48];
+    if (!s->quic) return CB_OK;
+    snprintf(settings, sizeof settings, "h3 %u %u", s->limits.max_head_bytes, s->limits.table_bytes);
+    return cb_quic_endpoint_bind_tickets(s->quic, settings);
 }

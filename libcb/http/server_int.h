@@ -43,7 +43,8 @@ struct cb_http_server {
     cb_time linger_until; /* while it yields */
     char address[CB_ADDR_TEXT];
     char alt_svc[48]; /* "" = none */
-    char alpn[24], ticket_context[48];
+    char alpn[24];
+    char *tenant, *ticket_context; /* cb_http_server_opts.ticket_context; all that tickets on TCP are bound to */
     char date[SERVER_DATE_TEXT];
 };
 
@@ -66,5 +67,7 @@ void cb_server_tcp_give_back(cb_http_server *s);
 
 /* --- server_h3.c --- */
 int cb_server_h3_open(cb_http_server *s, const cb_addr *bind);
+/* Tickets go by the SETTINGS of the limits as they are: a client may remember those (RFC 9114, 7.2.4.2). */
+int cb_server_h3_bind(cb_http_server *s);
 
 #endif

@@ -95,6 +95,9 @@ typedef struct cb_quic_app_factory {
 } cb_quic_app_factory;
 
 /* cb_quic_listen/_client with HTTP/3 or another app on top instead of cb_quic_conn_ops. */
+/* Server: what else its tickets are bound to: what a client may remember of the application (HTTP/3's SETTINGS). New
+ * handshakes go by it. CB_ENOMEM: nothing has changed. */
+int cb_quic_endpoint_bind_tickets(cb_quic_endpoint *e, const char *app);
 int cb_quic_endpoint_open(cb_quic_endpoint **out, cb_loop *loop, const cb_addr *bind, bool server,
                           const cb_quic_opts *opts, const cb_quic_app_factory *factory);
 int cb_quic_endpoint_connect(cb_quic_conn **out, cb_quic_endpoint *e, const cb_addr *remote, const char *server_name,

@@ -51,6 +51,25 @@ static int check(const cb_quic_opts *o, bool server) {
     return CB_OK;
 }
 
+/* What a client remembers of us for early data must be true when it comes back (RFC 9000, 7.4.1). */
+int cb_quic_endpoint_bind_tickets(cb_quic_endpoint *e, const char *app) {
+    const cb_quic_opts *o = &e->o;
+    cb_buf b;
+    cb_buf_init(&b, e->alloc, 65536);
+    int rc = cb_buf_printf(&b, "quic %s %u %u %u %u %u %s|%s", o->early_data ? "early" : "", o->max_streams_bidi,
+                           o->max_streams_uni, o->stream_window_bytes, o->conn_window_bytes, o->max_datagram_bytes, app,
+                           e->tenant ? e->tenant : "");
+    char *text = rc >= 0 ? cb_mem_get(e->alloc, b.len + 1) : NULL;
+    if (text) {
+        memcpy(text, b.base, b.len);
+        text[b.len] = '\0';
+        cb_mem_free(e->alloc, e->ticket_context);
+        e->ticket_context = text;
+    }
+    cb_buf_free(&b);
+    return text ? CB_OK : cb_fail(CB_ENOMEM, "no memory for an endpoint");
+}
+
 /* Takes its own copies and references of what the options point to. */
 static int adopt(cb_quic_endpoint *e, const cb_quic_opts *opts) {
     int rc = cb_opts_read(&e->o, sizeof e->o, opts, "cb_quic_opts");
@@ -65,10 +84,11 @@ static int adopt(cb_quic_endpoint *e, const cb_quic_opts *opts) {
     e->o.ops = &e->ops;
     if (!(e->alpn = cb_mem_text(e->alloc, e->o.alpn))) return cb_fail(CB_ENOMEM, "no memory for an endpoint");
     e->o.alpn = e->alpn;
-    /* What a client remembers of us for early data must be true when it comes back (RFC 9000, 7.4.1). */
-    snprintf(e->ticket_context, sizeof e->ticket_context, "quic %s %u %u %u %u %u", e->o.early_data ? "early" : "",
-             e->o.max_streams_bidi, e->o.max_streams_uni, e->o.stream_window_bytes, e->o.conn_window_bytes,
-             e->o.max_datagram_bytes);
+    if (e->o.ticket_context && !(e->tenant = cb_mem_text(e->alloc, e->o.ticket_context)))
+        return cb_fail(CB_ENOMEM, "no memory for an endpoint");
+    e->o.ticket_context = e->tenant;
+    rc = cb_quic_endpoint_bind_tickets(e, "");
+    if (rc < 0) return rc;
     if (e->o.identity)
         e->identity = cb_identity_ref(e->o.identity);
     else
@@ -217,6 +237,8 @@ static void release(cb_quic_endpoint *e) {
     cb_group_unref(e->group);
     cb_mem_free(e->alloc, e->tokens);
     cb_mem_free(e->alloc, e->alpn);
+    cb_mem_free(e->alloc, e->tenant);
+    cb_mem_free(e->alloc, e->ticket_context);
     cb_mem_free(e->alloc, e);
 }
 

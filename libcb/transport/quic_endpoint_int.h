@@ -75,7 +75,7 @@ struct cb_quic_endpoint {
     cb_quic_conn_ops ops;
     cb_quic_app_factory factory;
     char *alpn;
-    char ticket_context[128];
+    char *tenant, *ticket_context; /* cb_quic_opts.ticket_context; all that tickets are bound to */
     cb_identity *identity;
     cb_tickets *tickets;
     cb_group *group;

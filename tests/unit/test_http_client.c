@@ -344,3 +344,39 @@ Test(http_client, too_early_is_sent_again_after_the_handshake) {
         http_world_close(&w);
     }
 }
+
+/* What tickets are bound to besides: SETTINGS that a client may remember, and a tenant. Where it differs: a round trip.
+ */
+Test(http_client, tickets_go_by_settings_and_tenant) {
+    http_world w;
+    http_reply r;
+    char address[64];
+    cb_tickets *ring = NULL;
+    http_world_open(&w);
+    cr_assert_eq(cb_tickets_new(&ring, NULL), CB_OK);
+    cb_http_server_opts so = {.identity = w.me, .tickets = ring, .early_data = 1, .ticket_context = "tenant a"};
+    http_serve(&w, so);
+    snprintf(address, sizeof address, "%s", cb_http_server_address(w.server));
+    http_client_make(&w, (cb_http_client_opts){.versions = CB_HTTP_3, .early_data = 1, .idle_timeout_ms = 30});
+    fetch_anew(&r, &w, "GET");
+    fetch_anew(&r, &w, "GET");
+    cr_expect(strstr(r.body, "early=1"), "%s", r.body);
+    cr_assert_eq(cb_http_server_set_limits(w.server, CB_OPTS(cb_http_limits, .max_head_bytes = 4096)), CB_OK);
+    fetch_anew(&r, &w, "GET");
+    cr_expect(strstr(r.body, "early=0"), "with smaller SETTINGS than the client may remember: %s", r.body);
+    fetch_anew(&r, &w, "GET");
+    cr_expect(strstr(r.body, "early=1"), "%s", r.body);
+    static const char *const tenants[] = {"tenant b", "tenant b", NULL};
+    for (size_t i = 0; i < 3; i++) {
+        cb_http_server_free(w.server);
+        cb_loop_step(w.loop);
+        so.listen = address;
+        so.ticket_context = tenants[i];
+        so.limits = CB_OPTS(cb_http_limits, .max_head_bytes = 4096);
+        http_serve(&w, so);
+        fetch_anew(&r, &w, "GET");
+        cr_expect(strstr(r.body, i == 1 ? "early=1" : "early=0"), "row %zu: %s", i, r.body);
+    }
+    cb_tickets_unref(ring);
+    http_world_close(&w);
+}

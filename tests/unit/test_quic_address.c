@@ -283,3 +283,48 @@ Test(quic_address, amplification_is_limited) {
     cb_identity_unref(id);
     qt_world_drop(&w);
 }
+
+/* Every bit of a token turned over, every length of it, another secret, another address, another time: none counts, and
+ * a spoiled Retry token never passes for one that was not there. */
+Test(quic_address, tokens_changed_in_any_way) {
+    uint8_t secret[32] = {7}, other[32] = {8}, packet[1200], token[CB_QUIC_TOKEN_MAX];
+    cb_addr a, b;
+    ngtcp2_cid odcid, retry_scid;
+    const uint64_t s = 1000000000ull, now = 20000 * 86400ull * s;
+    cb_addr_parse(&a, "192.0.2.1:1000", 0);
+    cb_addr_parse(&b, "192.0.2.1:1001", 0);
+    ngtcp2_pkt_hd hd = {.version = NGTCP2_PROTO_VER_V1};
+    ngtcp2_cid_init(&hd.dcid, (const uint8_t *)"12345678", 8);
+    ngtcp2_cid_init(&hd.scid, (const uint8_t *)"abcdefgh", 8);
+    ngtcp2_cid_init(&retry_scid, (const uint8_t *)"retryretryretryretr", 19);
+    size_t n = cb_quic_retry_packet(packet, sizeof packet, secret, &hd, &retry_scid, &a, now);
+    const size_t head = 1 + 4 + 1 + 8 + 1 + 19;
+    for (int retry = 0; retry < 2; retry++) {
+        size_t len = retry ? n - head - 16 : cb_quic_token_make(secret, &a, now, token, sizeof token);
+        if (retry) memcpy(token, packet + head, len);
+        ngtcp2_pkt_hd with = hd;
+        if (retry) with.dcid = retry_scid;
+        with.token = token;
+        with.tokenlen = len;
+        const enum cb_quic_token_kind good = retry ? CB_QUIC_TOKEN_RETRY : CB_QUIC_TOKEN_NEW;
+        cr_assert_eq(cb_quic_token_check(secret, &with, &a, now + s, &odcid), good);
+        for (size_t bit = 0; bit < len * 8; bit++) {
+            token[bit / 8] ^= (uint8_t)(1 << bit % 8);
+            enum cb_quic_token_kind kind = cb_quic_token_check(secret, &with, &a, now + s, &odcid);
+            bool as_none = !retry || bit < 8; /* the first byte says what it is */
+            cr_expect(kind == CB_QUIC_TOKEN_INVALID || (as_none && kind == CB_QUIC_TOKEN_NONE), "retry %d, bit %zu: %d",
+                      retry, bit, kind);
+            token[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        }
+        for (size_t cut = 0; cut < len; cut++) {
+            with.tokenlen = cut;
+            cr_expect_neq(cb_quic_token_check(secret, &with, &a, now + s, &odcid), good, "retry %d, %zu bytes", retry,
+                          cut);
+        }
+        with.tokenlen = len;
+        cr_expect_neq(cb_quic_token_check(other, &with, &a, now + s, &odcid), good);
+        cr_expect_eq(cb_quic_token_check(secret, &with, &b, now + s, &odcid), retry ? CB_QUIC_TOKEN_INVALID : good,
+                     "a NAT may give another port between connections, not within one");
+        cr_expect_neq(cb_quic_token_check(secret, &with, &a, now + 2 * 86400 * s, &odcid), good);
+    }
+}
