@@ -25,8 +25,8 @@
  * tokens, the Date field) sees the simulation's (wall_s).
  *
  * What a loop of a simulation does not have: TCP, watched descriptors, signals, DNS servers. Names of hosts resolve to
- * their addresses; CB_ENOTSUP answers the rest. cb_loop_run() and cb_loop_free() are not for these loops: the
- * simulation runs and frees them; cb_loop_stop() ends a cb_sim_run() that is under way.
+ * their addresses (not those of hosts behind a NAT); CB_ENOTSUP answers the rest. cb_loop_run() and cb_loop_free() are
+ * not for these loops: the simulation runs and frees them; cb_loop_stop() ends a cb_sim_run() that is under way.
  *
  * One thread uses a simulation with everything in it; several simulations do not know of each other. What was made on
  * a host's loop is freed before cb_sim_free(). Text in options is copied. Functions that take objects of two

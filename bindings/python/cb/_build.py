@@ -21,6 +21,9 @@ extern "Python" int cbpy_on_writable(cb_exchange *, void *);
 extern "Python" void cbpy_on_close(cb_exchange *, int, void *);
 extern "Python" int cbpy_on_request(cb_exchange *, void *);
 extern "Python" void cbpy_on_drained(cb_loop *, void *);
+extern "Python" void cbpy_sim_at(cb_sim *, void *);
+extern "Python" void cbpy_sim_timer(cb_loop *, void *);
+extern "Python" void cbpy_sim_datagram(cb_sim_socket *, const cb_sim_datagram *, void *);
 extern "Python" void cbpy_log(int, const char *, const char *, void *);
 """
 
