@@ -256,7 +256,7 @@ static void packet(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *d, b
     if (route && route->kind == ROUTE_CONN) {
         ep_conn *c = CB_CONTAINER(route, ep_conn, route);
         const cb_addr *local = e->server ? &d->local : cb_udp_local(sock->udp);
-        if (!e->server && (!e->pinned || !c->source.sa.sa_family)) c->source = d->local;
+        if (!e->server) cb_quic_endpoint_heard_at(c, &d->local);
         cb_quic_core_feed(&c->core, local, &d->remote, d->ecn, d->data, d->len, cb_loop_now(e->loop));
     } else if (route) {
         answer_from_tomb(CB_CONTAINER(route, ep_tomb, route), sock);
@@ -279,7 +279,9 @@ void cb_quic_endpoint_packet(cb_quic_endpoint *e, ep_socket *sock, const cb_data
 void cb_quic_endpoint_unreachable(cb_quic_endpoint *e, int err, const cb_addr *remote, cb_slice quote) {
     ngtcp2_version_cid in;
     char text[CB_ADDR_TEXT];
-    if (e->closed || !quote.len || !(quote.base[0] & 0x80)) return;
+    if (e->closed) return;
+    if (err == EINVAL || err == EADDRNOTAVAIL || err == ENETUNREACH) cb_quic_endpoint_source_gone(e, remote);
+    if (!quote.len || !(quote.base[0] & 0x80)) return;
     if (ngtcp2_pkt_decode_version_cid(&in, quote.base, quote.len, e->cid_len) != 0) return;
     ep_route *route = cb_map_get(&e->cids, in.scid, in.scidlen);
     if (!route || route->kind != ROUTE_CONN) return;

@@ -108,9 +108,8 @@ const cb_addr *cb_quic_endpoint_addr(const cb_quic_endpoint *e);
 /* The host's addresses or routes changed: client connections whose packets would now leave from another address than
  * before migrate at once. Returns how many. */
 size_t cb_quic_endpoint_follow(cb_quic_endpoint *e);
-/* cb_quic_endpoint_follow() will be called at each change: packets leave from no other address before. Else the kernel
- * changes over by itself, and a server that sees two moves at once, of the address and then of the port, too many
- * connection IDs come and go (ngtcp2 1.11: CONNECTION_ID_LIMIT_ERROR). */
+/* cb_quic_endpoint_follow() will be called at each change. Without, a client whose address goes leaves the choice of
+ * another one to the kernel, and the server finds out by itself (RFC 9000, 9.3). */
 void cb_quic_endpoint_pin(cb_quic_endpoint *e);
 
 #endif

@@ -36,7 +36,11 @@ struct ep_conn {
     bool handshaking;      /* counts in e->handshakes */
     ngtcp2_cid first_dcid; /* server: the client's choice, routed to us beside our own */
     char *name;            /* client of version 2 first: the server name, for a second try */
-    cb_addr source;        /* client: our address on the newest path, with its port; family 0 = not known */
+    /* Client: our addresses on the newest path and on the one before, with their ports; family 0 = not known. Packets
+     * leave from there and nowhere else: sockets are bound to "any", and when addresses change the kernel would change
+     * over by itself; a server that sees two moves at once, of the address and then of the port, counts too many
+     * connection IDs (ngtcp2 1.11: CONNECTION_ID_LIMIT_ERROR). */
+    cb_addr source, source_before;
 };
 
 /* What stays of a closed connection for three probe timeouts (RFC 9000, 10.2): its connection IDs, and the last packet
@@ -137,6 +141,13 @@ void cb_quic_endpoint_finish(ep_conn *c);
 void cb_quic_endpoint_tomb_free(ep_tomb *t);
 /* Sends one packet of our own making; dropped when the socket is full. */
 void cb_quic_endpoint_send(ep_socket *sock, const cb_datagram *to, const uint8_t *packet, size_t len);
+
+/* --- quic_migrate.c, of clients --- */
+void cb_quic_endpoint_heard_at(ep_conn *c, const cb_addr *local);
+/* What to send from on the path of that local address; NULL: the kernel's choice. */
+const cb_addr *cb_quic_endpoint_source(const ep_conn *c, const cb_addr *local);
+/* A packet to `remote` could not leave from the address that it was to leave from. */
+void cb_quic_endpoint_source_gone(cb_quic_endpoint *e, const cb_addr *remote);
 
 /* --- quic_endpoint.c --- */
 /* A client's connection once more, by another version. */

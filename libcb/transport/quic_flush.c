@@ -133,16 +133,9 @@ static ep_socket *socket_for(ep_conn *c, const cb_addr *local) {
     return &e->main;
 }
 
-/* A client's path has the socket's bound address, which may be "any": the kernel chooses, and may choose another one
- * when addresses change. A client that follows such changes itself stays on the address that it knows. */
-static const cb_addr *sent_from(const ep_conn *c, const cb_quic_train *t) {
-    if (c->e->server) return &t->local;
-    const bool known = c->source.sa.sa_family && cb_addr_port(&c->source) == cb_addr_port(&t->local);
-    return c->e->pinned && known ? &c->source : NULL;
-}
-
 static void commit(ep_conn *c, ep_socket *s, const cb_quic_train *t) {
-    cb_udp_commit(s->udp, sent_from(c, t), &t->remote, t->ecn, t->len, t->segment);
+    const cb_addr *from = c->e->server ? &t->local : cb_quic_endpoint_source(c, &t->local);
+    cb_udp_commit(s->udp, from, &t->remote, t->ecn, t->len, t->segment);
 }
 
 /* A train is built in the main socket's area and copied in the rare case that it belongs to another. */

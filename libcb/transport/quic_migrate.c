@@ -3,6 +3,10 @@
 #include "loop/netwatch.h"
 #include "transport/quic_endpoint_int.h"
 
+static bool is_any(const cb_addr *a) {
+    return a->sa.sa_family == AF_INET ? a->v4.sin_addr.s_addr == INADDR_ANY : IN6_IS_ADDR_UNSPECIFIED(&a->v6.sin6_addr);
+}
+
 /* The old socket stays until the new path is proven: packets that are on their way to it still count. source: the local
  * address behind `bind`, which may be "any"; NULL = not known. */
 static int migrate(ep_conn *c, const cb_addr *bind, const cb_addr *source, bool at_once) {
@@ -22,10 +26,35 @@ static int migrate(ep_conn *c, const cb_addr *bind, const cb_addr *source, bool 
         cb_quic_endpoint_drop_socket(s);
         return rc;
     }
-    c->source = source ? *source : (cb_addr){0};
-    if (source) cb_addr_set_port(&c->source, cb_addr_port(cb_udp_local(s->udp)));
+    const cb_addr *local = cb_udp_local(s->udp);
+    c->source_before = c->source;
+    c->source = source ? *source : *local;
+    cb_addr_set_port(&c->source, cb_addr_port(local));
     return CB_OK;
 }
+
+/* ---- where packets leave from ---- */
+
+void cb_quic_endpoint_heard_at(ep_conn *c, const cb_addr *local) {
+    if (c->source_before.sa.sa_family && cb_addr_port(&c->source_before) == cb_addr_port(local)) return;
+    if (!c->source.sa.sa_family || is_any(&c->source) || !c->e->pinned) c->source = *local;
+}
+
+const cb_addr *cb_quic_endpoint_source(const ep_conn *c, const cb_addr *local) {
+    const uint16_t port = cb_addr_port(local);
+    if (c->source.sa.sa_family && cb_addr_port(&c->source) == port) return &c->source;
+    if (c->source_before.sa.sa_family && cb_addr_port(&c->source_before) == port) return &c->source_before;
+    return NULL;
+}
+
+void cb_quic_endpoint_source_gone(cb_quic_endpoint *e, const cb_addr *remote) {
+    for (cb_list *l = e->conns.next; !e->pinned && l != &e->conns; l = l->next) {
+        ep_conn *c = CB_CONTAINER(l, ep_conn, all);
+        if (cb_addr_equal(&c->core.remote, remote)) c->source = c->source_before = (cb_addr){0};
+    }
+}
+
+/* ---- moving ---- */
 
 static int may_migrate(const cb_quic_conn *core) {
     if (core->phase != CB_QUIC_OPEN) return cb_fail(CB_ECLOSED, "the connection is closed");
@@ -52,11 +81,11 @@ int cb_quic_conn_migrate(cb_quic_conn *core, const char *local) {
 /* At once: packets from the address before have no way any more, or soon will not have one. The new path gets a
  * connection ID of its own (RFC 9000, 9.5), and its proof follows. */
 static bool follow(ep_conn *c) {
-    cb_addr now = c->source, any;
+    cb_addr now, any;
     if (may_migrate(&c->core) != CB_OK || !c->source.sa.sa_family) return false;
-    int rc = cb_net_source(c->e->loop, &c->core.remote, &now);
+    const int rc = cb_net_source(c->e->loop, &c->core.remote, &now);
     if (rc != CB_ENOTSUP && (rc < 0 || cb_addr_same_host(&now, &c->source))) return false;
-    return any_address(&any, &c->core) == CB_OK && migrate(c, &any, &now, true) == CB_OK;
+    return any_address(&any, &c->core) == CB_OK && migrate(c, &any, rc == CB_OK ? &now : NULL, true) == CB_OK;
 }
 
 void cb_quic_endpoint_pin(cb_quic_endpoint *e) {
