@@ -369,7 +369,9 @@ void cb_quic_core_write(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time now, 
 }
 
 int cb_quic_core_migrate(cb_quic_conn *c, const cb_addr *local, bool at_once, cb_time now) {
+    const ngtcp2_transport_params *peer = ngtcp2_conn_get_remote_transport_params(c->ng);
     ngtcp2_path path;
+    if (peer && peer->disable_active_migration) return cb_fail(CB_EINVAL, "the server allows no migration");
     fill_path(&path, local, &c->remote);
     int rv = at_once ? ngtcp2_conn_initiate_immediate_migration(c->ng, &path, now)
                      : ngtcp2_conn_initiate_migration(c->ng, &path, now);

@@ -1,6 +1,6 @@
 /* quic_get ADDRESS:PORT CA PATH [ACTION] - fetches https://localhost/PATH over HTTP/3, its few bytes written by hand on
- * cb_quic_*, and does ACTION ("key-update", "migrate") after every 300 kB. Prints "BYTES ACTIONS VERSION RESUMED ECN";
- * exit status 1: no file. */
+ * cb_quic_*, and does ACTION ("key-update", "migrate") after every 300 kB. Prints "BYTES ACTIONS VERSION RESUMED ECN
+ * REFUSED"; exit status 1: no file. */
 #include <cb.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,7 +13,7 @@ typedef struct get {
     const char *path, *action;
     uint64_t bytes, next;
     int64_t request;
-    int actions, done, rc;
+    int actions, refused, done, rc;
     cb_quic_conn_stats stats;
 } get;
 
@@ -64,6 +64,7 @@ static void on_timer(cb_loop *loop, void *user) {
         int rc =
             strcmp(g->action, "migrate") == 0 ? cb_quic_conn_migrate(g->conn, NULL) : cb_quic_conn_key_update(g->conn);
         if (rc == CB_OK) g->actions++;
+        if (rc == CB_EINVAL) g->refused = 1; /* the server allows no migration */
         if (rc == CB_OK) g->next = g->bytes + 300000;
     }
 }
@@ -84,8 +85,8 @@ int main(int argc, char **argv) {
     if (rc == CB_OK) rc = cb_timer_start(&g.timer, g.loop, 1, 1, on_timer, &g);
     if (rc == CB_OK) rc = cb_loop_run(g.loop);
     if (rc < 0) fprintf(stderr, "quic_get: %s\n", cb_last_error());
-    printf("%llu %d %x %d %d\n", (unsigned long long)g.bytes, g.actions, (unsigned)g.stats.version, g.stats.resumed,
-           g.stats.ecn);
+    printf("%llu %d %x %d %d %d\n", (unsigned long long)g.bytes, g.actions, (unsigned)g.stats.version, g.stats.resumed,
+           g.stats.ecn, g.refused);
     cb_timer_free(g.timer);
     cb_quic_endpoint_free(g.endpoint);
     cb_identity_unref(roots);

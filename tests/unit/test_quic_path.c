@@ -50,6 +50,23 @@ Test(quic_path, a_client_migrates_in_a_transfer) {
     qt_world_drop(&w);
 }
 
+Test(quic_path, a_server_may_forbid_migration) {
+    qt_world w;
+    qt_world_make(&w);
+    cb_quic_opts so = qt_server_opts(&w), co = qt_client_opts(&w);
+    so.no_migration = 1;
+    qt_listen(&w, &so);
+    qt_client_open(&w, &co);
+    qt_connect(&w);
+    cr_assert(qt_until(&w, &w.client.handshakes, 1));
+    qt_turn(&w, 20); /* confirmed */
+    cr_assert_eq(cb_quic_conn_migrate(w.client.conn, "127.0.0.1:0"), CB_EINVAL);
+    cr_assert(strstr(cb_last_error(), "no migration"), "%s", cb_last_error());
+    qt_send(&w.client, 1000);
+    cr_assert(qt_until(&w, &w.client.fins, 1));
+    qt_world_drop(&w);
+}
+
 /* A NAT between them that forgets: packets of the client arrive from another port, without its knowing. */
 Test(quic_path, the_nat_rebinds) {
     qt_world w;
