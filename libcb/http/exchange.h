@@ -22,6 +22,7 @@ typedef struct cb_head {
     const cb_field *fields;                             /* without hop-by-hop fields; names in any case */
     size_t n;
     int64_t length; /* content-length among the fields, or -1 */
+    bool checked;   /* the syntax of all that was checked before: it came with another exchange */
 } cb_head;
 
 struct cb_exchange {
@@ -143,5 +144,7 @@ bool cb_exchange_early_ok(const cb_exchange *x);
 
 /* --- the client sends its head when it has a connection (called by client.c after vt->open) --- */
 int cb_exchange_send_request(cb_exchange *x, const cb_head *head, bool end);
+/* As cb_exchange_reply(), with fields that came with another exchange and were checked there. */
+int cb_exchange_pass_on(cb_exchange *x, int status, const cb_field *fields, size_t n);
 
 #endif

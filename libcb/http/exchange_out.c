@@ -42,8 +42,14 @@ static int kind_of(const cb_field *f, bool request) {
     }
 }
 
+static int check_field(const cb_field *f) {
+    if (!cb_field_name_ok(f->name)) return bad_field(CB_EINVAL, "not a field name", f->name);
+    if (cb_field_value_ok(f->value)) return CB_OK;
+    return bad_field(CB_EINVAL, "a field's value has control characters or is not trimmed", f->name);
+}
+
 /* Room for `extra` fields more is left at the end. */
-static int clean(cb_exchange *x, out_fields *o, const cb_field *fields, size_t n, size_t extra) {
+static int clean(cb_exchange *x, out_fields *o, const cb_field *fields, size_t n, size_t extra, bool checked) {
     o->at = o->stack; /* the rest of it stays as it is: most heads are short */
     o->n = 0;
     o->length = -1;
@@ -53,9 +59,8 @@ static int clean(cb_exchange *x, out_fields *o, const cb_field *fields, size_t n
     }
     for (size_t i = 0; i < n; i++) {
         const cb_field *f = &fields[i];
-        if (!cb_field_name_ok(f->name)) return bad_field(CB_EINVAL, "not a field name", f->name);
-        if (!cb_field_value_ok(f->value))
-            return bad_field(CB_EINVAL, "a field's value has control characters or is not trimmed", f->name);
+        int rc = checked ? CB_OK : check_field(f);
+        if (rc < 0) return rc;
         int kind = kind_of(f, !x->server);
         if (kind == DROP) continue;
         if (kind == LENGTH) {
@@ -111,16 +116,24 @@ static int put_head(cb_exchange *x, int status, out_fields *o, bool end) {
     return x->conn->vt->send_head(x->conn, x, &head, end && !tunnel);
 }
 
-int cb_exchange_reply(cb_exchange *x, int status, const cb_field *fields, size_t n) {
+static int reply(cb_exchange *x, int status, const cb_field *fields, size_t n, bool checked) {
     out_fields o;
     int rc = check_reply(x, status);
     if (rc < 0) return rc;
     cb_exchange_enter(x);
-    rc = clean(x, &o, fields, n, 0);
+    rc = clean(x, &o, fields, n, 0, checked);
     if (rc == CB_OK) rc = put_head(x, status, &o, false);
     clean_done(x, &o);
     cb_exchange_leave(x);
     return rc;
+}
+
+int cb_exchange_reply(cb_exchange *x, int status, const cb_field *fields, size_t n) {
+    return reply(x, status, fields, n, false);
+}
+
+int cb_exchange_pass_on(cb_exchange *x, int status, const cb_field *fields, size_t n) {
+    return reply(x, status, fields, n, true);
 }
 
 static cb_slice decimal(char out[24], uint64_t v) {
@@ -160,7 +173,7 @@ int cb_exchange_send(cb_exchange *x, int status, const cb_field *fields, size_t 
     if (rc < 0) return rc;
     if (status < 200) return cb_fail(CB_EINVAL, "status %d: a whole response is a final one", status);
     cb_exchange_enter(x);
-    rc = clean(x, &o, fields, n, 1);
+    rc = clean(x, &o, fields, n, 1, false);
     if (rc == CB_OK && o.length >= 0 && (uint64_t)o.length != body.len && !x->head_req && status != 304)
         rc = cb_fail(CB_EINVAL, "content-length says %lld, the body has %zu bytes", (long long)o.length, body.len);
     if (rc == CB_OK && o.length < 0 && status != 304) {
@@ -207,11 +220,17 @@ void cb_exchange_fail_status(cb_exchange *x, int status) {
 
 /* ---- the client's head ---- */
 
-static int check_request_head(const cb_head *h) {
+static int check_syntax(const cb_head *h) {
     if (!cb_method_ok(h->method)) return bad_field(CB_EINVAL, "not a method", h->method);
     if (h->authority.len && !cb_authority_ok(h->authority))
         return bad_field(CB_EINVAL, "not an authority", h->authority);
     if (h->path.len && !cb_target_ok(h->path)) return bad_field(CB_EINVAL, "not a path", h->path);
+    return CB_OK;
+}
+
+static int check_request_head(const cb_head *h) {
+    int rc = h->checked ? CB_OK : check_syntax(h);
+    if (rc < 0) return rc;
     bool plain = cb_slice_eq(h->method, "CONNECT") && !h->protocol.len;
     if (!h->path.len && !plain) return cb_fail(CB_EINVAL, "a request needs a path");
     if (plain && !h->authority.len) return cb_fail(CB_EINVAL, "CONNECT needs an authority");
@@ -225,7 +244,7 @@ int cb_exchange_send_request(cb_exchange *x, const cb_head *head, bool end) {
     int rc = check_request_head(head);
     if (rc < 0) return rc;
     cb_exchange_enter(x);
-    rc = clean(x, &o, head->fields, head->n, 0);
+    rc = clean(x, &o, head->fields, head->n, 0, head->checked);
     cb_head h = *head;
     h.fields = o.at;
     h.n = o.n;
@@ -296,11 +315,10 @@ int cb_exchange_finish(cb_exchange *x) {
 static int check_trailers(cb_exchange *x, const cb_field *f, size_t n) {
     (void)x;
     for (size_t i = 0; i < n; i++) {
-        if (!cb_field_name_ok(f[i].name) || cb_field_is_hop(f[i].name) || cb_slice_ieq(f[i].name, "content-length") ||
-            cb_slice_ieq(f[i].name, "host"))
+        int rc = check_field(&f[i]);
+        if (rc < 0) return rc;
+        if (cb_field_is_hop(f[i].name) || cb_slice_ieq(f[i].name, "content-length") || cb_slice_ieq(f[i].name, "host"))
             return bad_field(CB_EINVAL, "not a field for a trailer section", f[i].name);
-        if (!cb_field_value_ok(f[i].value))
-            return bad_field(CB_EINVAL, "a trailer's value has control characters or is not trimmed", f[i].name);
     }
     return CB_OK;
 }

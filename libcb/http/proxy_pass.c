@@ -230,7 +230,8 @@ static int send_head(cb_pass *pass, cb_origin *origin) {
                     .scheme = cb_slice_str(def->tls ? "https" : "http"),
                     .authority = host ? cb_slice_str(host) : cb_exchange_authority(pass->front),
                     .path = path,
-                    .length = -1};
+                    .length = -1,
+                    .checked = true};
     int rc = build_fields(pass);
     if (rc == CB_OK && pass->upgrade) rc = build_websocket(pass, &head);
     if (rc < 0) return rc;
@@ -393,7 +394,7 @@ static int on_back_info(cb_exchange *back, int status, void *user) {
         bytes += f->at[i].name.len + f->at[i].value.len;
     if (bytes > INFO_BYTES_MAX - pass->info_bytes) return CB_OK;
     pass->info_bytes += (uint32_t)bytes;
-    rc = cb_exchange_reply(pass->front, status, f->at, f->n);
+    rc = cb_exchange_pass_on(pass->front, status, f->at, f->n);
     return rc == CB_ENOMEM ? rc : CB_OK;
 }
 
@@ -437,7 +438,7 @@ static int on_back_head(cb_exchange *back, void *user) {
     pass->status = status;
     pass->last = cb_loop_now(pass->proxy->loop);
     wait_for(pass, pass->tunnel ? CB_WAIT_TUNNEL : CB_WAIT_BODY);
-    rc = cb_exchange_reply(pass->front, status, pass->proxy->forward.at, pass->proxy->forward.n);
+    rc = cb_exchange_pass_on(pass->front, status, pass->proxy->forward.at, pass->proxy->forward.n);
     if (rc == CB_OK || rc == CB_ECLOSED || !pass->front) return CB_OK;
     cb_log_line(cb_loop_log(pass->proxy->loop), CB_LOG_WARN, "proxy", "%s: its response cannot be passed on: %s",
                 pass->origin, cb_last_error());
