@@ -3,7 +3,9 @@
 #include "support/sim_fixture.h"
 #include <cb/http.h>
 #include <criterion/criterion.h>
+#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -64,6 +66,28 @@ Test(sim_quic, one_seed_gives_one_run) {
                  (int)(a.end / 1000), (int)(b.end / 1000));
     cr_assert_eq(a.end, b.end);
     cr_assert_neq(a.digest, c.digest);
+}
+
+static void *run_in_thread(void *seed) {
+    trace *t = malloc(sizeof *t);
+    *t = run_once(*(const uint64_t *)seed);
+    return t;
+}
+
+/* Nothing is shared between simulations: each thread has its own, and they are what they are alone. */
+Test(sim_quic, simulations_run_side_by_side) {
+    static const uint64_t seeds[] = {20, 21, 20};
+    pthread_t threads[3];
+    trace *got[3];
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(pthread_create(&threads[i], NULL, run_in_thread, (void *)(uintptr_t)&seeds[i]), 0);
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(pthread_join(threads[i], (void **)&got[i]), 0);
+    cr_assert_eq(got[0]->digest, got[2]->digest);
+    cr_assert_neq(got[0]->digest, got[1]->digest);
+    cr_assert_eq(got[0]->digest, run_once(20).digest);
+    for (int i = 0; i < 3; i++)
+        free(got[i]);
 }
 
 /* In another process, with another certificate and other addresses in memory. */

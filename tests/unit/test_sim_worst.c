@@ -29,7 +29,7 @@ static const struct {
      {LINE, .loss = 0.25, .corrupt = 0.1, .duplicate = 0.2, .reorder = 0.3, .reorder_us = 50000, .jitter_us = 20000}},
     {"a shallow buffer", {LINE, .buffer_bytes = 4000, .loss = 0.05}},
 };
-enum { LINKS = sizeof links / sizeof links[0] };
+enum { LINKS = sizeof links / sizeof links[0], EVERYTHING = 5 };
 
 /* ---- memory ---- */
 
@@ -487,7 +487,7 @@ static size_t judge_fetch(const fetch *f, int i, size_t link, const char *where)
     return 0;
 }
 
-static size_t browse(size_t link, uint64_t seed, const keys *k) {
+static size_t browse(size_t link, uint64_t seed, const keys *k, uint64_t *digest) {
     static const char *const urls[] = {"https://server/", "https://server/large", "https://server/upload"};
     const cb_http_limits patient = {
         .size = sizeof patient, .idle_timeout_ms = TIMEOUT_MS, .head_timeout_ms = TIMEOUT_MS};
@@ -521,6 +521,7 @@ static size_t browse(size_t link, uint64_t seed, const keys *k) {
     st_until(w.sim, (TIMEOUT_MS / 1000 + 1) * ST_S);
     for (int i = 0; i < REQUESTS; i++)
         failed += judge_fetch(&f[i], i, link, where);
+    *digest = cb_sim_digest(w.sim);
     cb_http_client_free(client);
     cb_http_server_free(server);
     st_until(w.sim, cb_sim_now(w.sim));
@@ -531,11 +532,16 @@ static size_t browse(size_t link, uint64_t seed, const keys *k) {
 Test(sim_worst, requests_end) {
     enum { SEEDS = 3 };
     size_t failed = 0;
+    uint64_t one, same, other;
     keys k;
     keys_make(&k);
     for (size_t l = 0; l < LINKS; l++)
         for (uint64_t seed = 1; seed <= SEEDS; seed++)
-            failed += browse(l, seed, &k);
+            failed += browse(l, seed, &k, &other);
+    (void)browse(EVERYTHING, 7, &k, &one);
+    (void)browse(EVERYTHING, 7, &k, &same);
+    (void)browse(EVERYTHING, 8, &k, &other);
+    cr_assert(one == same && one != other, "a run repeats itself");
     keys_drop(&k);
     cr_assert_leq(failed, LINKS * SEEDS * REQUESTS / 10, "%zu requests failed", failed);
 }
