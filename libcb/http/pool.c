@@ -147,7 +147,8 @@ static bool on_retry(cb_exchange *x, int rc, void *user) {
     const bool elsewhere = again && (moves || x->too_early || r->conn->excused || r->conn->is_quic);
     leave_conn(r);
     if (!again) return false;
-    r->fresh = x->refused || !elsewhere;
+    const bool early = x->early && rc == CB_EAGAIN; /* not taken as early data: its connection is good all the same */
+    r->fresh = !early && (x->refused || !elsewhere);
     r->retried = r->retried || !moves;
     r->moves += moves;
     o->pool->stats.moved += moves;
