@@ -493,6 +493,7 @@ bool raw_connect(raw_quic *r) {
 
 void raw_drop(raw_quic *r) {
     if (r->tls) gnutls_deinit(r->tls);
+    gnutls_free(r->session.data);
     if (r->cred) gnutls_certificate_free_credentials(r->cred);
     for (int i = 0; i < RAW_LEVELS; i++) {
         raw_keys_free(&r->rx[i]);

@@ -61,6 +61,7 @@ struct raw_quic {
     bool no_params, complete, confirmed; /* TLS is through; HANDSHAKE_DONE was seen or sent */
     enum raw_level hold_from;            /* what TLS says from this level on is kept back; RAW_LEVELS: nothing */
     int (*edit)(raw_quic *r, enum raw_level level, cb_buf *crypto); /* changes what TLS is about to say */
+    gnutls_datum_t session;                                         /* a client's: to resume, with early data; owned */
     int tls_rc;
     raw_keys rx[RAW_LEVELS], tx[RAW_LEVELS];
     uint8_t scid[RAW_CID], dcid[20], odcid[20];
@@ -88,9 +89,10 @@ void raw_drop(raw_quic *r);
 uint16_t raw_port(const raw_quic *r);
 /* A client: makes the ClientHello; it is sent by raw_flush() or raw_connect(). */
 void raw_client(raw_quic *r, const char *remote /* "127.0.0.1:port" */, const char *sni);
-bool raw_connect(raw_quic *r);                /* until the handshake is confirmed; false: it failed */
-bool raw_wait(raw_quic *r, const bool *flag); /* until set or closed; false: not in time */
-void raw_turn(raw_quic *r, int ms);           /* for so long */
+void raw_keep_session(raw_quic *r, gnutls_datum_t *out); /* of a client that has got a ticket; out goes to ->session */
+bool raw_connect(raw_quic *r);                           /* until the handshake is confirmed; false: it failed */
+bool raw_wait(raw_quic *r, const bool *flag);            /* until set or closed; false: not in time */
+void raw_turn(raw_quic *r, int ms);                      /* for so long */
 bool raw_answered(raw_quic *r); /* sends PING and waits until it is acknowledged; false: the connection is closed */
 
 /* ---- transport parameters ---- */

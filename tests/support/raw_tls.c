@@ -180,7 +180,8 @@ void raw_tls_make(raw_quic *r, const char *cert, const char *key, const char *sn
                                        : "NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+AES-128-GCM:-GROUP-ALL:"
                                          "+GROUP-X25519:+GROUP-SECP256R1:%DISABLE_TLS13_COMPAT_MODE";
     unsigned flags = (r->server ? GNUTLS_SERVER : GNUTLS_CLIENT) | GNUTLS_NONBLOCK | GNUTLS_NO_AUTO_SEND_TICKET |
-                     GNUTLS_NO_END_OF_EARLY_DATA;
+                     GNUTLS_NO_END_OF_EARLY_DATA | GNUTLS_KEY_SHARE_TOP |
+                     (r->session.size ? GNUTLS_ENABLE_EARLY_DATA : 0);
     cr_assert_eq(gnutls_certificate_allocate_credentials(&r->cred), 0);
     if (cert) cr_assert_eq(gnutls_certificate_set_x509_key_file(r->cred, cert, key, GNUTLS_X509_FMT_PEM), 0);
     cr_assert_eq(gnutls_init(&r->tls, flags), 0);
@@ -191,6 +192,7 @@ void raw_tls_make(raw_quic *r, const char *cert, const char *key, const char *sn
         const gnutls_datum_t d = {(unsigned char *)(uintptr_t)r->alpn, (unsigned)strlen(r->alpn)};
         cr_assert_eq(gnutls_alpn_set_protocols(r->tls, &d, 1, 0), 0);
     }
+    if (r->session.size) cr_assert_eq(gnutls_session_set_data(r->tls, r->session.data, r->session.size), 0);
     if (sni) cr_assert_eq(gnutls_server_name_set(r->tls, GNUTLS_NAME_DNS, sni, strlen(sni)), 0);
     gnutls_handshake_set_secret_function(r->tls, on_secret);
     gnutls_handshake_set_read_function(r->tls, on_say);
@@ -211,4 +213,9 @@ void raw_tls_feed(raw_quic *r, enum raw_level level, const uint8_t *data, size_t
         r->complete = rc == 0;
     }
     if (rc < 0 && gnutls_error_is_fatal(rc)) r->tls_rc = rc;
+}
+
+void raw_keep_session(raw_quic *r, gnutls_datum_t *out) {
+    cr_assert(gnutls_session_get_flags(r->tls) & GNUTLS_SFLAGS_SESSION_TICKET, "no ticket came");
+    cr_assert_eq(gnutls_session_get_data2(r->tls, out), 0);
 }

@@ -75,8 +75,26 @@ static bool go_on(rig *g) {
     return handshake(g) && raw_answered(&g->r);
 }
 
+/* A connection before this one brought a ticket; now there are keys for early data. */
+static void start_early(rig *g) {
+    gnutls_datum_t session = {NULL, 0};
+    cr_assert(handshake(g), "%s: no first connection", g->v->what);
+    raw_turn(&g->r, 5);
+    raw_keep_session(&g->r, &session);
+    raw_frames(&g->r, RAW_APP, "\x1c\0\0\0\0", 5);
+    raw_drop(&g->r);
+    make(g, g->w, g->v, false);
+    g->r.session = session;
+    start(g);
+    cr_assert(g->r.tx[RAW_EARLY].have, "%s: no early keys", g->v->what);
+}
+
 static void at_level(rig *g, enum raw_level level) {
     if (g->started) return;
+    if (level == RAW_EARLY) {
+        start_early(g);
+        return;
+    }
     if (level == RAW_APP) {
         cr_assert(handshake(g), "%s: no connection: closed with 0x%x, TLS %d", g->v->what, (unsigned)g->r.close_code,
                   g->r.tls_rc);
@@ -168,6 +186,14 @@ static bool session_id(rig *g) {
     g->r.priority = "NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+AES-128-GCM:-GROUP-ALL:+GROUP-X25519";
     start(g);
     return true;
+}
+/* A key share that the server does not take: HelloRetryRequest, and the ClientHello comes twice. */
+static bool retried_hello(rig *g) {
+    g->r.priority = "NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+AES-128-GCM:-GROUP-ALL:+GROUP-SECP521R1:+GROUP-X25519:"
+                    "%DISABLE_TLS13_COMPAT_MODE";
+    start(g);
+    uint64_t first = g->r.crypto_sent[RAW_INITIAL];
+    return handshake(g) && g->r.crypto_sent[RAW_INITIAL] > first + 100;
 }
 static int hide_versions(raw_quic *r, enum raw_level level, cb_buf *crypto) {
     (void)r;
@@ -357,20 +383,35 @@ static const struct {
     const char *name;
     bool (*run)(rig *g);
 } functions[] = {
-    DO(empty_initial),    DO(reserved_short),
-    DO(reserved_initial), DO(reserved_handshake),
-    DO(many_cids),        DO(no_params),
-    DO(long_param),       {"connect", connect_well},
-    DO(no_alpn),          DO(other_alpn),
-    DO(session_id),       DO(old_tls),
-    DO(bad_finished),     DO(server_hello_to_server),
-    DO(bad_hello),        DO(stranger),
-    DO(early_key_update), DO(two_key_updates),
-    DO(old_keys),         DO(small_initial),
-    DO(short_cid),        DO(corrupt_initial),
-    DO(other_scid),       DO(server_token),
-    DO(corrupt_short),    DO(bad_retry),
-    DO(silly_vn),         DO(late_vn),
+    DO(empty_initial),
+    DO(reserved_short),
+    DO(reserved_initial),
+    DO(reserved_handshake),
+    DO(many_cids),
+    DO(no_params),
+    DO(long_param),
+    {"connect", connect_well},
+    DO(no_alpn),
+    DO(other_alpn),
+    DO(session_id),
+    DO(retried_hello),
+    DO(old_tls),
+    DO(bad_finished),
+    DO(server_hello_to_server),
+    DO(bad_hello),
+    DO(stranger),
+    DO(early_key_update),
+    DO(two_key_updates),
+    DO(old_keys),
+    DO(small_initial),
+    DO(short_cid),
+    DO(corrupt_initial),
+    DO(other_scid),
+    DO(server_token),
+    DO(corrupt_short),
+    DO(bad_retry),
+    DO(silly_vn),
+    DO(late_vn),
 };
 
 static bool run_function(rig *g, const char *name) {
@@ -383,10 +424,10 @@ static bool run_function(rig *g, const char *name) {
 /* ---- rows ---- */
 
 static bool run_step(rig *g, const violation_step *s) {
-    static const char *const levels[] = {"initial", "handshake", "app"};
+    static const char *const levels[] = {"initial", "handshake", "app", "early"};
     uint8_t bytes[512];
     if (strcmp(s->verb, "do") == 0) return run_function(g, s->text);
-    for (int l = RAW_INITIAL; l <= RAW_APP; l++)
+    for (int l = RAW_INITIAL; l < RAW_LEVELS; l++)
         if (strcmp(s->verb, levels[l]) == 0) {
             size_t len = violation_bytes(bytes, sizeof bytes, s->text, g->r.server);
             const raw_packet p = {.level = (enum raw_level)l, .frames = bytes, .len = len};
@@ -426,6 +467,7 @@ static void run_rows(bool client) {
     qt_world w;
     qt_world_make(&w);
     cb_quic_opts so = qt_server_opts(&w), co = qt_client_opts(&w);
+    so.early_data = 1;
     qt_listen(&w, &so);
     qt_client_open(&w, &co);
     for (size_t i = 0; i < n_quic_violations; i++)
