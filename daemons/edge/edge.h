@@ -8,9 +8,13 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-enum { EDGE_WORKERS_MAX = 256 };
+#define EDGE_UPGRADE_VARIABLE "CB_EDGE_UPGRADE" /* in the environment of a successor: the socket to its predecessor */
+#define EDGE_WHAT             "cb-edge"         /* in a handoff: whose it is; the version */
+
+enum { EDGE_WORKERS_MAX = 256, EDGE_ELDERS_MAX = CB_GROUP_GENERATIONS - 1 };
 
 typedef struct edge edge;
+typedef struct edge_upgrade edge_upgrade;
 typedef struct edge_worker edge_worker;
 
 /* One listener of a configuration, shared by the workers: what its sockets were opened with. */
@@ -24,6 +28,15 @@ typedef struct edge_listener {
     char address[64];  /* the real one: port 0 is chosen by the first worker */
     _Atomic unsigned refs;
 } edge_listener;
+
+/* What stays with an address while listeners there come and go: a listener is the successor of the one before it, and
+ * the process may be the successor of another one. Of the main thread. */
+typedef struct edge_place {
+    struct edge_place *next;
+    char *conf_address;
+    char address[64];
+    cb_group *group;
+} edge_place;
 
 /* A snapshot's use of a listener. */
 typedef struct edge_use {
@@ -52,6 +65,12 @@ typedef struct edge_server {
     bool draining;
 } edge_server;
 
+/* Sockets of an address that a server is to take over, and which share of them is its own. */
+typedef struct edge_given {
+    int32_t fds[CB_HTTP_SERVER_FDS];
+    uint32_t n, share, of;
+} edge_given;
+
 struct edge_worker {
     edge *edge;
     uint32_t number;
@@ -73,7 +92,15 @@ struct edge_worker {
 
 struct edge {
     const char *file;
-    cb_loop *loop; /* of the main thread: signals, reloads */
+    char **argv;
+    char *program; /* where it was started from: found anew at each upgrade */
+    edge_place *places;
+    cb_handoff *inherited;       /* from the process before, until everything is open */
+    int elders[EDGE_ELDERS_MAX]; /* sockets to older processes that may still drain, the youngest first */
+    uint32_t n_elders;
+    int elder;             /* the one we take over from; < 0: none */
+    edge_upgrade *upgrade; /* under way */
+    cb_loop *loop;         /* of the main thread: signals, reloads */
     cb_log log;
     edge_snapshot *now;
     edge_worker workers[EDGE_WORKERS_MAX];
@@ -84,14 +111,21 @@ struct edge {
     bool failed, stopping, again;
     uint32_t stopped;
     uint64_t drain_ms;
+    bool yields; /* draining: a successor serves */
+    bool serving;
     void *steering; /* cb_steering, where it is built in and allowed */
     cb_steering_hook hook;
 };
 
 /* --- snapshot.c --- */
-/* Reads, checks and makes everything that needs no socket. Each mistake is printed. `before` may be NULL. */
-int edge_snapshot_load(edge_snapshot **out, const char *file, const edge_snapshot *before,
-                       const cb_steering_hook *hook);
+/* Reads, checks and makes everything that needs no socket. Each mistake is printed. e may be NULL: only to check. */
+int edge_snapshot_load(edge_snapshot **out, const char *file, const edge *e);
+/* Listeners that come later at the same addresses succeed those of this snapshot. */
+int edge_snapshot_settle(edge *e, const edge_snapshot *s);
+void edge_places_free(edge *e);
+/* Names in a handoff: what belongs to an address. */
+enum { EDGE_NAME = 200 };
+const char *edge_name(char out[EDGE_NAME], const char *conf_address, const char *what);
 /* Listeners that stay present the certificates that were read with this snapshot. */
 void edge_snapshot_certificates(edge_snapshot *s);
 uint32_t edge_workers_of(const edge_conf *c);
@@ -113,16 +147,42 @@ int edge_worker_post_prepare(edge_worker *w, edge_snapshot *next);
 void edge_worker_commit(cb_loop *loop, void *worker);
 void edge_worker_abort(cb_loop *loop, void *worker);
 void edge_worker_drain(cb_loop *loop, void *worker);
+void edge_worker_resume(cb_loop *loop, void *worker); /* a successor begins; answers */
+void edge_worker_save(cb_loop *loop, void *worker);   /* sockets into the upgrade's handoff; answers */
 void edge_worker_reopen(cb_loop *loop, void *worker);
 void edge_worker_close(edge_worker *w); /* after its thread has ended */
 
 /* --- wiring.c --- */
-int edge_run(const char *file);
+int edge_run(const char *file, char **argv);
 void edge_answer(edge_worker *w, int rc, const char *detail); /* a worker's answer to prepare; any thread */
-void edge_worker_stopped(edge *e);                            /* any thread */
+void edge_post_all(edge *e, cb_task_fn fn);
+void edge_serving(edge *e);           /* everything is open, and begins */
+void edge_leave(edge *e, bool yield); /* drain and end */
+void edge_worker_stopped(edge *e);    /* any thread */
+
+/* --- sockets.c --- */
+/* Opens a server with the sockets given, or without (NULL). */
+int edge_server_open(edge_server **out, edge_worker *w, edge_listener *l, const edge_conf *c, const edge_given *given);
+bool edge_speaks_quic(const edge_listener_conf *l);
+cb_http_limits edge_limits_of(const edge_conf *c);
+
+/* --- upgrade.c: this process is replaced --- */
+void edge_upgrade_begin(cb_loop *loop, void *e);                     /* SIGUSR2 */
+void edge_upgrade_saved(edge_worker *w, int rc, const char *detail); /* a worker's answer; any thread */
+cb_handoff *edge_upgrade_handoff(const edge *e);
+void edge_upgrade_abort(edge *e); /* the process ends; waits for what is under way */
+
+/* --- inherit.c: this process replaces another one --- */
+int edge_inherit(edge *e); /* before anything else; CB_OK also when there is nothing */
+void edge_inherit_given(const edge *e, const edge_listener *l, uint32_t worker, edge_given *out);
+int edge_inherit_ready(edge *e);         /* everything is open: tells, and waits for the word to go */
+void edge_inherit_begun(edge_worker *w); /* a worker's answer; any thread */
+uint32_t edge_elders(edge *e);           /* that still live */
 
 /* --- steering.c: QUIC packets to their worker in the kernel, where libcb-xdp is built in and allowed --- */
-void edge_steering_open(edge *e);
+void edge_steering_open(edge *e); /* the predecessor's, if there is one */
+int edge_steering_save(const edge *e, cb_handoff *h);
+void edge_steering_restore(const edge *e); /* a successor failed in the middle: new connections stay here */
 void edge_steering_close(edge *e);
 
 /* --- system.c --- */
@@ -134,6 +194,11 @@ void edge_raise_files(const cb_log *log);
 int edge_check_user(const edge_conf *c);
 int edge_drop_privileges(const edge_conf *c, const cb_log *log);
 uint32_t edge_cpus(void);
+/* Sockets of servers belong to the user from now on: another process of that user may open more at their address. */
+int edge_give_sockets(const edge *e, const edge_conf *c);
+char *edge_find_program(const char *argv0); /* to be freed; NULL: no memory */
+int edge_pid_file_write(const edge_conf *c);
+void edge_pid_file_remove(const edge_conf *c);
 void edge_notify(const char *state); /* sd_notify(3), by its own datagram */
 void edge_notify_reloading(void);
 void edge_log_to_stderr(cb_log *log, int level, bool json);

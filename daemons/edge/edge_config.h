@@ -70,6 +70,8 @@ typedef struct edge_conf {
     const edge_access_log_conf *access_log;
     const edge_log_conf *log;
     const edge_tickets_conf *tickets;
+    int64_t upgrade_timeout_ms;
+    const char *pid_file;
     const char *ticket_key_file, *quic_secret_file, *resolver, *via, *server_name;
 } edge_conf;
 

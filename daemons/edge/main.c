@@ -4,19 +4,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const char usage[] = "usage: cb-edge --config FILE [--check]\n"
-                            "       cb-edge --schema | --version | --help\n"
-                            "\n"
-                            "  -c, --config FILE  the configuration: JSON with comments (see cb-edge(8))\n"
-                            "      --check        read and check it, print every mistake, and exit\n"
-                            "      --schema       print the JSON Schema of the configuration\n"
-                            "      --version      print the version\n"
-                            "\n"
-                            "SIGHUP reloads, SIGTERM and SIGINT end gracefully, SIGUSR1 reopens the access log.\n";
+static const char usage[] =
+    "usage: cb-edge --config FILE [--check]\n"
+    "       cb-edge --schema | --version | --help\n"
+    "\n"
+    "  -c, --config FILE  the configuration: JSON with comments (see cb-edge(8))\n"
+    "      --check        read and check it, print every mistake, and exit\n"
+    "      --schema       print the JSON Schema of the configuration\n"
+    "      --version      print the version\n"
+    "\n"
+    "SIGHUP reloads, SIGUSR2 upgrades (a new process takes over without losing a connection), SIGTERM and\n"
+    "SIGINT end gracefully, SIGUSR1 reopens the access log.\n";
 
 static int check(const char *file) {
     edge_snapshot *s = NULL;
-    int rc = edge_snapshot_load(&s, file, NULL, NULL);
+    int rc = edge_snapshot_load(&s, file, NULL);
     if (rc == CB_OK && (rc = edge_check_user(s->conf)) < 0) fprintf(stderr, "%s: %s\n", file, edge_why());
     edge_snapshot_unref(s);
     if (rc == CB_OK) printf("%s: good\n", file);
@@ -65,5 +67,5 @@ int main(int argc, char **argv) {
         fputs(usage, stderr);
         return 2;
     }
-    return only_check ? check(file) : edge_run(file) < 0;
+    return only_check ? check(file) : edge_run(file, argv) < 0;
 }

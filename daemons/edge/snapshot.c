@@ -111,7 +111,8 @@ static int make_router(edge_snapshot *s, const char *file) {
 /* ---- session tickets ---- */
 
 /* The ring of before goes on where nothing about it has changed: with it, what it remembers of early data. */
-static int make_tickets(edge_snapshot *s, const edge_snapshot *before, const char *file) {
+static int make_tickets(edge_snapshot *s, const edge *e, const char *file) {
+    const edge_snapshot *before = e ? e->now : NULL;
     const edge_tickets_conf *t = s->conf->tickets;
     const char *path = s->conf->ticket_key_file;
     if (asprintf(&s->tickets_key, "%lld %lld %lld %lld %d %s", (long long)t->rotate_s, (long long)t->lifetime_s,
@@ -129,7 +130,9 @@ static int make_tickets(edge_snapshot *s, const edge_snapshot *before, const cha
                                .lifetime_s = (uint32_t)t->lifetime_s,
                                .lead_s = (uint32_t)t->lead_s,
                                .skew_s = (uint32_t)t->skew_s,
-                               .follow = (uint8_t)t->follow};
+                               .follow = (uint8_t)t->follow,
+                               .handoff = e ? e->inherited : NULL,
+                               .handoff_name = "tickets"};
     return cb_tickets_new(&s->tickets, &o) < 0 ? complain(file, path ? "ticket_key_file" : "tickets", "", "") : CB_OK;
 }
 
@@ -148,11 +151,10 @@ static char *key_of(const edge_listener_conf *l, const edge_snapshot *s) {
     const edge_conf *c = s->conf;
     const edge_tls_conf *t = l->tls;
     char *key = NULL;
-    int n = asprintf(&key, "%s %s %u %d %d %lld tls %d %d %d %d %s %s cc %d %s", l->name, l->address, l->versions,
+    int n = asprintf(&key, "%s %s %u %d %d %lld tls %d %d %d %d %s cc %d %s", l->name, l->address, l->versions,
                      l->proxy_protocol, l->redirect_to_https, (long long)l->max_connections, t != NULL,
                      t ? t->tls12 : 0, t ? t->early_data : 0, t ? t->client_certificates : 0, s->tickets_key,
-                     c->quic_secret_file ? c->quic_secret_file : "", c->congestion_control,
-                     c->server_name ? c->server_name : "");
+                     c->congestion_control, c->server_name ? c->server_name : "");
     return n < 0 ? NULL : key;
 }
 
@@ -178,23 +180,43 @@ static edge_listener *known(const edge_snapshot *before, const char *key) {
     return NULL;
 }
 
-static int fill_listener(edge_listener *l, edge_snapshot *s, uint32_t workers, const char *file,
-                         const cb_steering_hook *hook) {
-    const edge_conf *c = s->conf;
-    if (l->conf->tls) l->tickets = cb_tickets_ref(s->tickets);
-    const cb_group_opts o = {
-        .size = sizeof o, .workers = workers, .secret_file = c->quic_secret_file, .steering = hook};
-    if (cb_group_new(&l->group, &o) < 0) return complain(file, "quic_secret_file", "", "");
-    return CB_OK;
+static edge_place *place_of(const edge *e, const char *conf_address) {
+    for (edge_place *p = e ? e->places : NULL; p; p = p->next)
+        if (strcmp(p->conf_address, conf_address) == 0) return p;
+    return NULL;
 }
 
-static int make_listener(edge_use **out, edge_snapshot *s, const edge_snapshot *before, const edge_listener_conf *conf,
-                         uint32_t workers, const char *file, const cb_steering_hook *hook) {
+static int make_worker_group(edge_listener *l, const edge *e, const edge_place *place, const edge_conf *c) {
+    char name[EDGE_NAME];
+    cb_slice kept;
+    edge_name(name, l->conf->address, "group");
+    const bool inherits = e && e->inherited && !place && cb_handoff_get(e->inherited, name, &kept) == CB_OK;
+    const cb_group_opts o = {.size = sizeof o,
+                             .workers = edge_workers_of(c),
+                             .secret_file = c->quic_secret_file,
+                             .steering = e && e->steering ? &e->hook : NULL,
+                             .predecessor = place ? place->group : NULL,
+                             .handoff = inherits ? e->inherited : NULL,
+                             .handoff_name = inherits ? name : NULL};
+    return cb_group_new(&l->group, &o);
+}
+
+static int fill_listener(edge_listener *l, edge_snapshot *s, const char *file, const edge *e) {
+    const edge_place *place = place_of(e, l->conf->address);
+    if (place) memcpy(l->address, place->address, sizeof l->address); /* port 0 was chosen */
+    if (l->conf->tls) l->tickets = cb_tickets_ref(s->tickets);
+    int rc = make_worker_group(l, e, place, s->conf);
+    if (rc == CB_ELIMIT) return complain(file, "listeners", l->conf->name, "/address");
+    return rc < 0 ? complain(file, "quic_secret_file", "", "") : CB_OK;
+}
+
+static int make_listener(edge_use **out, edge_snapshot *s, const edge *e, const edge_listener_conf *conf,
+                         const char *file) {
     edge_use *u = calloc(1, sizeof *u);
     char *key = u ? key_of(conf, s) : NULL;
     int rc = key ? CB_OK : CB_ENOMEM;
     if (rc == CB_OK && conf->tls) rc = make_identity(&u->fresh, conf, file);
-    edge_listener *old = rc == CB_OK ? known(before, key) : NULL;
+    edge_listener *old = rc == CB_OK && e ? known(e->now, key) : NULL;
     if (old) {
         u->listener = edge_listener_ref(old);
         free(key);
@@ -217,7 +239,7 @@ static int make_listener(edge_use **out, edge_snapshot *s, const edge_snapshot *
     u->listener = l;
     snprintf(l->address, sizeof l->address, "%s", conf->address);
     *out = u;
-    return fill_listener(l, s, workers, file, hook);
+    return fill_listener(l, s, file, e);
 }
 
 static void told(const cb_config_error *e, void *user) {
@@ -229,8 +251,7 @@ uint32_t edge_workers_of(const edge_conf *c) {
     return c->workers ? (uint32_t)c->workers : edge_cpus();
 }
 
-int edge_snapshot_load(edge_snapshot **out, const char *file, const edge_snapshot *before,
-                       const cb_steering_hook *hook) {
+int edge_snapshot_load(edge_snapshot **out, const char *file, const edge *e) {
     edge_snapshot *s = calloc(1, sizeof *s);
     if (!s) return CB_ENOMEM;
     atomic_init(&s->refs, 1);
@@ -242,15 +263,14 @@ int edge_snapshot_load(edge_snapshot **out, const char *file, const edge_snapsho
     }
     s->conf = cb_config_root(s->config);
     const edge_listener_conf *listeners = s->conf->listeners.at;
-    uint32_t workers = edge_workers_of(s->conf);
     rc = make_router(s, file);
-    if (make_tickets(s, before, file) < 0) {
+    if (make_tickets(s, e, file) < 0) {
         edge_snapshot_unref(s);
         return CB_EINVAL;
     }
     for (size_t i = s->conf->listeners.len; i-- > 0;) {
         edge_use *u = NULL;
-        int one = make_listener(&u, s, before, &listeners[i], workers, file, hook);
+        int one = make_listener(&u, s, e, &listeners[i], file);
         if (one < 0) rc = one;
         if (!u) continue;
         u->next = s->uses;
@@ -270,5 +290,49 @@ void edge_snapshot_certificates(edge_snapshot *s) {
         cb_identity_swap(u->listener->identity, u->fresh);
         cb_identity_unref(u->fresh);
         u->fresh = NULL;
+    }
+}
+
+/* ---- addresses that stay ---- */
+
+const char *edge_name(char out[EDGE_NAME], const char *conf_address, const char *what) {
+    snprintf(out, EDGE_NAME, "%s %s", what, conf_address);
+    return out;
+}
+
+static void place_free(edge_place *p) {
+    cb_group_unref(p->group);
+    free(p->conf_address);
+    free(p);
+}
+
+static edge_place *place_add(edge *e, const edge_listener *l) {
+    edge_place *p = calloc(1, sizeof *p);
+    if (!p || !(p->conf_address = strdup(l->conf->address))) {
+        free(p);
+        return NULL;
+    }
+    p->next = e->places;
+    e->places = p;
+    return p;
+}
+
+int edge_snapshot_settle(edge *e, const edge_snapshot *s) {
+    for (const edge_use *u = s->uses; u; u = u->next) {
+        const edge_listener *l = u->listener;
+        edge_place *p = place_of(e, l->conf->address);
+        if (!p && !(p = place_add(e, l))) return CB_ENOMEM;
+        cb_group_unref(p->group);
+        p->group = cb_group_ref(l->group);
+        memcpy(p->address, l->address, sizeof p->address);
+    }
+    return CB_OK;
+}
+
+void edge_places_free(edge *e) {
+    while (e->places) {
+        edge_place *p = e->places;
+        e->places = p->next;
+        place_free(p);
     }
 }

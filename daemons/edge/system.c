@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <linux/capability.h>
 #include <netdb.h>
 #include <pwd.h>
@@ -50,6 +51,11 @@ static int fail(int rc, const char *fmt, ...) {
 
 const char *edge_why(void) {
     return *detail ? detail : cb_last_error();
+}
+
+static char *join(const char *folder, size_t len, const char *name) {
+    char *path = NULL;
+    return asprintf(&path, "%.*s/%s", (int)len, folder, name) < 0 ? NULL : path;
 }
 
 /* ---- addresses ---- */
@@ -107,7 +113,7 @@ static int keep_only(uint64_t capabilities) {
     struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2] = {0};
     for (int i = 0; i < 2; i++)
-        data[i].permitted = data[i].effective = (uint32_t)(capabilities >> 32 * i);
+        data[i].permitted = data[i].effective = data[i].inheritable = (uint32_t)(capabilities >> 32 * i);
     return (int)syscall(SYS_capset, &head, data);
 }
 
@@ -144,10 +150,70 @@ int edge_drop_privileges(const edge_conf *c, const cb_log *log) {
         return fail(CB_EPERM, "/user: cannot become \"%s\": %s", c->user, strerror(errno));
     if (keep_only(c->keep_bind_capability ? UINT64_C(1) << CAP_NET_BIND_SERVICE : 0) < 0)
         return fail(CB_EPERM, "cannot set capabilities: %s", strerror(errno));
+    if (c->keep_bind_capability)
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_BIND_SERVICE, 0, 0); /* for a successor */
     prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     if (uid != 0 && setuid(0) == 0) return fail(CB_EPERM, "root rights came back after they were given up");
     return CB_OK;
+}
+
+/* A socket belongs to who made it, and SO_REUSEPORT joins those of one user only. */
+int edge_give_sockets(const edge *e, const edge_conf *c) {
+    uid_t uid;
+    gid_t gid;
+    int32_t fds[CB_HTTP_SERVER_FDS];
+    if (!c->user || geteuid() != 0) return CB_OK;
+    int rc = find_ids(c, &uid, &gid);
+    for (uint32_t i = 0; i < e->n_workers && rc == CB_OK; i++)
+        for (const edge_server *s = e->workers[i].servers; s && rc == CB_OK; s = s->next) {
+            int n = cb_http_server_fds(s->http, fds, CB_HTTP_SERVER_FDS);
+            for (int k = 0; k < n && k < CB_HTTP_SERVER_FDS && rc == CB_OK; k++)
+                if (fchown(fds[k], uid, gid) < 0)
+                    rc = fail(CB_EPERM, "cannot give a socket to the user: %s", strerror(errno));
+        }
+    return rc;
+}
+
+/* ---- files ---- */
+
+/* As execvp() would find it, but kept as a path: whatever is there when the time comes is the new program. */
+char *edge_find_program(const char *argv0) {
+    char path[PATH_MAX];
+    const char *folders = getenv("PATH");
+    if (*argv0 == '/') return strdup(argv0);
+    if (strchr(argv0, '/'))
+        return getcwd(path, sizeof path - strlen(argv0) - 2) ? join(path, strlen(path), argv0) : NULL;
+    for (const char *at = folders ? folders : "/usr/bin:/bin"; *at; at += strcspn(at, ":"), at += *at == ':') {
+        char *found = join(at, strcspn(at, ":"), argv0);
+        if (!found || access(found, X_OK) == 0) return found;
+        free(found);
+    }
+    return strdup("/proc/self/exe");
+}
+
+int edge_pid_file_write(const edge_conf *c) {
+    char temp[PATH_MAX], text[32];
+    if (!c->pid_file) return CB_OK;
+    if (snprintf(temp, sizeof temp, "%s.%ld", c->pid_file, (long)getpid()) >= (int)sizeof temp)
+        return fail(CB_EINVAL, "/pid_file: the path is too long");
+    int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
+    int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    bool good = fd >= 0 && write(fd, text, (size_t)n) == n && rename(temp, c->pid_file) == 0;
+    int error = errno;
+    if (fd >= 0) close(fd);
+    if (fd >= 0 && !good) unlink(temp);
+    return good ? CB_OK : fail(CB_ESYS, "/pid_file: cannot write %s: %s", c->pid_file, strerror(error));
+}
+
+/* Only our own: a successor may have written its number by now. */
+void edge_pid_file_remove(const edge_conf *c) {
+    char text[32] = "";
+    int fd = c->pid_file ? open(c->pid_file, O_RDONLY | O_CLOEXEC) : -1;
+    if (fd < 0) return;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n > 0 && strtol(text, NULL, 10) == (long)getpid()) unlink(c->pid_file);
 }
 
 /* ---- systemd ---- */

@@ -5,10 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { TURN_KEYS_MS = 30000 };
 
-static void post_all(edge *e, cb_task_fn fn) {
+void edge_post_all(edge *e, cb_task_fn fn) {
     for (uint32_t i = 0; i < e->n_workers; i++)
         if (cb_loop_post(e->workers[i].loop, fn, &e->workers[i]) < 0)
             edge_say(&e->log, CB_LOG_ERROR, "worker %u cannot be told: %s", i, cb_last_error());
@@ -26,16 +27,17 @@ static void reload_done(edge *e, bool good) {
 static void decide(edge *e) {
     edge_snapshot *next = e->next;
     if (e->failed) {
-        post_all(e, edge_worker_abort);
+        edge_post_all(e, edge_worker_abort);
         edge_snapshot_unref(next);
         reload_done(e, false);
         return;
     }
     edge_snapshot_certificates(next);
     edge_log_to_stderr(&e->log, next->conf->log->level + CB_LOG_DEBUG, next->conf->log->format);
-    post_all(e, edge_worker_commit);
+    edge_post_all(e, edge_worker_commit);
     edge_snapshot_unref(e->now);
     e->now = next;
+    if (edge_snapshot_settle(e, next) < 0) edge_say(&e->log, CB_LOG_ERROR, "no memory to keep an address");
     reload_done(e, true);
 }
 
@@ -70,9 +72,11 @@ static int check_addresses(const edge *e, const edge_snapshot *next, bool starte
     int worst = CB_OK;
     for (const edge_use *u = next->uses; u; u = u->next) {
         const edge_listener *l = u->listener;
-        bool quic = l->conf->tls && (!l->conf->versions || l->conf->versions & CB_HTTP_3);
+        char name[EDGE_NAME];
         if (started && address_is_ours(e, l->address)) continue;
-        int rc = edge_probe(l->address, quic);
+        if (e->inherited && cb_handoff_fds(e->inherited, edge_name(name, l->conf->address, "sockets"), NULL, 0))
+            continue;
+        int rc = edge_probe(l->address, edge_speaks_quic(l->conf));
         if (rc == CB_OK) continue;
         edge_say(&e->log, CB_LOG_ERROR, "%s: /listeners/%s/address: %s", e->file, l->conf->name, edge_why());
         worst = rc;
@@ -80,21 +84,30 @@ static int check_addresses(const edge *e, const edge_snapshot *next, bool starte
     return worst;
 }
 
-/* What only a restart changes. */
-static int check_fixed(const edge *e, const edge_snapshot *next) {
-    const edge_conf *a = e->now->conf, *b = next->conf;
-    const char *what = edge_workers_of(a) != edge_workers_of(b) ? "workers"
-                       : strcmp(a->user ? a->user : "", b->user ? b->user : "") != 0 ? "user"
-                       : strcmp(a->via, b->via) != 0 ? "via"
-                       : strcmp(a->resolver ? a->resolver : "", b->resolver ? b->resolver : "") != 0 ? "resolver"
-                                                                                                     : NULL;
-    if (!what) return CB_OK;
-    edge_say(&e->log, CB_LOG_ERROR, "%s: /%s changed: that needs a restart", e->file, what);
-    return CB_EINVAL;
+static bool differs(const char *a, const char *b) {
+    return strcmp(a ? a : "", b ? b : "") != 0;
 }
 
-static const cb_steering_hook *hook_of(const edge *e) {
-    return e->steering ? &e->hook : NULL;
+/* What a reload does not change. */
+static int check_fixed(const edge *e, const edge_snapshot *next) {
+    const edge_conf *a = e->now->conf, *b = next->conf;
+    const struct {
+        const char *name, *way;
+        bool changed;
+    } rows[] = {
+        {"workers", "an upgrade (SIGUSR2)", edge_workers_of(a) != edge_workers_of(b)},
+        {"user", "an upgrade (SIGUSR2) of a process that is root, or a restart", differs(a->user, b->user)},
+        {"via", "an upgrade (SIGUSR2)", differs(a->via, b->via)},
+        {"resolver", "an upgrade (SIGUSR2)", differs(a->resolver, b->resolver)},
+        {"pid_file", "an upgrade (SIGUSR2)", differs(a->pid_file, b->pid_file)},
+        {"quic_secret_file", "a restart", differs(a->quic_secret_file, b->quic_secret_file)},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        if (!rows[i].changed) continue;
+        edge_say(&e->log, CB_LOG_ERROR, "%s: /%s changed: that needs %s", e->file, rows[i].name, rows[i].way);
+        return CB_EINVAL;
+    }
+    return CB_OK;
 }
 
 static void on_reload(cb_loop *loop, void *user) {
@@ -102,13 +115,16 @@ static void on_reload(cb_loop *loop, void *user) {
     edge_snapshot *next = NULL;
     (void)loop;
     if (e->stopping) return;
+    if (e->upgrade || !e->serving) {
+        edge_say(&e->log, CB_LOG_ERROR, "%s was not reloaded: an upgrade is under way, and reads it anyway", e->file);
+        return;
+    }
     if (e->next) {
         e->again = true;
         return;
     }
     edge_notify_reloading();
-    if (edge_snapshot_load(&next, e->file, e->now, hook_of(e)) < 0 || check_fixed(e, next) < 0 ||
-        check_addresses(e, next, true) < 0) {
+    if (edge_snapshot_load(&next, e->file, e) < 0 || check_fixed(e, next) < 0 || check_addresses(e, next, true) < 0) {
         edge_snapshot_unref(next);
         reload_done(e, false);
         return;
@@ -132,15 +148,22 @@ void edge_worker_stopped(edge *e) {
     cb_loop_post(e->loop, on_stopped, e);
 }
 
+void edge_leave(edge *e, bool yields) {
+    if (e->stopping) return;
+    e->stopping = true;
+    e->yields = yields;
+    e->drain_ms = (uint64_t)e->now->conf->drain_timeout_ms;
+    edge_say(&e->log, CB_LOG_INFO, "draining: running requests have %llu ms", (unsigned long long)e->drain_ms);
+    edge_post_all(e, edge_worker_drain);
+}
+
 static void on_term(cb_loop *loop, void *user) {
     edge *e = user;
     (void)loop;
     if (e->stopping) return;
-    e->stopping = true;
-    e->drain_ms = (uint64_t)e->now->conf->drain_timeout_ms;
+    edge_upgrade_abort(e);
     edge_notify("STOPPING=1\nSTATUS=draining");
-    edge_say(&e->log, CB_LOG_INFO, "draining: running requests have %llu ms", (unsigned long long)e->drain_ms);
-    post_all(e, edge_worker_drain);
+    edge_leave(e, false);
 }
 
 static void on_int(cb_loop *loop, void *user) {
@@ -157,7 +180,7 @@ static void on_int(cb_loop *loop, void *user) {
 
 static void on_reopen(cb_loop *loop, void *user) {
     (void)loop;
-    post_all(user, edge_worker_reopen);
+    edge_post_all(user, edge_worker_reopen);
 }
 
 /* ---- start ---- */
@@ -188,7 +211,8 @@ static int take_signals(edge *e) {
     const struct {
         int number;
         cb_task_fn fn;
-    } rows[] = {{SIGHUP, on_reload}, {SIGTERM, on_term}, {SIGINT, on_int}, {SIGUSR1, on_reopen}};
+    } rows[] = {
+        {SIGHUP, on_reload}, {SIGTERM, on_term}, {SIGINT, on_int}, {SIGUSR1, on_reopen}, {SIGUSR2, edge_upgrade_begin}};
     int rc = CB_OK;
     signal(SIGPIPE, SIG_IGN);
     for (size_t i = 0; i < sizeof rows / sizeof *rows && rc == CB_OK; i++)
@@ -202,6 +226,7 @@ static int start(edge *e) {
     int rc = cb_loop_new(&e->loop, CB_OPTS(cb_loop_opts, .log = &e->log));
     if (rc == CB_OK) rc = take_signals(e);
     if (rc == CB_OK) rc = open_workers(e);
+    if (rc == CB_OK) rc = edge_give_sockets(e, c);
     if (rc == CB_OK) rc = edge_drop_privileges(c, &e->log);
     for (uint32_t i = 0; i < e->n_workers && rc == CB_OK; i++)
         rc = edge_worker_log(&e->workers[i], e->now);
@@ -209,13 +234,15 @@ static int start(edge *e) {
     return rc;
 }
 
-static void say_ready(const edge *e) {
+void edge_serving(edge *e) {
     for (const edge_use *u = e->now->uses; u; u = u->next)
         edge_say(&e->log, CB_LOG_INFO, "listener %s: %s://%s", u->listener->conf->name,
                  u->listener->conf->tls ? "https" : "http", u->listener->address);
     edge_say(&e->log, CB_LOG_INFO, "libcb %s: ready with %u worker%s", cb_version_text(), e->n_workers,
              e->n_workers == 1 ? "" : "s");
-    edge_notify("READY=1\nSTATUS=serving");
+    e->serving = true;
+    if (edge_pid_file_write(e->now->conf) < 0) edge_say(&e->log, CB_LOG_ERROR, "%s: %s", e->file, edge_why());
+    if (e->elder < 0) edge_notify("READY=1\nSTATUS=serving"); /* else the process before tells who is the main one */
 }
 
 /* Servers do this at a handshake; without one keys must turn too, and somebody must say when they cannot. */
@@ -227,7 +254,7 @@ static void turn_keys(cb_loop *loop, void *user) {
 
 /* The handlers go with the loop: another SIGTERM on the way out would end an orderly end by force. */
 static void hold_signals(void) {
-    static const int numbers[] = {SIGHUP, SIGTERM, SIGINT, SIGUSR1};
+    static const int numbers[] = {SIGHUP, SIGTERM, SIGINT, SIGUSR1, SIGUSR2};
     sigset_t set;
     sigemptyset(&set);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
@@ -235,44 +262,69 @@ static void hold_signals(void) {
     pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
-int edge_run(const char *file) {
-    edge *e = calloc(1, sizeof *e);
-    cb_timer *timer = NULL; /* signals alone do not keep a loop going */
-    if (!e) return CB_ENOMEM;
-    e->file = file;
-    edge_log_to_stderr(&e->log, CB_LOG_INFO, false);
+static int load(edge *e) {
+    if (edge_inherit(e) < 0) return CB_EINVAL;
     edge_steering_open(e);
-    int rc = edge_snapshot_load(&e->now, file, NULL, hook_of(e));
-    bool told = rc < 0;
-    if (rc == CB_OK) {
-        edge_log_to_stderr(&e->log, e->now->conf->log->level + CB_LOG_DEBUG, e->now->conf->log->format);
-        rc = edge_check_user(e->now->conf);
-    }
-    if (rc == CB_OK) {
-        rc = check_addresses(e, e->now, false);
-        told = rc < 0;
-    }
+    if (edge_snapshot_load(&e->now, e->file, e) < 0) return CB_EINVAL;
+    edge_log_to_stderr(&e->log, e->now->conf->log->level + CB_LOG_DEBUG, e->now->conf->log->format);
+    return check_addresses(e, e->now, false);
+}
+
+static int run(edge *e) {
+    cb_timer *timer = NULL; /* signals alone do not keep a loop going */
+    int rc = edge_check_user(e->now->conf);
     if (rc == CB_OK) rc = start(e);
+    if (rc == CB_OK) rc = edge_snapshot_settle(e, e->now);
     if (rc == CB_OK) rc = cb_timer_start(&timer, e->loop, 0, TURN_KEYS_MS, turn_keys, e);
+    if (rc == CB_OK) rc = edge_inherit_ready(e);
     if (rc == CB_OK) {
-        say_ready(e);
+        if (e->elder < 0) edge_serving(e);
         rc = cb_loop_run(e->loop);
     }
-    if (rc < 0 && !told) edge_say(&e->log, CB_LOG_ERROR, "%s: %s", file, edge_why());
+    if (rc < 0) edge_say(&e->log, CB_LOG_ERROR, "%s: %s", e->file, edge_why());
     hold_signals();
+    edge_upgrade_abort(e);
     cb_timer_free(timer);
+    return rc;
+}
+
+static void stop_workers(edge *e, bool at_once) {
     for (uint32_t i = 0; i < e->n_workers; i++) {
         edge_worker *w = &e->workers[i];
         if (w->started) {
-            if (rc < 0) cb_loop_stop(w->loop);
+            if (at_once) cb_loop_stop(w->loop);
             pthread_join(w->thread, NULL);
         }
         edge_worker_close(w);
     }
+}
+
+static void edge_free(edge *e) {
+    if (e->now && e->serving && !e->yields) edge_pid_file_remove(e->now->conf);
     edge_snapshot_unref(e->now);
     edge_snapshot_unref(e->next);
+    edge_places_free(e);
+    cb_handoff_free(e->inherited);
+    for (uint32_t i = 0; i < e->n_elders; i++)
+        close(e->elders[i]);
     if (e->loop) cb_loop_free(e->loop);
     edge_steering_close(e);
+    free(e->program);
     free(e);
+}
+
+int edge_run(const char *file, char **argv) {
+    edge *e = calloc(1, sizeof *e);
+    if (!e || !(e->program = edge_find_program(argv[0]))) {
+        free(e);
+        return CB_ENOMEM;
+    }
+    e->file = file;
+    e->argv = argv;
+    edge_log_to_stderr(&e->log, CB_LOG_INFO, false);
+    int rc = load(e); /* tells what is wrong */
+    if (rc == CB_OK) rc = run(e);
+    stop_workers(e, rc < 0);
+    edge_free(e);
     return rc;
 }

@@ -40,60 +40,14 @@ static void on_drained(cb_loop *loop, void *user) {
     check_stopped(w);
 }
 
-static void server_drain(edge_server *s, uint64_t ms) {
+/* yield: another server has the address now. */
+static void server_drain(edge_server *s, uint64_t ms, bool yield) {
     cb_http_server_on_drained(s->http, on_drained, s);
     s->draining = true;
-    cb_http_server_drain(s->http, ms);
-}
-
-static cb_http_limits limits_of(const edge_conf *c) {
-    const edge_limits_conf *m = c->limits;
-    return (cb_http_limits){.size = sizeof(cb_http_limits),
-                            .max_head_bytes = (uint32_t)m->max_head_bytes,
-                            .max_fields = (uint32_t)m->max_fields,
-                            .max_target_bytes = (uint32_t)m->max_target_bytes,
-                            .max_streams = (uint32_t)m->max_streams,
-                            .max_body_bytes = (uint64_t)m->max_body_bytes,
-                            .head_timeout_ms = (uint32_t)m->head_timeout_ms,
-                            .body_timeout_ms = (uint32_t)m->body_timeout_ms,
-                            .idle_timeout_ms = (uint32_t)m->idle_timeout_ms,
-                            .send_timeout_ms = (uint32_t)m->send_timeout_ms,
-                            .max_resets_per_s = (uint32_t)m->max_resets_per_s,
-                            .max_requests = (uint32_t)m->max_requests};
-}
-
-static int server_open(edge_server **out, edge_worker *w, edge_listener *l, const edge_conf *c) {
-    const cb_http_limits limits = limits_of(c);
-    const edge_tls_conf *t = l->conf->tls;
-    const cb_http_server_opts o = {.size = sizeof o,
-                                   .listen = l->address,
-                                   .identity = l->identity,
-                                   .tickets = l->tickets,
-                                   .group = l->group,
-                                   .ops =
-                                       l->conf->redirect_to_https ? cb_proxy_redirect_ops() : cb_proxy_exchange_ops(),
-                                   .user = w->proxy,
-                                   .limits = &limits,
-                                   .server_name = c->server_name,
-                                   .versions = l->conf->versions,
-                                   .worker = w->number,
-                                   .max_conns = (uint32_t)l->conf->max_connections,
-                                   .cc = c->congestion_control,
-                                   .tls12 = t ? (uint8_t)t->tls12 : 0,
-                                   .early_data = t && t->early_data ? 2 : 0, /* the proxy decides, and logs it */
-                                   .request_client_cert = t ? (uint8_t)t->client_certificates : 0,
-                                   .proxy_protocol = (uint8_t)l->conf->proxy_protocol};
-    edge_server *s = calloc(1, sizeof *s);
-    if (!s) return CB_ENOMEM;
-    int rc = cb_http_server_new(&s->http, w->loop, &o);
-    if (rc < 0) {
-        free(s);
-        return rc;
-    }
-    s->worker = w;
-    s->listener = edge_listener_ref(l);
-    *out = s;
-    return CB_OK;
+    if (yield)
+        cb_http_server_yield(s->http, ms);
+    else
+        cb_http_server_drain(s->http, ms);
 }
 
 /* ---- life ---- */
@@ -117,7 +71,9 @@ int edge_worker_open(edge_worker *w, edge_snapshot *s) {
                                   .via = s->conf->via, .https_port = https_port(s->conf)));
     for (edge_use *u = s->uses; u && rc == CB_OK; u = u->next) {
         edge_server *server = NULL;
-        rc = server_open(&server, w, u->listener, s->conf);
+        edge_given given;
+        edge_inherit_given(w->edge, u->listener, w->number, &given);
+        rc = edge_server_open(&server, w, u->listener, s->conf, given.n ? &given : NULL);
         if (rc < 0) break;
         server->next = w->servers;
         w->servers = server;
@@ -175,6 +131,21 @@ static edge_server *server_of(const edge_worker *w, const edge_listener *l) {
     return NULL;
 }
 
+/* The server whose address a listener takes over. */
+static edge_server *forerunner(const edge_worker *w, const edge_listener *l) {
+    for (edge_server *s = w->servers; s; s = s->next)
+        if (!s->draining && strcmp(s->listener->conf->address, l->conf->address) == 0) return s;
+    return NULL;
+}
+
+static int prepare_server(edge_server **out, edge_worker *w, edge_listener *l, const edge_conf *c) {
+    edge_server *before = forerunner(w, l);
+    edge_given given = {.share = 0, .of = 1};
+    int n = before ? cb_http_server_fds(before->http, given.fds, CB_HTTP_SERVER_FDS) : 0;
+    given.n = n < CB_HTTP_SERVER_FDS ? (uint32_t)n : CB_HTTP_SERVER_FDS;
+    return edge_server_open(out, w, l, c, n ? &given : NULL);
+}
+
 static void prepare(cb_loop *loop, void *worker) {
     edge_worker *w = worker;
     edge_snapshot *next = w->next = w->told;
@@ -184,7 +155,7 @@ static void prepare(cb_loop *loop, void *worker) {
     for (edge_use *u = next->uses; u && rc == CB_OK; u = u->next) {
         edge_server *s = NULL;
         if (server_of(w, u->listener)) continue;
-        rc = server_open(&s, w, u->listener, next->conf);
+        rc = prepare_server(&s, w, u->listener, next->conf);
         if (rc < 0) break;
         s->next = w->prepared;
         w->prepared = s;
@@ -221,10 +192,27 @@ static bool wanted(const edge_snapshot *s, const edge_listener *l) {
     return false;
 }
 
+/* What is new begins before what is old ends: at no moment nobody is there. */
+static void begin_prepared(edge_worker *w) {
+    while (w->prepared) {
+        edge_server *s = w->prepared;
+        w->prepared = s->next;
+        s->next = w->servers;
+        w->servers = s;
+        cb_http_server_resume(s->http);
+    }
+}
+
+static bool address_stays(const edge_snapshot *s, const edge_listener *l) {
+    for (const edge_use *u = s->uses; u; u = u->next)
+        if (strcmp(u->listener->conf->address, l->conf->address) == 0) return true;
+    return false;
+}
+
 void edge_worker_commit(cb_loop *loop, void *worker) {
     edge_worker *w = worker;
     edge_snapshot *next = w->next;
-    const cb_http_limits limits = limits_of(next->conf);
+    const cb_http_limits limits = edge_limits_of(next->conf);
     (void)loop;
     if (cb_proxy_swap(w->proxy, next->router) < 0)
         edge_say(&w->sink, CB_LOG_ERROR, "worker %u keeps its routes: %s", w->number, cb_last_error());
@@ -233,19 +221,14 @@ void edge_worker_commit(cb_loop *loop, void *worker) {
     cb_access_log_free(w->log);
     w->log = w->prepared_log;
     w->prepared_log = NULL;
+    begin_prepared(w);
     for (edge_server *s = w->servers, *after; s; s = after) {
         after = s->next;
         if (s->draining) continue;
         if (wanted(next, s->listener))
             cb_http_server_set_limits(s->http, &limits); /* the schema has seen to it that they are good */
         else
-            server_drain(s, (uint64_t)next->conf->drain_timeout_ms);
-    }
-    while (w->prepared) {
-        edge_server *s = w->prepared;
-        w->prepared = s->next;
-        s->next = w->servers;
-        w->servers = s;
+            server_drain(s, (uint64_t)next->conf->drain_timeout_ms, address_stays(next, s->listener));
     }
     edge_snapshot_unref(next);
     w->next = NULL;
@@ -259,9 +242,31 @@ void edge_worker_drain(cb_loop *loop, void *worker) {
     w->stopping = true;
     for (edge_server *s = w->servers, *after; s; s = after) {
         after = s->next;
-        server_drain(s, w->edge->drain_ms);
+        server_drain(s, w->edge->drain_ms, w->edge->yields);
     }
     check_stopped(w);
+}
+
+/* ---- one process after the other ---- */
+
+void edge_worker_resume(cb_loop *loop, void *worker) {
+    edge_worker *w = worker;
+    (void)loop;
+    for (edge_server *s = w->servers; s; s = s->next)
+        cb_http_server_resume(s->http);
+    edge_inherit_begun(w);
+}
+
+void edge_worker_save(cb_loop *loop, void *worker) {
+    edge_worker *w = worker;
+    char name[EDGE_NAME];
+    int rc = CB_OK;
+    (void)loop;
+    for (edge_server *s = w->servers; s && rc == CB_OK; s = s->next) {
+        edge_name(name, s->listener->conf->address, "sockets");
+        rc = cb_http_server_save(s->http, edge_upgrade_handoff(w->edge), name);
+    }
+    edge_upgrade_saved(w, rc, rc < 0 ? cb_last_error() : "");
 }
 
 void edge_worker_reopen(cb_loop *loop, void *worker) {

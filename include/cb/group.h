@@ -63,6 +63,8 @@ CB_API void cb_group_unref(cb_group *g); /* NULL is fine */
 
 /* Of which generation it is. */
 CB_API uint32_t cb_group_generation(const cb_group *g);
+/* May a successor begin? CB_ELIMIT: not yet, the oldest of CB_GROUP_GENERATIONS still has servers. */
+CB_API int cb_group_room(cb_group *g);
 /* Puts into h what a successor needs: the secrets, and the way to each worker, whose server was saved before
  * (cb_http_server_save(), cb_quic_endpoint_save()), and to those of older processes. CB_EEXIST (the name is taken),
  * CB_ELIMIT, CB_ENOMEM, CB_ESYS. */

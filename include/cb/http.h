@@ -214,8 +214,11 @@ CB_API int cb_http_server_drain(cb_http_server *srv, uint64_t deadline_ms);
 CB_API int cb_http_server_yield(cb_http_server *srv, uint64_t deadline_ms);
 /* A server that was opened at rest begins. */
 CB_API void cb_http_server_resume(cb_http_server *srv);
+/* Writes up to cap of its listening TCP and UDP sockets, which stay the server's, and returns how many there are. */
+CB_API int cb_http_server_fds(const cb_http_server *srv, int32_t *out, size_t cap);
 /* Adds the listening sockets to h under name, and lets a successor reach the QUIC endpoint; cb_group_save() of its
- * group follows when every worker's server has been saved. CB_ECLOSED: it drains; CB_ELIMIT, CB_ENOMEM, CB_ESYS. */
+ * group follows when every worker's server has been saved. One that drains adds no sockets, but is still reached by
+ * packets of its connections. CB_ECLOSED (it was freed), CB_ELIMIT, CB_ENOMEM, CB_ESYS. */
 CB_API int cb_http_server_save(cb_http_server *srv, cb_handoff *h, const char *name);
 /* Calls done once, from the loop, when a drain has ended. done may free the server. NULL = nobody. */
 CB_API void cb_http_server_on_drained(cb_http_server *srv, cb_task_fn done, void *user);

@@ -300,12 +300,27 @@ void cb_http_server_resume(cb_http_server *s) {
     if (s->quic) cb_quic_endpoint_resume(s->quic);
 }
 
+static size_t tcp_fds(const cb_http_server *s, int32_t *out, size_t cap) {
+    size_t n = 0;
+    if (s->tcp && n++ < cap) out[0] = cb_tcp_listener_fd(s->tcp);
+    for (uint32_t i = 0; i < s->n_further; i++)
+        if (n++ < cap) out[n - 1] = cb_tcp_listener_fd(s->further[i]);
+    return n;
+}
+
+int cb_http_server_fds(const cb_http_server *s, int32_t *out, size_t cap) {
+    size_t n = tcp_fds(s, out, cap);
+    size_t used = n < cap ? n : cap;
+    return (int)(n + (s->quic ? cb_quic_endpoint_fds(s->quic, out + used, cap - used) : 0));
+}
+
 int cb_http_server_save(cb_http_server *s, cb_handoff *h, const char *name) {
-    if (s->draining || s->freed) return cb_fail(CB_ECLOSED, "%s: drains", s->address);
-    int rc = s->tcp ? cb_handoff_put_fd(h, name, cb_tcp_listener_fd(s->tcp)) : CB_OK;
-    for (uint32_t i = 0; i < s->n_further && rc == CB_OK; i++)
-        rc = cb_handoff_put_fd(h, name, cb_tcp_listener_fd(s->further[i]));
-    return rc == CB_OK && s->quic ? cb_quic_endpoint_save(s->quic, h, name) : rc;
+    if (s->freed) return cb_fail(CB_ECLOSED, "%s is closed", s->address);
+    int32_t fds[CB_HTTP_SERVER_FDS];
+    int rc = CB_OK;
+    for (size_t i = 0, n = tcp_fds(s, fds, CB_HTTP_SERVER_FDS); i < n && rc == CB_OK; i++)
+        rc = cb_handoff_put_fd(h, name, fds[i]);
+    return rc == CB_OK && s->quic ? cb_quic_endpoint_save(s->quic, h, s->draining ? NULL : name) : rc;
 }
 
 void cb_http_server_on_drained(cb_http_server *s, cb_task_fn done, void *user) {

@@ -294,6 +294,7 @@ static int activate_locked(cb_steering *s, uint32_t generation, const cb_addr *o
         int rc = read_state(s, site, &state);
         if (rc < 0) return rc;
         if (!activates(&state, generation, only)) continue;
+        if (!place_has_sockets(s, site, &state, generation % CB_STEER_GENERATIONS)) continue;
         state.current = generation;
         rc = write_state(s, site, &state);
         if (rc < 0) return rc;

@@ -27,6 +27,10 @@ static void save_one(saving *s, const cb_owner *owner, int fd) {
     s->n++;
 }
 
+int cb_group_room(cb_group *g) {
+    return cb_family_room(g->family, (uint8_t)(g->keys.generation + 1));
+}
+
 int cb_group_save(cb_group *g, cb_handoff *h, const char *name) {
     saving s = {.h = h, .name = name};
     uint8_t head[CB_GROUP_STATE_HEAD];

@@ -338,6 +338,13 @@ void cb_quic_endpoint_resume(cb_quic_endpoint *e) {
     begin(e);
 }
 
+size_t cb_quic_endpoint_fds(const cb_quic_endpoint *e, int32_t *out, size_t cap) {
+    size_t n = 0;
+    for (cb_list *l = e->sockets.next; l != &e->sockets; l = l->next, n++)
+        if (n < cap) out[n] = cb_udp_fd(CB_CONTAINER(l, ep_socket, link)->udp);
+    return n;
+}
+
 int cb_quic_endpoint_save(cb_quic_endpoint *e, cb_handoff *h, const char *name) {
     if (!e->joined || e->dead) return cb_fail(CB_EINVAL, "cb_quic_endpoint_save: not a server");
     int rc = open_mail(e);

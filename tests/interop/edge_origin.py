@@ -5,6 +5,7 @@
 /head    the request's head, as it came    /echo     the body, chunked if it came chunked     /name   NAME
 /slow?MS waits first                       /die      ends in the middle of a declared body    /dieearly  closes without an answer
 /chunks  a chunked body with a trailer     /diechunk ends in the middle of a chunked body     /hang   never answers
+/drip?N,MS N bytes (byte i is i mod 251) in MS milliseconds
 /big?N   N bytes                           /info     103, then 200                            /hop    hop-by-hop response fields
 /status?N that status   /stall a silent rest   /ws       WebSocket echo; ?wrong: a wrong accept   /proxy  as /head, after a PROXY line
 """
@@ -95,6 +96,18 @@ async def answer(reader, writer, line, head):
             writer.write(b"x" * n)
             left -= n
             await writer.drain()
+    elif path == b"/drip":
+        size, ms = (int(n) for n in query.split(b","))
+        pattern, steps = bytes(range(251)) * 2000, 40
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        for i in range(steps):
+            at, end = size * i // steps, size * (i + 1) // steps
+            while at < end:
+                n = min(end - at, 251 * 1000)
+                writer.write(pattern[at % 251:at % 251 + n])
+                at += n
+            await writer.drain()
+            await asyncio.sleep(ms / 1000 / steps)
     elif path == b"/status":
         writer.write(b"HTTP/1.1 %s X\r\n\r\n" % query if query in (b"204", b"304") else whole(int(query), b"status"))
     elif path == b"/hop":
