@@ -3,6 +3,7 @@ without; and when the successor is no good, the one before goes on."""
 
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -270,4 +271,246 @@ def test_twenty_upgrades_under_load(service, steering, upgrade_load):
     for d in downloads:
         assert d.good >= 3 and not d.bad, d.bad
     assert s.pid() != first and len(s.lines("has taken over")) == 20
+    s.works()
+
+
+def test_listeners_are_opened_anew_under_load(service, steering, upgrade_load):
+    """Reloads that open the listeners anew at their addresses, in one process: no request fails either."""
+    s = service(steering)
+    size, ms = 1_000_000, 1000
+    load = s.spawn(upgrade_load, s.pki["ca"], f"https://localhost:{s.tls_port}", size, ms, name="load").wait_for("asking")
+    downloads = independent_downloads(s, size, ms)
+    end, done, refused = time.monotonic() + 20, 0, 0
+    while done < 8:
+        idle = Idle(s)
+        s.config(server_name=f"edge{done}", congestion_control="reno" if done % 2 else "cubic")
+        before = s.log().count("reloaded")
+        s.process.send(signal.SIGHUP)
+        s.wait_log("reloaded", before)
+        if "was not reloaded" in s.lines("reloaded")[-1]:
+            assert "4 generations" in s.log() and time.monotonic() < end, s.log()
+            refused += 1
+            time.sleep(0.1)
+            continue
+        done += 1
+        idle.again()
+    load.send(signal.SIGTERM)
+    load.popen.wait(30)
+    downloads = [d.end() for d in downloads]
+    assert load.popen.returncode == 0, load.output() + s.log()
+    assert all(int(n) > 1 for n in re.findall(r"(\d+) good", load.output())), load.output()
+    for d in downloads:
+        assert d.good >= 1 and not d.bad, d.bad
+    s.works()
+
+
+# ---- successors that are no good ----
+
+@pytest.mark.parametrize("what, text", [
+    ("broken configuration", "ended with status 1 before it served"),
+    ("crash", "was killed by signal 11 before it served"),
+    ("another program", "ended with status 0 before it served"),
+    ("a program that answers nonsense", "handoff: what came is none"),
+    ("hang", "did not serve within 700 ms and was ended"),
+    ("nothing there", "cannot be started: No such file or directory"),
+    ("busy port", "ended with status 1 before it served"),
+])
+def test_a_bad_successor_changes_nothing(service, what, text, tmp_path):
+    s = service(upgrade_timeout_ms=700 if what == "hang" else 20000)
+    idle = Idle(s)
+    pid = s.pid()
+    script = tmp_path / "bad"
+    answer = f"import os, socket\ns = socket.socket(fileno=int(os.environ['CB_EDGE_UPGRADE']))\ns.sendall(b'x' * 64)\ns.recv(1)\nwhile s.recv(65536): pass"
+    script.write_text({"crash": "#!/bin/sh\nkill -SEGV $$\n", "another program": "#!/bin/sh\nexit 0\n", "hang": "#!/bin/sh\nexec sleep 60\n",
+                       "a program that answers nonsense": f"#!{PYTHON}\n{answer}\n"}.get(what, ""))
+    script.chmod(0o755)
+    taken = socket.socket()
+    if what == "broken configuration":
+        s.file.write_text('{"listeners": 1}')
+    elif what == "busy port":
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        s.config(listeners={"tls": {"address": f"127.0.0.1:{s.tls_port}", "tls": {"certificates": [
+            {"cert_file": str(s.pki["cert"]), "key_file": str(s.pki["key"])}]}}, "more": {"address": f"127.0.0.1:{taken.getsockname()[1]}"}})
+    elif what == "nothing there":
+        s.link.unlink()
+    else:
+        s.turn(script)
+    s.signal_and_wait("this process goes on")
+    assert text in s.lines("this process goes on")[-1], s.log()
+    assert s.pid() == pid and s.living() == [pid]
+    for sock in idle.sockets:
+        assert idle.ask(sock) == (200, False)
+    for _ in range(10):
+        s.works()
+    taken.close()
+    s.config()
+    s.turn("two")
+    s.upgrade()  # and now a good one
+    idle.again()
+    s.works()
+    assert s.process.popen.wait(15) == 0
+
+
+def test_one_upgrade_at_a_time(service, tmp_path):
+    s = service(upgrade_timeout_ms=20000)
+    script = tmp_path / "slow"
+    script.write_text("#!/bin/sh\nsleep 1\nexec " + str(tmp_path / "cb-edge-two") + ' "$@"\n')
+    script.chmod(0o755)
+    s.turn(script)
+    old = s.pid()
+    os.kill(old, signal.SIGUSR2)
+    s.wait_log("upgrade: starting", 0)
+    s.signal_and_wait("upgrade: refused: one is under way")
+    s.process.send(signal.SIGHUP)
+    s.wait_log("was not reloaded: an upgrade is under way", 0)
+    s.works()
+    s.wait_log("has taken over", 0)
+    assert s.pid() != old
+    s.works()
+
+
+def test_sigterm_during_an_upgrade(service, tmp_path):
+    """Whoever ends the service ends the successor too that is not ready yet."""
+    s = service(upgrade_timeout_ms=20000)
+    script = tmp_path / "slow"
+    script.write_text("#!/bin/sh\nsleep 1\nexec " + str(tmp_path / "cb-edge-two") + ' "$@"\n')
+    script.chmod(0o755)
+    s.turn(script)
+    s.signal_and_wait("upgrade: starting")
+    assert s.process.stop() == 0
+    end = time.monotonic() + 10
+    while s.living():
+        assert time.monotonic() < end, s.log()
+        time.sleep(0.05)
+
+
+def test_a_fifth_generation_is_refused(service):
+    s = service(drain_timeout_ms=3000)
+    long = []
+    for i in range(4):
+        long.append(subprocess.Popen([peer("curl"), "-s", "--max-time", "20", "-o", os.devnull, f"http://127.0.0.1:{s.port}/drip?100000,2500"]))
+        time.sleep(0.15)
+        if i < 3:
+            s.upgrade()
+    s.signal_and_wait("upgrade: refused: 4 generations of this process live already")
+    s.works()
+    assert [p.wait(20) for p in long] == [0] * 4
+    s.upgrade()
+    s.works()
+
+
+def test_what_a_reload_cannot_change(service):
+    """Workers, via and more: a reload says what to do, an upgrade does it."""
+    s = service()
+    for workers in (4, 1, 3):
+        s.config(workers=workers, via=f"edge{workers}")
+        before = s.log().count("was not reloaded")
+        os.kill(s.pid(), signal.SIGHUP)
+        s.wait_log("was not reloaded", before)
+        assert "/workers changed: that needs an upgrade (SIGUSR2)" in s.log()
+        s.upgrade()
+        assert f"ready with {workers} worker" in s.lines("ready with")[-1]
+        assert f"via: 1.1 edge{workers}" in s.get("--http1.1", path="/head", scheme="http")[1].lower()
+        for _ in range(12):
+            s.works()
+
+
+def test_tickets_survive(service, tmp_path):
+    """Sessions of before are resumed by the new process, without files."""
+    s = service()
+    kept = tmp_path / "session"
+
+    def connect(*how):
+        got = run(peer("openssl"), "s_client", "-connect", f"127.0.0.1:{s.tls_port}", "-servername", "localhost", "-CAfile", s.pki["ca"], "-tls1_3", *how,
+                  input="GET /name HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", stdin=None)
+        return got.stdout + got.stderr
+
+    assert "New, TLSv1.3" in connect("-ign_eof", "-sess_out", kept)
+    s.upgrade()
+    assert "Reused, TLSv1.3" in connect("-ign_eof", "-sess_in", kept)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_privileges(spawn, pki, tmp_path, keep):
+    """Started as root, run by another user, on a port below 1024: sockets pass, with the right to open such ports and without."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to become somebody else")
+    nobody = pwd.getpwnam("nobody")
+    for path in [tmp_path, *tmp_path.parents]:
+        if path != path.parent and path.stat().st_uid == 0 and path.stat().st_mode & 0o055 != 0o055:
+            path.chmod(path.stat().st_mode | 0o055)
+    owned, lib = tmp_path / "run", tmp_path / "lib"
+    owned.mkdir()
+    lib.mkdir()
+    for file in BUILD.glob("libcb*.so*"):
+        shutil.copy(file, lib)
+    mine = {**pki, "key": owned / "key.pem", "cert": owned / "cert.pem"}
+    for name in ("key", "cert"):
+        shutil.copy(pki[name], mine[name])
+    for path in (owned, *owned.iterdir()):
+        os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    s = Service(spawn, tmp_path, mine)
+    s.tls_port = next(port for port in range(700, 1000) if free(port))
+    s.pid_file = owned / "pid"
+    s.config(user="nobody", keep_bind_capability=keep, drain_timeout_ms=3000)
+    s.file.chmod(0o644)
+    try:
+        s.start(env={**os.environ, "LD_LIBRARY_PATH": str(lib)})
+        for i in range(3):
+            idle = Idle(s)
+            s.turn("two" if i % 2 == 0 else "one")
+            s.upgrade()
+            status = Path(f"/proc/{s.pid()}/status").read_text()
+            assert re.search(rf"^Uid:\t{nobody.pw_uid}\t{nobody.pw_uid}\t", status, re.M) and re.search(r"^NoNewPrivs:\t1", status, re.M)
+            assert int(re.search(r"^CapEff:\t(\S+)", status, re.M)[1], 16) == (1 << 10 if keep else 0)
+            idle.again()
+            for _ in range(8):
+                s.works()
+    finally:
+        s.end()
+
+
+def free(port):
+    with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        try:
+            tcp.bind(("127.0.0.1", port))
+            udp.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def test_systemd_learns_the_main_process(service, tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(tmp_path / "notify"))
+        notify.settimeout(10)
+        os.environ["NOTIFY_SOCKET"] = str(tmp_path / "notify")
+        try:
+            s = service()
+        finally:
+            del os.environ["NOTIFY_SOCKET"]
+        assert b"READY=1" in notify.recv(4096)
+        old = s.pid()
+        s.upgrade()
+        message = notify.recv(4096)
+        assert b"RELOADING=1" in message and b"MONOTONIC_USEC=" in message
+        message = notify.recv(4096)
+        assert b"MAINPID=%d\n" % s.pid() in message and b"READY=1" in message
+        assert s.process.popen.wait(15) == 0
+        os.kill(s.pid(), signal.SIGTERM)
+        assert b"STOPPING=1" in notify.recv(4096), "not from the one that drained for its successor"
+        assert old != s.pid()
+
+
+def test_the_variable_is_not_for_people(service, tmp_path):
+    s = service()
+    for value in ("x", "3", "0", "-1", "99999"):
+        got = run(s.link, "--config", s.file, env={**os.environ, "CB_EDGE_UPGRADE": value, "LD_LIBRARY_PATH": str(BUILD)})
+        assert got.returncode == 1 and "names no socket" in got.stderr, got.stderr
+    a, b = socket.socketpair()
+    os.set_inheritable(b.fileno(), True)
+    a.sendall(b"G" * 200)
+    got = run(s.link, "--config", s.file, env={**os.environ, "CB_EDGE_UPGRADE": str(b.fileno()), "LD_LIBRARY_PATH": str(BUILD)}, pass_fds=[b.fileno()])
+    assert got.returncode == 1 and "nothing to take over: handoff: what came is none" in got.stderr, got.stderr
     s.works()
