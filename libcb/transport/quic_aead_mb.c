@@ -16,15 +16,31 @@ static IMB_MGR *mb;
 /* The library's own header asks for it only when it builds itself. */
 enum { ALIGN = 64 };
 
+/* What GCM computes with. */
+typedef struct {
+    _Alignas(ALIGN) struct gcm_key_data data;
+    void *block; /* what was allocated: the data want more alignment than an allocator gives */
+} gcm_tables;
+
+/* The tables are made at the first packet: of four keys that a connection has, two are those of the next key phase,
+ * which hardly any connection sees. */
 typedef struct {
     cb_quic_key key;
-    void *block; /* what was allocated: the data want more alignment than an allocator gives */
     aes_gcm_enc_dec_t encrypt, decrypt;
-    _Alignas(ALIGN) union {
-        struct gcm_key_data gcm;
-        uint8_t chacha[32];
-    } data;
+    aes_gcm_pre_t prepare;
+    gcm_tables *gcm;
+    uint8_t raw[CB_QUIC_KEY_MAX]; /* of GCM: until the tables are there */
 } mb_key;
+
+static bool make_tables(mb_key *k) {
+    void *block = cb_mem_get(k->key.alloc, sizeof(gcm_tables) + ALIGN - 1);
+    if (!block) return false;
+    k->gcm = (gcm_tables *)(((uintptr_t)block + ALIGN - 1) & ~(uintptr_t)(ALIGN - 1));
+    k->gcm->block = block;
+    k->prepare(k->raw, &k->gcm->data);
+    cb_mem_wipe(k->raw, sizeof k->raw);
+    return true;
+}
 
 /* The library makes the tag of what came; whether it is the one that came is for us to say. */
 static bool authentic(uint8_t *dst, size_t len, const uint8_t *made, const uint8_t *came) {
@@ -35,24 +51,26 @@ static bool authentic(uint8_t *dst, size_t len, const uint8_t *made, const uint8
 
 static bool gcm_seal(cb_quic_key *key, uint8_t *dst, const uint8_t *src, size_t len, const uint8_t *nonce,
                      const uint8_t *aad, size_t aad_len) {
-    const mb_key *k = (const mb_key *)key;
+    mb_key *k = (mb_key *)key;
     _Alignas(ALIGN) struct gcm_context_data state;
-    k->encrypt(&k->data.gcm, &state, dst, src, len, nonce, aad, aad_len, dst + len, CB_QUIC_TAG);
+    if (!k->gcm && !make_tables(k)) return false;
+    k->encrypt(&k->gcm->data, &state, dst, src, len, nonce, aad, aad_len, dst + len, CB_QUIC_TAG);
     return true;
 }
 
 static bool gcm_open(cb_quic_key *key, uint8_t *dst, const uint8_t *src, size_t len, const uint8_t *nonce,
                      const uint8_t *aad, size_t aad_len) {
-    const mb_key *k = (const mb_key *)key;
+    mb_key *k = (mb_key *)key;
     _Alignas(ALIGN) struct gcm_context_data state;
     uint8_t tag[CB_QUIC_TAG];
-    k->decrypt(&k->data.gcm, &state, dst, src, len, nonce, aad, aad_len, tag, CB_QUIC_TAG);
+    if (!k->gcm && !make_tables(k)) return false;
+    k->decrypt(&k->gcm->data, &state, dst, src, len, nonce, aad, aad_len, tag, CB_QUIC_TAG);
     return authentic(dst, len, tag, src + len);
 }
 
 static bool chacha_seal(cb_quic_key *key, uint8_t *dst, const uint8_t *src, size_t len, const uint8_t *nonce,
                         const uint8_t *aad, size_t aad_len) {
-    const uint8_t *raw = ((const mb_key *)key)->data.chacha;
+    const uint8_t *raw = ((const mb_key *)key)->raw;
     _Alignas(ALIGN) struct chacha20_poly1305_context_data state;
     IMB_CHACHA20_POLY1305_INIT(mb, raw, &state, nonce, aad, aad_len);
     IMB_CHACHA20_POLY1305_ENC_UPDATE(mb, raw, &state, dst, src, len);
@@ -63,7 +81,7 @@ static bool chacha_seal(cb_quic_key *key, uint8_t *dst, const uint8_t *src, size
 
 static bool chacha_open(cb_quic_key *key, uint8_t *dst, const uint8_t *src, size_t len, const uint8_t *nonce,
                         const uint8_t *aad, size_t aad_len) {
-    const uint8_t *raw = ((const mb_key *)key)->data.chacha;
+    const uint8_t *raw = ((const mb_key *)key)->raw;
     _Alignas(ALIGN) struct chacha20_poly1305_context_data state;
     uint8_t tag[CB_QUIC_TAG];
     IMB_CHACHA20_POLY1305_INIT(mb, raw, &state, nonce, aad, aad_len);
@@ -76,31 +94,33 @@ static bool chacha_open(cb_quic_key *key, uint8_t *dst, const uint8_t *src, size
 static void key_free(cb_quic_key *key) {
     mb_key *k = (mb_key *)key;
     const cb_alloc *alloc = key->alloc;
-    void *block = k->block;
+    if (k->gcm) {
+        void *block = k->gcm->block;
+        cb_mem_wipe(k->gcm, sizeof *k->gcm);
+        cb_mem_free(alloc, block);
+    }
     cb_mem_wipe(k, sizeof *k);
-    cb_mem_free(alloc, block);
+    cb_mem_free(alloc, k);
 }
 
 static cb_quic_key *key_new(int cipher, const uint8_t *key, const cb_alloc *alloc) {
-    void *block = cb_mem_get(alloc, sizeof(mb_key) + ALIGN - 1);
-    if (!block) return NULL;
-    mb_key *k = (mb_key *)(((uintptr_t)block + ALIGN - 1) & ~(uintptr_t)(ALIGN - 1));
-    k->block = block;
+    mb_key *k = cb_mem_new(alloc, sizeof *k);
+    if (!k) return NULL;
+    memcpy(k->raw, key, cb_quic_cipher_key_len(cipher));
     k->key = (cb_quic_key){alloc, gcm_seal, gcm_open, key_free};
     switch (cipher) {
     case CB_QUIC_AES_128_GCM:
         k->encrypt = mb->gcm128_enc;
         k->decrypt = mb->gcm128_dec;
-        IMB_AES128_GCM_PRE(mb, key, &k->data.gcm);
+        k->prepare = mb->gcm128_pre;
         break;
     case CB_QUIC_AES_256_GCM:
         k->encrypt = mb->gcm256_enc;
         k->decrypt = mb->gcm256_dec;
-        IMB_AES256_GCM_PRE(mb, key, &k->data.gcm);
+        k->prepare = mb->gcm256_pre;
         break;
     default:
         k->key = (cb_quic_key){alloc, chacha_seal, chacha_open, key_free};
-        memcpy(k->data.chacha, key, sizeof k->data.chacha);
         break;
     }
     return &k->key;

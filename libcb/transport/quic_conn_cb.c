@@ -71,6 +71,7 @@ static int on_crypto(ngtcp2_conn *ng, ngtcp2_encryption_level level, uint64_t of
     int rv = 0;
     (void)offset;
     if (level == NGTCP2_ENCRYPTION_LEVEL_1RTT && (rv = check_late_tls(c, data, len)) != 0) return rv;
+    if (!session) return NGTCP2_ERR_CRYPTO; /* given back: on_handshake() */
     if (len > 0) {
         rv = gnutls_handshake_write(session, ngtcp2_crypto_gnutls_from_ngtcp2_encryption_level(level), data, len);
     }
@@ -130,7 +131,12 @@ static int on_handshake(ngtcp2_conn *ng, void *user) {
         if (!taken && ngtcp2_conn_tls_early_data_rejected(ng) != 0) return NGTCP2_ERR_CALLBACK_FAILURE;
     }
     int rv = become_ready(c);
-    return rv ? rv : APP(c, handshake);
+    if (rv == 0) rv = APP(c, handshake);
+    if (rv == 0 && c->server) {
+        cb_tls_session_finish(c->tls);
+        ngtcp2_conn_set_tls_native_handle(ng, NULL);
+    }
+    return rv;
 }
 
 static int on_early_rejected(ngtcp2_conn *ng, void *user) {

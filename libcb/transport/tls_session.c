@@ -328,14 +328,31 @@ const char *cb_tls_session_sni(const cb_tls_session *s) {
 const char *cb_tls_session_alpn(const cb_tls_session *s) {
     gnutls_datum_t chosen;
     cb_tls_session *mutable_s = (cb_tls_session *)(uintptr_t)s; /* only fills its copy of the text */
-    if (s->alpn[0]) return s->alpn;
+    if (s->alpn[0] || s->finished) return s->alpn;
     if (gnutls_alpn_get_selected_protocol(s->gnutls, &chosen) < 0 || chosen.size >= sizeof s->alpn) return "";
     memcpy(mutable_s->alpn, chosen.data, chosen.size);
     mutable_s->alpn[chosen.size] = '\0';
     return s->alpn;
 }
 
+void cb_tls_session_finish(cb_tls_session *s) {
+    if (s->finished || !s->server || !s->quic) return;
+    (void)cb_tls_session_alpn(s);
+    s->resumed = cb_tls_session_resumed(s);
+    s->peer_cert = cb_tls_session_has_peer_cert(s);
+    s->finished = true;
+    gnutls_deinit(s->gnutls);
+    s->gnutls = NULL;
+    cb_identity_view_unref(s->view);
+    s->view = NULL;
+    cb_tickets_unref(s->tickets);
+    s->tickets = NULL;
+    cb_mem_free(s->alloc, s->ticket_context);
+    s->ticket_context = NULL;
+}
+
 bool cb_tls_session_resumed(const cb_tls_session *s) {
+    if (s->finished) return s->resumed;
     return gnutls_session_is_resumed(s->gnutls) != 0;
 }
 
@@ -345,6 +362,7 @@ cb_slice cb_tls_session_extra(const cb_tls_session *s) {
 
 bool cb_tls_session_has_peer_cert(const cb_tls_session *s) {
     unsigned n = 0;
+    if (s->finished) return s->peer_cert;
     return gnutls_certificate_get_peers(s->gnutls, &n) != NULL && n > 0;
 }
 

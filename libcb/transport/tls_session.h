@@ -60,6 +60,9 @@ cb_slice cb_tls_session_extra(const cb_tls_session *s);
  * that was resumed on an older key gets none: GnuTLS would seal it with the old key). The stream does it by itself; for
  * QUIC it is due when the handshake has completed. */
 int cb_tls_session_send_tickets(cb_tls_session *s);
+/* Server of a QUIC connection, after its tickets: gives back all that only a handshake needs, two thirds of an idle
+ * connection's TLS. What came out can still be read; the handle is NULL from here on. Not inside a call of GnuTLS. */
+void cb_tls_session_finish(cb_tls_session *s);
 /* The detail for a failed handshake in a person's words ("certificate expired on 2026-01-02 (CN=...)"). Sets
  * cb_last_error() and returns CB_ETLS or CB_EAUTH. gnutls_rc is the code of the failing call. */
 int cb_tls_session_fail(cb_tls_session *s, int gnutls_rc);

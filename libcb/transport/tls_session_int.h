@@ -24,7 +24,8 @@ struct cb_tls_session {
     unsigned abilities;
     int alert; /* the alert that fits the refusal, -1 = GnuTLS's choice */
     bool server, quic, tls12, early, want_cert, need_cert, ticket_keyed, ticket_newest, refused;
-    char alpn[32]; /* filled when asked for */
+    bool finished, resumed, peer_cert; /* finished: the other two are what GnuTLS said */
+    char alpn[32];                     /* filled when asked for */
 
     /* the stream */
     const cb_tls_stream_ops *ops;

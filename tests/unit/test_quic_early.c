@@ -57,6 +57,7 @@ Test(quic_early, accepted) {
     cr_assert_eq(stats_of(w->client.conn).resumed, 1);
     cr_assert(qt_until(w, &w->server.handshakes, 2));
     cr_assert_eq(stats_of(w->server.conn).early_data, 1);
+    cr_assert_eq(stats_of(w->server.conn).resumed, 1);
     stop(&e);
 }
 

@@ -381,3 +381,19 @@ Test(quic_handshake, options_are_checked) {
     cr_assert_null(c);
     qt_world_drop(&w);
 }
+
+/* A server gives TLS back when the handshake is over, and still knows what came out of it. */
+Test(quic_handshake, a_server_keeps_no_tls) {
+    qt_world w;
+    qt_world_make(&w);
+    qt_start(&w);
+    cb_quic_conn_stats s = {.size = sizeof s};
+    cr_assert_null(cb_tls_session_handle(w.server.conn->tls));
+    cr_assert_not_null(cb_tls_session_handle(w.client.conn->tls)); /* tickets come to it */
+    cr_assert_str_eq(cb_quic_conn_alpn(w.server.conn), cb_quic_conn_alpn(w.client.conn));
+    cr_assert_str_eq(cb_quic_conn_sni(w.server.conn), "server.test");
+    cr_assert_eq(cb_quic_conn_stats_get(w.server.conn, &s), CB_OK);
+    cr_assert_eq(s.resumed, 0);
+    cr_assert_not(cb_tls_session_has_peer_cert(w.server.conn->tls));
+    qt_world_drop(&w);
+}
