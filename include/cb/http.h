@@ -298,6 +298,7 @@ typedef struct cb_http_client_stats {
     uint64_t probes;                          /* HTTP/3 tried beside connections that work */
     uint64_t migrated;                        /* HTTP/3 connections that followed a change of address */
     uint64_t network_changes;
+    uint64_t resumed; /* connections that resumed a TLS session when they became ready */
 } cb_http_client_stats;
 
 /* CB_EINVAL (c, out, size), CB_ECLOSED (the client was freed). */

@@ -131,7 +131,8 @@ int cb_http_client_stats_get(const cb_http_client *c, cb_http_client_stats *out)
                               .silent = p->silent,
                               .probes = p->probes,
                               .migrated = p->migrated,
-                              .network_changes = c->network_changes};
+                              .network_changes = c->network_changes,
+                              .resumed = p->resumed};
     return cb_stats_give(out, &s, sizeof s, "cb_http_client_stats");
 }
 

@@ -58,6 +58,7 @@ typedef struct cb_pool_stats {
     uint64_t moved;     /* of these: away from a connection that had fallen silent */
     uint64_t silent;    /* connections that fell silent while requests waited */
     uint64_t probes;    /* HTTP/3 tried beside TCP */
+    uint64_t resumed;   /* connections that resumed a TLS session */
     uint64_t migrated;  /* QUIC connections, to another local address */
 } cb_pool_stats;
 

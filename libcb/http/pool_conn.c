@@ -105,6 +105,8 @@ void cb_pool_conn_opened(cb_pool_conn *c) {
     o->stats.opened++;
     o->quic_conns += c->is_quic;
     o->pool->stats.opened[version]++;
+    cb_tls_session *tls = c->drive.qc ? cb_quic_conn_tls(c->drive.qc) : cb_channel_tls(c->drive.ch);
+    o->pool->stats.resumed += tls && cb_tls_session_resumed(tls);
     o->known = true;
     o->multiplexes = version != CB_HTTP_1;
     cb_pool_conn_offer(c);
@@ -309,7 +311,7 @@ int cb_pool_conn_quic(cb_pool_conn **out, cb_leg *leg, const cb_addr *at) {
     cb_quic_conn *qc = NULL;
     c->factory = (cb_quic_app_factory){.make = make, .user = c};
     if (!*e) rc = endpoint_open(o, at->sa.sa_family);
-    if (rc == CB_OK) rc = cb_quic_endpoint_connect(&qc, *e, at, o->sni, &c->factory);
+    if (rc == CB_OK) rc = cb_quic_endpoint_connect(&qc, *e, at, o->sni, &c->factory, cb_opening_is_rescue(leg->op));
     if (rc == CB_OK) {
         *out = c;
         return CB_OK;

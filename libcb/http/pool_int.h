@@ -172,6 +172,7 @@ void cb_opening_cancel_rescue(cb_origin *o);
 /* Tries QUIC beside TCP when that is allowed, promising and not under way. */
 void cb_origin_probe(cb_origin *o);
 cb_origin *cb_opening_origin(const cb_opening *op);
+bool cb_opening_is_rescue(const cb_opening *op);
 void cb_opening_won(cb_opening *op, cb_leg *leg, cb_pool_conn *c);
 void cb_opening_note(cb_opening *op, int rc);          /* a failed attempt; the detail is set */
 void cb_opening_leg_over(cb_opening *op, cb_leg *leg); /* leg->rc says why */

@@ -11,7 +11,7 @@ struct cb_opening {
     int kind; /* enum cb_opening_kind; a race that TCP has won goes on as CB_OPENING_PROBE */
     cb_leg quic, tcp;
     cb_alarm limit; /* the time for all of it */
-    bool over;
+    bool over, rescue;
     int rc; /* the gravest of the failures */
     char why[POOL_WHY_BYTES];
     cb_grave grave;
@@ -19,6 +19,10 @@ struct cb_opening {
 
 cb_origin *cb_opening_origin(const cb_opening *op) {
     return op->origin;
+}
+
+bool cb_opening_is_rescue(const cb_opening *op) {
+    return op->rescue;
 }
 
 static void opening_bury(cb_grave *g) {
@@ -175,6 +179,7 @@ int cb_opening_start(cb_origin *o, int kind) {
     if (!op) return cb_fail(CB_ENOMEM, "connection");
     op->origin = o;
     op->kind = kind;
+    op->rescue = kind == CB_OPENING_RESCUE;
     op->rc = CB_EUNREACH;
     cb_list_init(&op->link);
     cb_alarm_init(&op->limit, p->loop, on_limit);

@@ -100,8 +100,9 @@ typedef struct cb_quic_app_factory {
 int cb_quic_endpoint_bind_tickets(cb_quic_endpoint *e, const char *app);
 int cb_quic_endpoint_open(cb_quic_endpoint **out, cb_loop *loop, const cb_addr *bind, bool server,
                           const cb_quic_opts *opts, const cb_quic_app_factory *factory);
+/* elsewhere: another address of the same server has served before, and its session may be resumed here. */
 int cb_quic_endpoint_connect(cb_quic_conn **out, cb_quic_endpoint *e, const cb_addr *remote, const char *server_name,
-                             const cb_quic_app_factory *factory /* NULL = the endpoint's */);
+                             const cb_quic_app_factory *factory /* NULL = the endpoint's */, bool elsewhere);
 /* Its sockets: writes up to cap and returns how many there are. */
 size_t cb_quic_endpoint_fds(const cb_quic_endpoint *e, int32_t *out, size_t cap);
 /* Before _free, when opening failed elsewhere: sockets that were taken over stay the caller's. */

@@ -435,6 +435,7 @@ static int open_client(ep_conn *c, const cb_addr *remote, const char *server_nam
         .verify = e->o.verify,
         .cache = e->cache,
         .cache_key = key,
+        .cache_any = c->elsewhere,
         .ticket_extra = keep_early_params,
         .user = c,
     };
@@ -455,7 +456,7 @@ int cb_quic_endpoint_reopen(ep_conn *c, uint32_t version) {
 }
 
 int cb_quic_endpoint_connect(cb_quic_conn **out, cb_quic_endpoint *e, const cb_addr *remote, const char *server_name,
-                             const cb_quic_app_factory *factory) {
+                             const cb_quic_app_factory *factory, bool elsewhere) {
     ep_conn *c = NULL;
     int rc = CB_OK;
     if (e->server) return cb_fail(CB_EINVAL, "cb_quic_connect: this endpoint is a server");
@@ -467,6 +468,7 @@ int cb_quic_endpoint_connect(cb_quic_conn **out, cb_quic_endpoint *e, const cb_a
     }
     if (rc >= 0) rc = cb_quic_endpoint_conn_new(e, &c);
     const bool v2 = e->o.version == 2;
+    if (rc >= 0) c->elsewhere = elsewhere;
     if (rc >= 0 && v2 && server_name && !(c->name = cb_mem_text(e->alloc, server_name)))
         rc = cb_fail(CB_ENOMEM, "no memory for a name");
     if (rc >= 0) rc = open_client(c, remote, server_name, v2 ? NGTCP2_PROTO_VER_V2 : NGTCP2_PROTO_VER_V1, 0);
@@ -519,7 +521,7 @@ int cb_quic_connect(cb_quic_conn **out, cb_quic_endpoint *e, const char *remote,
     int rc = cb_addr_parse(&addr, remote, 0);
     if (rc < 0) return rc;
     if (!cb_addr_port(&addr)) return cb_fail(CB_EINVAL, "cb_quic_connect: \"%s\" has no port", remote);
-    return cb_quic_endpoint_connect(out, e, &addr, server_name, NULL);
+    return cb_quic_endpoint_connect(out, e, &addr, server_name, NULL, false);
 }
 
 const char *cb_quic_endpoint_local(const cb_quic_endpoint *e) {

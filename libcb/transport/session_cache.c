@@ -36,9 +36,9 @@ void cb_session_cache_free(cb_session_cache *c) {
     cb_mem_free(c->alloc, c);
 }
 
-bool cb_session_cache_take(cb_session_cache *c, const char *key, cb_slice *session, cb_slice *extra) {
+bool cb_session_cache_take(cb_session_cache *c, const char *key, size_t common, cb_slice *session, cb_slice *extra) {
     cb_saved_session_free(c->taken);
-    c->taken = cb_sessions_take(c->store, key);
+    c->taken = cb_sessions_take(c->store, key, common);
     if (!c->taken) return false;
     *session = cb_saved_session_data(c->taken);
     *extra = cb_saved_session_extra(c->taken);

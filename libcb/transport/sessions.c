@@ -275,20 +275,23 @@ static bool win(cb_sessions *s, cb_saved_session *e) {
     return true;
 }
 
-static cb_saved_session *newest(cb_sessions *s, const char *key, int64_t now) {
-    size_t key_len = strlen(key) + 1;
+/* common > 0: only so many bytes of the key must be equal. */
+static cb_saved_session *newest(cb_sessions *s, const char *key, size_t common, int64_t now) {
+    const size_t key_len = strlen(key) + 1;
     for (cb_list *l = s->all.prev; l != &s->all; l = l->prev) {
         cb_saved_session *e = CB_CONTAINER(l, cb_saved_session, link);
-        if (e->key_len == key_len && memcmp(e->bytes, key, key_len) == 0 && !expired(e, now)) return e;
+        const bool same = common ? e->key_len > common && memcmp(e->bytes, key, common) == 0
+                                 : e->key_len == key_len && memcmp(e->bytes, key, key_len) == 0;
+        if (same && !expired(e, now)) return e;
     }
     return NULL;
 }
 
-cb_saved_session *cb_sessions_take(cb_sessions *s, const char *key) {
+cb_saved_session *cb_sessions_take(cb_sessions *s, const char *key, size_t common) {
     cb_saved_session *e = NULL;
     pthread_mutex_lock(&s->lock);
     for (int tries = 0; tries < REREADS; tries++) {
-        e = newest(s, key, (int64_t)time(NULL));
+        e = newest(s, key, common, (int64_t)time(NULL));
         if (!e || !(e->stored || e->writing) || win(s, e)) break;
         e = NULL;
     }

@@ -130,20 +130,22 @@ static int on_new_ticket(gnutls_session_t session, unsigned type, unsigned when,
 }
 
 /* What a session is bound to (RFC 8446, 4.6.1; RFC 9001, 4.6). One that was verified less strictly, by other roots, for
- * another name, or in which we were somebody else, must not be resumed in this one's place. */
-static char *scoped_cache_key(const cb_tls_session *s, const cb_tls_opts *o) {
+ * another name, or in which we were somebody else, must not be resumed in this one's place. *common: how much of it is
+ * the same for every key of the owner. */
+static char *scoped_cache_key(const cb_tls_session *s, const cb_tls_opts *o, size_t *common) {
     cb_buf b;
     cb_buf_init(&b, s->alloc, 4096);
-    int rc = cb_buf_printf(&b, "%s|%s|%s|%d|%s|",
+    int rc = cb_buf_printf(&b, "%s|%s|%d|%s|",
                            o->quic    ? "quic"
                            : o->tls12 ? "tls12"
                                       : "tls13",
-                           o->alpn ? o->alpn : "", o->cache_key ? o->cache_key : "", o->verify,
-                           o->server_name ? o->server_name : "");
+                           o->alpn ? o->alpn : "", o->verify, o->server_name ? o->server_name : "");
     const uint8_t *digest = cb_identity_view_client_digest(s->view);
     for (size_t i = 0; rc >= 0 && i < 16; i++) {
         rc = cb_buf_printf(&b, "%02x", digest[i]);
     }
+    *common = b.len + 1;
+    if (rc >= 0) rc = cb_buf_printf(&b, "|%s", o->cache_key ? o->cache_key : "");
     char *key = rc >= 0 ? cb_mem_get(s->alloc, b.len + 1) : NULL;
     if (key) {
         memcpy(key, b.base, b.len);
@@ -155,13 +157,17 @@ static char *scoped_cache_key(const cb_tls_session *s, const cb_tls_opts *o) {
 
 static int prepare_resumption(cb_tls_session *s, const cb_tls_opts *o) {
     cb_slice data, extra;
+    size_t common;
     s->cache = o->cache;
     s->ticket_extra = o->ticket_extra;
     s->ticket_life = UNTOLD_LIFE_S;
     s->user = o->user;
-    if (!(s->cache_key = scoped_cache_key(s, o))) return CB_ENOMEM;
+    if (!(s->cache_key = scoped_cache_key(s, o, &common))) return CB_ENOMEM;
     gnutls_handshake_set_hook_function(s->gnutls, GNUTLS_HANDSHAKE_NEW_SESSION_TICKET, GNUTLS_HOOK_BOTH, on_new_ticket);
-    if (!cb_session_cache_take(s->cache, s->cache_key, &data, &extra)) return CB_OK;
+    if (!cb_session_cache_take(s->cache, s->cache_key, 0, &data, &extra)) {
+        if (!o->cache_any || !cb_session_cache_take(s->cache, s->cache_key, common, &data, &extra)) return CB_OK;
+        extra = (cb_slice){0}; /* early data is for the server that is known to take it */
+    }
     /* What it cannot read leaves GnuTLS's session half filled, and its handshake crashes: begin with a fresh one. */
     if (gnutls_session_set_data(s->gnutls, data.base, data.len) < 0) return CB_EAGAIN;
     return cb_buf_add(&s->extra, extra.base, extra.len);

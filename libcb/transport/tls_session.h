@@ -14,7 +14,7 @@ int cb_session_cache_new(cb_session_cache **out, const cb_alloc *alloc, size_t m
 void cb_session_cache_free(cb_session_cache *c);
 /* Takes (removes) a saved session: tickets are used once. Data valid until the next call. False: none. `extra` is what
  * the protocol stored beside it (QUIC: 0-RTT transport parameters). */
-bool cb_session_cache_take(cb_session_cache *c, const char *key, cb_slice *session, cb_slice *extra);
+bool cb_session_cache_take(cb_session_cache *c, const char *key, size_t common, cb_slice *session, cb_slice *extra);
 int cb_session_cache_put(cb_session_cache *c, const char *key, cb_slice session, cb_slice extra, uint32_t lifetime_s);
 /* One object that lives as long as the cache; NULL until somebody attaches it. */
 void *cb_session_cache_attached(const cb_session_cache *c);
@@ -36,6 +36,7 @@ typedef struct cb_tls_opts {
     int verify;              /* client: enum cb_verify */
     cb_session_cache *cache; /* client: may be NULL; must outlive the session */
     const char *cache_key;
+    bool cache_any; /* resume what another cache_key left, when there is nothing of this one; without early data */
     /* Client: called when the server gave a ticket; what it adds to `out` is kept beside the session (QUIC: the
      * transport parameters for 0-RTT) and comes back in cb_tls_session_extra(). May be NULL. */
     void (*ticket_extra)(void *user, cb_buf *out);

@@ -92,10 +92,12 @@ static int begin(struct run *r) {
 static void report(const struct run *r) {
     cb_http_client_stats s = {.size = sizeof s};
     if (!r->client || cb_http_client_stats_get(r->client, &s) < 0) return;
-    printf("stats h1=%llu h2=%llu h3=%llu failed=%llu retried=%llu moved=%llu silent=%llu migrated=%llu changes=%llu\n",
+    printf("stats h1=%llu h2=%llu h3=%llu failed=%llu retried=%llu moved=%llu silent=%llu migrated=%llu changes=%llu "
+           "resumed=%llu\n",
            (unsigned long long)s.opened_h1, (unsigned long long)s.opened_h2, (unsigned long long)s.opened_h3,
            (unsigned long long)s.failed, (unsigned long long)s.retried, (unsigned long long)s.moved,
-           (unsigned long long)s.silent, (unsigned long long)s.migrated, (unsigned long long)s.network_changes);
+           (unsigned long long)s.silent, (unsigned long long)s.migrated, (unsigned long long)s.network_changes,
+           (unsigned long long)s.resumed);
 }
 
 int main(int argc, char **argv) {

@@ -144,5 +144,5 @@ def test_a_point_of_presence_dies(spawn, net, world):
     ends, _, stats = finish(client)
     names.stop()
     assert [e["rc"] for e in ends] == [0] * 60, ends
-    assert stats["h3"] >= 2 and stats["moved"] >= 1, stats
+    assert stats["h3"] >= 2 and stats["moved"] >= 1 and stats["resumed"] >= 1, stats
     assert max(e["end"] - e["start"] for e in ends) < 4, ends

@@ -37,7 +37,7 @@ static void put(cb_sessions *s, const char *key, const char *session) {
 /* The session that is taken, "" when there is none. */
 static const char *take(cb_sessions *s, const char *key) {
     static char text[64];
-    cb_saved_session *e = cb_sessions_take(s, key);
+    cb_saved_session *e = cb_sessions_take(s, key, 0);
     text[0] = '\0';
     if (e) snprintf(text, sizeof text, "%.*s", (int)e->session_len, (const char *)e->bytes + e->key_len);
     cb_saved_session_free(e);

@@ -230,11 +230,11 @@ Test(tls_tickets, the_client_cache_is_bounded_and_newest_first) {
     cr_expect_eq(cb_session_cache_put(c, "a", cb_slice_str("1"), cb_slice_str("x"), 60), CB_OK);
     cr_expect_eq(cb_session_cache_put(c, "a", cb_slice_str("2"), cb_slice_str(""), 60), CB_OK);
     cr_expect_eq(cb_session_cache_put(c, "b", cb_slice_str("3"), cb_slice_str("yy"), 60), CB_OK); /* "1" goes */
-    cr_expect_not(cb_session_cache_take(c, "", &s, &x));
-    cr_assert(cb_session_cache_take(c, "a", &s, &x));
+    cr_expect_not(cb_session_cache_take(c, "", 0, &s, &x));
+    cr_assert(cb_session_cache_take(c, "a", 0, &s, &x));
     cr_expect(s.len == 1 && s.base[0] == '2' && x.len == 0);
-    cr_expect_not(cb_session_cache_take(c, "a", &s, &x), "used once");
-    cr_assert(cb_session_cache_take(c, "b", &s, &x));
+    cr_expect_not(cb_session_cache_take(c, "a", 0, &s, &x), "used once");
+    cr_assert(cb_session_cache_take(c, "b", 0, &s, &x));
     cr_expect(s.len == 1 && s.base[0] == '3' && x.len == 2);
     cb_session_cache_put(c, "c", cb_slice_str("4"), cb_slice_str(""), 60);
     cb_session_cache_free(c);
