@@ -1,7 +1,9 @@
 /* bench_server - answers /1k and /bulk from memory over HTTP/1.1, /2 and /3: what a server on libcb costs without a
  * file system.
  *
- *   bench_server 127.0.0.1:8443 cert.pem key.pem BULK_MIB */
+ *   bench_server 127.0.0.1:8443 cert.pem key.pem BULK_MIB
+ *
+ * SIGUSR1: a line with what QUIC has seen. */
 #include <cb.h>
 #include <signal.h>
 #include <stdio.h>
@@ -44,6 +46,16 @@ static void quit(cb_loop *loop, void *srv) {
     cb_loop_stop(loop);
 }
 
+static void tell(cb_loop *loop, void *srv) {
+    cb_quic_endpoint_stats s = {.size = sizeof s};
+    (void)loop;
+    if (cb_http_server_quic_stats_get(srv, &s) < 0) return;
+    printf("{\"rx_datagrams\": %llu, \"rx_bytes\": %llu, \"tx_bytes\": %llu, \"conns\": %llu, \"retries\": %llu}\n",
+           (unsigned long long)s.rx_datagrams, (unsigned long long)s.rx_bytes, (unsigned long long)s.tx_bytes,
+           (unsigned long long)s.conns_total, (unsigned long long)s.retries_sent);
+    fflush(stdout);
+}
+
 int main(int argc, char **argv) {
     static const cb_exchange_ops ops = {.size = sizeof ops, .on_end = answer};
     cb_loop *loop = NULL;
@@ -58,6 +70,7 @@ int main(int argc, char **argv) {
         rc = cb_http_server_new(&srv, loop,
                                 CB_OPTS(cb_http_server_opts, .listen = argv[1], .identity = me, .ops = &ops));
     if (rc == CB_OK) rc = cb_loop_on_signal(loop, SIGTERM, quit, srv);
+    if (rc == CB_OK) rc = cb_loop_on_signal(loop, SIGUSR1, tell, srv);
     if (rc == CB_OK) rc = cb_loop_run(loop);
     if (rc < 0) fprintf(stderr, "bench_server: %s: %s\n", cb_strerror(rc), cb_last_error());
     cb_http_server_free(srv);
