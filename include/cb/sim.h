@@ -112,7 +112,7 @@ typedef struct cb_sim_host_stats {
     uint64_t drop_no_route;        /* no address of the family, or no path to the destination: the sender is told */
     uint64_t drop_nobody;          /* sent to an address that no host ever had */
     uint64_t drop_address;         /* arrived for an address that has been removed */
-    uint64_t drop_port;            /* arrived for a port without a socket */
+    uint64_t drop_port;            /* arrived for a port without a socket: ICMP tells the sender (QUIC: CB_EUNREACH) */
     uint64_t drop_nat;             /* arrived at a NAT that knows no such flow */
 } cb_sim_host_stats;
 
@@ -226,7 +226,8 @@ typedef struct cb_sim_packet {
     uint16_t from_port, to_port; /* as on the wire */
     uint8_t ecn;                 /* 0 Not-ECT, 1 ECT(1), 2 ECT(0), 3 CE */
     uint8_t copy;                /* 1 = made by duplication */
-    uint8_t reserved[6];
+    uint8_t icmp;                /* 1 = "port unreachable", with the beginning of what it is about in `data` */
+    uint8_t reserved[5];
 } cb_sim_packet;
 
 typedef void (*cb_sim_tap_fn)(const cb_sim_packet *p, void *user);

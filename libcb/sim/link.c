@@ -25,6 +25,7 @@ static void tell(cb_sim_link *l, const sim_packet *p, int event, int cause) {
         .to_port = p->path ? cb_addr_port(&p->to) : 0,
         .ecn = p->ecn,
         .copy = p->copy,
+        .icmp = p->icmp,
     };
     l->tap(&told, l->tap_user);
 }

@@ -3,7 +3,15 @@
 #include <errno.h>
 #include <string.h>
 
-enum { EPHEMERAL_FIRST = 49152, PORT_MAX = 65535, UDP_HEADER = 8, IPV4_HEADER = 20, IPV6_HEADER = 40 };
+enum {
+    EPHEMERAL_FIRST = 49152,
+    PORT_MAX = 65535,
+    UDP_HEADER = 8,
+    ICMP_HEADER = 8,
+    IPV4_HEADER = 20,
+    IPV6_HEADER = 40,
+    QUOTE_MAX = 520 /* what fits 576 bytes (RFC 1812, 4.3.2.3) */
+};
 
 static bool is_any(const cb_addr *a) {
     if (a->sa.sa_family == AF_INET) return a->v4.sin_addr.s_addr == INADDR_ANY;
@@ -113,18 +121,16 @@ int sim_port_route(const sim_port *p, sim_route *out, const cb_addr *source, con
     return out->path ? 0 : EHOSTUNREACH;
 }
 
-int sim_route_send(const sim_route *r, unsigned ecn, const uint8_t *data, size_t len) {
+static uint32_t ip_header(const cb_addr *a) {
+    return a->sa.sa_family == AF_INET ? IPV4_HEADER : IPV6_HEADER;
+}
+
+static int send_packet(const sim_route *r, unsigned ecn, const uint8_t *data, size_t len, uint32_t wire, bool icmp) {
     cb_sim_host *h = r->host;
     cb_sim *sim = h->sim;
-    uint32_t wire = (uint32_t)len + UDP_HEADER + (r->to.sa.sa_family == AF_INET ? IPV4_HEADER : IPV6_HEADER);
-    h->stats.tx_packets++;
-    h->stats.tx_bytes += wire;
-    if (!r->target) {
-        h->stats.drop_nobody++;
-        return CB_OK;
-    }
     sim_packet *p = sim_packet_new(sim, len);
     if (!p) return CB_ENOMEM;
+    p->icmp = icmp;
     p->id = ++sim->next_id;
     p->sent_at = sim->now;
     p->path = r->path;
@@ -145,7 +151,26 @@ int sim_route_send(const sim_route *r, unsigned ecn, const uint8_t *data, size_t
     return CB_OK;
 }
 
+int sim_route_send(const sim_route *r, unsigned ecn, const uint8_t *data, size_t len) {
+    uint32_t wire = (uint32_t)len + UDP_HEADER + ip_header(&r->to);
+    r->host->stats.tx_packets++;
+    r->host->stats.tx_bytes += wire;
+    if (r->target) return send_packet(r, ecn, data, len, wire, false);
+    r->host->stats.drop_nobody++;
+    return CB_OK;
+}
+
 /* ---- receiving ---- */
+
+/* "Port unreachable", to who sent p. */
+static void refuse(cb_sim_host *h, const sim_packet *p) {
+    size_t len = p->len < QUOTE_MAX ? p->len : QUOTE_MAX;
+    sim_route back = {.host = h, .target = p->origin, .from = p->to, .to = p->from};
+    back.path = sim_path_find(h, &p->to, p->origin);
+    if (p->icmp || !back.path) return;
+    uint32_t wire = 2 * ip_header(&p->to) + ICMP_HEADER + UDP_HEADER + (uint32_t)len;
+    (void)send_packet(&back, 0, p->data, len, wire, true);
+}
 
 static sim_port *port_for(cb_sim_host *h, const cb_addr *to) {
     const uint16_t number = cb_addr_port(to);
@@ -163,6 +188,11 @@ static void give(cb_sim_host *h, sim_packet *p, cb_list *touched) {
     sim_port *port = port_for(h, &p->to);
     if (!port) {
         h->stats.drop_port++;
+        refuse(h, p);
+        return;
+    }
+    if (p->icmp) {
+        if (port->unreachable) port->unreachable(port, p);
         return;
     }
     h->stats.rx_packets++;

@@ -11,7 +11,8 @@ struct sim_socket_port {
     cb_addr local;                                  /* with its number; the address may be "any" */
     bool both;                                      /* :: for IPv4, too */
     void (*receive)(sim_port *port, sim_packet *p); /* the packet is freed after it; the port may be closed in it */
-    void (*batch_end)(sim_port *port);              /* after all that came in one turn; may be NULL */
+    void (*unreachable)(sim_port *port, const sim_packet *icmp); /* may be NULL */
+    void (*batch_end)(sim_port *port);                           /* after all that came in one turn; may be NULL */
 };
 
 /* The way of packets from here to `to`. */

@@ -39,8 +39,8 @@ typedef struct sim_packet {
     cb_addr from, to; /* as on the wire now */
     uint32_t hop, wire, len;
     uint8_t ecn, copy;
-    bool large, late;
-    uint8_t data[]; /* SIM_PACKET_ROOM bytes, or len when large */
+    bool large, late, icmp; /* icmp: "port unreachable" */
+    uint8_t data[];         /* SIM_PACKET_ROOM bytes, or len when large */
 } sim_packet;
 
 /* An address that some host has, or had. */

@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "loop/udp_priv.h"
 #include "sim/port.h"
+#include <errno.h>
 #include <string.h>
 
 enum { BUFFER_DEFAULT = 4 << 20 }; /* nothing is limited by it: a turn takes all that has come */
@@ -20,6 +21,11 @@ static void receive(sim_port *port, sim_packet *p) {
     (void)u->o.on_datagram(u, &d, u->o.user);
 }
 
+static void unreachable(sim_port *port, const sim_packet *icmp) {
+    cb_udp *u = CB_CONTAINER(port, sim_udp, port)->u;
+    cb_udp_unreachable(u, ECONNREFUSED, &icmp->from, (cb_slice){icmp->data, icmp->len});
+}
+
 static void batch_end(sim_port *port) {
     cb_udp *u = CB_CONTAINER(port, sim_udp, port)->u;
     u->stats.rx_calls++;
@@ -32,6 +38,7 @@ static int open_port(cb_udp *u) {
     if (!s) return cb_fail(CB_ENOMEM, "no memory for a UDP socket");
     s->u = u;
     s->port.receive = receive;
+    s->port.unreachable = unreachable;
     s->port.batch_end = batch_end;
     int rc = sim_port_open(&s->port, h, &u->o.bind, u->o.v6_only);
     if (rc < 0) {

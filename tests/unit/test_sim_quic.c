@@ -212,6 +212,39 @@ Test(sim_quic, a_black_hole_ends_or_heals) {
     }
 }
 
+/* A closed port answers by ICMP, also through a NAT; a host that does not answer at all takes the whole handshake
+ * timeout. */
+Test(sim_quic, a_closed_port_is_told_at_once) {
+    static const struct {
+        bool nat, hole;
+        int rc;
+        cb_time least, most;
+    } rows[] = {
+        {false, false, CB_EUNREACH, 40 * ST_MS, 60 * ST_MS},
+        {true, false, CB_EUNREACH, 40 * ST_MS, 60 * ST_MS},
+        {false, true, CB_ETIMEOUT, 10 * ST_S, 11 * ST_S},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        qt_world w;
+        cb_sim_nat *nat;
+        qt_world_make_sim(&w, 5, &dsl, NULL);
+        cb_quic_opts co = qt_client_opts(&w);
+        qt_client_open(&w, &co);
+        if (rows[i].nat)
+            cr_assert_eq(cb_sim_nat_new(&nat, w.client_host, CB_OPTS(cb_sim_nat_opts, .address = "203.0.113.1")),
+                         CB_OK);
+        if (rows[i].hole) cb_sim_link_down(w.there, 1);
+        snprintf(w.remote, sizeof w.remote, "10.0.0.2:4433");
+        qt_connect(&w);
+        cr_assert(qt_until(&w, &w.client.closes, 1));
+        cr_assert_eq(w.client.close_rc, rows[i].rc, "row %zu: %s", i, w.client.detail);
+        cr_assert(cb_sim_now(w.sim) >= rows[i].least && cb_sim_now(w.sim) <= rows[i].most, "row %zu: %d us", i,
+                  (int)(cb_sim_now(w.sim) / 1000));
+        cr_assert_eq(st_host_stats(w.server_host).drop_port, rows[i].hole ? 0 : 1, "row %zu", i);
+        qt_world_drop(&w);
+    }
+}
+
 Test(sim_quic, marks_slow_a_sender_without_losses) {
     qt_world w;
     qt_world_make_sim(
