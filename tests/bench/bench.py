@@ -117,6 +117,8 @@ class Bench:
         self.docroot = self.folder / "www"
         self.docroot.mkdir()
         (self.docroot / "1k").write_bytes(b"x" * 1024)
+        (self.docroot / "1m").write_bytes(b"x" * (1 << 20))
+        (self.docroot / "100m").write_bytes(b"x" * (100 << 20))
         self.bulk_mib = 64 if quick else 256
         with open(self.docroot / "bulk", "wb") as f:
             f.truncate(self.bulk_mib << 20)
@@ -217,6 +219,15 @@ backend b
             raise SystemExit(f"wrk saw failures:\n{out}")
         return int(re.search(r"(\d+) requests in", out)[1]), {"p99_ms": to_ms(re.search(r"^\s+99%\s+(\S+)", out, re.M)[1])}
 
+    def wrk_bytes(self, url, connections):
+        """The same for large bodies: GiB that arrived."""
+        seconds = 2 if self.quick else 4
+        out = load(find("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", url)
+        if re.search(r"Non-2xx|Socket errors: (?!connect 0, read 0, write 0)", out):
+            raise SystemExit(f"wrk saw failures:\n{out}")
+        number, unit = re.search(r"requests in [\d.]+m?s, ([\d.]+)([MG])B read", out).groups()
+        return float(number) / (1024 if unit == "M" else 1), {}
+
     def h2load(self, url):
         n = 10000 if self.quick else 60000
         out = load(find("h2load"), "-n", n, "-c", 8, "-m", 32, url)
@@ -310,6 +321,10 @@ def rows(bench, rounds, only):
         ("h3-bulk", f"HTTP/3 server, one {bench.bulk_mib} MiB download", "s CPU/GiB", 1e-9, lambda: bench.cost(h3, bench.h3load_bulk, rounds, False)),
         ("proxy-h1", "proxy, HTTP/1.1 clear, 1 KiB, 32 connections", "us CPU/request", 1e-3,
          lambda: bench.cost(proxies, lambda: bench.wrk(clear_url), rounds, True)),
+        ("proxy-h1-1m", "proxy, HTTP/1.1 clear, 1 MiB, 8 connections", "s CPU/GiB", 1e-9,
+         lambda: bench.cost(proxies, lambda: bench.wrk_bytes(clear_url[:-2] + "1m", 8), rounds, True)),
+        ("proxy-h1-large", "proxy, HTTP/1.1 clear, 100 MiB, 2 connections", "s CPU/GiB", 1e-9,
+         lambda: bench.cost(proxies, lambda: bench.wrk_bytes(clear_url[:-2] + "100m", 2), rounds, True)),
         ("proxy-h1-tls", "proxy, HTTP/1.1 + TLS 1.3, 1 KiB, 32 connections", "us CPU/request", 1e-3,
          lambda: bench.cost(proxies, lambda: bench.wrk(tls_url), rounds, True)),
         ("proxy-h2-tls", "proxy, HTTP/2 + TLS 1.3, 1 KiB, 8 x 32", "us CPU/request", 1e-3,
