@@ -5,11 +5,15 @@
 #define MS     1000000ull
 #define SECOND 1000000000ull
 
-static const double STARTUP_GAIN = 2.77, DRAIN_GAIN = 0.5, UP_GAIN = 1.25, DOWN_GAIN = 0.9;
+static const double STARTUP_GAIN = 2.77, DRAIN_GAIN = 0.5, UP_GAIN = 1.25, UP_GAIN_SHARED = 1.15, DOWN_GAIN = 0.9;
+static const double SEVERAL_FLOWS = 1.3; /* governed flows together keep the round trip below this multiple */
+static const double SHARE_FLOOR = 0.93;  /* what a flow gives up at most in a cycle to those who share the path */
+static const double LEAST_GAIN = 0.85, MOST_GAIN = 1.1;
 static const double FULL_GROWTH = 1.25; /* startup: less growth than this for three rounds: the path is full */
-enum { FULL_ROUNDS = 3, DRAIN_ROUNDS = 3, CYCLE_ROUNDS = 8 };
+enum { FULL_ROUNDS = 3, DRAIN_ROUNDS = 3, CYCLE_ROUNDS = 8, CROWDED_ROUNDS = 10, SWOLLEN_ROUNDS = 4, CALM_ROUNDS = 3 };
 static const uint64_t PROBE_RTT_AFTER = 5 * SECOND;
 static const uint64_t PROBE_RTT_CHECK = 3 * SECOND, PROBE_RTT_CHECK_MAX = 24 * SECOND;
+static const uint64_t COMPETE_CHECK = 5 * SECOND, COMPETE_MEMORY = 60 * SECOND;
 static const uint64_t SLACK = 2 * MS; /* how much lateness the pacer makes up for */
 
 static const char *const names[] = {"none", "startup", "drain", "up", "down", "cruise", "probe_rtt", "compete"};
@@ -38,7 +42,8 @@ static void enter(cb_gov *g, cb_time now, int phase) {
 
 static void start_cycle(cb_gov *g, cb_time now) {
     g->jitter = g->jitter * 1664525u + 1013904223u;
-    g->cycle = g->m.min_rtt * (CYCLE_ROUNDS - 2) + (uint64_t)((double)g->m.min_rtt * 4 * (g->jitter >> 8) / 0x1p24);
+    uint64_t w = cb_gov_model_window(&g->m);
+    g->cycle = w * (CYCLE_ROUNDS - 2) + (uint64_t)((double)w * 4 * (g->jitter >> 8) / 0x1p24);
     g->cycle_since = now;
     g->before_up = cb_gov_model_bandwidth(&g->m);
     cb_gov_model_cycle(&g->m);
@@ -53,7 +58,8 @@ static bool alone(const cb_gov *g) {
 }
 
 static uint64_t headroom(const cb_gov *g) {
-    return 2 * g->m.packet + cb_gov_model_extra(&g->m);
+    uint64_t extra = cb_gov_model_extra(&g->m), usual = 4 * g->m.packet; /* of delayed acknowledgements */
+    return (alone(g) ? 4 : 3) * g->m.packet / 2 + (extra > usual ? extra - usual : 0);
 }
 
 static uint64_t queue_limit(const cb_gov *g) { /* more round trip than this above the least is a queue */
@@ -80,6 +86,20 @@ static void startup(cb_gov *g, cb_time now) {
     if (g->full_rounds >= FULL_ROUNDS || loss) enter(g, now, CB_GOV_DRAIN);
 }
 
+static void start_competing(cb_gov *g, cb_time now) {
+    if (!g->competing) g->compete_cap = cb_gov_model_bdp(&g->m) * 5 / 4 + 4 * g->m.packet;
+    if (!g->compete_every || now - g->competed_at > COMPETE_MEMORY)
+        g->compete_every = COMPETE_CHECK;
+    else if (!g->competing && g->compete_every < 8 * COMPETE_CHECK)
+        g->compete_every *= 2;
+    g->competing = true;
+    g->competed_at = now;
+    g->compete_check = now;
+    g->calm = 0;
+    g->hits = 0;
+    enter(g, now, CB_GOV_COMPETE);
+}
+
 static void probe_rtt(cb_gov *g, cb_time now) {
     cb_gov_model *m = &g->m;
     if (!g->held) {
@@ -92,14 +112,83 @@ static void probe_rtt(cb_gov *g, cb_time now) {
     }
     if (g->phase_rounds < 1 || now - g->phase_since < m->min_rtt) return;
     uint64_t least = m->last_min_rtt < m->round_min_rtt ? m->last_min_rtt : m->round_min_rtt;
-    if (least != UINT64_MAX && least > m->min_rtt) {
-        bool far = least > m->min_rtt + m->min_rtt / 32;
-        if (far && now - m->min_at > 2 * PROBE_RTT_AFTER) m->min_rtt = least; /* the path has become longer */
+    if (least == UINT64_MAX) least = m->min_rtt;
+    bool emptied = least <= m->min_rtt + queue_limit(g);
+    uint64_t apart = least > g->least ? least - g->least : g->least - least;
+    /* Twice the same, and longer than before: the path itself has become longer. */
+    if (!emptied && apart <= least / 64 + MS / 4) {
+        m->min_rtt = least;
+        emptied = true;
     }
+    g->least = least;
     g->checked_at = now;
     g->check_every = g->check_every * 2 > PROBE_RTT_CHECK_MAX ? PROBE_RTT_CHECK_MAX : g->check_every * 2;
     m->min_at = now;
-    start_cycle(g, now);
+    g->crowded = 0;
+    if (emptied) {
+        g->competing = false;
+        start_cycle(g, now);
+        return;
+    }
+    if (g->competing || g->hits)
+        start_competing(g, now);
+    else
+        start_cycle(g, now);
+}
+
+/* A queue that stands although we yield is somebody else's. Governed flows hold two packets each, which is the more
+ * delay for each of them the more they are; more than eight of them look like one that does not yield. */
+static bool crowded(const cb_gov *g) {
+    const cb_gov_model *m = &g->m;
+    double rate = m->last_rate > g->peak / 8 ? m->last_rate : g->peak / 8;
+    if (m->last_min_rtt == UINT64_MAX || rate <= 0) return false;
+    double held = 2.0 * (double)m->packet * 1e9 / rate;
+    double base = (double)m->min_rtt, several = 1.2 * base + held;
+    return (double)m->last_min_rtt > (several > SEVERAL_FLOWS * base ? several : SEVERAL_FLOWS * base) + 1e6;
+}
+
+/* Flows that share a queue see it empty only when they yield together. Those of one host have one clock. */
+static bool slot(cb_time now) {
+    return now % SECOND < SECOND / 20;
+}
+
+/* Who fills the queue until it overflows, while we yield, is no governed flow. True: the phase has changed. */
+static bool beset(cb_gov *g, cb_time now) {
+    const cb_gov_model *m = &g->m;
+    if (!m->round_started || g->phase < CB_GOV_UP || g->phase > CB_GOV_CRUISE) return false;
+    if (!crowded(g))
+        g->crowded = 0;
+    else if (g->crowded < UINT8_MAX)
+        g->crowded++;
+    bool swollen = m->last_min_rtt != UINT64_MAX && m->last_min_rtt > m->min_rtt + m->min_rtt / 8 + MS;
+    g->swollen = swollen ? (uint8_t)(g->swollen < UINT8_MAX ? g->swollen + 1 : UINT8_MAX) : 0;
+    if (m->last_lost && g->swollen >= SWOLLEN_ROUNDS) {
+        if (now - g->hit_at > 30 * SECOND) g->overflows = 0;
+        g->hit_at = now;
+        g->swollen = 0;
+        if (++g->overflows >= 2) {
+            g->overflows = 0;
+            start_competing(g, now);
+            return true;
+        }
+    }
+    if (g->crowded < CROWDED_ROUNDS || !slot(now)) return false;
+    g->hits = 1;
+    enter(g, now, CB_GOV_PROBE_RTT);
+    g->crowded = 0;
+    return true;
+}
+
+static void compete(cb_gov *g, cb_time now) {
+    const cb_gov_model *m = &g->m;
+    if (!m->round_started) return;
+    if (g->compete_cap < UINT64_MAX / 2) g->compete_cap += g->compete_cap / 4;
+    if (m->last_lost || g->compete_cap > g->path.cwnd) g->compete_cap = UINT64_MAX;
+    g->calm = crowded(g) ? 0 : (uint8_t)(g->calm + 1);
+    uint64_t since = now - g->compete_check;
+    if (g->calm >= CALM_ROUNDS || (since > g->compete_every && now % COMPETE_CHECK < SECOND / 5)) {
+        enter(g, now, CB_GOV_PROBE_RTT);
+    }
 }
 
 static bool rtt_is_old(const cb_gov *g, cb_time now) {
@@ -110,9 +199,11 @@ static void advance(cb_gov *g, cb_time now) {
     cb_gov_model *m = &g->m;
     double bw = cb_gov_model_bandwidth(m);
     uint64_t bdp = cb_gov_model_bdp(m);
+    if (bw > g->peak) g->peak = bw;
     if (m->round_started && g->phase_rounds < UINT8_MAX) g->phase_rounds++;
     if (m->inflight > g->most_inflight) g->most_inflight = m->inflight;
     if (g->path.latest_rtt > g->most_rtt) g->most_rtt = g->path.latest_rtt;
+    if (beset(g, now)) return;
     switch (g->phase) {
     case CB_GOV_STARTUP:
         startup(g, now);
@@ -121,19 +212,19 @@ static void advance(cb_gov *g, cb_time now) {
         if (m->inflight <= bdp + headroom(g) || g->phase_rounds >= DRAIN_ROUNDS) start_cycle(g, now);
         return;
     case CB_GOV_UP:
-        if (now - g->phase_since >= m->min_rtt) enter(g, now, CB_GOV_DOWN);
+        if (now - g->phase_since >= cb_gov_model_window(m)) enter(g, now, CB_GOV_DOWN);
         return;
     case CB_GOV_DOWN:
-        if (now - g->phase_since < m->min_rtt * 5 / 4) return;
-        g->alone =
-            bw > 0 && (double)(g->most_rtt - m->min_rtt) > 0.6 * ((double)g->most_inflight - (double)bdp) * 1e9 / bw;
+        if (now - g->phase_since < cb_gov_model_window(m) * 5 / 4) return;
+        g->alone = bw > 0 && m->min_at >= g->cycle_since &&
+                   (double)(g->most_rtt - m->min_rtt) > 0.6 * ((double)g->most_inflight - (double)bdp) * 1e9 / bw;
         if (bw > g->before_up * 1.1)
             start_cycle(g, now);
         else
             enter(g, now, CB_GOV_CRUISE);
         return;
     case CB_GOV_CRUISE:
-        if (rtt_is_old(g, now))
+        if (rtt_is_old(g, now) && slot(now))
             enter(g, now, CB_GOV_PROBE_RTT);
         else if (now - g->cycle_since >= g->cycle && !m->limited_until)
             start_cycle(g, now);
@@ -141,20 +232,35 @@ static void advance(cb_gov *g, cb_time now) {
     case CB_GOV_PROBE_RTT:
         probe_rtt(g, now);
         return;
+    case CB_GOV_COMPETE:
+        compete(g, now);
+        return;
     default:
         return;
     }
 }
 
-/* Holds a queue of a fraction of a packet: less would leave the link idle, more is delay. */
+/* Alone, it holds a queue of a fraction of a packet: less would leave the link idle, more is delay. Beside others it
+ * holds two packets of its own, whatever its rate: that is the same delay for all only when all have the same rate. */
 static double cruise_gain(const cb_gov *g, double bw) {
     const cb_gov_model *m = &g->m;
     if (bw <= 0 || m->last_min_rtt == UINT64_MAX || m->last_min_rtt < m->min_rtt) return 1;
     uint64_t rtt = g->path.latest_rtt < m->last_min_rtt ? g->path.latest_rtt : m->last_min_rtt;
-    double queue = (double)(rtt - m->min_rtt);
-    double target = 0.25 * (double)m->packet * 1e9 / bw + (double)m->min_rtt / 64;
+    double queue = rtt > m->min_rtt ? (double)(rtt - m->min_rtt) : 0;
+    double packets = alone(g) ? 0.25 : 2;
+    double target = packets * (double)m->packet * 1e9 / bw + (double)m->min_rtt / 64 + 200e3;
     double gain = 1 - (queue - target) / (4 * (double)m->min_rtt);
-    return gain < 0.9 ? 0.9 : gain;
+    return gain < LEAST_GAIN ? LEAST_GAIN : gain > MOST_GAIN ? MOST_GAIN : gain;
+}
+
+/* What is in flight beside others, without the room: what the path delivered in the latest round, not the best of two
+ * cycles, in which each flow had its turn; and a part that grows less than the rate, so that the slower gain. */
+static double share(const cb_gov *g, double bdp) {
+    const cb_gov_model *m = &g->m;
+    if (alone(g) || m->last_rate <= 0 || m->last_limited) return bdp;
+    double now = m->last_rate * (double)m->min_rtt / 1e9;
+    double floor = SHARE_FLOOR * bdp;
+    return now > bdp ? bdp : now < floor ? floor : now;
 }
 
 static void control(cb_gov *g) {
@@ -171,8 +277,8 @@ static void control(cb_gov *g) {
         cap = bdp + room;
         break;
     case CB_GOV_UP:
-        gain = UP_GAIN;
-        cap = UP_GAIN * bdp + room;
+        gain = alone(g) ? UP_GAIN : UP_GAIN_SHARED;
+        cap = gain * bdp + room + (double)m->packet;
         break;
     case CB_GOV_DOWN:
         gain = m->inflight > bdp + room ? DOWN_GAIN : cruise_gain(g, bw);
@@ -182,8 +288,8 @@ static void control(cb_gov *g) {
         cap = bdp / 2;
         break;
     default:
-        cap = bdp + room;
         gain = cruise_gain(g, bw);
+        cap = share(g, bdp) + room;
         break;
     }
     g->gain = gain;
@@ -195,6 +301,11 @@ static void control(cb_gov *g) {
         else if (window > g->pacing)
             g->pacing = window;
         g->cap = UINT64_MAX;
+        return;
+    }
+    if (g->phase == CB_GOV_COMPETE) {
+        g->pacing = g->path.smoothed_rtt ? 1.25 * (double)g->path.cwnd * 1e9 / (double)g->path.smoothed_rtt : bw;
+        g->cap = g->compete_cap;
         return;
     }
     double least = 4.0 * (double)m->packet;
@@ -256,6 +367,6 @@ void cb_gov_look(const cb_gov *g, cb_gov_view *out) {
         .cap = g->cap,
         .min_rtt = g->m.min_rtt,
         .phase = g->phase,
-        .competitive = g->phase == CB_GOV_COMPETE,
+        .competitive = g->competing,
     };
 }

@@ -65,9 +65,16 @@ typedef struct cb_gov {
     bool alone, blocked;
     uint64_t most_rtt, most_inflight;
     /* competition */
-    uint8_t crowded; /* rounds in a row that ended with a queue though we yielded */
-    uint64_t compete_cap;
-    cb_time compete_check;
+    bool competing;
+    double peak;                 /* the most the path ever delivered */
+    uint8_t crowded;             /* rounds in a row with a queue although we yield */
+    uint8_t calm;                /* rounds in a row without one while competing */
+    uint64_t compete_cap, least; /* least: the round trip that the latest ProbeRTT found */
+    uint8_t hits;                /* losses at a queue that is not ours */
+    uint8_t swollen, overflows;
+    cb_time hit_at;
+    cb_time compete_check, competed_at;
+    uint64_t compete_every; /* between two looks whether the other is still there */
 } cb_gov;
 
 /* packet: bytes of a full packet. */

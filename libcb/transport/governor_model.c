@@ -36,10 +36,13 @@ void cb_gov_model_rtt(cb_gov_model *m, cb_time now, uint64_t rtt) {
     if (rtt < m->round_min_rtt) m->round_min_rtt = rtt;
     if (rtt > m->round_max_rtt) m->round_max_rtt = rtt;
     if (!m->min_rtt || rtt < m->min_rtt) m->min_rtt = rtt;
-    if (rtt <= m->min_rtt + m->min_rtt / 32) m->min_at = now;
+    double bw = cb_gov_model_bandwidth(m);
+    uint64_t packet = bw > 0 ? (uint64_t)((double)m->packet * 1e9 / bw) : 0;
+    if (packet > m->min_rtt / 8) packet = m->min_rtt / 8;
+    if (rtt <= m->min_rtt + m->min_rtt / 32 + packet) m->min_at = now;
 }
 
-static uint64_t window(const cb_gov_model *m) {
+uint64_t cb_gov_model_window(const cb_gov_model *m) {
     double bw = cb_gov_model_bandwidth(m);
     uint64_t w = m->min_rtt > WINDOW_MIN ? m->min_rtt : WINDOW_MIN;
     uint64_t packets = bw > 0 ? (uint64_t)((double)(WINDOW_PACKETS * m->packet) * 1e9 / bw) : 0;
@@ -50,7 +53,7 @@ static uint64_t window(const cb_gov_model *m) {
 /* The rate over the last window, measured between two acknowledgements: their distance is exact, however many packets
  * each of them covers. */
 static void sample(cb_gov_model *m, cb_time now) {
-    uint64_t w = window(m);
+    uint64_t w = cb_gov_model_window(m);
     m->rate = 0;
     for (unsigned i = 0; i < m->count; i++) {
         const cb_gov_mark *k = &m->marks[(m->newest + CB_GOV_MARKS - i) % CB_GOV_MARKS];
@@ -85,7 +88,11 @@ static void aggregate(cb_gov_model *m, cb_time now) {
     if (extra > m->extra[0]) m->extra[0] = extra;
 }
 
-static void round_over(cb_gov_model *m) {
+static void round_over(cb_gov_model *m, cb_time now) {
+    m->last_rate =
+        now > m->round_since ? (double)(m->delivered - m->round_from) * 1e9 / (double)(now - m->round_since) : 0;
+    m->round_since = now;
+    m->round_from = m->delivered;
     uint64_t sent = m->flown - m->round_sent, lost = m->repeated - m->round_lost;
     m->rounds++;
     m->round_started = true;
@@ -128,5 +135,5 @@ void cb_gov_model_update(cb_gov_model *m, cb_time now, uint64_t before, uint64_t
     }
     if (limited) m->limited_until = m->delivered + after ? m->delivered + after : 1;
     if (m->limited_until) m->round_limited = true;
-    if (gone >= m->round_ends && m->flown > m->round_ends) round_over(m);
+    if (gone >= m->round_ends && m->flown > m->round_ends) round_over(m, m->gone_at);
 }

@@ -32,6 +32,9 @@ typedef struct cb_gov_model {
     /* rounds: a round is over when what was in flight at its start is not any more */
     uint64_t rounds, round_ends;
     bool round_started;
+    cb_time round_since;
+    uint64_t round_from;
+    double last_rate; /* delivered in the latest complete round over its length */
     uint32_t round_samples;
     uint64_t round_sent, round_lost;                                   /* bytes, in the round under way: at its start */
     uint64_t round_min_rtt, round_max_rtt, last_min_rtt, last_max_rtt; /* this and the latest complete round */
@@ -58,6 +61,7 @@ void cb_gov_model_update(cb_gov_model *m, cb_time now, uint64_t before, uint64_t
 void cb_gov_model_cycle(cb_gov_model *m); /* the max filters forget the cycle before the last */
 double cb_gov_model_bandwidth(const cb_gov_model *m);
 uint64_t cb_gov_model_bdp(const cb_gov_model *m);
+uint64_t cb_gov_model_window(const cb_gov_model *m); /* how long a rate is measured: a round, or some packets */
 uint64_t cb_gov_model_extra(const cb_gov_model *m);
 
 #endif
