@@ -91,7 +91,7 @@ static int open_once(cb_http_server **out, edge_worker *w, edge_listener *l, con
                                    .max_conns = (uint32_t)l->conf->max_connections,
                                    .cc = c->congestion_control,
                                    .tls12 = t ? (uint8_t)t->tls12 : 0,
-                                   .early_data = t ? (uint8_t)t->early_data : 0,
+                                   .early_data = t && t->early_data ? 2 : 0, /* the proxy decides, and logs it */
                                    .request_client_cert = t ? (uint8_t)t->client_certificates : 0,
                                    .proxy_protocol = (uint8_t)l->conf->proxy_protocol,
                                    .at_rest = given != NULL,
