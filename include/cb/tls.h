@@ -62,7 +62,7 @@ typedef struct cb_tickets_opts {
     uint32_t lead_s; /* a new key is in the file this long before it seals: time to carry the file to other hosts.
                       * 0 = it seals at once; less than rotate_s */
     uint32_t skew_s; /* how far the clocks of hosts that share the keys may differ: early data begins so long after
-                      * the object was made, and is remembered so much longer; 0 = not at all, at most 3,600 */
+                      * its first use, and is remembered so much longer; 0 = not at all, at most 3,600 */
     uint8_t follow;  /* 1 = never write the file: somebody else turns it and brings it here (renamed into place) */
     uint8_t reserved[7];
 } cb_tickets_opts;
@@ -92,7 +92,7 @@ typedef struct cb_sessions_opts {
     size_t size;
     const char *file;      /* made with mode 0600, with FILE.lock beside it; NULL = in memory only */
     const cb_log *log;     /* says why a file is ignored or cannot be written (module "tls"); borrowed; NULL = nobody.
-                            * Called     on the threads of clients and on the store's own */
+                            * Called on the threads of clients and on the store's own */
     uint32_t max_sessions; /* the oldest goes; 0 = 256, at most 4,096. The file has at most 4 MiB */
     uint32_t reserved;
 } cb_sessions_opts;

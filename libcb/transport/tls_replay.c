@@ -20,7 +20,7 @@ struct generation {
 struct cb_replay_guard {
     _Atomic(gnutls_anti_replay_t) gnutls; /* NULL: not ready yet */
     uint32_t keep_s, skew_s;
-    time_t made; /* these are of a clock that nobody sets */
+    time_t first; /* use; 0 = not yet. Of a clock that nobody sets, as young_since */
     pthread_mutex_t lock;
     uint8_t hash_key[16];
     struct generation young, old;
@@ -79,7 +79,8 @@ static int remember(void *ptr, time_t expires, const gnutls_datum_t *key, const 
     return fresh ? 0 : GNUTLS_E_DB_ENTRY_EXISTS;
 }
 
-/* GnuTLS refuses the early data of tickets that are older than its object. */
+/* GnuTLS refuses the early data of tickets that are older than its object. So that is made with the first session: a
+ * successor, which has the keys of a process that still takes early data, remembers none of that. */
 static int begin(cb_replay_guard *g) {
     gnutls_anti_replay_t made;
     if (gnutls_anti_replay_init(&made) < 0) return cb_fail(CB_ETLS, "cannot make a replay guard");
@@ -98,10 +99,9 @@ int cb_replay_guard_new(cb_replay_guard **out, uint32_t lifetime_s, uint32_t ske
     pthread_mutex_init(&g->lock, NULL);
     g->keep_s = lifetime_s + skew_s;
     g->skew_s = skew_s;
-    g->made = g->young_since = seconds();
+    g->young_since = seconds();
     int rc = CB_OK;
     if (gnutls_rnd(GNUTLS_RND_NONCE, g->hash_key, 16) < 0) rc = cb_fail(CB_ETLS, "no random bytes for a replay guard");
-    if (rc == CB_OK && !skew_s) rc = begin(g);
     if (rc < 0) {
         cb_replay_guard_free(g);
         return rc;
@@ -114,7 +114,9 @@ bool cb_replay_guard_ready(cb_replay_guard *g) {
     if (atomic_load(&g->gnutls)) return true;
     pthread_mutex_lock(&g->lock);
     bool ready = atomic_load(&g->gnutls) != NULL;
-    if (!ready && seconds() - g->made > (time_t)g->skew_s) ready = begin(g) == CB_OK;
+    const time_t now = seconds();
+    if (g->first == 0) g->first = now;
+    if (!ready && (g->skew_s == 0 || now - g->first > (time_t)g->skew_s)) ready = begin(g) == CB_OK;
     pthread_mutex_unlock(&g->lock);
     return ready;
 }
@@ -130,5 +132,6 @@ void cb_replay_guard_free(cb_replay_guard *g) {
 }
 
 void cb_replay_guard_enable(cb_replay_guard *g, gnutls_session_t session) {
+    if (!cb_replay_guard_ready(g)) return;
     gnutls_anti_replay_enable(session, atomic_load(&g->gnutls));
 }

@@ -10,12 +10,12 @@
  * that are older than the guard get no early data either, so a restart forgets nothing that matters. */
 typedef struct cb_replay_guard cb_replay_guard;
 
-/* Tickets are remembered for lifetime_s and skew_s at least. With skew_s no early data is taken for so long, and none
- * of tickets that were made, by whatever clock, before that. */
+/* What was taken is remembered for lifetime_s and skew_s at least. Early data of tickets from before the first use of
+ * the guard is never taken. With skew_s none is taken for so long after that, and none of tickets that were made, by
+ * whatever clock, before that. */
 int cb_replay_guard_new(cb_replay_guard **out, uint32_t lifetime_s, uint32_t skew_s);
 bool cb_replay_guard_ready(cb_replay_guard *g);
 void cb_replay_guard_free(cb_replay_guard *g);
-/* Only when it is ready. */
 void cb_replay_guard_enable(cb_replay_guard *g, gnutls_session_t session);
 
 #endif

@@ -182,3 +182,28 @@ Test(tls_replay, waits_for_the_skew_of_clocks) {
     cb_replay_guard_free(shared);
     end(&w);
 }
+
+/* A successor is there, at rest, while its predecessor takes early data still: what that has taken it must not take. */
+Test(tls_replay, a_successor_begins_with_its_first_use) {
+    world w;
+    cb_replay_guard *before, *after;
+    cb_buf flight, next;
+    begin(&w);
+    cr_assert_eq(cb_replay_guard_new(&before, 3600, 0), CB_OK);
+    cr_assert_eq(cb_replay_guard_new(&after, 3600, 0), CB_OK);
+    gnutls_datum_t saved = earn_ticket(&w, before);
+    early_flight(&w, &saved, &flight);
+    cr_expect(taken(&w, before, &flight));
+    usleep(2000);
+    cr_expect_not(taken(&w, after, &flight), "taken by both");
+    gnutls_datum_t own = earn_ticket(&w, after);
+    early_flight(&w, &own, &next);
+    cr_expect(taken(&w, after, &next));
+    cb_buf_free(&flight);
+    cb_buf_free(&next);
+    gnutls_free(saved.data);
+    gnutls_free(own.data);
+    cb_replay_guard_free(before);
+    cb_replay_guard_free(after);
+    end(&w);
+}
