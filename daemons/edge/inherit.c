@@ -86,12 +86,12 @@ static void on_begun(cb_loop *loop, void *user) {
     edge *e = ((edge_worker *)user)->edge;
     (void)loop;
     if (++e->answers < e->n_workers) return;
+    edge_serving(e); /* whoever reads that the other one has been replaced finds our number in the file */
     cb_handoff *h = NULL;
     int rc = cb_handoff_new(&h);
     if (rc == CB_OK) rc = cb_handoff_send(h, e->elder, 5000);
     cb_handoff_free(h);
     if (rc < 0) edge_say(&e->log, CB_LOG_WARN, "upgrade: the process before cannot be told: %s", cb_last_error());
-    edge_serving(e);
 }
 
 void edge_inherit_begun(edge_worker *w) {

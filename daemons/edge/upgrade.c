@@ -64,6 +64,7 @@ static void finish(edge_upgrade *u) {
     upgrade_free(u);
     if (rc < 0) {
         edge_steering_restore(e);
+        if (!e->stopping) (void)edge_pid_file_write(e->now->conf); /* the other one may have written its own */
         if (!e->stopping) edge_notify("READY=1\nSTATUS=serving");
         return;
     }
