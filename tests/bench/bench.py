@@ -349,7 +349,7 @@ def rows(bench, rounds, only):
 
 def main():
     parser = argparse.ArgumentParser(prog="scripts/bench http", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", type=Path, default=TOP / "build-release")
+    parser.add_argument("--build", type=Path, default=TOP / "build/release")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="small loads: to see that it runs, not to quote")
     parser.add_argument("--only", action="append", help="a row's name; may be given several times")
