@@ -1,5 +1,5 @@
-/* The inside of an HTTP/2 connection: h2_conn.c (life, output, time), h2_cb.c (what nghttp2 tells), h2_send.c (what
- * an exchange sends). */
+/* The inside of an HTTP/2 connection: h2_conn.c (life, output, time), h2_session.c (nghttp2's session), h2_cb.c (what
+ * it tells), h2_send.c (what an exchange sends). */
 #ifndef CB_HTTP_H2_CONN_H
 #define CB_HTTP_H2_CONN_H
 
@@ -72,6 +72,9 @@ void h2_final_goaway(h2_conn *c);
 void h2_drain(cb_hconn *h);
 int h2_write(h2_conn *c, const cb_slice *v, size_t n);
 bool h2_has_room(const h2_conn *c);
+
+/* h2_session.c */
+int h2_session_new(h2_conn *c); /* makes c->ng, with SETTINGS to send */
 
 /* h2_cb.c */
 int h2_callbacks(nghttp2_session_callbacks **out);

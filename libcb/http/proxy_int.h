@@ -94,8 +94,14 @@ void cb_proxy_unref(cb_proxy *p);
 void cb_proxy_arm(cb_proxy *p, cb_time at);
 
 /* --- proxy_pass.c --- */
-extern const cb_exchange_ops cb_proxy_new_ops, cb_proxy_new_redirect_ops;
+extern const cb_exchange_ops cb_proxy_new_ops;
+cb_pass *cb_pass_new(cb_proxy *p, cb_exchange *front); /* NULL: no memory */
+/* Answers with a status, or cuts the answer that has begun; the reason is for the log. < 0: of cb_exchange_send(). */
+int cb_pass_refuse(cb_pass *pass, int status, const char *reason);
 void cb_pass_expire(cb_pass *pass); /* its time limit has passed */
 void cb_pass_cut(cb_pass *pass);    /* the proxy goes away */
+
+/* --- proxy_redirect.c --- */
+extern const cb_exchange_ops cb_proxy_new_redirect_ops;
 
 #endif

@@ -22,7 +22,7 @@ static void copy_text(char *out, size_t cap, const char *text, size_t len) {
 
 /* ---- life ---- */
 
-static cb_pass *pass_new(cb_proxy *p, cb_exchange *front) {
+cb_pass *cb_pass_new(cb_proxy *p, cb_exchange *front) {
     cb_pass *pass = NULL;
     if (!cb_list_empty(&p->spare)) {
         pass = CB_CONTAINER(p->spare.next, cb_pass, link);
@@ -144,8 +144,7 @@ static const char *status_text(int status) {
     return "error";
 }
 
-/* Answers, or cuts the answer that has begun. */
-static int refuse(cb_pass *pass, int status, const char *reason) {
+int cb_pass_refuse(cb_pass *pass, int status, const char *reason) {
     const cb_field fields[] = {{cb_slice_str("content-type"), cb_slice_str("text/plain; charset=utf-8")},
                                {cb_slice_str("allow"), cb_slice_str("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")}};
     char body[64];
@@ -269,11 +268,11 @@ static int finish_back(cb_pass *pass) {
 
 static int start(cb_pass *pass) {
     int rc = next_origin(pass);
-    if (rc == CB_ENOENT) return refuse(pass, 503, "no_origin");
-    if (rc == CB_ELIMIT) return refuse(pass, 508, "loop");
+    if (rc == CB_ENOENT) return cb_pass_refuse(pass, 503, "no_origin");
+    if (rc == CB_ELIMIT) return cb_pass_refuse(pass, 508, "loop");
     if (rc < 0) {
         cb_log_line(cb_loop_log(pass->proxy->loop), CB_LOG_WARN, "proxy", "%s: %s", pass->origin, cb_last_error());
-        return refuse(pass, 502, "internal");
+        return cb_pass_refuse(pass, 502, "internal");
     }
     wait_for(pass, CB_WAIT_HEAD);
     /* On a second try the body may be here already. */
@@ -307,24 +306,24 @@ static int upgrade_wanted(const cb_exchange *front) {
 }
 
 static int no_route(cb_pass *pass, int miss) {
-    if (miss == CB_ROUTE_BAD_PATH) return refuse(pass, 400, "bad_path");
-    if (miss == CB_ROUTE_NO_PATH) return refuse(pass, 404, "no_route");
+    if (miss == CB_ROUTE_BAD_PATH) return cb_pass_refuse(pass, 400, "bad_path");
+    if (miss == CB_ROUTE_NO_PATH) return cb_pass_refuse(pass, 404, "no_route");
     bool other = cb_exchange_version(pass->front) != CB_HTTP_1 && cb_exchange_is_secure(pass->front);
-    return refuse(pass, other ? 421 : 404, "no_host");
+    return cb_pass_refuse(pass, other ? 421 : 404, "no_host");
 }
 
 static int on_new(cb_exchange *x, void *user) {
     cb_proxy *p = user;
     const char *const refused[] = {"TRACE", "TRACK"};
     int miss = 0;
-    cb_pass *pass = pass_new(p, x);
+    cb_pass *pass = cb_pass_new(p, x);
     if (!pass) return cb_fail(CB_ENOMEM, "no memory for one more request");
     int upgrade = upgrade_wanted(x);
-    if (upgrade < 0) return refuse(pass, -upgrade, "connect");
-    if (method_in(cb_exchange_method(x), refused, 2)) return refuse(pass, 405, "method");
+    if (upgrade < 0) return cb_pass_refuse(pass, -upgrade, "connect");
+    if (method_in(cb_exchange_method(x), refused, 2)) return cb_pass_refuse(pass, 405, "method");
     /* RFC 8470, 5.1: a field of an earlier hop says the same, and waiting for our handshake makes it no safer. */
     bool early = x->early || cb_exchange_field(x, "early-data").base;
-    if (early && (!cb_exchange_early_ok(x) || upgrade)) return refuse(pass, 425, "early_data");
+    if (early && (!cb_exchange_early_ok(x) || upgrade)) return cb_pass_refuse(pass, 425, "early_data");
     if (max_forwards_over(pass)) return CB_OK;
     if (!upgrade) x->asked = 0; /* an Upgrade that is not wanted: an ordinary request, whose end is known at once */
     pass->upgrade = upgrade > 0;
@@ -432,7 +431,7 @@ static int on_back_head(cb_exchange *back, void *user) {
         status = upgrade_status(pass, back, status);
     else if (status == 101)
         status = 0;
-    if (!status) return refuse(pass, 502, "bad_upgrade");
+    if (!status) return cb_pass_refuse(pass, 502, "bad_upgrade");
     if (pass->tunnel) pass->proxy->stats.tunnels++;
     pass->answered = 1;
     pass->status = status;
@@ -443,7 +442,7 @@ static int on_back_head(cb_exchange *back, void *user) {
     cb_log_line(cb_loop_log(pass->proxy->loop), CB_LOG_WARN, "proxy", "%s: its response cannot be passed on: %s",
                 pass->origin, cb_last_error());
     pass->answered = 0;
-    return refuse(pass, 502, "bad_response");
+    return cb_pass_refuse(pass, 502, "bad_response");
 }
 
 static int64_t on_back_body(cb_exchange *back, cb_slice data, void *user) {
@@ -546,11 +545,11 @@ static void on_back_close(cb_exchange *back, int rc, void *user) {
     if (may_retry(pass, sent)) {
         pass->retries++;
         pass->proxy->stats.retries++;
-        if (start(pass) < 0 && pass->front) refuse(pass, 502, "internal");
+        if (start(pass) < 0 && pass->front) cb_pass_refuse(pass, 502, "internal");
         return;
     }
     if (pass->answered) f.reason = "origin_cut";
-    refuse(pass, f.status, f.reason);
+    cb_pass_refuse(pass, f.status, f.reason);
 }
 
 static const cb_exchange_ops back_ops = {.size = sizeof back_ops,
@@ -569,7 +568,7 @@ void cb_pass_expire(cb_pass *pass) {
     }
     failure f = {504, pass->answered ? "idle_timeout" : "response_timeout", !pass->answered};
     if (!pass->answered) blame(pass, &f, "no response within the time limit");
-    refuse(pass, f.status, f.reason);
+    cb_pass_refuse(pass, f.status, f.reason);
 }
 
 void cb_pass_cut(cb_pass *pass) {
@@ -580,29 +579,3 @@ void cb_pass_cut(cb_pass *pass) {
     on_front_close(front, CB_ECLOSED, pass);
     cb_exchange_abandon(front);
 }
-
-/* ---- sending clients to https ---- */
-
-static int on_redirect(cb_exchange *x, void *user) {
-    cb_proxy *p = user;
-    cb_slice host = cb_exchange_authority(x), path = cb_exchange_path(x), method = cb_exchange_method(x);
-    cb_pass *pass = pass_new(p, x);
-    char port[8] = "";
-    if (!pass) return cb_fail(CB_ENOMEM, "no memory for one more request");
-    bool v6 = host.len && host.base[0] == '[';
-    const uint8_t *colon = host.len ? memrchr(host.base, ':', host.len) : NULL;
-    if (colon && (!v6 || colon[-1] == ']')) host.len = (size_t)(colon - host.base);
-    if (!host.len || !path.len || path.base[0] != '/') return refuse(pass, 400, "no_host");
-    if (p->https_port != 443) snprintf(port, sizeof port, ":%u", p->https_port);
-    int n = snprintf(p->location, sizeof p->location, "https://%.*s%s%.*s", (int)host.len, (const char *)host.base,
-                     port, (int)path.len, (const char *)path.base);
-    if (n < 0 || (size_t)n >= sizeof p->location) return refuse(pass, 400, "bad_path");
-    bool plain = cb_slice_eq(method, "GET") || cb_slice_eq(method, "HEAD");
-    const cb_field fields[] = {{cb_slice_str("location"), cb_slice_str(p->location)}};
-    pass->answered = 1;
-    pass->status = plain ? 301 : 308;
-    int rc = cb_exchange_send(x, pass->status, fields, 1, cb_slice_str(""));
-    return rc == CB_ECLOSED ? CB_OK : rc;
-}
-
-const cb_exchange_ops cb_proxy_new_redirect_ops = {.size = sizeof cb_proxy_new_redirect_ops, .on_head = on_redirect};
