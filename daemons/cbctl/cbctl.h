@@ -13,6 +13,8 @@ typedef struct cbctl_command {
 } cbctl_command;
 
 int cbctl_ca_dev(int argc, char **argv);
+int cbctl_tickets_turn(int argc, char **argv);
+int cbctl_tickets_show(int argc, char **argv);
 
 /* Prints "cbctl: ..." and how to get help to stderr; returns CBCTL_USAGE. */
 int cbctl_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -13,6 +13,14 @@ static const cbctl_command commands[] = {
      "  --key-type TYPE  ecdsa-p256 (default), ecdsa-p384, rsa-2048 or ed25519\n"
      "  --json           print the paths as JSON\n",
      cbctl_ca_dev},
+    {"tickets", "turn", "[--rotate-s N] [--lead-s N] [--force] FILE",
+     "make a ring of session-ticket keys, or give it a new key when that is due",
+     "  --rotate-s N  a new key so often (default: 43200, 12 h)\n"
+     "  --lead-s N    it is in the file so long before it is used (default: 0)\n"
+     "  --force       now, due or not\n",
+     cbctl_tickets_turn},
+    {"tickets", "show", "[--json] FILE", "tell from when on the keys of a ring are used; never the keys",
+     "  --json  print them as JSON\n", cbctl_tickets_show},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 

@@ -32,11 +32,19 @@ def test_ca_dev_makes_what_openssl_accepts(tmp_path):
     (["ca", "dev", "--unknown", "x"], 2, "--unknown"),
     (["ca", "dev", "--dir", "{tmp}/ca", "no such name"], 2, "no such name"),
     (["ca", "dev", "--dir", "/proc/nowhere/ca", "localhost"], 1, "/proc/nowhere/ca"),
+    (["tickets"], 2, "which command"),
+    (["tickets", "turn"], 2, "one FILE"),
+    (["tickets", "turn", "--lead-s", "x", "{tmp}/t"], 2, "--lead-s"),
+    (["tickets", "turn", "--rotate-s", "10", "--lead-s", "10", "{tmp}/t"], 1, "lead_s"),
+    (["tickets", "turn", "{tmp}"], 1, "{tmp}"),
+    (["tickets", "show", "{tmp}/absent"], 1, "No such file"),
+    (["tickets", "show", "/etc/passwd"], 1, "not a ring"),
+    (["tickets", "show", "--secrets", "x"], 2, "--secrets"),
 ])
 def test_mistakes(tmp_path, words, code, says):
     got = run(program("cbctl"), *[w.replace("{tmp}", str(tmp_path)) for w in words])
     assert (got.returncode, got.stdout) == (code, ""), got
-    assert says in got.stderr and got.stderr.startswith("cbctl: ")
+    assert says.replace("{tmp}", str(tmp_path)) in got.stderr and got.stderr.startswith("cbctl: ")
 
 
 def test_help_and_version():
@@ -47,3 +55,15 @@ def test_help_and_version():
     with open("/dev/full", "w") as full:
         import subprocess
         assert subprocess.run([program("cbctl"), "--help"], stdout=full, stderr=subprocess.PIPE).returncode == 1
+
+
+def test_a_ring_of_ticket_keys(tmp_path):
+    ring = tmp_path / "tickets"
+    states = lambda: [key["state"] for key in json.loads(run(program("cbctl"), "tickets", "show", "--json", ring).stdout)]
+    for options, expected in (([], ["in use"]), ([], ["in use"]), (["--force"], ["in use", "opens only"]),
+                              (["--lead-s", "600", "--force"], ["next", "in use", "opens only"])):
+        assert run(program("cbctl"), "tickets", "turn", *options, ring).returncode == 0
+        assert states() == expected, options
+    assert stat.S_IMODE(ring.stat().st_mode) == 0o600 and ring.stat().st_size == 128
+    shown = run(program("cbctl"), "tickets", "show", ring).stdout
+    assert len(shown.splitlines()) == 3 and ring.read_bytes()[16:48].hex() not in shown
