@@ -145,6 +145,10 @@ int h3_fail(h3_conn *c, uint64_t code, const char *reason) {
 
 int h3_failed(h3_conn *c, int error) {
     if (c->failed || c->closed) return cb_fail(CB_EPROTO, "HTTP/3: %s", nghttp3_strerror(error));
+    if (error == NGHTTP3_ERR_QPACK_HEADER_TOO_LARGE) { /* above 64 KiB: it cannot be skipped, and is not our mistake */
+        h3_limit(c, "head bytes");
+        return h3_fail(c, NGHTTP3_H3_EXCESSIVE_LOAD, "a field is too large");
+    }
     return h3_fail(c, nghttp3_err_infer_quic_app_error_code(error), nghttp3_strerror(error));
 }
 

@@ -1,12 +1,12 @@
 /* The rows about HTTP/3. The peer's control stream with empty SETTINGS is there before the first step, unless that is
- * "bare". "The message" is a request of the peer, or its response to our client's GET; a new one after "request". Steps
+ * "bare". "The message" is a request of the peer, or its response to our client's GET. Steps
  * (test_h3_violations.c runs them):
  *   control: 04 00       bytes on the control stream; control-fin, control-reset
  *   uni: 00 04 00        a new unidirectional stream, its type in front; bidi: a bidirectional one
  *   head: A= b|C= d      a HEADERS frame of the message; GET, POST5 and OK stand for what is needed
- *   data: text           a DATA frame; frames: 00 01 78 any bytes; big: 70000 a field of so many bytes
- *   fin, reset, stop     the end of the message, RESET_STREAM, STOP_SENDING for the endpoint's control stream
- *   request              the next message;  datagram: 40 a QUIC datagram */
+ *   data: text           a DATA frame; frames: 00 01 78 any bytes of the message; big: 70000 HEADERS with so long a
+ * field fin                  the end of the message stop                 STOP_SENDING for the endpoint's control stream
+ *   datagram: 40         a QUIC datagram */
 #include "support/violations.h"
 
 /* clang-format off */
@@ -135,6 +135,8 @@ const violation h3_violations[] = {
     {"CONNECT with :scheme and :path", "9114 4.4", SERVER, "head: :method= CONNECT|:scheme= https|:authority= a:1|:path= /; fin", RESET, H3_MESSAGE_ERROR, NONE, NULL},
     {"CONNECT without :authority", "9114 4.4", SERVER, "head: :method= CONNECT; fin", RESET, H3_MESSAGE_ERROR, NONE, NULL},
     {":protocol without CONNECT", "9220 3", SERVER, "head: GET|:protocol= websocket; fin", RESET, H3_MESSAGE_ERROR, NONE, NULL},
+    {"a field of more than 64 KiB", "9114 10.5.1", BOTH, "huge: 70000; fin", CLOSE, H3_EXCESSIVE_LOAD, NONE, NULL},
+    {"more fields than SETTINGS_MAX_FIELD_SECTION_SIZE allows", "9114 4.2.2", SERVER, "big: 90000; fin", IGNORE, NONE, NONE, "answered with status 431"},
     {"a request stream that ends before a request", "9114 4.1.1", SERVER, "fin", RESET, H3_REQUEST_INCOMPLETE, NONE, NULL},
     {"a request stream that ends after an unknown frame", "9114 4.1.1", SERVER, "frames: 21 01 61; fin", RESET, H3_REQUEST_INCOMPLETE, NONE, NULL},
 
@@ -151,6 +153,7 @@ const violation h3_violations[] = {
     {"Transfer-Encoding in a response", "9114 4.2", CLIENT, "head: OK|transfer-encoding= chunked; fin", RESET, H3_MESSAGE_ERROR, NONE, NULL},
     {"a response longer than Content-Length", "9114 4.1.2", CLIENT, "head: OK|content-length= 1; data: xy; fin", RESET, H3_MESSAGE_ERROR, NONE, NULL},
     {"a response shorter than Content-Length", "9114 4.1.2", CLIENT, "head: OK|content-length= 3; data: xy; fin", RESET, H3_MESSAGE_ERROR, NONE, NULL},
+    {"more fields than SETTINGS_MAX_FIELD_SECTION_SIZE allows, in a response", "9114 4.2.2", CLIENT, "big: 90000; fin", RESET, H3_EXCESSIVE_LOAD, NONE, NULL},
     {"a stream that ends before a response", "9114 4.1", CLIENT, "fin", RESET, H3_MESSAGE_ERROR, NONE, NULL},
     {"a stream that ends after an interim response", "9114 4.1", CLIENT, "head: :status= 103; fin", RESET, H3_MESSAGE_ERROR, NONE, NULL},
 };

@@ -151,7 +151,9 @@ const violation quic_violations[] = {
     {"a second key update before the first is acknowledged", "9001 6.1", BOTH, "do: two_key_updates", IGNORE, NONE, NONE, NULL},
     {"old keys in a packet after the new ones", "9001 6.4", BOTH, "do: old_keys", IGNORE, NONE, NONE, "the RFC asks for KEY_UPDATE_ERROR where such a packet can be read; ngtcp2 1.11 tries only the next keys"},
 
-    /* packets that are thrown away */
+    /* packets that are thrown away, and tokens */
+    {"a token of a Retry that is not this server's", "9000 8.1.2", SERVER, "do: retry_token", CLOSE, INVALID_TOKEN, NONE, NULL},
+    {"a token of NEW_TOKEN that is not this server's", "9000 8.1.3", SERVER, "do: new_token", IGNORE, NONE, NONE, NULL},
     {"a first Initial packet in a small datagram", "9000 14.1", SERVER, "do: small_initial", DROP, NONE, NONE, NULL},
     {"a first Initial packet to a connection ID of four bytes", "9000 7.2", SERVER, "do: short_cid", DROP, NONE, NONE, NULL},
     {"an Initial packet whose tag is wrong", "9001 5.2", BOTH, "do: corrupt_initial", DROP, NONE, NONE, NULL},

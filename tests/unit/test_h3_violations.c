@@ -104,6 +104,24 @@ static void send_head(rig *g, const char *text) {
     send_buf(g, g->message, &b);
 }
 
+/* So many bytes of fields of so many bytes each. */
+static void send_big(rig *g, size_t total, size_t each) {
+    cb_buf b, lines;
+    cb_buf_init(&b, NULL, 1 << 20);
+    cb_buf_init(&lines, NULL, 1 << 20);
+    cb_buf_text(&lines, g->client ? ":status= 200\n" : H3_GET);
+    for (; total; total -= each < total ? each : total) {
+        cb_buf_text(&lines, "x= ");
+        for (size_t i = 0; i < each; i++)
+            cb_buf_add(&lines, "x", 1);
+        cb_buf_add(&lines, "\n", 1);
+    }
+    cb_buf_add(&lines, "", 1);
+    h3_headers(&b, (const char *)lines.base);
+    cb_buf_free(&lines);
+    send_buf(g, g->message, &b);
+}
+
 static void send_stop(rig *g) {
     const uint8_t f[] = {5, (uint8_t)(g->client ? 2 : 3), 0x41, 0}; /* the endpoint's first: its control stream */
     raw_frames(&g->r, RAW_APP, f, sizeof f);
@@ -127,6 +145,10 @@ static void run_step(rig *g, const violation_step *s) {
         send_buf(g, g->message, &b);
     } else if (strcmp(s->verb, "frames") == 0) {
         send_hex(g, g->message, s->text);
+    } else if (strcmp(s->verb, "big") == 0) {
+        send_big(g, (size_t)atoi(s->text), 1000);
+    } else if (strcmp(s->verb, "huge") == 0) {
+        send_big(g, (size_t)atoi(s->text), (size_t)atoi(s->text));
     } else if (strcmp(s->verb, "fin") == 0) {
         end_stream(g, g->message, false);
     } else if (strcmp(s->verb, "stop") == 0) {

@@ -79,7 +79,8 @@ static bool go_on(rig *g) {
 static void start_early(rig *g) {
     gnutls_datum_t session = {NULL, 0};
     cr_assert(handshake(g), "%s: no first connection", g->v->what);
-    raw_turn(&g->r, 5);
+    for (int ms = 0; ms < 5000 && !(gnutls_session_get_flags(g->r.tls) & GNUTLS_SFLAGS_SESSION_TICKET); ms++)
+        raw_turn(&g->r, 1);
     raw_keep_session(&g->r, &session);
     raw_frames(&g->r, RAW_APP, "\x1c\0\0\0\0", 5);
     raw_drop(&g->r);
@@ -298,8 +299,8 @@ static bool old_keys(rig *g) {
 
 /* -- packets to throw away -- */
 
-/* A first packet that is no good; then the same as it should be. */
-static bool bad_first(rig *g, raw_packet p) {
+/* The ClientHello in a first packet of its own kind; it is kept to be sent again. */
+static void first_packet(rig *g, raw_packet p) {
     raw_quic *r = &g->r;
     r->hold_from = RAW_INITIAL;
     start(g);
@@ -314,10 +315,24 @@ static bool bad_first(rig *g, raw_packet p) {
     if (p.short_cid) raw_keys_initial(r, r->dcid, 4);
     raw_send(r, &p);
     cb_buf_free(&b);
+}
+/* One that is no good; then the same as it should be. */
+static bool bad_first(rig *g, raw_packet p) {
+    raw_quic *r = &g->r;
+    first_packet(g, p);
     raw_turn(r, 20);
     bool silent = r->packets == 0;
     if (p.short_cid) raw_keys_initial(r, r->dcid, r->dcid_len);
     return silent && go_on(g);
+}
+static bool retry_token(rig *g) {
+    first_packet(
+        g, (raw_packet){.token = "\xb7 looks like a token of a Retry, and is none of this server's: too long ago"});
+    return true;
+}
+static bool new_token(rig *g) {
+    first_packet(g, (raw_packet){.token = "\x36 looks like a token of NEW_TOKEN, and is none of this server's"});
+    return go_on(g);
 }
 static bool small_initial(rig *g) {
     return bad_first(g, (raw_packet){.small = true});
@@ -404,6 +419,8 @@ static const struct {
     DO(two_key_updates),
     DO(old_keys),
     DO(small_initial),
+    DO(retry_token),
+    DO(new_token),
     DO(short_cid),
     DO(corrupt_initial),
     DO(other_scid),
