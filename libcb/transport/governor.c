@@ -240,6 +240,13 @@ static void advance(cb_gov *g, cb_time now) {
     }
 }
 
+/* Under losses that no queue explains, a queue hides the gaps of those who react to them: ngtcp2's controller bounds
+ * its window by what a round delivered. As a share of the bandwidth-delay product. */
+static double loss_room(const cb_gov_model *m) {
+    double room = m->loss * 30;
+    return room > 0.3 ? 0.3 : room;
+}
+
 /* Alone, it holds a queue of a fraction of a packet: less would leave the link idle, more is delay. Beside others it
  * holds two packets of its own, whatever its rate: that is the same delay for all only when all have the same rate. */
 static double cruise_gain(const cb_gov *g, double bw) {
@@ -248,7 +255,7 @@ static double cruise_gain(const cb_gov *g, double bw) {
     uint64_t rtt = g->path.latest_rtt < m->last_min_rtt ? g->path.latest_rtt : m->last_min_rtt;
     double queue = rtt > m->min_rtt ? (double)(rtt - m->min_rtt) : 0;
     double packets = alone(g) ? 0.25 : 2;
-    double target = packets * (double)m->packet * 1e9 / bw + (double)m->min_rtt / 64 + 200e3;
+    double target = packets * (double)m->packet * 1e9 / bw + (double)m->min_rtt * (1.0 / 64 + loss_room(m)) + 200e3;
     double gain = 1 - (queue - target) / (4 * (double)m->min_rtt);
     return gain < LEAST_GAIN ? LEAST_GAIN : gain > MOST_GAIN ? MOST_GAIN : gain;
 }
@@ -310,8 +317,7 @@ static void control(cb_gov *g) {
     }
     double least = 4.0 * (double)m->packet;
     if (g->phase != CB_GOV_PROBE_RTT && g->phase != CB_GOV_DRAIN) {
-        double share = m->loss * 30 > 0.5 ? 0.5 : m->loss * 30;
-        cap += share * bdp;
+        cap += 1.5 * loss_room(m) * bdp;
     }
     g->cap = (uint64_t)(cap > least ? cap : least);
 }
@@ -369,4 +375,12 @@ void cb_gov_look(const cb_gov *g, cb_gov_view *out) {
         .phase = g->phase,
         .competitive = g->competing,
     };
+}
+
+int cb_gov_verdict(const cb_gov *g) {
+    const cb_gov_model *m = &g->m;
+    uint64_t packets = m->judged / m->packet;
+    if (g->competed_at) return CB_GOV_CLEAN; /* a window that answers losses is what competes */
+    if (packets >= 500 && m->loss >= 0.0004) return CB_GOV_LOSSY;
+    return packets >= 2000 && m->loss < 0.0002 ? CB_GOV_CLEAN : CB_GOV_UNKNOWN;
 }

@@ -87,6 +87,10 @@ void cb_gov_sent(cb_gov *g, cb_time now, const cb_gov_burst *burst);
 cb_time cb_gov_wake(const cb_gov *g);
 void cb_gov_look(const cb_gov *g, cb_gov_view *out);
 const char *cb_gov_phase_name(int phase);
+/* What the path showed, for the next connection's choice of the controller below: losses that no queue explains call
+ * for one that does not answer each of them. */
+enum cb_gov_verdict { CB_GOV_UNKNOWN, CB_GOV_CLEAN, CB_GOV_LOSSY };
+int cb_gov_verdict(const cb_gov *g);
 
 /* Bytes of a packet that repeat what was lost: all when little of it is new. ngtcp2 puts lost data first. */
 static inline size_t cb_gov_retransmitted(size_t packet, size_t fresh) {

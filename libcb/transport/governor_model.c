@@ -116,6 +116,7 @@ static void round_over(cb_gov_model *m, cb_time now) {
     double weight = (double)sent / (2048.0 * (double)m->packet); /* of some 2,000 packets */
     if (weight > 0.25) weight = 0.25;
     m->loss += (m->last_loss - m->loss) * weight;
+    m->judged += sent;
 }
 
 void cb_gov_model_update(cb_gov_model *m, cb_time now, uint64_t before, uint64_t after, uint64_t repeated, bool limited,

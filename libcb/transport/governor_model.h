@@ -43,6 +43,7 @@ typedef struct cb_gov_model {
     double last_loss;   /* share lost in the latest complete round */
     uint64_t last_lost; /* bytes */
     double loss;        /* smoothed over rounds without a queue */
+    uint64_t judged;    /* bytes sent in these rounds */
     /* round trip of the empty path */
     uint64_t min_rtt; /* 0 = none */
     cb_time min_at;   /* when a sample was near it last */

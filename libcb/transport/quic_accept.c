@@ -106,6 +106,7 @@ static int open_server(cb_quic_endpoint *e, ep_conn *c, const cb_datagram *d, co
         .log = e->log,
         .loop = e->loop,
         .aead = e->aead,
+        .cc_below = cb_quic_endpoint_below(e, &d->remote),
         .local = &d->local,
         .remote = &d->remote,
         .now = cb_loop_now(e->loop),

@@ -58,7 +58,7 @@ static void fill_settings(cb_quic_conn *c, const cb_quic_core_init *init, ngtcp2
     bool v4 = over_v4(init->remote);
     ngtcp2_settings_default(s);
     c->cc = o->cc;
-    c->cc_below = (uint8_t)(o->cc == CB_CC_BBRV3 ? CB_CC_CUBIC : o->cc);
+    c->cc_below = (uint8_t)(o->cc != CB_CC_BBRV3 ? o->cc : init->cc_below ? init->cc_below : CB_CC_CUBIC);
     s->cc_algo = (ngtcp2_cc_algo)cb_quic_cc_algo(c->cc_below);
     s->initial_ts = init->now;
     s->rand_ctx.native_handle = c;

@@ -37,6 +37,7 @@ typedef struct cb_quic_host_ops {
     void (*handshaken)(cb_quic_conn *c);
     size_t (*make_token)(cb_quic_conn *c, uint8_t *out, size_t cap); /* server: for NEW_TOKEN; 0 = none */
     void (*keep_token)(cb_quic_conn *c, cb_slice token);             /* client: NEW_TOKEN came */
+    void (*path_learned)(cb_quic_conn *c, bool lossy); /* of the peer's host, for connections to come; NULL = none */
     /* Client: the server does not speak the version that was tried, but this one: opens c anew (cb_quic_core_reopen()).
      * NULL: there is no second try. */
     int (*other_version)(cb_quic_conn *c, uint32_t version);
@@ -88,6 +89,7 @@ typedef struct cb_quic_core_init {
     const cb_log *log;
     cb_loop *loop;
     const cb_quic_aead *aead; /* NULL = GnuTLS */
+    int cc_below;             /* enum cb_cc, below the governor; 0 = cubic */
     cb_tls_session *tls;      /* owned from here, also on failure */
     const cb_addr *local, *remote;
     cb_time now;

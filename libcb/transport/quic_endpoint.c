@@ -236,6 +236,7 @@ static void release(cb_quic_endpoint *e) {
     cb_tickets_unref(e->tickets);
     cb_group_unref(e->group);
     cb_mem_free(e->alloc, e->tokens);
+    cb_mem_free(e->alloc, e->paths);
     cb_mem_free(e->alloc, e->alpn);
     cb_mem_free(e->alloc, e->tenant);
     cb_mem_free(e->alloc, e->ticket_context);
@@ -418,6 +419,7 @@ static int open_client(ep_conn *c, const cb_addr *remote, const char *server_nam
         .log = e->log,
         .loop = e->loop,
         .aead = e->aead,
+        .cc_below = cb_quic_endpoint_below(e, remote),
         .local = cb_udp_local(e->main.udp),
         .remote = remote,
         .now = cb_loop_now(e->loop),

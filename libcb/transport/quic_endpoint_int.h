@@ -6,6 +6,7 @@
 #include "base/map.h"
 #include "loop/udp.h"
 #include "transport/group_int.h"
+#include "transport/path_memory.h"
 #include "transport/quic_conn.h"
 
 enum { ROUTE_CONN, ROUTE_TOMB };
@@ -91,6 +92,7 @@ struct cb_quic_endpoint {
     cb_mail_batch *batch;    /* for other processes; from the first such packet on */
     uint8_t *mail;           /* from other processes: CB_MAIL_MAX bytes, where other processes know of us */
     cb_session_cache *cache; /* client */
+    cb_path_memory *paths;   /* NULL until a path was lossy */
     ep_token *tokens;        /* client: TOKENS_KEPT, a ring */
     unsigned next_token;
     ep_socket main;
@@ -128,6 +130,7 @@ void cb_quic_endpoint_batch_end(cb_udp *u, void *user);
 
 /* --- quic_flush.c --- */
 extern const cb_quic_host_ops cb_quic_endpoint_host;
+int cb_quic_endpoint_below(const cb_quic_endpoint *e, const cb_addr *remote); /* enum cb_cc; 0 = the usual */
 void cb_quic_endpoint_flush(cb_defer *d);
 void cb_quic_endpoint_again(cb_alarm *a, cb_time now);
 void cb_quic_endpoint_tick(cb_alarm *a, cb_time now); /* a connection's deadline */

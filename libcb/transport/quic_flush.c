@@ -108,6 +108,20 @@ static int host_other_version(cb_quic_conn *core, uint32_t version) {
     return cb_quic_endpoint_reopen(ep_of(core), version);
 }
 
+static void host_path_learned(cb_quic_conn *core, bool lossy) {
+    cb_quic_endpoint *e = ep_of(core)->e;
+    if (!e->paths) {
+        if (!lossy || !(e->paths = cb_mem_new(e->alloc, sizeof *e->paths))) return;
+        (void)cb_loop_random(e->loop, e->paths->key,
+                             sizeof e->paths->key); /* without it strangers may find collisions */
+    }
+    cb_path_memory_put(e->paths, &core->remote, lossy, cb_loop_now(e->loop));
+}
+
+int cb_quic_endpoint_below(const cb_quic_endpoint *e, const cb_addr *remote) {
+    return e->paths && cb_path_memory_lossy(e->paths, remote, cb_loop_now(e->loop)) ? CB_CC_BBR : 0;
+}
+
 const cb_quic_host_ops cb_quic_endpoint_host = {
     .now = host_now,
     .random = host_random,
@@ -118,6 +132,7 @@ const cb_quic_host_ops cb_quic_endpoint_host = {
     .handshaken = host_handshaken,
     .make_token = host_make_token,
     .keep_token = host_keep_token,
+    .path_learned = host_path_learned,
     .other_version = host_other_version,
 };
 

@@ -15,6 +15,8 @@ void cb_quic_pace_reset(cb_quic_conn *c, cb_time now) {
     if (!c->pace) return;
     cb_gov_init(&c->pace->gov, now, CB_QUIC_PACKET_MIN);
     c->pace->wake = UINT64_MAX;
+    c->pace->told_round = 0;
+    c->pace->told = CB_GOV_UNKNOWN;
 }
 
 void cb_quic_pace_free(cb_quic_conn *c) {
@@ -59,6 +61,17 @@ void cb_quic_pace_packet(cb_quic_conn *c, size_t len) {
     c->fresh = 0;
 }
 
+/* Now and then, not only at the end: other connections to the same host may begin before. */
+static void tell(cb_quic_conn *c) {
+    enum { ROUNDS = 16 };
+    cb_quic_pace *p = c->pace;
+    if (!c->host->path_learned || p->gov.m.rounds < p->told_round + ROUNDS) return;
+    p->told_round = p->gov.m.rounds;
+    int verdict = cb_gov_verdict(&p->gov);
+    if (verdict != p->told && verdict != CB_GOV_UNKNOWN) c->host->path_learned(c, verdict == CB_GOV_LOSSY);
+    p->told = (uint8_t)verdict;
+}
+
 bool cb_quic_pace_end(cb_quic_conn *c, cb_time now, bool drained) {
     cb_quic_pace *p = c->pace;
     if (!p) {
@@ -72,6 +85,7 @@ bool cb_quic_pace_end(cb_quic_conn *c, cb_time now, bool drained) {
     p->burst.app_limited = drained && room && !c->quiet;
     if (drained && room) p->burst.settled = true;
     cb_gov_sent(&p->gov, now, &p->burst);
+    tell(c);
     p->wake = drained && !c->quiet ? UINT64_MAX : cb_gov_wake(&p->gov);
     c->quiet = false;
     return !drained && p->wake <= now;

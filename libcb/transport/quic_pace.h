@@ -10,6 +10,8 @@ typedef struct cb_quic_pace {
     cb_gov_burst burst; /* the one under way */
     size_t allowed;
     cb_time wake;
+    uint64_t told_round;
+    uint8_t told; /* enum cb_gov_verdict */
 } cb_quic_pace;
 
 int cb_quic_pace_open(cb_quic_conn *c, cb_time now);   /* CB_ENOMEM */
