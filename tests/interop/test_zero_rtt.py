@@ -3,6 +3,7 @@
 import collections
 import heapq
 import os
+import re
 import select
 import shutil
 import socket
@@ -11,8 +12,9 @@ import threading
 import time
 
 import pytest
-from conftest import free_port, peer, program, run
-from test_edge import Edge
+from conftest import free_port, peer, program, run, wait_tcp
+from quicpeers import gtlsserver, www  # noqa: F401 (fixtures)
+from test_edge import Edge, nginx
 
 REPLAYS = 100
 
@@ -318,3 +320,21 @@ def test_round_trips(hosts, pki, tmp_path, counted, capsys):
     for path, (waited, expected, down) in rows.items():
         assert abs(waited - expected) < 0.45, rows
     assert rows["/resumed"][2] < rows["/full"][2], "no certificate is sent again"
+
+
+def test_sessions_of_independent_servers(spawn, pki, tmp_path, gtlsserver):
+    """What our client keeps on disk is taken by others: nginx over TCP (h1 and h2), gtlsserver over QUIC, early data and all."""
+    port = free_port()
+    nginx(spawn, tmp_path, pki, f'server {{ listen 127.0.0.1:{port} ssl http2; ssl_protocols TLSv1.3; ssl_certificate {pki["cert"]}; ssl_certificate_key {pki["key"]};'
+                                ' location / { return 200 "$ssl_session_reused"; } }')
+    wait_tcp(port)
+    client = [program("http_client"), "--ca", pki["ca"], "--sessions", tmp_path / "sessions"]
+    for version in ("-1", "-2"):
+        told = [run(*client, version, "--connect", f"127.0.0.1:{port}", f"https://localhost:{port}/").stdout for _ in range(3)]
+        assert told == [".", "r", "r"], version
+    port = gtlsserver(log=True)
+    for early in ([], ["--early"]):
+        got = run(*client, "-3", *early, "--connect", f"127.0.0.1:{port}", f"https://localhost:{port}/small")
+        assert (got.returncode, got.stdout) == (0, "small\n"), got.stderr
+    log = gtlsserver.process.output()
+    assert re.search(r"frm rx .*0RTT STREAM", log), log[-3000:]
