@@ -1,13 +1,12 @@
 /* Random walks: real endpoints, and a hand that does anything at any time: opens, writes, resets, closes, frees, moves,
- * breaks the line. Whatever happens, each connection ends once, nothing is told after that, and all memory comes back.
- */
+ * breaks the line. Whatever happens, each connection ends once, nothing is told after that, and all memory
+ * comes back. */
 #include "base/mem.h"
 #include "sim/rng.h"
 #include "support/sim_fixture.h"
 #include "support/tls_fixture.h"
 #include <cb/quic.h>
 #include <criterion/criterion.h>
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -344,6 +343,7 @@ static void walk_once(uint64_t seed, cb_identity *server_id, cb_identity *client
     cb_sim_free(w->sim);
     cr_assert_eq(w->memory, 0, "seed %llu: %zu bytes are left", (unsigned long long)seed, w->memory);
     cr_assert_lt(w->memory_max, (size_t)MEMORY_MAX, "seed %llu: %zu bytes", (unsigned long long)seed, w->memory_max);
+    *bytes += w->bytes;
     free(w);
 }
 
