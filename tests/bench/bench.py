@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -146,9 +147,9 @@ class Bench:
     def h3_ours(self):
         return Server([self.own("bench_server"), f"127.0.0.1:{TLS_PORT}", self.cert, self.key, self.bulk_mib], self.log(), udp=True)
 
-    def h3_gtlsserver(self):
+    def h3_gtlsserver(self, cpu=SERVER_CPU):
         return Server([find("gtlsserver"), "-q", "--no-quic-dump", "--no-http-dump", "-d", self.docroot, "127.0.0.1", TLS_PORT, self.key,
-                       self.cert], self.log(), udp=True)
+                       self.cert], self.log(), udp=True, cpu=cpu)
 
     def origin(self):
         conf = self.write("origin.conf", f"""
@@ -212,6 +213,20 @@ backend b
         assert got["bytes"] == self.bulk_mib << 20, got
         return self.bulk_mib / 1024, got
 
+    def handshakes(self):
+        """As many connections at once as bring no Retry; each asks for one small answer and does not resume."""
+        n = 50 if self.quick else 200
+        for _ in range(1 if self.quick else 4):
+            load(self.own("h3load"), "-3", "-n", n, "-c", n, "-m", 1, "--ca", self.ca, f"https://localhost:{TLS_PORT}/1k")
+        return n * (1 if self.quick else 4), {}
+
+    def download_ours(self):
+        return [self.own("h3load"), "-3", "-n", 1, "-c", 1, "-m", 1, "--ca", self.ca, f"https://localhost:{TLS_PORT}/bulk"]
+
+    def download_gtlsclient(self):
+        return [find("gtlsclient"), "-q", "--no-quic-dump", "--no-http-dump", "--exit-on-all-streams-close", "127.0.0.1", TLS_PORT,
+                f"https://localhost:{TLS_PORT}/bulk"]
+
     def wrk(self, url):
         seconds = 2 if self.quick else 4
         out = load(find("wrk"), "-t1", "-c32", f"-d{seconds}s", "--latency", url)
@@ -252,6 +267,24 @@ backend b
                     for process in (server, origin):
                         if process:
                             process.stop()
+        return results
+
+    def client_cost(self, candidates, rounds):
+        """CPU of a client that downloads the bulk file from gtlsserver, whole process, per GiB: the clients have the server's processor here."""
+        results = {name: [] for name, _ in candidates}
+        for _ in range(rounds):
+            server = self.h3_gtlsserver(cpu=LOAD_CPU)
+            try:
+                for name, command in candidates:
+                    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                    done = subprocess.run(["taskset", "-c", SERVER_CPU, *map(str, command())], capture_output=True, text=True, timeout=120)
+                    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                    if done.returncode != 0:
+                        raise SystemExit(f"{name} failed:\n{done.stdout}{done.stderr}")
+                    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                    results[name].append(used * 1e9 / (self.bulk_mib / 1024))
+            finally:
+                server.stop()
         return results
 
     @contextlib.contextmanager
@@ -319,6 +352,10 @@ def rows(bench, rounds, only):
     table = [
         ("h3-small", "HTTP/3 server, 1 KiB, 8 connections x 32 streams", "us CPU/request", 1e-3, lambda: bench.cost(h3, bench.h3load_small, rounds, False)),
         ("h3-bulk", f"HTTP/3 server, one {bench.bulk_mib} MiB download", "s CPU/GiB", 1e-9, lambda: bench.cost(h3, bench.h3load_bulk, rounds, False)),
+        ("h3-client", f"HTTP/3 client, one {bench.bulk_mib} MiB download", "s CPU/GiB", 1e-9,
+         lambda: bench.client_cost([("libcb", bench.download_ours), ("gtlsclient", bench.download_gtlsclient)], rounds)),
+        ("h3-handshake", "HTTP/3 server, handshakes, ECDSA P-256, 200 at once", "us CPU/handshake", 1e-3,
+         lambda: bench.cost(h3, bench.handshakes, rounds, False)),
         ("proxy-h1", "proxy, HTTP/1.1 clear, 1 KiB, 32 connections", "us CPU/request", 1e-3,
          lambda: bench.cost(proxies, lambda: bench.wrk(clear_url), rounds, True)),
         ("proxy-h1-1m", "proxy, HTTP/1.1 clear, 1 MiB, 8 connections", "s CPU/GiB", 1e-9,
@@ -390,8 +427,6 @@ def in_namespace():
 
 
 def resource_limit():
-    import resource
-
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     for limit in (max(hard, 65536), hard):  # above the hard limit: not everybody's right
         with contextlib.suppress(ValueError, OSError):
