@@ -57,6 +57,12 @@ static int check_late_tls(cb_quic_conn *c, const uint8_t *data, size_t len) {
     return 0;
 }
 
+/* Early data of QUIC is bounded by flow control only, and tickets have to say so (RFC 9001, 4.6.1). */
+static bool bad_ticket(gnutls_session_t session) {
+    size_t early = gnutls_record_get_max_early_data_size(session);
+    return early != 0 && early != UINT32_MAX;
+}
+
 /* The handshake is complete; is it one of QUIC? */
 static int check_done(cb_quic_conn *c) {
     bool agreed = c->server || cb_tls_session_alpn(c->tls)[0];
@@ -74,6 +80,10 @@ static int on_crypto(ngtcp2_conn *ng, ngtcp2_encryption_level level, uint64_t of
     if (!session) return NGTCP2_ERR_CRYPTO; /* given back: on_handshake() */
     if (len > 0) {
         rv = gnutls_handshake_write(session, ngtcp2_crypto_gnutls_from_ngtcp2_encryption_level(level), data, len);
+    }
+    if (rv == 0 && level == NGTCP2_ENCRYPTION_LEVEL_1RTT && bad_ticket(session)) {
+        c->tls_rc = GNUTLS_E_RECEIVED_ILLEGAL_PARAMETER;
+        return NGTCP2_ERR_PROTO;
     }
     if ((rv == 0 || !gnutls_error_is_fatal(rv)) && !ngtcp2_conn_get_handshake_completed(ng)) {
         rv = gnutls_handshake(session);

@@ -146,6 +146,8 @@ const violation quic_violations[] = {
     {"a KeyUpdate of TLS", "9001 6", BOTH, "app: 06 00 05 18 00 00 01 00", CLOSE, TLS_unexpected_message, NONE, NULL},
     {"a CertificateRequest after the handshake", "9001 4.4", CLIENT, "app: 06 00 07 0d 00 00 03 00 00 00", CLOSE, PROTOCOL_VIOLATION, NONE, NULL},
     {"a KeyUpdate of TLS, byte by byte after the start of a ticket", "9001 6", CLIENT, "app: 06 00 02 18 00; app: 06 02 03 00 01 00", CLOSE, TLS_unexpected_message, NONE, NULL},
+    {"a ticket that allows as much early data as QUIC's must", "9001 4.6.1", CLIENT, "app: 06 00 22 04 00 00 1e 00 00 0e 10 00 00 00 01 01 00 00 08 01 02 03 04 05 06 07 08 00 08 00 2a 00 04 ff ff ff ff", IGNORE, NONE, NONE, NULL},
+    {"a ticket that allows another amount of early data", "9001 4.6.1", CLIENT, "app: 06 00 22 04 00 00 1e 00 00 0e 10 00 00 00 01 01 00 00 08 01 02 03 04 05 06 07 08 00 08 00 2a 00 04 00 00 03 e8", CLOSE, PROTOCOL_VIOLATION, NONE, NULL},
     {"a session ticket from a client", "9001 4.8", SERVER, "app: 06 00 0d 04 00 00 09 00 00 00 01 00 00 00 00 00", CLOSE, TLS_unexpected_message, NONE, NULL},
     {"a key update before the handshake is complete", "9001 6.1", SERVER, "do: early_key_update", DROP, NONE, NONE, NULL},
     {"a second key update before the first is acknowledged", "9001 6.1", BOTH, "do: two_key_updates", IGNORE, NONE, NONE, NULL},
