@@ -4,7 +4,8 @@
  *
  * Prints one JSON object. All data crosses the same drop-tail link of --rate Mbit/s with half of the round trip; ACKs
  * come back over lines of their own with the other half. Figures count from --warm seconds on (default: a fifth of the
- * run). --series FILE writes queue and rates over time as CSV. */
+ * run). --prior S: before its start each flow had another connection
+ * of S seconds, so that its server has met the path. --series FILE writes queue and rates over time as CSV. */
 #include "lab/lab.h"
 #include <getopt.h>
 #include <inttypes.h>
@@ -27,7 +28,8 @@ typedef struct count {
 
 typedef struct cell {
     lab lab;
-    double rate_mbit, rtt_ms, buffer_bdp, loss_percent, seconds, warm_s, mark_bdp, jitter_ms, police_mbit, seed, bytes;
+    double rate_mbit, rtt_ms, buffer_bdp, loss_percent, seconds, warm_s, mark_bdp, jitter_ms, police_mbit, seed, bytes,
+        prior_s;
     lab_flow wanted[LAB_FLOWS];
     count counts[LAB_FLOWS];
     size_t n;
@@ -157,7 +159,7 @@ static void print_all(const cell *c) {
 
 static int usage(void) {
     fputs("usage: cclab --rate MBIT --rtt MS [--buffer BDP] [--loss PERCENT] [--seconds S] [--warm S] [--seed N]\n"
-          "             [--jitter MS] [--mark BDP] [--police MBIT] [--bytes N] [--series FILE] --flow "
+          "             [--jitter MS] [--mark BDP] [--police MBIT] [--bytes N] [--prior S] [--series FILE] --flow "
           "CONTROL[@START]...\n",
           stderr);
     return 2;
@@ -180,7 +182,7 @@ static int parse(cell *c, int argc, char **argv) {
     } rows[] = {{"rate", &c->rate_mbit},    {"rtt", &c->rtt_ms},      {"buffer", &c->buffer_bdp},
                 {"loss", &c->loss_percent}, {"seconds", &c->seconds}, {"warm", &c->warm_s},
                 {"jitter", &c->jitter_ms},  {"mark", &c->mark_bdp},   {"police", &c->police_mbit},
-                {"seed", &c->seed},         {"bytes", &c->bytes}};
+                {"seed", &c->seed},         {"bytes", &c->bytes},     {"prior", &c->prior_s}};
     enum { ROWS = sizeof rows / sizeof *rows, FLOW = ROWS, SERIES };
     struct option options[ROWS + 3] = {[FLOW] = {"flow", 1, NULL, FLOW}, [SERIES] = {"series", 1, NULL, SERIES}};
     for (int i = 0; i < ROWS; i++)
@@ -211,6 +213,7 @@ static int run(cell *c) {
     if (rc == CB_OK) cb_sim_link_tap(c->lab.bottleneck, on_packet, c);
     for (size_t i = 0; i < c->n && rc == CB_OK; i++) {
         c->wanted[i].bytes = (uint64_t)c->bytes;
+        c->wanted[i].prior_s = c->prior_s;
         rc = lab_add(&c->lab, &c->wanted[i]);
     }
     if (rc == CB_OK) rc = lab_at(&c->lab, c->warm_s, on_warm, c);

@@ -16,6 +16,7 @@ typedef struct lab_flow {
     size_t number;
     int cc;
     double start_s;
+    double prior_s;  /* an earlier connection of this length ends just before: its server knows the path; 0 = none */
     uint64_t bytes;  /* of its answer; 0 = without end */
     double app_mbit; /* the application's own rate; 0 = as fast as the path takes it. May be changed at any time */
     cb_sim_host *server_host, *client_host;
