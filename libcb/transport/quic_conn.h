@@ -43,6 +43,12 @@ typedef struct cb_quic_host_ops {
     int (*other_version)(cb_quic_conn *c, uint32_t version);
 } cb_quic_host_ops;
 
+/* The TLS message that is coming in. */
+typedef struct cb_quic_tls_in {
+    uint32_t left; /* bytes of its body that are to come, once the header is there */
+    uint8_t head;  /* bytes of its header that are there */
+} cb_quic_tls_in;
+
 struct cb_quic_conn {
     ngtcp2_crypto_conn_ref ref; /* what the TLS session points to */
     ngtcp2_conn *ng;
@@ -67,8 +73,7 @@ struct cb_quic_conn {
     uint8_t spill_ecn, ecn;
     uint8_t early; /* as in cb_quic_conn_stats */
     bool server, ready, handshaken, early_tried, busy, err_set, send_close, key_update_due, stateless_reset, no_params;
-    uint8_t late_head;  /* of a TLS message after the handshake: so many bytes of its header are there, */
-    uint32_t late_left; /* and so many of its body are to come */
+    cb_quic_tls_in tls_in[3]; /* by level: Initial, Handshake, 1-RTT */
     int close_rc, tls_rc, app_rc;
     int cc;                    /* enum cb_cc */
     struct cb_quic_pace *pace; /* when the governor runs */

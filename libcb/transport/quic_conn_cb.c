@@ -30,29 +30,42 @@ static int become_ready(cb_quic_conn *c) {
 
 /* --- TLS --- */
 
-/* Messages of TLS after the handshake: a client expects tickets, a server nothing (RFC 9001, 4.4 and 6). GnuTLS would
- * act on a KeyUpdate, and ngtcp2 1.11 abort the program over the new keys. */
-static int check_late_tls(cb_quic_conn *c, const uint8_t *data, size_t len) {
-    enum { HEAD = 4, NEW_SESSION_TICKET = 4, CERTIFICATE_REQUEST = 13 };
+/* Which TLS messages may begin after the handshake: for a client tickets, for a server none (RFC 9001, 4.4 and 6).
+ * GnuTLS would act on a KeyUpdate, and ngtcp2 1.11 abort the program over the new keys. */
+static int check_late_type(cb_quic_conn *c, uint8_t type) {
+    enum { NEW_SESSION_TICKET = 4, CERTIFICATE_REQUEST = 13 };
+    if (!c->server && type == NEW_SESSION_TICKET) return 0;
+    c->tls_rc = GNUTLS_E_UNEXPECTED_HANDSHAKE_PACKET;
+    if (!c->server && type == CERTIFICATE_REQUEST) return NGTCP2_ERR_PROTO;
+    ngtcp2_conn_set_tls_alert(c->ng, GNUTLS_A_UNEXPECTED_MESSAGE);
+    return NGTCP2_ERR_CRYPTO;
+}
+
+/* Reads TLS messages along before GnuTLS, which keeps what is not whole: up to 16 MiB of each. */
+static int check_tls(cb_quic_conn *c, ngtcp2_encryption_level level, const uint8_t *data, size_t len) {
+    enum { HEAD = 4, MESSAGE_MAX = 128 << 10 };
+    cb_quic_tls_in *in = &c->tls_in[level == NGTCP2_ENCRYPTION_LEVEL_1RTT        ? 2
+                                    : level == NGTCP2_ENCRYPTION_LEVEL_HANDSHAKE ? 1
+                                                                                 : 0];
     while (len) {
-        if (c->late_head == HEAD) {
-            size_t n = len < c->late_left ? len : c->late_left;
-            c->late_left -= (uint32_t)n;
+        if (in->head == HEAD) {
+            size_t n = len < in->left ? len : in->left;
+            in->left -= (uint32_t)n;
             data += n;
             len -= n;
-        } else if (c->late_head++) {
-            c->late_left = c->late_left << 8 | *data++;
-            len--;
-        } else if (!c->server && *data == NEW_SESSION_TICKET) {
+        } else {
+            int rv = !in->head && level == NGTCP2_ENCRYPTION_LEVEL_1RTT ? check_late_type(c, *data) : 0;
+            if (rv != 0) return rv;
+            in->left = in->head++ ? in->left << 8 | *data : 0;
             data++;
             len--;
-        } else {
-            c->tls_rc = GNUTLS_E_UNEXPECTED_HANDSHAKE_PACKET;
-            if (!c->server && *data == CERTIFICATE_REQUEST) return NGTCP2_ERR_PROTO;
-            ngtcp2_conn_set_tls_alert(c->ng, GNUTLS_A_UNEXPECTED_MESSAGE);
+        }
+        if (in->head == HEAD && in->left > MESSAGE_MAX) {
+            c->tls_rc = GNUTLS_E_HANDSHAKE_TOO_LARGE;
+            ngtcp2_conn_set_tls_alert(c->ng, GNUTLS_A_DECODE_ERROR);
             return NGTCP2_ERR_CRYPTO;
         }
-        if (c->late_head == HEAD && !c->late_left) c->late_head = 0;
+        if (in->head == HEAD && !in->left) in->head = 0;
     }
     return 0;
 }
@@ -76,7 +89,7 @@ static int on_crypto(ngtcp2_conn *ng, ngtcp2_encryption_level level, uint64_t of
     gnutls_session_t session = cb_tls_session_handle(c->tls);
     int rv = 0;
     (void)offset;
-    if (level == NGTCP2_ENCRYPTION_LEVEL_1RTT && (rv = check_late_tls(c, data, len)) != 0) return rv;
+    if ((rv = check_tls(c, level, data, len)) != 0) return rv;
     if (!session) return NGTCP2_ERR_CRYPTO; /* given back: on_handshake() */
     if (len > 0) {
         rv = gnutls_handshake_write(session, ngtcp2_crypto_gnutls_from_ngtcp2_encryption_level(level), data, len);

@@ -32,6 +32,7 @@ enum violation_code {
     KEY_UPDATE_ERROR = 0x0e,
     VERSION_NEGOTIATION_ERROR = 0x11,
     TLS_unexpected_message = 0x10a,
+    TLS_bad_record_mac = 0x114,
     TLS_handshake_failure = 0x128,
     TLS_bad_certificate = 0x12a,
     TLS_illegal_parameter = 0x12f,

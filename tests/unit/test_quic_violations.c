@@ -221,6 +221,11 @@ static int turn_length(raw_quic *r, enum raw_level level, cb_buf *crypto) {
     if (level == RAW_INITIAL) crypto->base[4 + 2 + 32 + 1] = 0xff; /* of the cipher suites */
     return 0;
 }
+static int turn_size(raw_quic *r, enum raw_level level, cb_buf *crypto) {
+    (void)r;
+    if (level == RAW_INITIAL) crypto->base[1] = 0xff; /* the highest byte of the message's length */
+    return 0;
+}
 static bool edited(rig *g, int (*edit)(raw_quic *, enum raw_level, cb_buf *)) {
     g->r.edit = edit;
     start(g);
@@ -235,6 +240,9 @@ static bool bad_finished(rig *g) {
 static bool server_hello_to_server(rig *g) {
     return edited(g, turn_type);
 }
+static bool huge_hello(rig *g) {
+    return edited(g, turn_size);
+}
 static bool bad_hello(rig *g) {
     return edited(g, turn_length);
 }
@@ -247,6 +255,52 @@ static bool stranger(rig *g) {
     tls_pki_drop(&other);
     start(g);
     return true;
+}
+
+/* A TLS message of 16 MiB, of which 400 kB come. */
+static bool endless(rig *g, enum raw_level level, uint8_t type) {
+    raw_quic *r = &g->r;
+    at_level(g, level);
+    for (uint64_t at = 0; at < 400000 && !r->closed; at += 1000) {
+        cb_buf b;
+        cb_buf_init(&b, NULL, 2048);
+        raw_varint(&b, 6);
+        raw_varint(&b, at);
+        raw_varint(&b, 1000);
+        const uint8_t head[] = {type, 0xff, 0xff, 0xff};
+        if (!at) cb_buf_add(&b, head, sizeof head);
+        for (size_t i = at ? 0 : sizeof head; i < 1000; i++)
+            cb_buf_add(&b, "x", 1);
+        raw_frames(r, level, b.base, b.len);
+        cb_buf_free(&b);
+        if (at % 20000 == 0) raw_turn(r, 1);
+    }
+    return true;
+}
+/* Empty messages of no known type, behind the first one, where nothing is expected. */
+static bool endless_initials(rig *g) {
+    raw_quic *r = &g->r;
+    uint8_t f[1000] = {6, 0x80, 0, 0, 0, 0x43, 0xb8};
+    at_level(g, RAW_INITIAL); /* nothing is read meanwhile: a Handshake packet of the peer would end this level */
+    for (uint64_t n = 0; n < 300 && !r->closed; n++) {
+        uint64_t at = r->crypto_sent[RAW_INITIAL] + n * 952;
+        for (size_t i = 0; i < 952; i++)
+            f[7 + i] = i % 4 ? 0 : 99;
+        f[2] = (uint8_t)(at >> 16);
+        f[3] = (uint8_t)(at >> 8);
+        f[4] = (uint8_t)at;
+        raw_frames(r, RAW_INITIAL, f, 7 + 952);
+    }
+    return true;
+}
+static bool endless_ticket(rig *g) {
+    return endless(g, RAW_APP, 4);
+}
+static bool endless_certificate(rig *g) {
+    return endless(g, RAW_HANDSHAKE, 11);
+}
+static bool endless_finished(rig *g) {
+    return endless(g, RAW_HANDSHAKE, 20);
 }
 
 /* -- keys -- */
@@ -414,7 +468,12 @@ static const struct {
     DO(bad_finished),
     DO(server_hello_to_server),
     DO(bad_hello),
+    DO(huge_hello),
     DO(stranger),
+    DO(endless_ticket),
+    DO(endless_initials),
+    DO(endless_certificate),
+    DO(endless_finished),
     DO(early_key_update),
     DO(two_key_updates),
     DO(old_keys),

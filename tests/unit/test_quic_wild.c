@@ -26,6 +26,7 @@ static void begin(wild *g, bool client) {
     g->seed = 1;
     qt_world_make(&g->w);
     cb_quic_opts so = qt_server_opts(&g->w), co = qt_client_opts(&g->w);
+    so.request_client_cert = 1;
     qt_listen(&g->w, &so);
     qt_client_open(&g->w, &co);
 }
