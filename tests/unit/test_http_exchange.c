@@ -19,7 +19,8 @@ typedef struct world {
     cb_exchange *x;
     int retries; /* on_retry says yes so often */
     int released;
-    bool inside; /* a callback is running */
+    cb_exchange *kept; /* to be used again */
+    bool inside;       /* a callback is running */
 } world;
 
 static void note(world *w, const char *fmt, ...) {
@@ -79,7 +80,8 @@ static void o_done(cb_hconn *h, cb_exchange *x) {
     (void)x;
     note((world *)h, "DONE;");
 }
-static const cb_hconn_owner_ops owner = {.exchange_new = o_new, .exchange_done = o_done};
+static cb_exchange *o_spare(cb_hconn *h);
+static const cb_hconn_owner_ops owner = {.exchange_new = o_new, .exchange_done = o_done, .spare = o_spare};
 
 /* ---- the user ---- */
 
@@ -125,6 +127,17 @@ static void o_new(cb_hconn *h, cb_exchange *x) {
     cb_exchange_handle(x, &ops, h);
 }
 
+static void keep(cb_exchange *x, void *user) {
+    ((world *)user)->kept = x;
+}
+
+static cb_exchange *o_spare(cb_hconn *h) {
+    world *w = (world *)(void *)h;
+    cb_exchange *x = w->kept;
+    w->kept = NULL;
+    return x;
+}
+
 static world *make(int version, bool server) {
     world *w = calloc(1, sizeof *w);
     w->take = -1;
@@ -152,6 +165,7 @@ static world *make(int version, bool server) {
 static void stop(world *w) {
     cb_hconn_end_all(&w->h, CB_ECLOSED);
     cr_expect_eq(w->h.n_exchanges, 0);
+    if (w->kept) cb_exchange_destroy(w->kept);
     free(w);
 }
 
@@ -493,6 +507,8 @@ Test(http_exchange, abandoning_is_silent) {
 Test(http_exchange, exchanges_are_used_again) {
     world *w = make(CB_HTTP_2, true);
     cb_exchange *first = w->x;
+    first->on_keep = keep;
+    first->keep_user = w;
     cr_assert_eq(head(w, get, true), CB_OK);
     cr_assert_eq(cb_exchange_send_text(w->x, 200, "ok"), CB_OK);
     cb_exchange_closed(w->x, CB_OK);
