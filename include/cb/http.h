@@ -222,8 +222,9 @@ CB_API int cb_http_server_fds(const cb_http_server *srv, int32_t *out, size_t ca
 CB_API int cb_http_server_save(cb_http_server *srv, cb_handoff *h, const char *name);
 /* Calls done once, from the loop, when a drain has ended. done may free the server. NULL = nobody. */
 CB_API void cb_http_server_on_drained(cb_http_server *srv, cb_task_fn done, void *user);
-/* Ends everything at once. Each open exchange gets its on_close(CB_ECLOSED). May be called inside callbacks. NULL is
- * fine. */
+/* Ends everything at once. Each open exchange gets its on_close(CB_ECLOSED); one that is complete, and only waits for
+ * cb_exchange_resume(), lives on until its body is taken, or it is reset or abandoned. May be called inside callbacks.
+ * NULL is fine. */
 CB_API void cb_http_server_free(cb_http_server *srv);
 
 typedef struct cb_http_server_stats {
@@ -279,7 +280,8 @@ typedef struct cb_http_client_opts {
  * CB_EINVAL (out, loop; the detail names the field), CB_ETLS (no trust roots), CB_ESYS (also: follow_network, and there
  * is no netlink), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_http_client_new(cb_http_client **out, cb_loop *loop, const cb_http_client_opts *opts);
-/* Open exchanges get their on_close(CB_ECLOSED). May be called inside callbacks. NULL is fine. */
+/* Open exchanges get their on_close(CB_ECLOSED); complete ones that wait for cb_exchange_resume() live on, as above.
+ * May be called inside callbacks. NULL is fine. */
 CB_API void cb_http_client_free(cb_http_client *c);
 
 /* The network changed: another interface, address or route. Learned things are forgotten (Alt-Svc without persist=1,

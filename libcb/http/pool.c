@@ -331,6 +331,7 @@ static int send_on(cb_pool_req *r, cb_pool_conn *c) {
         return CB_OK;
     }
     r->conn = c;
+    c->users++;
     x->early = c->drive.qc && cb_quic_conn_in_early_data(c->drive.qc);
     r->reused = c->served++ > 0;
     r->at = c->at;

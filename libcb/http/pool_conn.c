@@ -45,7 +45,8 @@ static void on_gone(cb_drive *d) {
     cb_list_del(&c->link);
     cb_list_del(&c->avail);
     cb_alarm_stop(&c->watch);
-    cb_loop_bury(d->loop, &c->grave, conn_bury);
+    c->gone = true;
+    if (!c->users) cb_loop_bury(d->loop, &c->grave, conn_bury);
     cb_origin_unref(c->origin);
 }
 
@@ -85,6 +86,8 @@ void cb_pool_conn_offer(cb_pool_conn *c) {
 }
 
 void cb_pool_conn_released(cb_pool_conn *c) {
+    c->users--;
+    if (c->gone && !c->users) cb_loop_bury(c->drive.loop, &c->grave, conn_bury);
     if (!c->open || c->drive.ending || !c->drive.h) return;
     if (c->drive.h->n_exchanges == 0 && !c->idle) {
         c->idle = true;

@@ -89,7 +89,8 @@ struct cb_pool_conn {
     cb_addr at;
     cb_quic_app_factory factory;
     uint64_t served;
-    bool open, idle, is_quic;
+    size_t users; /* requests that point here: what is complete and not taken yet outlives its connection */
+    bool open, idle, is_quic, gone;
     bool excused;                    /* that it ends is not the origin's doing: what is idempotent may go again */
     char alt[CB_ALT_HOST_BYTES + 1]; /* with alt_port: the alternative (Alt-Svc) that it goes to, "" = same host */
     uint16_t alt_port;               /* 0: it goes to the origin itself */
@@ -137,7 +138,7 @@ int cb_pool_conn_tcp(cb_pool_conn **out, cb_leg *leg, const cb_addr *at);
 int cb_pool_conn_quic(cb_pool_conn **out, cb_leg *leg, const cb_addr *at);
 void cb_pool_conn_opened(cb_pool_conn *c);   /* it is its origin's now */
 void cb_pool_conn_dropped(cb_pool_conn *c);  /* its leg does not want it */
-void cb_pool_conn_released(cb_pool_conn *c); /* an exchange of it ended */
+void cb_pool_conn_released(cb_pool_conn *c); /* an exchange of it ended: one user less */
 void cb_pool_conn_offer(cb_pool_conn *c);    /* it may take exchanges (again) */
 
 /* --- pool_alt.c --- */
