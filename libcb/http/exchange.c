@@ -59,9 +59,16 @@ int cb_exchange_new(cb_exchange **out, cb_loop *loop, const cb_alloc *alloc, boo
     return CB_OK;
 }
 
-void cb_exchange_renew(cb_exchange *x, cb_loop *loop, const cb_http_limits *l) {
+/* Limits may have changed since it was used. */
+static void clear_heads(cb_exchange *x, const cb_http_limits *l) {
     cb_fields_clear(&x->in);
     cb_fields_clear(&x->trailers);
+    cb_fields_limit(&x->in, l->max_head_bytes, l->max_fields);
+    cb_fields_limit(&x->trailers, l->max_head_bytes, l->max_fields);
+}
+
+void cb_exchange_renew(cb_exchange *x, cb_loop *loop, const cb_http_limits *l) {
+    clear_heads(x, l);
     begin(x, loop, x->alloc, false, l);
 }
 
@@ -97,8 +104,7 @@ static void release(cb_exchange *x, cb_hconn *h) {
 int cb_hconn_exchange(cb_hconn *h, cb_exchange **out) {
     cb_exchange *x = h->env.owner && h->env.owner->spare ? h->env.owner->spare(h) : NULL;
     if (x) {
-        cb_fields_clear(&x->in);
-        cb_fields_clear(&x->trailers);
+        clear_heads(x, h->env.limits);
         begin(x, h->env.loop, x->alloc, true, h->env.limits);
     } else {
         int rc = cb_exchange_new(&x, h->env.loop, h->env.alloc, true, h->env.limits);

@@ -23,6 +23,12 @@ void cb_fields_init(cb_fields *f, const cb_alloc *alloc, uint32_t max_bytes, uin
     cb_buf_init(&f->arena, alloc, (size_t)max_bytes + ARENA_EXTRA);
 }
 
+void cb_fields_limit(cb_fields *f, uint32_t max_bytes, uint32_t max_fields) {
+    f->max_bytes = max_bytes;
+    f->max_fields = max_fields;
+    f->arena.max = (size_t)max_bytes + ARENA_EXTRA;
+}
+
 void cb_fields_free(cb_fields *f) {
     cb_mem_free(f->arena.alloc, f->at);
     cb_buf_free(&f->arena);

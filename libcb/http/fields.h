@@ -19,6 +19,8 @@ typedef struct cb_fields {
 
 void cb_fields_init(cb_fields *f, const cb_alloc *alloc, uint32_t max_bytes, uint32_t max_fields);
 void cb_fields_free(cb_fields *f);
+/* Other limits, for what is cleared. */
+void cb_fields_limit(cb_fields *f, uint32_t max_bytes, uint32_t max_fields);
 void cb_fields_clear(cb_fields *f);                             /* keeps memory */
 int cb_fields_add(cb_fields *f, cb_slice name, cb_slice value); /* CB_ELIMIT, CB_ENOMEM; does not validate */
 void cb_fields_seal(cb_fields *f);
