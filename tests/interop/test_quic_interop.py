@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from conftest import TOP, compile_c, peer, program, run
-from quicpeers import edge, gtlsclient, gtlsserver, sha, www  # noqa: F401 (fixtures)
+from conftest import TOP, compile_c, free_port, peer, program, run
+from quicpeers import edge, gtlsclient, gtlsserver, sha, wait_udp, www  # noqa: F401 (fixtures)
 from relay import DOWN, UP, Relay
 
 CHACHA = "--ciphers=NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+CHACHA20-POLY1305"
@@ -32,6 +32,19 @@ def relay():
 @pytest.fixture(scope="module")
 def quic_get(tmp_path_factory):
     return compile_c(TOP / "tests/interop/quic_get.c", tmp_path_factory.mktemp("quic_get"))
+
+
+@pytest.fixture
+def quic_serve(spawn, pki, tmp_path_factory):
+    """start(mode) runs a server on cb_quic_* with an option that cb-edge does not have; its port."""
+
+    def start(mode):
+        port = free_port()
+        spawn(compile_c(TOP / "tests/interop/quic_serve.c", tmp_path_factory.mktemp("quic_serve")), f"127.0.0.1:{port}", pki["cert"], pki["key"], mode)
+        wait_udp(port)
+        return port
+
+    return start
 
 
 @pytest.fixture
@@ -75,6 +88,14 @@ def test_handshake_client(gtlsserver, relay, fetch):
     assert "retry" not in way.kinds[DOWN] and "vn" not in way.kinds[DOWN] and "initial" in way.kinds[UP]
 
 
+def test_retry_server(quic_serve, relay, tmp_path):
+    port = quic_serve("retry")
+    way = relay(port)
+    got, log = gtlsclient(way.port, tmp_path, path="small", log=True)
+    assert got.read_bytes() == b"small\n"
+    assert way.kinds[DOWN].count("retry") == 1 and packets(log, "tx", "Initial") >= 2
+
+
 def test_retry_client(gtlsserver, relay, fetch):
     port = gtlsserver("-V")
     way = relay(port)
@@ -109,8 +130,16 @@ def test_longrtt_client(gtlsserver, relay, fetch):
     assert way.kinds[UP].count("initial") >= 2
 
 
-def test_v2_server(edge, tmp_path, www):
-    """A client that speaks version 2 from its first packet. (That the server moves a client of version 1 is a case of the simulator.)"""
+def test_v2_server(quic_serve, tmp_path):
+    """The client begins with version 1, and the server, which prefers version 2, moves it there."""
+    port = quic_serve("v2")
+    got, log = gtlsclient(port, tmp_path, "--available-versions=0x1,0x6b3343cf", path="small", log=True)
+    assert got.read_bytes() == b"small\n"
+    assert re.search(r"pkt tx .*version=0x00000001 type=Initial", log) and "the negotiated version is 0x6b3343cf" in log
+    assert re.search(r"pkt rx .*version=0x6b3343cf type=Handshake", log)
+
+
+def test_v2_from_the_first_packet_server(edge, tmp_path, www):
     _, port = edge()
     got, log = gtlsclient(port, tmp_path, "-v", "0x6b3343cf", log=True)
     assert sha(got) == sha(www / "file")
