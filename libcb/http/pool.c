@@ -52,7 +52,7 @@ static bool idempotent(cb_slice method) {
 
 /* Early data may be replayed (RFC 8470, 2.1): only what changes nothing goes before the handshake is complete. */
 static bool must_wait(const cb_pool_req *r, const cb_pool_conn *c) {
-    static const char *const safe[] = {"GET", "HEAD", "OPTIONS", "TRACE"};
+    static const char *const safe[] = {"GET", "HEAD", "OPTIONS"};
     if (!c->drive.qc || !cb_quic_conn_in_early_data(c->drive.qc)) return false;
     for (size_t i = 0; !r->has_body && !r->no_early && i < sizeof safe / sizeof *safe; i++)
         if (cb_slice_eq(r->head.method, safe[i])) return false;
