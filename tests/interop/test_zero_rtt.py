@@ -146,7 +146,7 @@ def hosts(spawn, tmp_path, pki, counted):
         tls = {"certificates": [{"cert_file": str(pki["cert"]), "key_file": str(pki["key"])}], "early_data": True}
         edge.ports = [edge.tls_port] + [free_port() for _ in range(listeners - 1)]
         edge.keys = keys
-        more = {"limits": {"head_timeout_ms": 400}, "log": {"level": "debug"}, "workers": 4, **more}
+        more = {"limits": {"head_timeout_ms": 800}, "log": {"level": "debug"}, "workers": 4, **more}
         edge.start({"web": [f"http://127.0.0.1:{counted.port}"]}, ticket_key_file=str(keys),
                    listeners={f"tls{i}": {"address": f"127.0.0.1:{port}", "tls": tls} for i, port in enumerate(edge.ports)}, **more)
         if not ring.exists():
@@ -196,7 +196,7 @@ def replay(flight, port, times=REPLAYS, rounds=4):
                 s.send(datagram)
             sockets.append(s)
             time.sleep(0.002)
-        time.sleep(1.2 if r + 1 < rounds else 0.5)
+        time.sleep(1.5 if r + 1 < rounds else 0.5)
         for s in sockets:
             s.setblocking(False)
             try:
@@ -245,7 +245,8 @@ def test_a_replayed_first_flight(hosts, pki, tmp_path, counted):
     flight = capture(relay, gtls(relay, tmp_path, "/pay", "-m", "POST", "-d", tmp_path / "body"))
     for edge in (here, there):
         assert replay(flight, edge.tls_port, times=20, rounds=1) >= 1
-        assert {line["status"] for line in edge.lines() if line["path"] == "/pay"} == {425}, "not even refused: no early data came"
+        assert edge.last("/pay")["status"] == 425, "no early data came"
+        assert {line["status"] for line in edge.lines() if line["path"] == "/pay"} == {425}
     assert counted.of("/pay") == []
 
     # after a restart nothing is remembered, so nothing from before runs early
@@ -301,7 +302,7 @@ def test_early_data_of_an_earlier_hop(hosts, counted, fields, status, passed):
 
 def test_round_trips(hosts, pki, tmp_path, counted, capsys):
     """How long until the origin has the request, in round trips, by the times of packets: a full handshake and a resumed one take one more than 0-RTT, which takes none."""
-    delay = 0.15
+    delay = 0.25
     edge = hosts("edge", limits={})
     relay = Relay(edge.tls_port, delay)
     rows = {}
