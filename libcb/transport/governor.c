@@ -5,12 +5,21 @@
 #define MS     1000000ull
 #define SECOND 1000000000ull
 
+static const double STARTUP_WINDOW_GAIN = 4; /* a window in a quarter of a round trip: as early as cubic's */
 static const double STARTUP_GAIN = 2.77, DRAIN_GAIN = 0.5, UP_GAIN = 1.25, UP_GAIN_SHARED = 1.15, DOWN_GAIN = 0.9;
 static const double SEVERAL_FLOWS = 1.3; /* governed flows together keep the round trip below this multiple */
 static const double SHARE_FLOOR = 0.93;  /* what a flow gives up at most in a cycle to those who share the path */
 static const double LEAST_GAIN = 0.85, MOST_GAIN = 1.1;
 static const double FULL_GROWTH = 1.25; /* startup: less growth than this for three rounds: the path is full */
-enum { FULL_ROUNDS = 3, DRAIN_ROUNDS = 3, CYCLE_ROUNDS = 8, CROWDED_ROUNDS = 10, SWOLLEN_ROUNDS = 4, CALM_ROUNDS = 3 };
+enum {
+    FULL_ROUNDS = 3,
+    DRAIN_ROUNDS = 3,
+    CYCLE_ROUNDS = 8,
+    CROWDED_ROUNDS = 10,
+    SWOLLEN_ROUNDS = 4,
+    CALM_ROUNDS = 3,
+    UNPACED_PACKETS = 48
+};
 static const uint64_t PROBE_RTT_AFTER = 5 * SECOND;
 static const uint64_t PROBE_RTT_CHECK = 3 * SECOND, PROBE_RTT_CHECK_MAX = 24 * SECOND;
 static const uint64_t COMPETE_CHECK = 5 * SECOND, COMPETE_MEMORY = 60 * SECOND;
@@ -26,6 +35,7 @@ void cb_gov_init(cb_gov *g, cb_time now, size_t packet) {
     memset(g, 0, sizeof *g);
     cb_gov_model_init(&g->m, packet);
     g->phase = CB_GOV_STARTUP;
+    g->alone = true;
     g->cap = UINT64_MAX;
     g->phase_since = now;
     g->checked_at = now;
@@ -70,7 +80,8 @@ static uint64_t queue_limit(const cb_gov *g) { /* more round trip than this abov
 static void startup(cb_gov *g, cb_time now) {
     const cb_gov_model *m = &g->m;
     if (m->rounds < 2) return;
-    if (m->round_samples >= 8 && m->round_min_rtt > m->min_rtt + queue_limit(g)) {
+    bool enough = m->round_samples >= 8 && now - m->round_since >= m->min_rtt * 3 / 4;
+    if (enough && m->round_min_rtt > m->min_rtt + queue_limit(g)) {
         enter(g, now, CB_GOV_DRAIN);
         return;
     }
@@ -240,13 +251,6 @@ static void advance(cb_gov *g, cb_time now) {
     }
 }
 
-/* Under losses that no queue explains, a queue hides the gaps of those who react to them: ngtcp2's controller bounds
- * its window by what a round delivered. As a share of the bandwidth-delay product. */
-static double loss_room(const cb_gov_model *m) {
-    double room = m->loss * 30;
-    return room > 0.3 ? 0.3 : room;
-}
-
 /* Alone, it holds a queue of a fraction of a packet: less would leave the link idle, more is delay. Beside others it
  * holds two packets of its own, whatever its rate: that is the same delay for all only when all have the same rate. */
 static double cruise_gain(const cb_gov *g, double bw) {
@@ -255,7 +259,8 @@ static double cruise_gain(const cb_gov *g, double bw) {
     uint64_t rtt = g->path.latest_rtt < m->last_min_rtt ? g->path.latest_rtt : m->last_min_rtt;
     double queue = rtt > m->min_rtt ? (double)(rtt - m->min_rtt) : 0;
     double packets = alone(g) ? 0.25 : 2;
-    double target = packets * (double)m->packet * 1e9 / bw + (double)m->min_rtt * (1.0 / 64 + loss_room(m)) + 200e3;
+    double target =
+        packets * (double)m->packet * 1e9 / bw + (double)m->min_rtt * (1.0 / 64 + cb_gov_model_loss_room(m)) + 200e3;
     double gain = 1 - (queue - target) / (4 * (double)m->min_rtt);
     return gain < LEAST_GAIN ? LEAST_GAIN : gain > MOST_GAIN ? MOST_GAIN : gain;
 }
@@ -302,9 +307,11 @@ static void control(cb_gov *g) {
     g->gain = gain;
     g->pacing = gain * bw;
     if (g->phase == CB_GOV_STARTUP) {
-        double window = g->path.smoothed_rtt ? 2.0 * (double)g->path.cwnd * 1e9 / (double)g->path.smoothed_rtt : 0;
-        if (!g->path.smoothed_rtt)
-            g->pacing = 0; /* the first window goes as it is */
+        double window =
+            g->path.smoothed_rtt ? STARTUP_WINDOW_GAIN * (double)g->path.cwnd * 1e9 / (double)g->path.smoothed_rtt : 0;
+        /* The first windows go as they are, by the clock of the acknowledgements: short answers must not wait. */
+        if (!g->path.smoothed_rtt || g->path.cwnd < UNPACED_PACKETS * m->packet)
+            g->pacing = 0;
         else if (window > g->pacing)
             g->pacing = window;
         g->cap = UINT64_MAX;
@@ -317,7 +324,7 @@ static void control(cb_gov *g) {
     }
     double least = 4.0 * (double)m->packet;
     if (g->phase != CB_GOV_PROBE_RTT && g->phase != CB_GOV_DRAIN) {
-        cap += 1.5 * loss_room(m) * bdp;
+        cap += 1.5 * cb_gov_model_loss_room(m) * bdp;
     }
     g->cap = (uint64_t)(cap > least ? cap : least);
 }
@@ -349,10 +356,12 @@ size_t cb_gov_allowance(const cb_gov *g, cb_time now) {
 }
 
 void cb_gov_sent(cb_gov *g, cb_time now, const cb_gov_burst *b) {
+    /* Acknowledgements are not paced: they are not in the bandwidth either, which counts what is acknowledged. */
+    uint64_t flown = b->inflight > g->path.inflight ? b->inflight - g->path.inflight : 0;
     cb_gov_model_update(&g->m, now, g->path.inflight, b->inflight, b->retransmitted, b->app_limited, b->settled);
-    if (g->pacing > 0 && b->sent) {
+    if (g->pacing > 0 && flown) {
         if (g->next_tx + SLACK < now) g->next_tx = now - SLACK;
-        g->next_tx += (uint64_t)((double)b->sent * 1e9 / g->pacing);
+        g->next_tx += (uint64_t)((double)flown * 1e9 / g->pacing);
     }
     g->path.inflight = b->inflight;
     advance(g, now);

@@ -2,7 +2,7 @@
 #include "transport/governor_model.h"
 #include <string.h>
 
-enum { WINDOW_MIN = 4 * 1000000, WINDOW_PACKETS = 12 };
+enum { WINDOW_MIN = 4 * 1000000, WINDOW_PACKETS = 12, CALM_ROUNDS = 3 };
 
 void cb_gov_model_init(cb_gov_model *m, size_t packet) {
     memset(m, 0, sizeof *m);
@@ -19,13 +19,20 @@ uint64_t cb_gov_model_bdp(const cb_gov_model *m) {
     return (uint64_t)(cb_gov_model_bandwidth(m) * (double)m->min_rtt / 1e9);
 }
 
+double cb_gov_model_loss_room(const cb_gov_model *m) {
+    double room = m->loss * 30;
+    return room > 0.3 ? 0.3 : room;
+}
+
 uint64_t cb_gov_model_extra(const cb_gov_model *m) {
     return m->extra[0] > m->extra[1] ? m->extra[0] : m->extra[1];
 }
 
 void cb_gov_model_cycle(cb_gov_model *m) {
-    m->best[1] = m->best[0];
-    m->best[0] = 0;
+    if (m->best[0] > 0) { /* a cycle without a sample says nothing */
+        m->best[1] = m->best[0];
+        m->best[0] = 0;
+    }
     m->extra[1] = m->extra[0];
     m->extra[0] = 0;
 }
@@ -111,8 +118,13 @@ static void round_over(cb_gov_model *m, cb_time now) {
     m->round_best = 0;
     m->round_samples = 0;
     m->round_limited = false;
-    bool queue = m->last_max_rtt > m->min_rtt + m->min_rtt / 8 + 1000000;
-    if (queue) return; /* what a full buffer drops says nothing about the path */
+    /* What a full buffer drops says nothing about the path; it is sent again a round or two later. */
+    double usual = (double)m->min_rtt * (1.125 + 1.5 * cb_gov_model_loss_room(m)) + 1e6; /* what we hold ourselves */
+    if ((double)m->last_max_rtt > usual)
+        m->calm_rounds = 0;
+    else if (m->calm_rounds < CALM_ROUNDS)
+        m->calm_rounds++;
+    if (m->last_lost && m->calm_rounds < CALM_ROUNDS) return;
     double weight = (double)sent / (2048.0 * (double)m->packet); /* of some 2,000 packets */
     if (weight > 0.25) weight = 0.25;
     m->loss += (m->last_loss - m->loss) * weight;

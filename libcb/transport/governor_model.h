@@ -32,6 +32,7 @@ typedef struct cb_gov_model {
     /* rounds: a round is over when what was in flight at its start is not any more */
     uint64_t rounds, round_ends;
     bool round_started;
+    uint8_t calm_rounds; /* in a row without a queue */
     cb_time round_since;
     uint64_t round_from;
     double last_rate; /* delivered in the latest complete round over its length */
@@ -63,6 +64,9 @@ void cb_gov_model_cycle(cb_gov_model *m); /* the max filters forget the cycle be
 double cb_gov_model_bandwidth(const cb_gov_model *m);
 uint64_t cb_gov_model_bdp(const cb_gov_model *m);
 uint64_t cb_gov_model_window(const cb_gov_model *m); /* how long a rate is measured: a round, or some packets */
+/* Under losses that no queue explains, a queue hides the gaps of those who react to them: ngtcp2's controller bounds
+ * its window by what a round delivered. As a share of the bandwidth-delay product. */
+double cb_gov_model_loss_room(const cb_gov_model *m);
 uint64_t cb_gov_model_extra(const cb_gov_model *m);
 
 #endif

@@ -330,6 +330,7 @@ void cb_quic_core_write(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time now, 
     ngtcp2_path_storage_zero(&first);
     ngtcp2_path_storage_zero(&ps);
     quantum = cb_quic_pace_begin(c, now);
+    if (!quantum && cb_quic_pace_wait(c, now)) return;
     if (quantum > cap) quantum = cap;
     c->busy = true;
     for (;;) {

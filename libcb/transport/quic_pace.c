@@ -3,6 +3,9 @@
 #include "base/error.h"
 #include "base/mem.h"
 
+/* Acknowledgements may wait so long: far less than max_ack_delay. */
+static const cb_time SHORT_WAIT = 1000000;
+
 int cb_quic_pace_open(cb_quic_conn *c, cb_time now) {
     if (c->cc != CB_CC_BBRV3) return CB_OK;
     c->pace = cb_mem_new(c->alloc, sizeof *c->pace);
@@ -46,9 +49,23 @@ size_t cb_quic_pace_begin(cb_quic_conn *c, cb_time now) {
     cb_gov_observe(&p->gov, now, &path);
     p->burst = (cb_gov_burst){0};
     p->allowed = cb_gov_allowance(&p->gov, now);
+    p->now = now;
     c->quiet = p->allowed == 0;
     c->fresh = 0;
     return p->allowed;
+}
+
+bool cb_quic_pace_wait(cb_quic_conn *c, cb_time now) {
+    cb_quic_pace *p = c->pace;
+    if (!p || p->allowed) return false;
+    cb_time wake = cb_gov_wake(&p->gov), patience = p->sent_at + SHORT_WAIT;
+    if (wake > now + SHORT_WAIT && now >= patience) return false;
+    p->burst.inflight = p->gov.path.inflight;
+    cb_gov_sent(&p->gov, now, &p->burst);
+    wake = cb_gov_wake(&p->gov);
+    p->wake = wake < patience || now >= patience ? wake : patience;
+    c->quiet = false;
+    return true;
 }
 
 void cb_quic_pace_packet(cb_quic_conn *c, size_t len) {
@@ -56,6 +73,7 @@ void cb_quic_pace_packet(cb_quic_conn *c, size_t len) {
     if (!p) return;
     size_t again = c->handshaken ? cb_gov_retransmitted(len, c->fresh) : 0;
     p->burst.sent += len;
+    p->sent_at = p->now;
     p->burst.retransmitted += again;
     p->burst.settled = !again && !c->quiet;
     c->fresh = 0;
