@@ -70,8 +70,9 @@ static int fetch(struct fetch *f, cb_request *req, const char *ca, const char *k
     if (rc == CB_OK && ca) rc = cb_identity_new(&roots, CB_OPTS(cb_identity_opts, .ca_file = ca));
     if (rc == CB_OK && kept) rc = cb_sessions_new(&sessions, CB_OPTS(cb_sessions_opts, .file = kept, .log = &log));
     if (rc == CB_OK)
-        rc = cb_http_client_new(
-            &client, loop, CB_OPTS(cb_http_client_opts, .identity = roots, .sessions = sessions, .early_data = early));
+        rc = cb_http_client_new(&client, loop,
+                                CB_OPTS(cb_http_client_opts, .identity = roots, .sessions = sessions,
+                                        .early_data = early, .follow_network = 1));
     if (rc == CB_OK) rc = cb_http_request(&x, client, req, &ops, f);
     if (rc == CB_OK && req->has_body) rc = send_body(x, f);
     if (rc == CB_OK) rc = cb_loop_run(loop);

@@ -69,7 +69,6 @@ static void on_close(cb_exchange *x, int rc, void *user) {
         snprintf(hex + 2 * i, 3, "%02x", sum[i]);
     printf("end %.6f %.6f %.6f %d %d %d %llu %s %s\n", r->start, r->head, now(), rc, r->status, r->version, r->bytes,
            hex, rc < 0 ? cb_last_error() : "");
-    fflush(stdout);
     if (rc < 0) r->worst = 1;
     if (--r->left <= 0)
         cb_loop_stop(cb_exchange_loop(x));
@@ -106,6 +105,7 @@ int main(int argc, char **argv) {
     cb_identity *roots = NULL;
     cb_sessions *sessions = NULL;
     const char *file = NULL;
+    setvbuf(stdout, NULL, _IOLBF, 0);
     for (int c; (c = getopt(argc, argv, "fn:i:m:r:s:v:")) != -1;)
         switch (c) {
         case 'f':

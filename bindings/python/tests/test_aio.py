@@ -104,6 +104,28 @@ def test_failures_are_errors(pki, version):
     serve(pki, test, version)
 
 
+def test_alt_svc_and_a_changed_network(pki):
+    """The first request goes over TCP; the server's Alt-Svc leads to HTTP/3, unless it is not wanted."""
+    async def main(**options):
+        with cb.Identity(pki["cert"], pki["key"]) as identity:
+            async with cb.aio.Server("127.0.0.1:0", identity, handler) as server:
+                async with cb.aio.Client(ca_file=pki["ca"], follow_network=True, h3_head_start=0.2, h3_retry=1, **options) as client:
+                    versions = []
+                    for _ in range(30):
+                        response = await client.get("https://localhost:" + server.address.rsplit(":", 1)[1] + "/hello")
+                        assert await response.read() == b"hello from python\n"
+                        versions.append(response.version)
+                        await asyncio.sleep(0.01)
+                    client.network_changed()
+                    return versions, client.stats()
+
+    versions, stats = asyncio.run(main())
+    assert versions[0] == cb.HTTP_2 and versions[-1] == cb.HTTP_3, versions
+    assert stats["opened_h2"] == 1 and stats["opened_h3"] == 1 and stats["network_changes"] >= 1, stats
+    versions, stats = asyncio.run(main(alt_svc=False))
+    assert set(versions) == {cb.HTTP_2} and stats["opened_h3"] == 0, stats
+
+
 def test_untrusted_server_is_refused(pki):
     async def main():
         with cb.Identity(pki["cert"], pki["key"]) as identity:
