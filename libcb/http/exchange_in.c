@@ -127,9 +127,7 @@ int cb_exchange_part_end(cb_exchange *x) {
     if (!x->part_open) return CB_OK;
     uint8_t *name = f->arena.base + x->part_at;
     size_t len = x->part_name, value_at = x->part_at + len, value_len = f->arena.len - value_at;
-    if (len && !cb_field_name_ok((cb_slice){name, len}))
-        return refuse(x, 400, "not a field name", (cb_slice){name, len});
-    cb_field_name_lower(name, len);
+    if (len && !cb_field_name_fold(name, len)) return refuse(x, 400, "not a field name", (cb_slice){name, len});
     uint8_t *value = f->arena.base + value_at;
     while (value_len && (value[value_len - 1] == ' ' || value[value_len - 1] == '\t'))
         value_len--;

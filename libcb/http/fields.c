@@ -212,6 +212,15 @@ void cb_field_name_lower(uint8_t *p, size_t n) {
         if (*p >= 'A' && *p <= 'Z') *p |= 0x20;
 }
 
+bool cb_field_name_fold(uint8_t *p, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        uint8_t c = cb_token_lower[p[i]];
+        if (!c) return false;
+        p[i] = c;
+    }
+    return n > 0;
+}
+
 static uint8_t lower(uint8_t c) {
     return c >= 'A' && c <= 'Z' ? (uint8_t)(c | 0x20) : c;
 }

@@ -42,6 +42,7 @@ bool cb_list_next(cb_slice *list, cb_slice *item);
 bool cb_field_name_ok(cb_slice name); /* a token, not empty */
 bool cb_field_name_no_upper(cb_slice name);
 void cb_field_name_lower(uint8_t *name, size_t len); /* in place */
+bool cb_field_name_fold(uint8_t *name, size_t len);  /* the same for what may not be a name: false */
 bool cb_field_value_ok(cb_slice value);              /* no CR, LF, NUL or other controls but HTAB; trimmed */
 static inline bool cb_slice_eq(cb_slice a, const char *b) {
     return a.len == strlen(b) && (!a.len || !memcmp(a.base, b, a.len));

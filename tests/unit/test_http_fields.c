@@ -102,6 +102,27 @@ Test(http_fields, syntax) {
     cr_expect(!cb_authority_ok((cb_slice){nul + 1, 2}));
 }
 
+Test(http_fields, names_fold_or_are_refused) {
+    static const struct {
+        const char *in, *out; /* NULL: no name */
+    } rows[] = {{"Content-Type", "content-type"},
+                {"x", "x"},
+                {"X-Name_1!#$%&'*+.^`|~", "x-name_1!#$%&'*+.^`|~"},
+                {"", NULL},
+                {"Name ", NULL},
+                {"a:b", NULL},
+                {"a-rather-long-name\r", NULL},
+                {"caf\xc3\xa9", NULL}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        uint8_t name[64];
+        size_t n = strlen(rows[i].in);
+        memcpy(name, rows[i].in, n);
+        bool is_name = cb_field_name_fold(name, n);
+        cr_expect_eq(is_name, rows[i].out != NULL, "%s", rows[i].in);
+        if (is_name && rows[i].out) cr_expect_eq(memcmp(name, rows[i].out, n), 0, "%s", rows[i].in);
+    }
+}
+
 Test(http_fields, content_length) {
     static const struct {
         const char *text;
