@@ -126,17 +126,29 @@ static int start_successor(edge_upgrade *u) {
     return CB_ESYS;
 }
 
+/* It went away from its end of the socket, or we did: a moment to get to its own end. */
+static bool ended_by_itself(pid_t child, int *status) {
+    enum { STEPS = 100 };
+    const struct timespec step = {.tv_nsec = 20000000};
+    for (int i = 0; i < STEPS; i++) {
+        if (waitpid(child, status, WNOHANG) == child) return true;
+        nanosleep(&step, NULL);
+    }
+    return false;
+}
+
 /* What became of a successor that did not get to its end. */
 static void tell_end(edge_upgrade *u, int rc) {
     char why[400];
     int status = 0;
     snprintf(why, sizeof why, "%s", cb_last_error());
-    const bool late = rc == CB_ETIMEOUT;
-    if (rc != CB_ECLOSED) kill(u->child, SIGKILL);
     shutdown(u->sock, SHUT_RDWR);
-    while (waitpid(u->child, &status, 0) < 0 && errno == EINTR)
-        ;
-    if (late)
+    if (rc != CB_ECLOSED || !ended_by_itself(u->child, &status)) {
+        kill(u->child, SIGKILL);
+        while (waitpid(u->child, &status, 0) < 0 && errno == EINTR)
+            ;
+    }
+    if (rc == CB_ETIMEOUT)
         snprintf(why, sizeof why, "the new process %ld did not serve within %lld ms and was ended", (long)u->child,
                  (long long)u->snapshot->conf->upgrade_timeout_ms);
     else if (rc == CB_ECLOSED && WIFEXITED(status))
@@ -244,7 +256,7 @@ static void on_saved(cb_loop *loop, void *user) {
     if (++u->saved < w->edge->n_workers) return;
     if (u->rc == CB_OK && fill(u) < 0) fail(u, CB_ESYS, cb_last_error());
     if (u->rc == CB_OK) start_conversation(u);
-    if (u->rc < 0) finish(u);
+    if (!u->threaded) finish(u); /* else rc is the thread's until on_end() */
 }
 
 void edge_upgrade_saved(edge_worker *w, int rc, const char *detail) {
@@ -288,7 +300,11 @@ void edge_upgrade_begin(cb_loop *loop, void *user) {
 void edge_upgrade_abort(edge *e) {
     edge_upgrade *u = e->upgrade;
     if (!u) return;
-    if (u->threaded && u->sock >= 0) shutdown(u->sock, SHUT_RDWR); /* the successor ends by it, and the thread */
+    if (u->threaded) {
+        shutdown(u->sock, SHUT_RDWR); /* the successor ends by it, and the thread */
+        pthread_join(u->thread, NULL);
+        u->threaded = false;
+    }
     fail(u, CB_ECLOSED, "this process ends");
     upgrade_free(u);
 }

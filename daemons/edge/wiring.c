@@ -235,13 +235,13 @@ static int start(edge *e) {
 }
 
 void edge_serving(edge *e) {
+    if (edge_pid_file_write(e->now->conf) < 0) edge_say(&e->log, CB_LOG_ERROR, "%s: %s", e->file, edge_why());
     for (const edge_use *u = e->now->uses; u; u = u->next)
         edge_say(&e->log, CB_LOG_INFO, "listener %s: %s://%s", u->listener->conf->name,
                  u->listener->conf->tls ? "https" : "http", u->listener->address);
     edge_say(&e->log, CB_LOG_INFO, "libcb %s: ready with %u worker%s", cb_version_text(), e->n_workers,
              e->n_workers == 1 ? "" : "s");
     e->serving = true;
-    if (edge_pid_file_write(e->now->conf) < 0) edge_say(&e->log, CB_LOG_ERROR, "%s: %s", e->file, edge_why());
     if (e->elder < 0) edge_notify("READY=1\nSTATUS=serving"); /* else the process before tells who is the main one */
 }
 
