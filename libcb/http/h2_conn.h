@@ -33,9 +33,8 @@ struct h2_conn {
     cb_hconn h;
     nghttp2_session *ng;
     nghttp2_mem mem;
-    const cb_alloc *mem_alloc; /* behind `mem` */
-    void *frames;              /* the session's own buffer */
-    cb_list streams;           /* h2_stream.link */
+    void *frames;    /* the session's own buffer */
+    cb_list streams; /* h2_stream.link */
     cb_list bodies, fresh, sends, writable;
     h2_stream *section; /* whose field section is being received */
     cb_time section_since;
@@ -47,8 +46,9 @@ struct h2_conn {
     int depth; /* library calls on the stack */
     int rc;    /* why the connection failed */
     unsigned wrote : 1, closed : 1, freed : 1, ended : 1, settings_in : 1, drain_asked : 1, final_goaway : 1;
-    unsigned over : 1; /* the peer is gone and nothing was open */
-    uint8_t *batch;    /* during a flush: H2_BATCH bytes in which frames gather */
+    unsigned plain_malloc : 1; /* that is what our allocator ends in */
+    unsigned over : 1;         /* the peer is gone and nothing was open */
+    uint8_t *batch;            /* during a flush: H2_BATCH bytes in which frames gather */
     size_t batched;
     cb_grave grave;
 };

@@ -14,18 +14,30 @@ enum {
 
 /* ---- memory ---- */
 
+/* nghttp2 takes and gives some small pieces with each request. */
+static void *get(const h2_conn *c, size_t size) {
+    return c->plain_malloc ? cb_small_get(c->h.env.alloc, size) : cb_mem_get(c->h.env.alloc, size);
+}
+
+static void put(const h2_conn *c, void *p) {
+    if (c->plain_malloc)
+        cb_small_put(c->h.env.alloc, p);
+    else
+        cb_mem_free(c->h.env.alloc, p);
+}
+
 /* A session's buffer for frames is one block of 16 KiB, of which heads rarely fill more than a few hundred bytes. */
 static void *mem_malloc(size_t size, void *user) {
     h2_conn *c = user;
     if (!size) return NULL;
-    if (size < FRAMES_MIN || size > CB_SPARSE || c->frames) return cb_mem_get(c->mem_alloc, size);
+    if (size < FRAMES_MIN || size > CB_SPARSE || c->frames) return get(c, size);
     return c->frames = cb_sparse_get(c->h.env.alloc);
 }
 
 static void mem_free(void *p, void *user) {
     h2_conn *c = user;
     if (!p || p != c->frames) {
-        cb_mem_free(c->mem_alloc, p);
+        put(c, p);
         return;
     }
     cb_sparse_put(c->h.env.alloc, p);
@@ -35,15 +47,17 @@ static void mem_free(void *p, void *user) {
 static void *mem_calloc(size_t n, size_t size, void *user) {
     const h2_conn *c = user;
     if (!n || !size || n > SIZE_MAX / size) return NULL;
-    return cb_mem_new(c->mem_alloc, n * size);
+    void *p = get(c, n * size);
+    return p ? memset(p, 0, n * size) : NULL;
 }
 
 static void *mem_realloc(void *p, size_t size, void *user) {
     h2_conn *c = user;
     if (!p) return mem_malloc(size, user);
-    if (p != c->frames) return cb_mem_grow(c->mem_alloc, p, size);
+    if (p != c->frames)
+        return c->plain_malloc ? cb_small_grow(c->h.env.alloc, p, size) : cb_mem_grow(c->h.env.alloc, p, size);
     if (size && size <= CB_SPARSE) return p;
-    void *grown = size ? cb_mem_get(c->mem_alloc, size) : NULL;
+    void *grown = size ? get(c, size) : NULL;
     if (grown) memcpy(grown, p, CB_SPARSE);
     if (grown || !size) mem_free(p, user);
     return grown;
@@ -115,7 +129,7 @@ static int first_settings(h2_conn *c) {
 int h2_session_new(h2_conn *c) {
     c->mem = (nghttp2_mem){
         .mem_user_data = c, .malloc = mem_malloc, .free = mem_free, .calloc = mem_calloc, .realloc = mem_realloc};
-    c->mem_alloc = cb_alloc_is_libc(c->h.env.alloc) ? &cb_alloc_libc : c->h.env.alloc;
+    c->plain_malloc = cb_alloc_is_libc(c->h.env.alloc);
     int rc = make_session(c);
     return rc == CB_OK ? first_settings(c) : rc;
 }
