@@ -1,10 +1,12 @@
-/* Random walks over HTTP/3: clients and servers on a bad line, and a hand that answers late, in pieces, too little or
- * not at all, gives up, resets, drains, frees. Each exchange ends once (or was abandoned), and all memory comes back.
+/* Random walks over HTTP/3: a client and a server on a bad line, half of them with a reverse proxy between, and a hand
+ * that answers late, in pieces, too little or not at all, gives up, resets, drains, frees. Each exchange ends once (or
+ * was abandoned), and all memory comes back.
  */
 #include "sim/rng.h"
 #include "support/sim_fixture.h"
 #include "support/tls_fixture.h"
 #include <cb/http.h>
+#include <cb/proxy.h>
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +29,11 @@ struct walk {
     cb_sim *sim;
     cb_sim_host *client_host, *server_host;
     cb_sim_link *up, *down;
+    cb_sim_host *edge_host; /* NULL: the client asks the server itself */
+    cb_sim_link *far_up, *far_down;
+    cb_router *router;
+    cb_proxy *proxy;
+    cb_http_server *edge;
     cb_identity *server_id, *client_id;
     cb_http_server *server;
     cb_http_client *client;
@@ -189,13 +196,16 @@ static void open_client(walk *w) {
     cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
 }
 
+static const char *const direct[] = {"https://server/a", "https://10.0.0.2/b"};
+static const char *const proxied[] = {"https://edge/a", "https://10.0.0.3/b"};
+
 static void do_request(walk *w) {
     const bool post = pick(w, 2) != 0;
     end *e = new_end(w, true);
     if (!e) return;
     int rc =
         cb_http_request(&e->x, w->client,
-                        CB_OPTS(cb_request, .url = pick(w, 2) ? "https://server/a" : "https://10.0.0.2/b",
+                        CB_OPTS(cb_request, .url = (w->edge_host ? proxied : direct)[pick(w, 2)],
                                 .method = post ? "POST" : NULL, .has_body = post, .timeout_ms = pick(w, 2) ? 3000 : 0),
                         &end_ops, e);
     cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
@@ -247,7 +257,8 @@ static void do_line(walk *w) {
                                 .reorder = pick(w, 3) ? 0 : 0.3,
                                 .reorder_us = 30000,
                                 .down = pick(w, 6) == 0};
-    cr_assert_eq(cb_sim_link_set(pick(w, 2) ? w->up : w->down, &o), CB_OK, "%s", cb_last_error());
+    cb_sim_link *const lines[] = {w->up, w->down, w->far_up, w->far_down};
+    cr_assert_eq(cb_sim_link_set(lines[pick(w, w->edge_host ? 4 : 2)], &o), CB_OK, "%s", cb_last_error());
 }
 
 static void do_drain(walk *w) {
@@ -276,6 +287,30 @@ static void on_step(cb_sim *sim, void *user) {
     if (--w->left > 0) cb_sim_at(sim, cb_sim_now(sim) + pick(w, 150 * ST_MS), on_step, w);
 }
 
+/* A reverse proxy between the two: HTTP/3 on both sides. */
+static void open_edge(walk *w) {
+    const cb_sim_link_opts line = {.size = sizeof line, .rate_bps = 50000000, .delay_us = 2000};
+    int rc = cb_sim_host_new(&w->edge_host, w->sim, "edge", "10.0.0.3");
+    if (rc == CB_OK) rc = cb_sim_path(w->client_host, w->edge_host, NULL, &w->up, 1);
+    if (rc == CB_OK) rc = cb_sim_path(w->edge_host, w->client_host, NULL, &w->down, 1);
+    if (rc == CB_OK) rc = cb_sim_connect(w->edge_host, w->server_host, &line, NULL, &w->far_up, &w->far_down);
+    if (rc == CB_OK) rc = cb_router_new(&w->router);
+    if (rc == CB_OK)
+        rc = cb_router_group(w->router,
+                             CB_OPTS(cb_origin_group_opts, .name = "origin", .identity = w->client_id,
+                                     .versions = CB_HTTP_3, .connect_timeout_ms = 3000, .response_timeout_ms = 4000,
+                                     .idle_timeout_ms = 5000, .keep_alive_ms = 2000));
+    if (rc == CB_OK) rc = cb_router_origin(w->router, "origin", CB_OPTS(cb_origin_opts, .url = "https://server"));
+    if (rc == CB_OK) rc = cb_router_route(w->router, CB_OPTS(cb_route_opts, .path = "/", .group = "origin"));
+    if (rc == CB_OK)
+        rc = cb_proxy_new(&w->proxy, cb_sim_host_loop(w->edge_host), CB_OPTS(cb_proxy_opts, .router = w->router));
+    if (rc == CB_OK)
+        rc = cb_http_server_new(&w->edge, cb_sim_host_loop(w->edge_host),
+                                CB_OPTS(cb_http_server_opts, .listen = ":443", .identity = w->server_id,
+                                        .versions = CB_HTTP_3, .ops = cb_proxy_exchange_ops(), .user = w->proxy));
+    cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
+}
+
 static void walk_once(uint64_t seed, cb_identity *server_id, cb_identity *client_id, uint64_t *complete) {
     walk *w = calloc(1, sizeof *w);
     const unsigned long long which = seed;
@@ -292,6 +327,7 @@ static void walk_once(uint64_t seed, cb_identity *server_id, cb_identity *client
     if (rc == CB_OK) rc = cb_sim_connect(w->client_host, w->server_host, &line, NULL, &w->up, &w->down);
     cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
     open_server(w);
+    if (seed % 2) open_edge(w);
     open_client(w);
     cb_sim_at(w->sim, 0, on_step, w);
     rc = cb_sim_run_until(w->sim, 60 * ST_S);
@@ -299,6 +335,9 @@ static void walk_once(uint64_t seed, cb_identity *server_id, cb_identity *client
     cb_http_client_free(w->client);
     cr_assert_eq(cb_sim_run(w->sim), CB_OK, "seed %llu: %s", which, cb_last_error());
     cb_http_server_free(w->server);
+    cb_http_server_free(w->edge);
+    cb_proxy_free(w->proxy);
+    cb_router_unref(w->router);
     cr_assert_eq(cb_sim_run(w->sim), CB_OK, "seed %llu: %s", which, cb_last_error());
     for (size_t i = 0; i < w->made; i++) /* whose message had come whole, and waited for a resume */
         if (w->ends[i].x) cb_exchange_reset(w->ends[i].x, CB_RESET_CANCEL);
@@ -314,14 +353,15 @@ static void walk_once(uint64_t seed, cb_identity *server_id, cb_identity *client
 
 Test(sim_http_walk, anything_at_any_time) {
     enum { WALKS = 30 };
-    uint64_t complete = 0;
+    uint64_t complete[2] = {0, 0}; /* direct, by way of the proxy */
     tls_pki pki;
     tls_pki_make_of(&pki, CB_KEY_ED25519);
-    cb_identity *server_id = tls_pki_identity(&pki, "server,10.0.0.2"), *client_id = tls_pki_client(&pki);
+    cb_identity *server_id = tls_pki_identity(&pki, "server,10.0.0.2,edge,10.0.0.3"), *client_id = tls_pki_client(&pki);
     for (uint64_t seed = 1; seed <= WALKS; seed++)
-        walk_once(seed, server_id, client_id, &complete);
-    cr_assert_gt(complete, (uint64_t)WALKS * 5, "walks must get somewhere: %llu exchanges were complete",
-                 (unsigned long long)complete);
+        walk_once(seed, server_id, client_id, &complete[seed % 2]);
+    for (int i = 0; i < 2; i++)
+        cr_assert_gt(complete[i], (uint64_t)WALKS * 2, "walks must get somewhere: %llu exchanges were complete",
+                     (unsigned long long)complete[i]);
     cb_identity_unref(server_id);
     cb_identity_unref(client_id);
     tls_pki_drop(&pki);
