@@ -16,13 +16,13 @@ enum {
     DRAIN_ROUNDS = 3,
     CYCLE_ROUNDS = 8,
     CROWDED_ROUNDS = 10,
-    SWOLLEN_ROUNDS = 4,
+    SWOLLEN_ROUNDS = 10,
     CALM_ROUNDS = 3,
     UNPACED_PACKETS = 48
 };
 static const uint64_t PROBE_RTT_AFTER = 5 * SECOND;
 static const uint64_t PROBE_RTT_CHECK = 3 * SECOND, PROBE_RTT_CHECK_MAX = 24 * SECOND;
-static const uint64_t COMPETE_CHECK = 5 * SECOND, COMPETE_MEMORY = 60 * SECOND;
+static const uint64_t COMPETE_CHECK = 10 * SECOND;
 static const uint64_t SLACK = 2 * MS; /* how much lateness the pacer makes up for */
 
 static const char *const names[] = {"none", "startup", "drain", "up", "down", "cruise", "probe_rtt", "compete"};
@@ -43,6 +43,11 @@ void cb_gov_init(cb_gov *g, cb_time now, size_t packet) {
     g->jitter = (uint32_t)(now / 1000) * 2654435761u + 1;
 }
 
+/* Conversion of what is out of range is undefined. */
+static uint64_t whole(double x) {
+    return x >= 0x1p63 ? UINT64_MAX / 2 : x > 0 ? (uint64_t)x : 0;
+}
+
 static void enter(cb_gov *g, cb_time now, int phase) {
     g->phase = (uint8_t)phase;
     g->phase_since = now;
@@ -53,7 +58,7 @@ static void enter(cb_gov *g, cb_time now, int phase) {
 static void start_cycle(cb_gov *g, cb_time now) {
     g->jitter = g->jitter * 1664525u + 1013904223u;
     uint64_t w = cb_gov_model_window(&g->m);
-    g->cycle = w * (CYCLE_ROUNDS - 2) + (uint64_t)((double)w * 4 * (g->jitter >> 8) / 0x1p24);
+    g->cycle = w * (CYCLE_ROUNDS - 2) + whole((double)w * 4 * (g->jitter >> 8) / 0x1p24);
     g->cycle_since = now;
     g->before_up = cb_gov_model_bandwidth(&g->m);
     cb_gov_model_cycle(&g->m);
@@ -99,10 +104,6 @@ static void startup(cb_gov *g, cb_time now) {
 
 static void start_competing(cb_gov *g, cb_time now) {
     if (!g->competing) g->compete_cap = cb_gov_model_bdp(&g->m) * 5 / 4 + 4 * g->m.packet;
-    if (!g->compete_every || now - g->competed_at > COMPETE_MEMORY)
-        g->compete_every = COMPETE_CHECK;
-    else if (!g->competing && g->compete_every < 8 * COMPETE_CHECK)
-        g->compete_every *= 2;
     g->competing = true;
     g->competed_at = now;
     g->compete_check = now;
@@ -196,10 +197,8 @@ static void compete(cb_gov *g, cb_time now) {
     if (g->compete_cap < UINT64_MAX / 2) g->compete_cap += g->compete_cap / 4;
     if (m->last_lost || g->compete_cap > g->path.cwnd) g->compete_cap = UINT64_MAX;
     g->calm = crowded(g) ? 0 : (uint8_t)(g->calm + 1);
-    uint64_t since = now - g->compete_check;
-    if (g->calm >= CALM_ROUNDS || (since > g->compete_every && now % COMPETE_CHECK < SECOND / 5)) {
-        enter(g, now, CB_GOV_PROBE_RTT);
-    }
+    bool due = now - g->compete_check > COMPETE_CHECK / 2 && now % COMPETE_CHECK < SECOND / 5;
+    if (g->calm >= CALM_ROUNDS || due) enter(g, now, CB_GOV_PROBE_RTT);
 }
 
 static bool rtt_is_old(const cb_gov *g, cb_time now) {
@@ -326,7 +325,7 @@ static void control(cb_gov *g) {
     if (g->phase != CB_GOV_PROBE_RTT && g->phase != CB_GOV_DRAIN) {
         cap += 1.5 * cb_gov_model_loss_room(m) * bdp;
     }
-    g->cap = (uint64_t)(cap > least ? cap : least);
+    g->cap = whole(cap > least ? cap : least);
 }
 
 void cb_gov_observe(cb_gov *g, cb_time now, const cb_gov_path *path) {
@@ -350,7 +349,7 @@ size_t cb_gov_allowance(const cb_gov *g, cb_time now) {
     uint64_t late = now - g->next_tx;
     if (late > SLACK) late = SLACK;
     double credit = g->pacing * (double)late / 1e9;
-    uint64_t allowed = (uint64_t)credit + quantum(g);
+    uint64_t allowed = whole(credit) + quantum(g);
     if (g->cap != UINT64_MAX && g->path.inflight + allowed > g->cap) allowed = g->cap - g->path.inflight;
     return allowed < g->m.packet ? g->m.packet : (size_t)(allowed / g->m.packet * g->m.packet);
 }
@@ -361,7 +360,7 @@ void cb_gov_sent(cb_gov *g, cb_time now, const cb_gov_burst *b) {
     cb_gov_model_update(&g->m, now, g->path.inflight, b->inflight, b->retransmitted, b->app_limited, b->settled);
     if (g->pacing > 0 && flown) {
         if (g->next_tx + SLACK < now) g->next_tx = now - SLACK;
-        g->next_tx += (uint64_t)((double)flown * 1e9 / g->pacing);
+        g->next_tx += whole((double)flown * 1e9 / g->pacing);
     }
     g->path.inflight = b->inflight;
     advance(g, now);

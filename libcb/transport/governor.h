@@ -74,7 +74,6 @@ typedef struct cb_gov {
     uint8_t swollen, overflows;
     cb_time hit_at;
     cb_time compete_check, competed_at;
-    uint64_t compete_every; /* between two looks whether the other is still there */
 } cb_gov;
 
 /* packet: bytes of a full packet. */

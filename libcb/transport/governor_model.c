@@ -4,6 +4,11 @@
 
 enum { WINDOW_MIN = 4 * 1000000, WINDOW_PACKETS = 12, CALM_ROUNDS = 3 };
 
+/* Conversion of what is out of range is undefined. */
+static uint64_t whole(double x) {
+    return x >= 0x1p63 ? UINT64_MAX / 2 : x > 0 ? (uint64_t)x : 0;
+}
+
 void cb_gov_model_init(cb_gov_model *m, size_t packet) {
     memset(m, 0, sizeof *m);
     m->packet = packet;
@@ -16,7 +21,7 @@ double cb_gov_model_bandwidth(const cb_gov_model *m) {
 }
 
 uint64_t cb_gov_model_bdp(const cb_gov_model *m) {
-    return (uint64_t)(cb_gov_model_bandwidth(m) * (double)m->min_rtt / 1e9);
+    return whole(cb_gov_model_bandwidth(m) * (double)m->min_rtt / 1e9);
 }
 
 double cb_gov_model_loss_room(const cb_gov_model *m) {
@@ -44,7 +49,7 @@ void cb_gov_model_rtt(cb_gov_model *m, cb_time now, uint64_t rtt) {
     if (rtt > m->round_max_rtt) m->round_max_rtt = rtt;
     if (!m->min_rtt || rtt < m->min_rtt) m->min_rtt = rtt;
     double bw = cb_gov_model_bandwidth(m);
-    uint64_t packet = bw > 0 ? (uint64_t)((double)m->packet * 1e9 / bw) : 0;
+    uint64_t packet = bw > 0 ? whole((double)m->packet * 1e9 / bw) : 0;
     if (packet > m->min_rtt / 8) packet = m->min_rtt / 8;
     if (rtt <= m->min_rtt + m->min_rtt / 32 + packet) m->min_at = now;
 }
@@ -52,7 +57,7 @@ void cb_gov_model_rtt(cb_gov_model *m, cb_time now, uint64_t rtt) {
 uint64_t cb_gov_model_window(const cb_gov_model *m) {
     double bw = cb_gov_model_bandwidth(m);
     uint64_t w = m->min_rtt > WINDOW_MIN ? m->min_rtt : WINDOW_MIN;
-    uint64_t packets = bw > 0 ? (uint64_t)((double)(WINDOW_PACKETS * m->packet) * 1e9 / bw) : 0;
+    uint64_t packets = bw > 0 ? whole((double)(WINDOW_PACKETS * m->packet) * 1e9 / bw) : 0;
     if (packets > 4 * w) packets = 4 * w;
     return packets > w ? packets : w;
 }
@@ -80,17 +85,16 @@ static void sample(cb_gov_model *m, cb_time now) {
 }
 
 /* What came back beyond the rate since the interval began: acknowledgements that wait for each other on their way. */
-static void aggregate(cb_gov_model *m, cb_time now) {
+static void aggregate(cb_gov_model *m, cb_time now, uint64_t before) {
     double bw = cb_gov_model_bandwidth(m);
     double expected = bw * (double)(now - m->extra_since) / 1e9;
-    double got = (double)(m->delivered - m->extra_from);
-    if (got <= expected || now - m->extra_since > 16 * m->min_rtt) {
+    if ((double)(m->delivered - m->extra_from) <= expected || now - m->extra_since > 16 * m->min_rtt) {
         m->extra_since = now;
-        m->extra_from = m->delivered;
-        return;
+        m->extra_from = before; /* what this acknowledgement brings came at once */
+        expected = 0;
     }
-    uint64_t extra = (uint64_t)(got - expected);
-    uint64_t most = cb_gov_model_bdp(m);
+    double got = (double)(m->delivered - m->extra_from);
+    uint64_t extra = got > expected ? whole(got - expected) : 0, most = cb_gov_model_bdp(m);
     if (extra > most) extra = most;
     if (extra > m->extra[0]) m->extra[0] = extra;
 }
@@ -141,10 +145,11 @@ void cb_gov_model_update(cb_gov_model *m, cb_time now, uint64_t before, uint64_t
     uint64_t gone = m->flown > after ? m->flown - after : 0;
     uint64_t delivered = gone > m->repeated ? gone - m->repeated : 0;
     if (settled && delivered > m->delivered) {
+        uint64_t known = m->delivered;
         m->delivered = delivered;
         if (m->limited_until && delivered > m->limited_until) m->limited_until = 0;
         sample(m, m->gone_at);
-        aggregate(m, m->gone_at);
+        aggregate(m, m->gone_at, known);
     }
     if (limited) m->limited_until = m->delivered + after ? m->delivered + after : 1;
     if (m->limited_until) m->round_limited = true;

@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "transport/quic_keys.h"
+#include "transport/quic_pace.h"
 #include <ngtcp2/ngtcp2_crypto_gnutls.h>
 #include <string.h>
 
@@ -294,6 +295,9 @@ static int on_path_validation(ngtcp2_conn *ng, uint32_t flags, const ngtcp2_path
     memcpy(&local, path->local.addr, path->local.addrlen);
     memcpy(&remote, path->remote.addr, path->remote.addrlen);
     if (cb_addr_equal(&local, &c->local) && cb_addr_equal(&remote, &c->remote)) return 0;
+    if (!cb_addr_same_host(&local, &c->local) || !cb_addr_same_host(&remote, &c->remote)) {
+        cb_quic_pace_reset(c, c->host->now(c)); /* RFC 9000, 9.4: another path; a new port alone is none */
+    }
     c->local = local;
     c->remote = remote;
     c->migrations++;
