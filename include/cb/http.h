@@ -147,12 +147,13 @@ typedef struct cb_http_limits {
     uint32_t max_settings_per_s;  /* SETTINGS, PING, PRIORITY_UPDATE, unknown and empty frames of each kind, and
                                    * WINDOW_UPDATE beyond what sent bytes account for; 0 = 50 */
     uint32_t max_continuations;   /* CONTINUATION frames of one head; 0 = 8 */
-    uint32_t table_bytes;         /* HPACK/QPACK dynamic table; 0 = 4,096 */
+    uint32_t table_bytes;         /* HPACK/QPACK dynamic table; 0 = 4,096. What an HTTP/3 server sends: below */
     uint32_t stream_window_bytes; /* received and not taken, an exchange; 0 = 262,144 */
     uint32_t send_buffer_bytes;   /* written and not sent (HTTP/3: not acknowledged), an exchange; 0 = 262,144. All of a
                                    * connection together: 16 times as much, and 16 KiB for each beyond that */
     uint32_t max_requests;        /* of one connection, then it is closed gracefully; 0 = 100,000 */
-    uint32_t reserved;
+    uint32_t reply_table_bytes;   /* QPACK's dynamic table for what a server sends. It saves octets of large fields that
+                                   * come back with each response, and costs an idle connection 2 KiB; 0 = none */
 } cb_http_limits;
 
 /* ---- server ---- */

@@ -10,7 +10,7 @@ enum { KEY_INLINE = 24, MAP_MIN = 16 }; /* connection IDs and addresses fit inli
 struct cb_map_slot {
     uint64_t hash;
     void *value;
-    size_t len;
+    uint32_t len; /* of the key */
     bool used;
     union {
         uint8_t bytes[KEY_INLINE];
@@ -74,6 +74,7 @@ void *cb_map_get(const cb_map *m, const void *key, size_t len) {
 }
 
 int cb_map_put(cb_map *m, const void *key, size_t len, void *value) {
+    if (len > UINT32_MAX) return cb_fail(CB_ELIMIT, "a key of %zu bytes", len);
     uint64_t hash = cb_siphash(m->key, key, len);
     if (m->len) {
         cb_map_slot *s = find(m, hash, key, len);
@@ -86,7 +87,7 @@ int cb_map_put(cb_map *m, const void *key, size_t len, void *value) {
         int rc = grow(m);
         if (rc < 0) return rc;
     }
-    cb_map_slot entry = {.hash = hash, .value = value, .len = len, .used = true};
+    cb_map_slot entry = {.hash = hash, .value = value, .len = (uint32_t)len, .used = true};
     if (len > KEY_INLINE) {
         entry.key.far = cb_mem_get(m->alloc, len);
         if (!entry.key.far) return cb_fail(CB_ENOMEM, "no memory for a key of %zu bytes", len);

@@ -246,6 +246,7 @@ static int h3_eof(cb_hconn *h, cb_time now) {
 static void settle(h3_conn *c) {
     if (c->h.n_exchanges || !c->ready) { /* a handshake has its own time limit */
         c->idle_since = 0;
+        c->rests = false;
         return;
     }
     if (!c->idle_since) c->idle_since = c->now;
@@ -277,6 +278,7 @@ static cb_time h3_deadline(const cb_hconn *h) {
     t = cb_time_min(t, cb_quiet_deadline(&c->sends, l->send_timeout_ms * CB_MS));
     if (c->drain_at) t = cb_time_min(t, c->drain_at);
     if (c->linger_at && !c->drained) t = cb_time_min(t, c->linger_at);
+    if (c->idle_since && !c->rests && c->below->rest) t = cb_time_min(t, c->idle_since + CB_TRIM);
     if (c->idle_since && !c->drain_asked) t = cb_time_min(t, c->idle_since + l->idle_timeout_ms * CB_MS);
     return t;
 }
@@ -355,6 +357,10 @@ static int h3_expire(cb_hconn *h, cb_time now) {
     if (!c->closed) expire_sends(c, now);
     if (!c->closed && c->drain_at && c->drain_at <= now) final_goaway(c, now);
     if (!c->closed && c->linger_at && c->linger_at <= now) c->drained = true;
+    if (!c->closed && c->idle_since && !c->rests && c->below->rest && c->idle_since + CB_TRIM <= now) {
+        c->rests = true;
+        c->below->rest(c->qc);
+    }
     bool idle = c->idle_since && c->idle_since + h->env.limits->idle_timeout_ms * CB_MS <= now;
     if (!c->closed && idle && !c->drain_asked) h3_drain(h);
     wake_owner(c);
@@ -440,7 +446,7 @@ int h3_start(h3_conn *c) {
     nghttp3_settings_default(&settings);
     settings.max_field_section_size = l->max_head_bytes;
     settings.qpack_max_dtable_capacity = l->table_bytes;
-    settings.qpack_encoder_max_dtable_capacity = l->table_bytes;
+    settings.qpack_encoder_max_dtable_capacity = c->h.env.server ? l->reply_table_bytes : l->table_bytes;
     settings.qpack_blocked_streams = l->max_streams < BLOCKED_STREAMS ? l->max_streams : BLOCKED_STREAMS;
     settings.enable_connect_protocol = c->h.env.server;
     settings.h3_datagram = 1;

@@ -27,6 +27,7 @@ typedef struct h3_below {
     cb_time (*now)(const cb_quic_conn *q);
     cb_time (*rtt)(const cb_quic_conn *q); /* 0: not known */
     bool (*in_early_data)(const cb_quic_conn *q);
+    void (*rest)(cb_quic_conn *q); /* may be NULL */
 } h3_below;
 
 extern const h3_below cb_h3_below_quic;
@@ -81,7 +82,7 @@ struct h3_conn {
     uint32_t n_late;
     int depth; /* library calls on the stack */
     unsigned ready : 1, closed : 1, freed : 1, failed : 1, settings_in : 1, peer_datagram : 1, no_streams : 1,
-        drain_asked : 1, final_goaway : 1, drained : 1;
+        drain_asked : 1, final_goaway : 1, drained : 1, rests : 1;
     cb_grave grave;
 };
 

@@ -16,7 +16,8 @@ const h3_below cb_h3_below_quic = {.open_stream = cb_quic_conn_open_stream,
                                    .datagram = cb_quic_conn_datagram,
                                    .now = cb_quic_conn_now,
                                    .rtt = rtt,
-                                   .in_early_data = cb_quic_conn_in_early_data};
+                                   .in_early_data = cb_quic_conn_in_early_data,
+                                   .rest = cb_quic_conn_rest};
 
 int cb_h3_new(cb_hconn **out, const cb_hconn_env *env, cb_quic_conn *qc) {
     return cb_h3_new_on(out, env, qc, &cb_h3_below_quic);

@@ -77,7 +77,7 @@ enum { CB_OUT_SHARE = 16, CB_OUT_FLOOR = 16384 };
 size_t cb_hconn_out_room(const cb_hconn *h, size_t own);
 bool cb_hconn_out_ready(const cb_hconn *h, size_t own); /* enough room to tell a writer that waits */
 
-#define CB_TRIM (5 * CB_SEC) /* h1: an idle connection gives back what makes the next request cheap */
+#define CB_TRIM (5 * CB_SEC) /* an idle connection gives back what makes the next request cheap */
 
 /* What a connection knows about its surroundings; filled by the owner before the constructor, text must outlive the
  * connection. */

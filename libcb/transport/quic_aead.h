@@ -4,6 +4,7 @@
 #ifndef CB_TRANSPORT_QUIC_AEAD_H
 #define CB_TRANSPORT_QUIC_AEAD_H
 
+#include "base/list.h"
 #include "base/mem.h"
 #include <cb/quic.h>
 #include <stdbool.h>
@@ -17,6 +18,7 @@ static inline size_t cb_quic_cipher_key_len(int cipher) {
 
 /* One key of one direction. The text may be sealed and opened in place. */
 typedef struct cb_quic_key {
+    cb_list link; /* its owner's */
     const cb_alloc *alloc;
     /* dst takes len + CB_QUIC_TAG bytes. */
     bool (*seal)(struct cb_quic_key *k, uint8_t *dst, const uint8_t *src, size_t len, const uint8_t *nonce,
@@ -24,6 +26,7 @@ typedef struct cb_quic_key {
     /* len counts without the tag, which follows src. False: not authentic; dst holds nothing of use. */
     bool (*open)(struct cb_quic_key *k, uint8_t *dst, const uint8_t *src, size_t len, const uint8_t *nonce,
                  const uint8_t *aad, size_t aad_len);
+    void (*rest)(struct cb_quic_key *k); /* gives back what the next packet can make again; may be NULL */
     void (*free)(struct cb_quic_key *k); /* wipes it */
 } cb_quic_key;
 

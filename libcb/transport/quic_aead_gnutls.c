@@ -48,7 +48,8 @@ static cb_quic_key *key_new(int cipher, const uint8_t *key, const cb_alloc *allo
         cb_mem_free(alloc, k);
         return NULL;
     }
-    k->key = (cb_quic_key){alloc, seal, open_sealed, key_free};
+    k->key = (cb_quic_key){.alloc = alloc, .seal = seal, .open = open_sealed, .free = key_free};
+    cb_list_init(&k->key.link);
     return &k->key;
 }
 

@@ -22,14 +22,14 @@ typedef struct {
     void *block; /* what was allocated: the data want more alignment than an allocator gives */
 } gcm_tables;
 
-/* The tables are made at the first packet: of four keys that a connection has, two are those of the next key phase,
- * which hardly any connection sees. */
+/* The tables are made at the first packet and after each rest: of four keys that a connection has, two are those of the
+ * next key phase, which hardly any connection sees, and making them takes a tenth of a microsecond. */
 typedef struct {
     cb_quic_key key;
     aes_gcm_enc_dec_t encrypt, decrypt;
     aes_gcm_pre_t prepare;
     gcm_tables *gcm;
-    uint8_t raw[CB_QUIC_KEY_MAX]; /* of GCM: until the tables are there */
+    uint8_t raw[CB_QUIC_KEY_MAX];
 } mb_key;
 
 static bool make_tables(mb_key *k) {
@@ -38,7 +38,6 @@ static bool make_tables(mb_key *k) {
     k->gcm = (gcm_tables *)(((uintptr_t)block + ALIGN - 1) & ~(uintptr_t)(ALIGN - 1));
     k->gcm->block = block;
     k->prepare(k->raw, &k->gcm->data);
-    cb_mem_wipe(k->raw, sizeof k->raw);
     return true;
 }
 
@@ -91,23 +90,28 @@ static bool chacha_open(cb_quic_key *key, uint8_t *dst, const uint8_t *src, size
     return authentic(dst, len, tag, src + len);
 }
 
-static void key_free(cb_quic_key *key) {
+static void rest(cb_quic_key *key) {
     mb_key *k = (mb_key *)key;
+    if (!k->gcm) return;
+    void *block = k->gcm->block;
+    cb_mem_wipe(k->gcm, sizeof *k->gcm);
+    cb_mem_free(key->alloc, block);
+    k->gcm = NULL;
+}
+
+static void key_free(cb_quic_key *key) {
     const cb_alloc *alloc = key->alloc;
-    if (k->gcm) {
-        void *block = k->gcm->block;
-        cb_mem_wipe(k->gcm, sizeof *k->gcm);
-        cb_mem_free(alloc, block);
-    }
-    cb_mem_wipe(k, sizeof *k);
-    cb_mem_free(alloc, k);
+    rest(key);
+    cb_mem_wipe(key, sizeof(mb_key));
+    cb_mem_free(alloc, key);
 }
 
 static cb_quic_key *key_new(int cipher, const uint8_t *key, const cb_alloc *alloc) {
     mb_key *k = cb_mem_new(alloc, sizeof *k);
     if (!k) return NULL;
     memcpy(k->raw, key, cb_quic_cipher_key_len(cipher));
-    k->key = (cb_quic_key){alloc, gcm_seal, gcm_open, key_free};
+    k->key = (cb_quic_key){.alloc = alloc, .seal = gcm_seal, .open = gcm_open, .rest = rest, .free = key_free};
+    cb_list_init(&k->key.link);
     switch (cipher) {
     case CB_QUIC_AES_128_GCM:
         k->encrypt = mb->gcm128_enc;
@@ -120,7 +124,8 @@ static cb_quic_key *key_new(int cipher, const uint8_t *key, const cb_alloc *allo
         k->prepare = mb->gcm256_pre;
         break;
     default:
-        k->key = (cb_quic_key){alloc, chacha_seal, chacha_open, key_free};
+        k->key.seal = chacha_seal;
+        k->key.open = chacha_open;
         break;
     }
     return &k->key;
@@ -132,8 +137,12 @@ static cb_quic_key *key_new(int cipher, const uint8_t *key, const cb_alloc *allo
 typedef struct {
     cb_quic_mask mask;
     unsigned rounds;
-    uint8_t round_keys[15][16];
+    uint8_t round_keys[][16]; /* rounds + 1 */
 } aes_mask;
+
+static size_t mask_size(unsigned rounds) {
+    return sizeof(aes_mask) + (rounds + 1) * sizeof((aes_mask *)NULL)->round_keys[0];
+}
 
 __attribute__((target("aes,sse2"))) static bool make(cb_quic_mask *m, uint8_t *out, const uint8_t *sample) {
     const aes_mask *a = (const aes_mask *)m;
@@ -150,22 +159,21 @@ __attribute__((target("aes,sse2"))) static bool make(cb_quic_mask *m, uint8_t *o
 
 static void mask_free(cb_quic_mask *m) {
     const cb_alloc *alloc = m->alloc;
-    cb_mem_wipe(m, sizeof(aes_mask));
+    cb_mem_wipe(m, mask_size(((aes_mask *)m)->rounds));
     cb_mem_free(alloc, m);
 }
 
 static cb_quic_mask *mask_new(int cipher, const uint8_t *key, const cb_alloc *alloc) {
     if (cipher == CB_QUIC_CHACHA20_POLY1305) return cb_quic_aead_gnutls.mask_new(cipher, key, alloc);
-    aes_mask *m = cb_mem_get(alloc, sizeof *m);
+    const unsigned rounds = cipher == CB_QUIC_AES_128_GCM ? 10 : 14;
+    aes_mask *m = cb_mem_get(alloc, mask_size(rounds));
     if (!m) return NULL;
+    m->rounds = rounds;
     _Alignas(16) uint8_t encrypt[15 * 16], decrypt[15 * 16];
-    if (cipher == CB_QUIC_AES_128_GCM) {
-        m->rounds = 10;
+    if (rounds == 10)
         IMB_AES_KEYEXP_128(mb, key, encrypt, decrypt);
-    } else {
-        m->rounds = 14;
+    else
         IMB_AES_KEYEXP_256(mb, key, encrypt, decrypt);
-    }
     m->mask = (cb_quic_mask){alloc, make, mask_free};
     memcpy(m->round_keys, encrypt, (m->rounds + 1) * sizeof m->round_keys[0]);
     cb_mem_wipe(encrypt, sizeof encrypt);

@@ -55,6 +55,7 @@ typedef struct cb_quic_app_ops {
 /* --- what the app calls --- */
 int cb_quic_conn_open_stream(cb_quic_conn *c, bool bidi, int64_t *stream); /* CB_EAGAIN */
 void cb_quic_conn_wake(cb_quic_conn *c); /* there is something to pull: flush at the end of the turn */
+void cb_quic_conn_rest(cb_quic_conn *c); /* nothing is expected soon: give back what the next packet can make again */
 void cb_quic_conn_credit(cb_quic_conn *c, int64_t stream,
                          size_t bytes); /* both windows: stream (>= 0) and connection */
 void cb_quic_conn_reset_stream(cb_quic_conn *c, int64_t stream, uint64_t code); /* RESET_STREAM */

@@ -124,6 +124,7 @@ int cb_quic_core_open(cb_quic_conn *c, const cb_quic_core_init *init, bool serve
     c->log = init->log;
     c->loop = init->loop;
     c->aead = init->aead ? init->aead : &cb_quic_aead_gnutls;
+    cb_list_init(&c->keys);
     c->tls = init->tls;
     c->server = server;
     c->local = *init->local;
@@ -164,6 +165,22 @@ int cb_quic_core_open(cb_quic_conn *c, const cb_quic_core_init *init, bool serve
     return CB_OK;
 }
 
+/* A packet that did not fit the train before it. */
+typedef struct cb_quic_spill {
+    size_t len;
+    unsigned ecn;
+    ngtcp2_path_storage path;
+    uint8_t packet[CB_QUIC_PACKET_MAX];
+} cb_quic_spill;
+
+enum { SPILL_BLOCK = 2048 };
+_Static_assert(sizeof(cb_quic_spill) <= SPILL_BLOCK, "a spilled packet fits a block");
+
+static void drop_spill(cb_quic_conn *c) {
+    if (c->spill) cb_block_put(c->alloc, c->spill, SPILL_BLOCK);
+    c->spill = NULL;
+}
+
 void cb_quic_core_free(cb_quic_conn *c) {
     ngtcp2_conn_del(c->ng);
     c->ng = NULL;
@@ -171,13 +188,14 @@ void cb_quic_core_free(cb_quic_conn *c) {
     c->tls = NULL;
     cb_quic_dgrams_free(&c->dgrams, c->alloc);
     cb_quic_pace_free(c);
-    cb_mem_free(c->alloc, c->spill);
-    c->spill = NULL;
+    drop_spill(c);
+    cb_mem_free(c->alloc, c->reason);
+    cb_mem_free(c->alloc, c->detail);
+    c->reason = c->detail = NULL;
 }
 
 int cb_quic_core_reopen(cb_quic_conn *c, const cb_quic_core_init *init) {
     cb_quic_core_free(c);
-    c->spill_len = 0;
     c->owed = 0;
     c->early_tried = false;
     c->other_version = 0;
@@ -293,24 +311,25 @@ static void out_path(cb_quic_train *out, const ngtcp2_path *path) {
 }
 
 static bool take_spill(cb_quic_conn *c, uint8_t *buf, cb_quic_train *out) {
-    if (!c->spill_len) return false;
-    memcpy(buf, c->spill, c->spill_len);
-    out->len = out->segment = c->spill_len;
-    out->ecn = c->spill_ecn;
+    const cb_quic_spill *s = c->spill;
+    if (!s) return false;
+    memcpy(buf, s->packet, s->len);
+    out->len = out->segment = s->len;
+    out->ecn = s->ecn;
     out->more = true;
-    out_path(out, &c->spill_path.path);
-    c->spill_len = 0;
+    out_path(out, &s->path.path);
+    drop_spill(c);
     return true;
 }
 
 static void keep_spill(cb_quic_conn *c, const uint8_t *packet, size_t len, const ngtcp2_path *path, unsigned ecn) {
-    if (!c->spill) c->spill = cb_mem_get(c->alloc, CB_QUIC_PACKET_MAX);
-    if (!c->spill) return; /* the packet counts as lost */
-    memcpy(c->spill, packet, len);
-    c->spill_len = len;
-    c->spill_ecn = (uint8_t)ecn;
-    ngtcp2_path_storage_zero(&c->spill_path);
-    ngtcp2_path_copy(&c->spill_path.path, path);
+    cb_quic_spill *s = c->spill = cb_block_get(c->alloc, SPILL_BLOCK);
+    if (!s) return; /* the packet counts as lost */
+    memcpy(s->packet, packet, len);
+    s->len = len;
+    s->ecn = ecn;
+    ngtcp2_path_storage_zero(&s->path);
+    ngtcp2_path_copy(&s->path.path, path);
 }
 
 /* What was sent is to be acknowledged, unless it was acknowledgements only. */
@@ -365,7 +384,7 @@ void cb_quic_core_write(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time now, 
     if (out->len) c->ecn = (uint8_t)out->ecn;
     if (out->len && !c->server && !c->owed) note_owed(c, now);
     bool again = cb_quic_pace_end(c, now, drained);
-    if (c->pace) out->more = again || c->spill_len;
+    if (c->pace) out->more = again || c->spill;
     if (c->key_update_due && ngtcp2_conn_initiate_key_update(c->ng, now) == 0) c->key_update_due = false;
 }
 
@@ -384,12 +403,22 @@ int cb_quic_core_migrate(cb_quic_conn *c, const cb_addr *local, bool at_once, cb
 
 /* --- the end --- */
 
+const char *cb_quic_core_reason(cb_quic_conn *c, const char *text) {
+    cb_mem_free(c->alloc, c->reason);
+    c->reason = cb_mem_text(c->alloc, text);
+    if (!c->reason) return "";
+    if (strlen(text) > CB_QUIC_REASON_MAX) c->reason[CB_QUIC_REASON_MAX] = '\0';
+    return c->reason;
+}
+
 void cb_quic_core_finish(cb_quic_conn *c, int rc, bool send, const char *fmt, ...) {
+    char detail[256];
     va_list ap;
     if (c->phase != CB_QUIC_OPEN) return;
     va_start(ap, fmt);
-    vsnprintf(c->detail, sizeof c->detail, fmt, ap);
+    vsnprintf(detail, sizeof detail, fmt, ap);
     va_end(ap);
+    c->detail = cb_mem_text(c->alloc, detail);
     c->phase = CB_QUIC_CLOSING;
     c->close_rc = rc;
     c->send_close = send;
@@ -399,7 +428,7 @@ void cb_quic_core_finish(cb_quic_conn *c, int rc, bool send, const char *fmt, ..
     if (!c->handshaken) {
         char text[CB_ADDR_TEXT];
         cb_log_line(c->log, CB_LOG_DEBUG, "quic", "handshake with %s failed: %s", cb_addr_text(&c->remote, text),
-                    c->detail);
+                    detail);
     }
     c->host->wake(c);
 }
@@ -511,7 +540,7 @@ void cb_quic_core_failed(cb_quic_conn *c, int liberr) {
             ngtcp2_ccerr_set_liberr(&c->err, liberr, NULL, 0);
     }
     if (ours)
-        cb_quic_core_finish(c, c->app_rc, true, "%s", c->err_set ? c->reason : cb_last_error());
+        cb_quic_core_finish(c, c->app_rc, true, "%s", c->err_set && c->reason ? c->reason : cb_last_error());
     else
         cb_quic_core_finish(c, CB_EPROTO, true, "QUIC: %s", ngtcp2_strerror(liberr));
 }
@@ -539,6 +568,6 @@ void cb_quic_core_end(cb_quic_conn *c) {
     c->phase = CB_QUIC_ENDED;
     cb_quic_app *app = c->app;
     c->app = NULL;
-    if (c->close_rc < 0) cb_fail(c->close_rc, "%s", c->detail);
+    if (c->close_rc < 0) cb_fail(c->close_rc, "%s", c->detail ? c->detail : "the connection ended");
     if (app && app->ops->closed) app->ops->closed(app, c->close_rc);
 }

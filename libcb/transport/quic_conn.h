@@ -14,7 +14,8 @@ enum {
     CB_QUIC_CID_CLIENT = 8,    /* length of our clients' own: random */
     CB_QUIC_PACKET_MAX = 1472, /* the largest UDP payload that is sent: Ethernet's MTU under IPv4 */
     CB_QUIC_PACKET_MIN = 1200,
-    CB_QUIC_TRAIN_MAX = 64, /* packets of one size that leave as one message */
+    CB_QUIC_REASON_MAX = 95, /* bytes of what CONNECTION_CLOSE says */
+    CB_QUIC_TRAIN_MAX = 64,  /* packets of one size that leave as one message */
     CB_QUIC_TOKEN_MAX = 512
 };
 
@@ -60,17 +61,16 @@ struct cb_quic_conn {
     const cb_log *log;
     cb_loop *loop;
     const cb_quic_aead *aead;
+    cb_list keys; /* cb_quic_key.link */
     ngtcp2_mem mem;
     cb_addr local, remote;
     cb_quic_dgrams dgrams;
-    uint8_t *spill; /* a packet that did not fit the train before it */
-    size_t spill_len;
-    ngtcp2_path_storage spill_path;
-    ngtcp2_ccerr err; /* what CONNECTION_CLOSE says */
-    char reason[96];
-    char detail[256]; /* of close_rc, for a person */
-    uint8_t phase;    /* enum cb_quic_phase */
-    uint8_t spill_ecn, ecn;
+    struct cb_quic_spill *spill; /* NULL: none */
+    ngtcp2_ccerr err;            /* what CONNECTION_CLOSE says */
+    char *reason;                /* NULL: none */
+    char *detail;                /* of close_rc, for a person; NULL: none */
+    uint8_t phase;               /* enum cb_quic_phase */
+    uint8_t ecn;
     uint8_t early; /* as in cb_quic_conn_stats */
     bool server, ready, handshaken, early_tried, busy, err_set, send_close, key_update_due, stateless_reset, no_params;
     cb_quic_tls_in tls_in[3]; /* by level: Initial, Handshake, 1-RTT */
@@ -143,6 +143,9 @@ void cb_quic_core_finish(cb_quic_conn *c, int rc, bool send, const char *fmt, ..
 
 /* --- between quic_conn.c and quic_conn_cb.c --- */
 extern const ngtcp2_callbacks cb_quic_client_callbacks, cb_quic_server_callbacks;
+/* What CONNECTION_CLOSE will say beside its code; cut at CB_QUIC_REASON_MAX. Returns it: "" where there is no memory.
+ */
+const char *cb_quic_core_reason(cb_quic_conn *c, const char *text);
 /* Calls into the app from a callback of ngtcp2: < 0 becomes its error code. */
 int cb_quic_core_app_result(cb_quic_conn *c, int rc);
 void cb_quic_core_failed(cb_quic_conn *c, int liberr);

@@ -2,7 +2,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "base/opts.h"
-#include "transport/quic_conn.h"
+#include "transport/quic_keys.h"
 #include "transport/quic_pace.h"
 #include <stdio.h>
 #include <string.h>
@@ -23,6 +23,10 @@ int cb_quic_conn_open_stream(cb_quic_conn *c, bool bidi, int64_t *stream) {
 
 void cb_quic_conn_wake(cb_quic_conn *c) {
     if (open_now(c)) c->host->wake(c);
+}
+
+void cb_quic_conn_rest(cb_quic_conn *c) {
+    if (open_now(c) && !c->busy) cb_quic_keys_rest(c);
 }
 
 void cb_quic_conn_credit(cb_quic_conn *c, int64_t stream, size_t bytes) {
@@ -56,8 +60,8 @@ void cb_quic_conn_extend_streams(cb_quic_conn *c, bool bidi, size_t n) {
 /* --- the end --- */
 
 static void set_app_error(cb_quic_conn *c, uint64_t code, const char *reason) {
-    snprintf(c->reason, sizeof c->reason, "%s", reason ? reason : "");
-    ngtcp2_ccerr_set_application_error(&c->err, code, (const uint8_t *)c->reason, strlen(c->reason));
+    const char *said = cb_quic_core_reason(c, reason ? reason : "");
+    ngtcp2_ccerr_set_application_error(&c->err, code, (const uint8_t *)said, strlen(said));
     c->err_set = true;
 }
 

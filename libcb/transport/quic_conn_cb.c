@@ -264,9 +264,8 @@ static int on_new_cid(ngtcp2_conn *ng, ngtcp2_cid *cid, uint8_t *token, size_t l
     (void)ng;
     (void)len; /* all of a driver's are of one length */
     if (too_many_cids(c)) {
-        memcpy(c->reason, why, sizeof why);
-        ngtcp2_ccerr_set_transport_error(&c->err, NGTCP2_PROTOCOL_VIOLATION, (const uint8_t *)c->reason,
-                                         sizeof why - 1);
+        const char *reason = cb_quic_core_reason(c, why);
+        ngtcp2_ccerr_set_transport_error(&c->err, NGTCP2_PROTOCOL_VIOLATION, (const uint8_t *)reason, strlen(reason));
         c->err_set = true;
         return cb_quic_core_app_result(c, CB_ELIMIT);
     }

@@ -100,7 +100,10 @@ typedef struct direction {
 
 static void drop_key(ngtcp2_crypto_aead_ctx *ctx) {
     cb_quic_key *key = ctx->native_handle;
-    if (key) key->free(key);
+    if (key) {
+        cb_list_del(&key->link);
+        key->free(key);
+    }
     ctx->native_handle = NULL;
 }
 
@@ -115,18 +118,24 @@ static void drop(direction *d) {
     drop_mask(&d->mask);
 }
 
-static bool derive_key(const cb_quic_conn *c, ngtcp2_crypto_aead_ctx *out, uint8_t *iv, const ngtcp2_crypto_ctx *ctx,
+static bool make_key(cb_quic_conn *c, ngtcp2_crypto_aead_ctx *out, int cipher, const uint8_t *raw) {
+    cb_quic_key *key = c->aead->key_new(cipher, raw, c->alloc);
+    if (key) cb_list_add_tail(&c->keys, &key->link);
+    out->native_handle = key;
+    return key != NULL;
+}
+
+static bool derive_key(cb_quic_conn *c, ngtcp2_crypto_aead_ctx *out, uint8_t *iv, const ngtcp2_crypto_ctx *ctx,
                        const version_keys *v, const uint8_t *secret, size_t len) {
     uint8_t raw[CB_QUIC_KEY_MAX];
     int cipher = cipher_of(ctx);
     bool done = expand(raw, cb_quic_cipher_key_len(cipher), hash_of(ctx), secret, len, v->key) &&
-                expand(iv, CB_QUIC_NONCE, hash_of(ctx), secret, len, v->iv) &&
-                (out->native_handle = c->aead->key_new(cipher, raw, c->alloc)) != NULL;
+                expand(iv, CB_QUIC_NONCE, hash_of(ctx), secret, len, v->iv) && make_key(c, out, cipher, raw);
     cb_mem_wipe(raw, sizeof raw);
     return done;
 }
 
-static bool derive(const cb_quic_conn *c, direction *out, const ngtcp2_crypto_ctx *ctx, const version_keys *v,
+static bool derive(cb_quic_conn *c, direction *out, const ngtcp2_crypto_ctx *ctx, const version_keys *v,
                    const uint8_t *secret, size_t len) {
     uint8_t raw[CB_QUIC_KEY_MAX];
     int cipher = cipher_of(ctx);
@@ -141,7 +150,7 @@ static bool derive(const cb_quic_conn *c, direction *out, const ngtcp2_crypto_ct
 
 /* --- Initial packets --- */
 
-static bool derive_initial(const cb_quic_conn *c, direction *rx, direction *tx, const ngtcp2_crypto_ctx *ctx,
+static bool derive_initial(cb_quic_conn *c, direction *rx, direction *tx, const ngtcp2_crypto_ctx *ctx,
                            uint32_t version, const ngtcp2_cid *dcid) {
     const version_keys *v = keys_of(version);
     uint8_t initial[INITIAL_SECRET], client[INITIAL_SECRET], server[INITIAL_SECRET];
@@ -158,14 +167,15 @@ static bool derive_initial(const cb_quic_conn *c, direction *rx, direction *tx, 
 }
 
 /* A client checks the tag of a Retry packet. */
-static bool set_retry_key(const cb_quic_conn *c, const ngtcp2_crypto_ctx *ctx, uint32_t version) {
+static bool set_retry_key(cb_quic_conn *c, const ngtcp2_crypto_ctx *ctx, uint32_t version) {
     const uint8_t *raw = (const uint8_t *)keys_of(version)->retry;
-    ngtcp2_crypto_aead_ctx key = {c->aead->key_new(CB_QUIC_AES_128_GCM, raw, c->alloc)};
-    if (key.native_handle) ngtcp2_conn_set_retry_aead(c->ng, &ctx->aead, &key);
-    return key.native_handle != NULL;
+    ngtcp2_crypto_aead_ctx key;
+    if (!make_key(c, &key, CB_QUIC_AES_128_GCM, raw)) return false;
+    ngtcp2_conn_set_retry_aead(c->ng, &ctx->aead, &key);
+    return true;
 }
 
-static int install_initial(const cb_quic_conn *c, const ngtcp2_cid *dcid) {
+static int install_initial(cb_quic_conn *c, const ngtcp2_cid *dcid) {
     uint32_t version = ngtcp2_conn_get_client_chosen_version(c->ng);
     ngtcp2_crypto_ctx ctx;
     direction rx, tx;
@@ -272,7 +282,7 @@ void cb_quic_keys_attach(cb_quic_conn *c) {
 int cb_quic_keys_update(ngtcp2_conn *ng, uint8_t *rx_secret, uint8_t *tx_secret, ngtcp2_crypto_aead_ctx *rx_ctx,
                         uint8_t *rx_iv, ngtcp2_crypto_aead_ctx *tx_ctx, uint8_t *tx_iv, const uint8_t *old_rx,
                         const uint8_t *old_tx, size_t secret_len, void *user) {
-    const cb_quic_conn *c = user;
+    cb_quic_conn *c = user;
     const ngtcp2_crypto_ctx *ctx = ngtcp2_conn_get_crypto_ctx(ng);
     const version_keys *v = keys_of(ngtcp2_conn_get_negotiated_version(ng));
     if (!expand(rx_secret, secret_len, hash_of(ctx), old_rx, secret_len, v->update) ||
@@ -283,6 +293,13 @@ int cb_quic_keys_update(ngtcp2_conn *ng, uint8_t *rx_secret, uint8_t *tx_secret,
     if (derive_key(c, tx_ctx, tx_iv, ctx, v, tx_secret, secret_len)) return 0;
     drop_key(rx_ctx);
     return NGTCP2_ERR_CALLBACK_FAILURE;
+}
+
+void cb_quic_keys_rest(cb_quic_conn *c) {
+    for (cb_list *l = c->keys.next; l != &c->keys; l = l->next) {
+        cb_quic_key *key = CB_CONTAINER(l, cb_quic_key, link);
+        if (key->rest) key->rest(key);
+    }
 }
 
 /* --- packets --- */

@@ -6,6 +6,8 @@
 
 /* After ngtcp2_crypto_gnutls_configure_*_session(): the session's secrets become keys here. */
 void cb_quic_keys_attach(cb_quic_conn *c);
+/* The connection is idle: its keys give back what the next packet can make again. Not inside a call of ngtcp2. */
+void cb_quic_keys_rest(cb_quic_conn *c);
 
 /* What ngtcp2 calls back for packet protection: members of ngtcp2_callbacks. */
 int cb_quic_keys_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *ctx,

@@ -78,8 +78,8 @@ static cb_time rtt(const cb_quic_conn *q) {
 static bool in_early_data(const cb_quic_conn *q) {
     return of(q)->f.sum & 1;
 }
-static const h3_below below = {open_stream, wake,     credit, reset_stream, stop_stream,  extend_streams,
-                               fail,        datagram, now,    rtt,          in_early_data};
+static const h3_below below = {open_stream, wake,     credit, reset_stream, stop_stream,   extend_streams,
+                               fail,        datagram, now,    rtt,          in_early_data, NULL};
 
 static void check(fake *k, int rc) {
     if (rc < 0) k->failed = true;

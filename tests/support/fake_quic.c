@@ -104,8 +104,11 @@ static cb_time rtt(const cb_quic_conn *c) {
 static bool in_early_data(const cb_quic_conn *c) {
     return side_of(c)->early;
 }
-const h3_below fake_quic_below = {open_stream, wake,     credit, reset_stream, stop_stream,  extend_streams,
-                                  fail,        datagram, now,    rtt,          in_early_data};
+static void rest(cb_quic_conn *c) {
+    side_of(c)->rests++;
+}
+const h3_below fake_quic_below = {open_stream, wake,     credit, reset_stream, stop_stream,   extend_streams,
+                                  fail,        datagram, now,    rtt,          in_early_data, rest};
 
 /* ---- raw ---- */
 

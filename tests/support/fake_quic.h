@@ -41,6 +41,7 @@ typedef struct fq_side {
     cb_buf dgrams; /* to the other side: 2 bytes of length, then the datagram */
     uint64_t error;
     char reason[80];
+    unsigned rests; /* it was told that nothing is expected soon */
     bool failed, early, no_datagrams;
 } fq_side;
 

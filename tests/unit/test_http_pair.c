@@ -1,5 +1,6 @@
 /* A client and a server of the same version talk to each other: everything that HTTP/2 and HTTP/3 promise alike. */
 #include "base/mem.h"
+#include "support/fake_quic.h"
 #include "support/http_pair.h"
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -577,6 +578,11 @@ Test(http_pair, time_limits) {
         /* nothing happens at all */
         pair_run(&p);
         cr_assert_eq(p.side[1]->n_exchanges, 0);
+        const unsigned rests = p.quic ? p.quic->side[1].rests : 0;
+        pair_pass(&p, 4 * CB_SEC);
+        if (p.quic) cr_assert_eq(p.quic->side[1].rests, rests);
+        pair_pass(&p, 2 * CB_SEC);
+        if (p.quic) cr_assert_eq(p.quic->side[1].rests, rests + 1);
         for (int i = 0; i < 5; i++)
             pair_pass(&p, 30 * CB_SEC);
         cr_assert(p.side[1]->vt->done(p.side[1]), "version %d: an idle connection stays", versions[v]);
