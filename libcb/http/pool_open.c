@@ -132,9 +132,16 @@ static void on_limit(cb_alarm *a, cb_time now) {
     fail(op, CB_ETIMEOUT);
 }
 
+/* On another host only what proves to be the origin by its name counts (RFC 7838, 2.1), and never where the caller has
+ * said which host to dial. */
+static bool may_use(const cb_origin *o, const cb_dest_alt *alt) {
+    return !*alt->v.host || (o->t.verify == CB_VERIFY_FULL && strcmp(o->host, o->sni) == 0);
+}
+
 /* May HTTP/3 be tried, and where? False: no. */
 static bool quic_place(const cb_origin *o, cb_time now, const char **host, uint16_t *port, bool *alt) {
     const cb_dest_alt *other = o->t.alt_svc && o->dest ? cb_dest_offer(o->dest, now) : NULL;
+    if (other && !may_use(o, other)) other = NULL;
     *alt = other != NULL;
     *host = other && *other->v.host ? other->v.host : o->host;
     *port = other ? other->v.port : o->t.port;
