@@ -96,6 +96,7 @@ struct cb_pool_conn {
     uint16_t alt_port;               /* 0: it goes to the origin itself */
     cb_alarm watch;                  /* QUIC, while exchanges wait: does it still answer? pool_stall.c */
     bool silent;                     /* no: it gets nothing new */
+    cb_time rescue_due;              /* silent: when another way is looked for the next time */
     cb_time silent_due;              /* and is given up then */
     cb_time busy_since;              /* when data came last, or the first exchange began */
     uint64_t busy_bytes;             /* what had come then */

@@ -6,12 +6,13 @@
 #include "http/pool_int.h"
 #include <string.h>
 
-#define SILENCE_MIN (400 * CB_MS)  /* a peer may be busy for a moment */
-#define SILENCE_MAX (1200 * CB_MS) /* also where round trips take long */
-#define PING_FIRST  (500 * CB_MS)  /* after so long without data a waiting client asks whether anybody is there */
-#define PING_MAX    (15 * CB_SEC)
-#define GIVE_UP     (3 * CB_SEC) /* another way works, and this one has been silent for so long on top */
-#define LOOK_AGAIN  (50 * CB_MS)
+#define SILENCE_MIN  (400 * CB_MS)  /* a peer may be busy for a moment */
+#define SILENCE_MAX  (1200 * CB_MS) /* also where round trips take long */
+#define PING_FIRST   (500 * CB_MS)  /* after so long without data a waiting client asks whether anybody is there */
+#define PING_MAX     (15 * CB_SEC)
+#define GIVE_UP      (3 * CB_SEC) /* another way works, and this one has been silent for so long on top */
+#define RESCUE_AGAIN (1 * CB_SEC) /* after another way was not found either */
+#define LOOK_AGAIN   (50 * CB_MS)
 
 enum { PTOS = 3 };
 
@@ -39,6 +40,14 @@ static cb_time patience(const cb_quic_pulse *p) {
 
 /* ---- silent, and not any more ---- */
 
+/* Until one is found: the network may be gone for a while, and come back as another one. */
+static void look_for_another_way(cb_pool_conn *c, cb_time now) {
+    cb_origin *o = c->origin;
+    if (o->pool->freed || o->n_openings || c->silent_due != CB_NEVER || now < c->rescue_due) return;
+    c->rescue_due = now + RESCUE_AGAIN;
+    (void)cb_opening_start(o, CB_OPENING_RESCUE);
+}
+
 static void fall_silent(cb_pool_conn *c, cb_time since, cb_time now) {
     cb_origin *o = c->origin;
     char text[CB_ADDR_TEXT];
@@ -50,7 +59,8 @@ static void fall_silent(cb_pool_conn *c, cb_time since, cb_time now) {
     cb_log_line(o->pool->log, CB_LOG_INFO, "pool", "%s: nothing from %s for %llu ms while %zu requests wait", o->name,
                 cb_addr_text(&c->at, text), (unsigned long long)((now - since) / CB_MS), c->drive.h->n_exchanges);
     if (o->dest) cb_dest_went_dead(o->dest, &c->at, now);
-    if (!o->pool->freed) (void)cb_opening_start(o, CB_OPENING_RESCUE);
+    c->rescue_due = now;
+    look_for_another_way(c, now);
 }
 
 static void come_back(cb_pool_conn *c, cb_time now) {
@@ -127,10 +137,12 @@ static void look(cb_alarm *a, cb_time now) {
         return;
     }
     if (c->silent) {
-        if (c->silent_due <= now)
+        if (c->silent_due <= now) {
             give_up(c);
-        else
-            cb_alarm_set(&c->watch, now + LOOK_AGAIN);
+            return;
+        }
+        look_for_another_way(c, now);
+        cb_alarm_set(&c->watch, now + LOOK_AGAIN);
         return;
     }
     if (p.owed && now - p.owed >= allowed) {

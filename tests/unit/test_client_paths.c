@@ -195,6 +195,24 @@ Test(client_paths, udp_blocked_in_mid_connection) {
     paths_close(&p);
 }
 
+/* There is no other way either, for longer than an attempt may take: it is looked for again and again. */
+Test(client_paths, nothing_passes_for_a_while) {
+    struct paths p;
+    http_reply r = {.keep_running = true};
+    paths_open(&p, (cb_http_client_opts){.versions = CB_HTTP_3, .connect_timeout_ms = 500});
+    snprintf(p.w.url, sizeof p.w.url, "https://127.0.0.1:%u", p.relay.port);
+    cr_assert(until_version(&p.w, CB_HTTP_3));
+    p.relay.blocked = true;
+    cr_assert_eq(http_begin(&r, &p.w, (cb_request){0}, "/hello"), CB_OK);
+    turns_for(&p.w, 2600 * CB_MS);
+    cr_expect_eq(r.closes, 0, "%d %s", r.rc, r.detail);
+    cr_expect_geq(stats_of(&p.w).failed, 2, "%d attempts", (int)stats_of(&p.w).failed);
+    p.relay.blocked = false;
+    http_run(&p.w, &r.closes);
+    cr_expect(r.rc == CB_OK && r.version == CB_HTTP_3, "%d %s", r.rc, r.detail);
+    paths_close(&p);
+}
+
 /* The client goes while a connection is silent, another one is being opened, or requests have moved. */
 Test(client_paths, freed_while_it_looks_for_a_way) {
     static const unsigned after_ms[] = {0, 300, 420, 440, 700};
