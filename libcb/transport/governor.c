@@ -50,6 +50,7 @@ static uint64_t whole(double x) {
 
 static void enter(cb_gov *g, cb_time now, int phase) {
     g->phase = (uint8_t)phase;
+    if (phase == CB_GOV_PROBE_RTT) g->rtt_before = g->m.last_min_rtt == UINT64_MAX ? 0 : g->m.last_min_rtt;
     g->phase_since = now;
     g->phase_rounds = 0;
     g->held = false;
@@ -125,7 +126,9 @@ static void probe_rtt(cb_gov *g, cb_time now) {
     if (g->phase_rounds < 1 || now - g->phase_since < m->min_rtt) return;
     uint64_t least = m->last_min_rtt < m->round_min_rtt ? m->last_min_rtt : m->round_min_rtt;
     if (least == UINT64_MAX) least = m->min_rtt;
-    bool emptied = least <= m->min_rtt + queue_limit(g);
+    /* A queue that falls by half when we yield was at least as much ours. */
+    uint64_t fallen = g->rtt_before > m->min_rtt ? (uint64_t)((double)(g->rtt_before - m->min_rtt) * 0.5) : 0;
+    bool emptied = least <= m->min_rtt + (fallen > queue_limit(g) ? fallen : queue_limit(g));
     uint64_t apart = least > g->least ? least - g->least : g->least - least;
     /* Twice the same, and longer than before: the path itself has become longer. */
     if (!emptied && apart <= least / 64 + MS / 4) {
@@ -139,6 +142,7 @@ static void probe_rtt(cb_gov *g, cb_time now) {
     g->crowded = 0;
     if (emptied) {
         g->competing = false;
+        g->hits = 0;
         start_cycle(g, now);
         return;
     }
@@ -185,7 +189,7 @@ static bool beset(cb_gov *g, cb_time now) {
         }
     }
     if (g->crowded < CROWDED_ROUNDS || !slot(now)) return false;
-    g->hits = 1;
+    if (g->hits < UINT8_MAX) g->hits++;
     enter(g, now, CB_GOV_PROBE_RTT);
     g->crowded = 0;
     return true;

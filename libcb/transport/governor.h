@@ -64,6 +64,7 @@ typedef struct cb_gov {
     uint32_t jitter; /* of the length of cycles */
     bool alone, blocked;
     uint64_t most_rtt, most_inflight;
+    uint64_t rtt_before; /* of the last round before ProbeRTT */
     /* competition */
     bool competing;
     double peak;                 /* the most the path ever delivered */
