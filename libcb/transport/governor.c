@@ -22,7 +22,7 @@ enum {
 };
 static const uint64_t PROBE_RTT_AFTER = 5 * SECOND;
 static const uint64_t PROBE_RTT_CHECK = 3 * SECOND, PROBE_RTT_CHECK_MAX = 24 * SECOND;
-static const uint64_t COMPETE_CHECK = 10 * SECOND;
+static const uint64_t COMPETE_CHECK = 10 * SECOND, OVERFLOW_MEMORY = 30 * SECOND;
 static const uint64_t SLACK = 2 * MS; /* how much lateness the pacer makes up for */
 
 static const char *const names[] = {"none", "startup", "drain", "up", "down", "cruise", "probe_rtt", "compete"};
@@ -68,14 +68,9 @@ static void start_cycle(cb_gov *g, cb_time now) {
     enter(g, now, CB_GOV_UP);
 }
 
-/* A flow that has the bottleneck for itself sees all of its own probe as delay; one of several sees its share. */
-static bool alone(const cb_gov *g) {
-    return g->alone;
-}
-
 static uint64_t headroom(const cb_gov *g) {
     uint64_t extra = cb_gov_model_extra(&g->m), usual = 4 * g->m.packet; /* of delayed acknowledgements */
-    return (alone(g) ? 4 : 3) * g->m.packet / 2 + (extra > usual ? extra - usual : 0);
+    return (g->alone ? 4 : 3) * g->m.packet / 2 + (extra > usual ? extra - usual : 0);
 }
 
 static uint64_t queue_limit(const cb_gov *g) { /* more round trip than this above the least is a queue */
@@ -109,7 +104,7 @@ static void start_competing(cb_gov *g, cb_time now) {
     g->competed_at = now;
     g->compete_check = now;
     g->calm = 0;
-    g->hits = 0;
+    g->suspicious = false;
     enter(g, now, CB_GOV_COMPETE);
 }
 
@@ -142,11 +137,11 @@ static void probe_rtt(cb_gov *g, cb_time now) {
     g->crowded = 0;
     if (emptied) {
         g->competing = false;
-        g->hits = 0;
+        g->suspicious = false;
         start_cycle(g, now);
         return;
     }
-    if (g->competing || g->hits)
+    if (g->competing || g->suspicious)
         start_competing(g, now);
     else
         start_cycle(g, now);
@@ -168,28 +163,33 @@ static bool slot(cb_time now) {
     return now % SECOND < SECOND / 20;
 }
 
-/* Who fills the queue until it overflows, while we yield, is no governed flow. True: the phase has changed. */
-static bool beset(cb_gov *g, cb_time now) {
+static uint8_t count(uint8_t rounds, bool more) {
+    return !more ? 0 : rounds < UINT8_MAX ? (uint8_t)(rounds + 1) : rounds;
+}
+
+/* Who fills the queue until it overflows, while we yield, is no governed flow: we lose packets in a queue that stood
+ * for long before, twice in half a minute. */
+static bool overflows(cb_gov *g, cb_time now) {
     const cb_gov_model *m = &g->m;
-    if (!m->round_started || g->phase < CB_GOV_UP || g->phase > CB_GOV_CRUISE) return false;
-    if (!crowded(g))
-        g->crowded = 0;
-    else if (g->crowded < UINT8_MAX)
-        g->crowded++;
     bool swollen = m->last_min_rtt != UINT64_MAX && m->last_min_rtt > m->min_rtt + m->min_rtt / 8 + MS;
-    g->swollen = swollen ? (uint8_t)(g->swollen < UINT8_MAX ? g->swollen + 1 : UINT8_MAX) : 0;
-    if (m->last_lost && g->swollen >= SWOLLEN_ROUNDS) {
-        if (now - g->hit_at > 30 * SECOND) g->overflows = 0;
-        g->hit_at = now;
-        g->swollen = 0;
-        if (++g->overflows >= 2) {
-            g->overflows = 0;
-            start_competing(g, now);
-            return true;
-        }
+    g->swollen = count(g->swollen, swollen);
+    if (!m->last_lost || g->swollen < SWOLLEN_ROUNDS) return false;
+    bool again = g->overflow_at && now - g->overflow_at < OVERFLOW_MEMORY;
+    g->overflow_at = now;
+    g->swollen = 0;
+    return again;
+}
+
+/* True: the phase has changed. */
+static bool beset(cb_gov *g, cb_time now) {
+    if (!g->m.round_started || g->phase < CB_GOV_UP || g->phase > CB_GOV_CRUISE) return false;
+    g->crowded = count(g->crowded, crowded(g));
+    if (overflows(g, now)) {
+        start_competing(g, now);
+        return true;
     }
     if (g->crowded < CROWDED_ROUNDS || !slot(now)) return false;
-    if (g->hits < UINT8_MAX) g->hits++;
+    g->suspicious = true;
     enter(g, now, CB_GOV_PROBE_RTT);
     g->crowded = 0;
     return true;
@@ -206,7 +206,7 @@ static void compete(cb_gov *g, cb_time now) {
 }
 
 static bool rtt_is_old(const cb_gov *g, cb_time now) {
-    return now - g->m.min_at > PROBE_RTT_AFTER || (!alone(g) && now - g->checked_at > g->check_every);
+    return now - g->m.min_at > PROBE_RTT_AFTER || (!g->alone && now - g->checked_at > g->check_every);
 }
 
 static void advance(cb_gov *g, cb_time now) {
@@ -261,7 +261,7 @@ static double cruise_gain(const cb_gov *g, double bw) {
     if (bw <= 0 || m->last_min_rtt == UINT64_MAX || m->last_min_rtt < m->min_rtt) return 1;
     uint64_t rtt = g->path.latest_rtt < m->last_min_rtt ? g->path.latest_rtt : m->last_min_rtt;
     double queue = rtt > m->min_rtt ? (double)(rtt - m->min_rtt) : 0;
-    double packets = alone(g) ? 0.25 : 2;
+    double packets = g->alone ? 0.25 : 2;
     double target =
         packets * (double)m->packet * 1e9 / bw + (double)m->min_rtt * (1.0 / 64 + cb_gov_model_loss_room(m)) + 200e3;
     double gain = 1 - (queue - target) / (4 * (double)m->min_rtt);
@@ -272,7 +272,7 @@ static double cruise_gain(const cb_gov *g, double bw) {
  * cycles, in which each flow had its turn; and a part that grows less than the rate, so that the slower gain. */
 static double share(const cb_gov *g, double bdp) {
     const cb_gov_model *m = &g->m;
-    if (alone(g) || m->last_rate <= 0 || m->last_limited) return bdp;
+    if (g->alone || m->last_rate <= 0 || m->last_limited) return bdp;
     double now = m->last_rate * (double)m->min_rtt / 1e9;
     double floor = SHARE_FLOOR * bdp;
     return now > bdp ? bdp : now < floor ? floor : now;
@@ -292,7 +292,7 @@ static void control(cb_gov *g) {
         cap = bdp + room;
         break;
     case CB_GOV_UP:
-        gain = alone(g) ? UP_GAIN : UP_GAIN_SHARED;
+        gain = g->alone ? UP_GAIN : UP_GAIN_SHARED;
         cap = gain * bdp + room + (double)m->packet;
         break;
     case CB_GOV_DOWN:
@@ -307,7 +307,6 @@ static void control(cb_gov *g) {
         cap = share(g, bdp) + room;
         break;
     }
-    g->gain = gain;
     g->pacing = gain * bw;
     if (g->phase == CB_GOV_STARTUP) {
         double window =

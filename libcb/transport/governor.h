@@ -26,7 +26,7 @@ enum cb_gov_phase {                     /* as enum cb_cc_phase */
 typedef struct cb_gov_path {
     size_t packet;                     /* bytes of a full one */
     uint64_t latest_rtt, smoothed_rtt; /* 0: no sample yet */
-    uint64_t cwnd, ssthresh, inflight;
+    uint64_t cwnd, inflight;
 } cb_gov_path;
 
 /* What a burst was. */
@@ -54,27 +54,27 @@ typedef struct cb_gov {
     bool held;            /* ProbeRTT: inflight has come down */
     double full_bw;       /* startup: what growth is measured against */
     double before_up;     /* bandwidth when the probe began */
-    double pacing, gain;
+    double pacing;
     uint64_t cap;
     cb_time next_tx; /* when the pacer lets the next packet go */
     cb_time phase_since, cycle_since, checked_at;
     uint64_t cycle;       /* length of the cycle under way */
     uint64_t check_every; /* until the next ProbeRTT that nothing but age asks for */
     cb_gov_path path;
-    uint32_t jitter; /* of the length of cycles */
-    bool alone, blocked;
-    uint64_t most_rtt, most_inflight;
-    uint64_t rtt_before; /* of the last round before ProbeRTT */
+    uint32_t jitter;                  /* of the length of cycles */
+    bool alone;                       /* on the bottleneck: the latest probe was seen in full */
+    bool blocked;                     /* it was not the pacer that ended the latest burst */
+    uint64_t most_rtt, most_inflight; /* in this cycle */
+    uint64_t rtt_before;              /* of the last round before ProbeRTT */
+    uint64_t least;                   /* round trip that the latest ProbeRTT found */
+    double peak;                      /* the most the path ever delivered */
     /* competition */
-    bool competing;
-    double peak;                 /* the most the path ever delivered */
-    uint8_t crowded;             /* rounds in a row with a queue although we yield */
-    uint8_t calm;                /* rounds in a row without one while competing */
-    uint64_t compete_cap, least; /* least: the round trip that the latest ProbeRTT found */
-    uint8_t hits;                /* losses at a queue that is not ours */
-    uint8_t swollen, overflows;
-    cb_time hit_at;
-    cb_time compete_check, competed_at;
+    bool competing, suspicious; /* suspicious: the ProbeRTT under way is to tell */
+    uint8_t crowded;            /* rounds in a row with a queue that governed flows do not make */
+    uint8_t swollen;            /* ... with any queue */
+    uint8_t calm;               /* ... without one, while competing */
+    uint64_t compete_cap;
+    cb_time compete_check, competed_at, overflow_at;
 } cb_gov;
 
 /* packet: bytes of a full packet. */

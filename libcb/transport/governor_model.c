@@ -2,6 +2,8 @@
 #include "transport/governor_model.h"
 #include <string.h>
 
+/* On a path of microseconds, what hosts need to wake up and to read in batches is most of the round trip. */
+static const uint64_t HOST_DELAY = 1000000;
 enum { WINDOW_MIN = 4 * 1000000, WINDOW_PACKETS = 12, CALM_ROUNDS = 3 };
 
 /* Conversion of what is out of range is undefined. */
@@ -21,7 +23,8 @@ double cb_gov_model_bandwidth(const cb_gov_model *m) {
 }
 
 uint64_t cb_gov_model_bdp(const cb_gov_model *m) {
-    return whole(cb_gov_model_bandwidth(m) * (double)m->min_rtt / 1e9);
+    uint64_t rtt = m->min_rtt > HOST_DELAY || !m->min_rtt ? m->min_rtt : HOST_DELAY;
+    return whole(cb_gov_model_bandwidth(m) * (double)rtt / 1e9);
 }
 
 double cb_gov_model_loss_room(const cb_gov_model *m) {
@@ -78,7 +81,6 @@ static void sample(cb_gov_model *m, cb_time now) {
         m->marks[m->newest] = (cb_gov_mark){now, m->delivered};
         if (m->count < CB_GOV_MARKS) m->count++;
     }
-    if (m->ceiling > 0 && m->rate > m->ceiling) m->rate = m->ceiling;
     bool limited = m->limited_until != 0;
     if (m->rate > m->best[0] && (!limited || m->rate > cb_gov_model_bandwidth(m))) m->best[0] = m->rate;
     if (m->rate > m->round_best) m->round_best = m->rate;

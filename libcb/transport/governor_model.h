@@ -26,7 +26,6 @@ typedef struct cb_gov_model {
     uint8_t newest, count;
     double rate;            /* the latest sample, bytes a second; 0 = none */
     double best[2];         /* the best of this cycle and of the one before */
-    double ceiling;         /* nothing can arrive faster than it was sent */
     uint64_t limited_until; /* delivered count up to which samples are of an application that had nothing to send; 0 =
                                none */
     /* rounds: a round is over when what was in flight at its start is not any more */

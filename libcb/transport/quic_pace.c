@@ -36,7 +36,6 @@ static void look(const cb_quic_conn *c, cb_gov_path *out) {
         .latest_rtt = known ? info.latest_rtt : 0,
         .smoothed_rtt = known ? info.smoothed_rtt : 0,
         .cwnd = info.cwnd,
-        .ssthresh = info.ssthresh,
         .inflight = info.bytes_in_flight,
     };
 }

@@ -73,7 +73,6 @@ static void path_poll(path_model *p) {
         .latest_rtt = p->rtt,
         .smoothed_rtt = p->rtt,
         .cwnd = p->cwnd,
-        .ssthresh = UINT64_MAX,
         .inflight = p->inflight,
     };
     cb_gov_observe(&p->g, p->now, &in);
