@@ -60,7 +60,7 @@ typedef struct h3_stream {
     unsigned capsules : 1; /* a request of ours for a protocol of capsules */
 } h3_stream;
 
-enum { H3_BUCKETS = 32 }; /* IDs of streams follow each other, so chains stay short */
+enum { H3_BUCKETS = 16 }; /* IDs of streams follow each other, so chains stay short */
 
 struct h3_conn {
     cb_hconn h;

@@ -261,7 +261,7 @@ static ngtcp2_ssize write_dgram(cb_quic_conn *c, uint8_t *buf, size_t cap, ngtcp
 
 static ngtcp2_ssize write_stream(cb_quic_conn *c, uint8_t *buf, size_t cap, ngtcp2_path *path, ngtcp2_pkt_info *pi,
                                  cb_time now) {
-    enum { VECTORS = 16 };
+    enum { VECTORS = 4 }; /* what fits a packet: more would be counted for nothing */
     cb_slice vec[VECTORS];
     int64_t stream = -1;
     bool fin = false;
