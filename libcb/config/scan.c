@@ -1,6 +1,7 @@
 #include "config/scan.h"
 #include "base/error.h"
 #include "base/mem.h"
+#include "base/utf8.h"
 #include <stdbool.h>
 #include <string.h>
 
@@ -118,25 +119,6 @@ static int scan_escape(scanner *s) { /* at the backslash */
     return CB_OK;
 }
 
-/* The length of the UTF-8 sequence at p; 0 when it is not valid (RFC 3629). */
-static size_t utf8_len(const unsigned char *p, size_t left) {
-    static const struct {
-        unsigned char from, to, second_from, second_to;
-        size_t len;
-    } forms[] = {{0x00, 0x7f, 0x80, 0xbf, 1}, {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
-                 {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
-                 {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4}};
-    for (size_t f = 0; f < sizeof forms / sizeof *forms; f++) {
-        if (*p < forms[f].from || *p > forms[f].to) continue;
-        if (forms[f].len > left) return 0;
-        if (forms[f].len > 1 && (p[1] < forms[f].second_from || p[1] > forms[f].second_to)) return 0;
-        for (size_t i = 2; i < forms[f].len; i++)
-            if ((p[i] & 0xc0) != 0x80) return 0;
-        return forms[f].len;
-    }
-    return 0;
-}
-
 static int scan_string(scanner *s) {
     size_t from = s->at++;
     for (;;) {
@@ -152,7 +134,7 @@ static int scan_string(scanner *s) {
             if (rc < 0) return rc;
             continue;
         }
-        size_t n = utf8_len((const unsigned char *)s->text + s->at, s->len - s->at);
+        size_t n = cb_utf8_len((const unsigned char *)s->text + s->at, s->len - s->at);
         if (!n) return bad(s, s->at, "this is not UTF-8");
         s->at += n;
     }

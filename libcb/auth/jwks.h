@@ -1,0 +1,19 @@
+/* A set of keys from the inside. */
+#ifndef CB_AUTH_JWKS_H
+#define CB_AUTH_JWKS_H
+
+#include "auth/jwk.h"
+#include "base/map.h"
+
+struct cb_jwks {
+    _Atomic uint32_t refs;
+    uint32_t len;
+    cb_jwk *keys;
+    char **notes;
+    size_t notes_len;
+};
+
+/* Is the key that print stands for in the set? */
+bool cb_jwks_holds(const cb_jwks *set, const uint8_t print[32]);
+
+#endif
