@@ -28,8 +28,8 @@ uint64_t cb_gov_model_bdp(const cb_gov_model *m) {
 }
 
 double cb_gov_model_loss_room(const cb_gov_model *m) {
-    double room = m->loss * 30;
-    return room > 0.3 ? 0.3 : room;
+    double room = m->loss * 100;
+    return room > 0.4 ? 0.4 : room;
 }
 
 uint64_t cb_gov_model_extra(const cb_gov_model *m) {
