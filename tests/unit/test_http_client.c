@@ -231,7 +231,7 @@ Test(http_client, early_data_only_for_safe_methods) {
     http_reply r;
     http_world_open(&w);
     http_serve(&w, (cb_http_server_opts){.identity = w.me, .early_data = 1});
-    http_client_make(&w, (cb_http_client_opts){.versions = CB_HTTP_3, .early_data = 1, .idle_timeout_ms = 30});
+    http_client_make(&w, (cb_http_client_opts){.versions = CB_HTTP_3, .early_data = 1, .idle_timeout_ms = 200});
     fetch_anew(&r, &w, "GET");
     cr_expect(strstr(r.body, "early=0"), "first: %s", r.body);
     fetch_anew(&r, &w, "GET");
@@ -332,7 +332,7 @@ Test(http_client, too_early_is_sent_again_after_the_handshake) {
         early_heads = too_early_answers = 0;
         http_world_open(&w);
         http_serve(&w, (cb_http_server_opts){.identity = w.me, .ops = &ops[always], .early_data = 1});
-        http_client_make(&w, (cb_http_client_opts){.versions = CB_HTTP_3, .early_data = 1, .idle_timeout_ms = 30});
+        http_client_make(&w, (cb_http_client_opts){.versions = CB_HTTP_3, .early_data = 1, .idle_timeout_ms = 200});
         fetch_anew(&r, &w, "GET");
         cr_expect_eq(r.status, always ? 425 : 200, "first: %d", r.status);
         too_early_answers = 0;
@@ -357,7 +357,7 @@ Test(http_client, tickets_go_by_settings_and_tenant) {
     cb_http_server_opts so = {.identity = w.me, .tickets = ring, .early_data = 1, .ticket_context = "tenant a"};
     http_serve(&w, so);
     snprintf(address, sizeof address, "%s", cb_http_server_address(w.server));
-    http_client_make(&w, (cb_http_client_opts){.versions = CB_HTTP_3, .early_data = 1, .idle_timeout_ms = 30});
+    http_client_make(&w, (cb_http_client_opts){.versions = CB_HTTP_3, .early_data = 1, .idle_timeout_ms = 200});
     fetch_anew(&r, &w, "GET");
     fetch_anew(&r, &w, "GET");
     cr_expect(strstr(r.body, "early=1"), "%s", r.body);
