@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 edge_listener *edge_listener_ref(edge_listener *l) {
     atomic_fetch_add(&l->refs, 1);
@@ -158,6 +159,15 @@ static char *key_of(const edge_listener_conf *l, const edge_snapshot *s) {
     return n < 0 ? NULL : key;
 }
 
+/* A group of its own for a key is a habit that serves well (Debian's ssl-cert); the whole machine is not. */
+static void warn_of_key(const char *file, const char *name, const char *more, const char *key) {
+    struct stat st;
+    if (stat(key, &st) < 0 || !(st.st_mode & S_IRWXO)) return;
+    fprintf(stderr,
+            "%s: /listeners/%s%s: warning: %s: every user of this machine may read this private key (chmod o= %s)\n",
+            file, name, more, key, key);
+}
+
 static int make_identity(cb_identity **out, const edge_listener_conf *l, const char *file) {
     const edge_certificate_conf *certs = l->tls->certificates.at;
     char more[64];
@@ -170,6 +180,7 @@ static int make_identity(cb_identity **out, const edge_listener_conf *l, const c
         rc = i ? cb_identity_add(*out, &o) : cb_identity_new(out, &o);
         snprintf(more, sizeof more, "/tls/certificates/%zu", i);
         if (rc < 0) return complain(file, "listeners", l->name, more);
+        warn_of_key(file, l->name, more, certs[i].key_file);
     }
     return rc;
 }
@@ -242,8 +253,8 @@ static int make_listener(edge_use **out, edge_snapshot *s, const edge *e, const 
     return fill_listener(l, s, file, e);
 }
 
-static void told(const cb_config_error *e, void *user) {
-    (void)user;
+static void told(const cb_config_error *e, void *any) {
+    *(bool *)any = true;
     fprintf(stderr, "%s:%u:%u: %s%s%s\n", e->file, e->line, e->column, e->pointer, *e->pointer ? ": " : "", e->text);
 }
 
@@ -255,9 +266,10 @@ int edge_snapshot_load(edge_snapshot **out, const char *file, const edge *e) {
     edge_snapshot *s = calloc(1, sizeof *s);
     if (!s) return CB_ENOMEM;
     atomic_init(&s->refs, 1);
-    int rc = cb_config_load(&s->config, &edge_schema, file, told, NULL);
+    bool any = false;
+    int rc = cb_config_load(&s->config, &edge_schema, file, told, &any);
     if (rc < 0) {
-        if (rc != CB_EINVAL || !strstr(cb_last_error(), ": ")) fprintf(stderr, "%s\n", cb_last_error());
+        if (!any) fprintf(stderr, "%s\n", cb_last_error()); /* the file itself: there is no place in it to name */
         edge_snapshot_unref(s);
         return rc;
     }

@@ -743,6 +743,17 @@ def test_command_line(edge):
     for wrong in ([], ["--nonsense"], ["-c"], ["-c", "x", "y"]):
         assert run(program("cb-edge"), *wrong).returncode == 2
     assert "nonexistent" in run(program("cb-edge"), "-c", "/nonexistent").stderr
+    assert "not a regular file" in run(program("cb-edge"), "--check", "-c", edge.file.parent).stderr
+
+
+def test_a_key_for_everybody_is_warned_of(edge, pki, tmp_path):
+    key = shutil.copy(pki["key"], tmp_path / "key.pem")
+    edge.config({"web": ["http://127.0.0.1:1"]}, listeners={
+        "tls": {"address": ":0", "tls": {"certificates": [{"cert_file": str(pki["cert"]), "key_file": str(key)}]}}})
+    for mode, warned in ((0o640, False), (0o644, True)):
+        os.chmod(key, mode)
+        got = run(program("cb-edge"), "--check", "-c", edge.file)
+        assert got.returncode == 0 and ("may read this private key" in got.stderr) == warned, got.stderr
 
 
 def test_the_sample_is_good(tmp_path, pki):
