@@ -308,6 +308,11 @@ static void control(cb_gov *g) {
         break;
     }
     g->pacing = gain * bw;
+    /* Amid heavy losses few samples are left and these are low: four packets a round trip are always allowed. */
+    if (g->path.smoothed_rtt) {
+        double least = 4.0 * (double)m->packet * 1e9 / (double)g->path.smoothed_rtt;
+        if (g->pacing < least) g->pacing = least;
+    }
     if (g->phase == CB_GOV_STARTUP) {
         double window =
             g->path.smoothed_rtt ? STARTUP_WINDOW_GAIN * (double)g->path.cwnd * 1e9 / (double)g->path.smoothed_rtt : 0;
