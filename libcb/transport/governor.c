@@ -43,6 +43,24 @@ void cb_gov_init(cb_gov *g, cb_time now, size_t packet) {
     g->jitter = (uint32_t)(now / 1000) * 2654435761u + 1;
 }
 
+void cb_gov_restart(cb_gov *g, cb_time now) {
+    g->m.min_rtt = 0;
+    g->m.min_at = now;
+    g->m.round_min_rtt = g->m.last_min_rtt = UINT64_MAX;
+    g->m.round_max_rtt = g->m.last_max_rtt = 0;
+    g->path.latest_rtt = 0;
+    g->checked_at = now;
+    g->check_every = PROBE_RTT_CHECK;
+    g->alone = true;
+    g->competing = g->suspicious = false;
+    g->competed_at = g->overflow_at = 0;
+    g->crowded = g->swollen = g->calm = 0;
+    if (g->phase > CB_GOV_DRAIN) {
+        g->phase = CB_GOV_CRUISE;
+        g->cycle_since = now;
+    }
+}
+
 /* Conversion of what is out of range is undefined. */
 static uint64_t whole(double x) {
     return x >= 0x1p63 ? UINT64_MAX / 2 : x > 0 ? (uint64_t)x : 0;
@@ -87,7 +105,8 @@ static void startup(cb_gov *g, cb_time now) {
         return;
     }
     if (!m->round_started) return;
-    bool loss = m->last_loss > 0.02 && m->last_lost >= 3 * m->packet;
+    /* The first rounds of a new path repeat what was lost on the old one. */
+    bool loss = m->rounds >= 4 && m->last_loss > 0.02 && m->last_lost >= 3 * m->packet;
     double bw = m->last_best;
     if (bw >= g->full_bw * FULL_GROWTH) {
         g->full_bw = bw;
@@ -321,6 +340,10 @@ static void control(cb_gov *g) {
             g->pacing = 0;
         else if (window > g->pacing)
             g->pacing = window;
+        g->cap = UINT64_MAX;
+        return;
+    }
+    if (!m->min_rtt) { /* a new path: until the first sample ngtcp2's first window bounds it */
         g->cap = UINT64_MAX;
         return;
     }

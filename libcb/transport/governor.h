@@ -79,6 +79,9 @@ typedef struct cb_gov {
 
 /* packet: bytes of a full packet. */
 void cb_gov_init(cb_gov *g, cb_time now, size_t packet);
+/* The path is another one: its round trip is not known, nor who shares it. The bandwidth stays until there are samples;
+ * ngtcp2's window, which begins anew, bounds it. */
+void cb_gov_restart(cb_gov *g, cb_time now);
 void cb_gov_observe(cb_gov *g, cb_time now, const cb_gov_path *path);
 /* Bytes that may be written now; 0 = none. */
 size_t cb_gov_allowance(const cb_gov *g, cb_time now);

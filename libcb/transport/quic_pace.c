@@ -10,16 +10,17 @@ int cb_quic_pace_open(cb_quic_conn *c, cb_time now) {
     if (c->cc != CB_CC_BBRV3) return CB_OK;
     c->pace = cb_mem_new(c->alloc, sizeof *c->pace);
     if (!c->pace) return cb_fail(CB_ENOMEM, "no memory for congestion control");
-    cb_quic_pace_reset(c, now);
+    cb_gov_init(&c->pace->gov, now, CB_QUIC_PACKET_MIN);
+    c->pace->wake = UINT64_MAX;
     return CB_OK;
 }
 
 void cb_quic_pace_reset(cb_quic_conn *c, cb_time now) {
-    if (!c->pace) return;
-    cb_gov_init(&c->pace->gov, now, CB_QUIC_PACKET_MIN);
-    c->pace->wake = UINT64_MAX;
-    c->pace->told_round = 0;
-    c->pace->told = CB_GOV_UNKNOWN;
+    cb_quic_pace *p = c->pace;
+    if (!p) return;
+    cb_gov_restart(&p->gov, now);
+    p->told_round = 0;
+    p->told = CB_GOV_UNKNOWN;
 }
 
 void cb_quic_pace_free(cb_quic_conn *c) {
