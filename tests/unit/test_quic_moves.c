@@ -16,8 +16,8 @@ enum how {
 };
 
 static void move(qt_world *w, enum how how, int i, cb_sim_nat *nat) {
-    static char now[16];
-    char next[16], port[24];
+    static char now[20];
+    char next[20], port[24];
     if (i == 0) strcpy(now, "10.0.0.1");
     if (how == REBOUND) {
         cr_assert_eq(cb_sim_nat_rebind(nat, NULL), CB_OK);

@@ -93,7 +93,7 @@ Test(sessions, a_file_outlives_its_process_and_is_private) {
     mode_t before = umask(0);
     cb_sessions *s = store(path, NULL, 4);
     for (int i = 0; i < 6; i++) {
-        char text[8];
+        char text[12];
         snprintf(text, sizeof text, "%d", i);
         put(s, "k", text);
     }
@@ -228,7 +228,7 @@ Test(sessions, shared_by_processes_used_once) {
     cr_expect_str_eq(take(a, "k"), "new");
     cr_expect_str_eq(take(a, "k"), "");
     for (int i = 0; i < N; i++) {
-        char text[8];
+        char text[12];
         snprintf(text, sizeof text, "%d", i);
         put(a, "race", text);
     }
