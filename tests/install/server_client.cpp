@@ -2,6 +2,7 @@
 // handles live in std::unique_ptr; captured state travels by the user pointer.
 #include <cb.h>
 
+#include <cstdint>
 #include <cstdio>
 #include <memory>
 #include <string>
