@@ -31,7 +31,8 @@ struct cb_pool {
     cb_list spare_exchanges; /* cb_exchange.link */
     size_t n_spare_exchanges;
     cb_pool_stats stats;
-    size_t refs; /* the owner's and one of each origin */
+    uint64_t network; /* how often it has changed */
+    size_t refs;      /* the owner's and one of each origin */
     cb_grave grave;
     bool freed, draining;
 };
@@ -39,7 +40,8 @@ struct cb_pool {
 struct cb_origin {
     cb_list link;
     cb_pool *pool;
-    size_t refs; /* callers, connections, openings, requests */
+    size_t refs;      /* callers, connections, openings, requests */
+    uint64_t network; /* of the pool, when this was looked at last */
     cb_pool_target t;
     cb_addr proxy_src, proxy_dst;
     char *host, *sni, *name;
@@ -100,6 +102,7 @@ struct cb_pool_conn {
     cb_time silent_due;              /* and is given up then */
     cb_time busy_since;              /* when data came last, or the first exchange began */
     uint64_t busy_bytes;             /* what had come then */
+    uint64_t network;                /* as the origin's */
     cb_grave grave;
 };
 

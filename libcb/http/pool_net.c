@@ -13,19 +13,25 @@ static void leave_lost_address(cb_pool_conn *c) {
     cb_drive_end(&c->drive, CB_ECLOSED, true);
 }
 
+/* Callbacks may end connections and free the pool, which looks for all it has in its lists: nothing leaves them here.
+ * What has been seen goes to the end, where what is new is, too. */
+static bool seen(uint64_t *mark, const cb_pool *p) {
+    if (*mark == p->network) return true;
+    *mark = p->network;
+    return false;
+}
+
+static void to_the_end(cb_list *all, cb_list *l) {
+    cb_list_del(l);
+    cb_list_add_tail(all, l);
+}
+
 static void origin_changed(cb_origin *o) {
-    cb_list batch; /* callbacks may end others */
-    cb_list_init(&batch);
     cb_origin_hold(o);
     while (!cb_list_empty(&o->conns)) {
-        cb_list *l = o->conns.next;
-        cb_list_del(l);
-        cb_list_add_tail(&batch, l);
-    }
-    while (!cb_list_empty(&batch)) {
-        cb_pool_conn *c = CB_CONTAINER(batch.next, cb_pool_conn, link);
-        cb_list_del(&c->link);
-        cb_list_add_tail(&o->conns, &c->link);
+        cb_pool_conn *c = CB_CONTAINER(o->conns.next, cb_pool_conn, link);
+        if (seen(&c->network, o->pool)) break;
+        to_the_end(&o->conns, &c->link);
         leave_lost_address(c);
     }
     for (int i = 0; i < 2; i++)
@@ -34,22 +40,16 @@ static void origin_changed(cb_origin *o) {
 }
 
 void cb_pool_network_changed(cb_pool *p) {
-    cb_list batch;
     if (p->freed) return;
-    cb_list_init(&batch);
     cb_dests_network_changed(&p->dests);
     if (p->opts.resolver) cb_resolver_flush(p->opts.resolver);
     p->refs++;
-    while (!cb_list_empty(&p->list)) {
-        cb_list *l = p->list.next;
-        cb_list_del(l);
-        cb_list_add_tail(&batch, l);
-    }
-    while (!cb_list_empty(&batch)) {
-        cb_origin *o = CB_CONTAINER(batch.next, cb_origin, link);
-        cb_list_del(&o->link);
-        cb_list_add_tail(&p->list, &o->link);
-        if (!p->freed) origin_changed(o);
+    p->network++;
+    while (!p->freed && !cb_list_empty(&p->list)) {
+        cb_origin *o = CB_CONTAINER(p->list.next, cb_origin, link);
+        if (seen(&o->network, p)) break;
+        to_the_end(&p->list, &o->link);
+        origin_changed(o);
     }
     cb_pool_unref(p);
 }

@@ -3,9 +3,13 @@
 #include "support/udp_relay.h"
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
+#include <fcntl.h>
+#include <net/if.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -363,4 +367,97 @@ Test(client_paths, a_change_of_the_network_forgets) {
     cr_expect_geq(stats_of(&p.w).network_changes, 1);
     cr_expect_eq(stats_of(&p.w).migrated, 0, "the way to the server is as it was");
     paths_close(&p);
+}
+
+/* ---- an address that goes away ---- */
+
+enum { LISTENERS = 3 };
+
+/* In a network of its own: what listens (and never answers) at an address of "lo" that can be taken away. */
+struct island {
+    int home; /* the network before */
+    int fds[LISTENERS];
+    char urls[LISTENERS][40];
+    cb_loop *loop;
+    cb_http_client *client;
+    int closed;
+};
+
+static bool lo_address(const char *name, const char *address, bool up) {
+    struct ifreq r = {.ifr_flags = 0};
+    struct sockaddr_in *at = (struct sockaddr_in *)&r.ifr_addr;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    snprintf(r.ifr_name, sizeof r.ifr_name, "%s", name);
+    at->sin_family = AF_INET;
+    inet_pton(AF_INET, address, &at->sin_addr);
+    bool good = !up || ioctl(fd, SIOCSIFADDR, &r) == 0;
+    r.ifr_flags = up ? IFF_UP : 0;
+    good = good && ioctl(fd, SIOCSIFFLAGS, &r) == 0;
+    close(fd);
+    return good;
+}
+
+static bool island_open(struct island *i) {
+    struct sockaddr_in at = {.sin_family = AF_INET};
+    socklen_t len = sizeof at;
+    i->home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    if (i->home < 0 || unshare(CLONE_NEWNET) < 0) return false;
+    bool good = lo_address("lo", "127.0.0.1", true) && lo_address("lo:1", "10.77.0.1", true);
+    for (int k = 0; k < LISTENERS && good; k++) {
+        inet_pton(AF_INET, "10.77.0.1", &at.sin_addr);
+        at.sin_port = 0;
+        i->fds[k] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        good = bind(i->fds[k], (struct sockaddr *)&at, sizeof at) == 0 && listen(i->fds[k], 8) == 0 &&
+               getsockname(i->fds[k], (struct sockaddr *)&at, &len) == 0;
+        snprintf(i->urls[k], sizeof i->urls[k], "http://10.77.0.1:%u/", ntohs(at.sin_port));
+    }
+    return good;
+}
+
+static void island_close(struct island *i) {
+    for (int k = 0; k < LISTENERS; k++)
+        if (i->fds[k] > 0) close(i->fds[k]);
+    if (i->home >= 0) {
+        (void)setns(i->home, CLONE_NEWNET);
+        close(i->home);
+    }
+}
+
+static void free_client(cb_exchange *x, int rc, void *user) {
+    struct island *i = user;
+    (void)x;
+    (void)rc;
+    if (i->closed++) return;
+    cb_http_client_free(i->client);
+    i->client = NULL;
+    cr_expect_eq(i->closed, LISTENERS, "freeing the client ends its requests, also in the middle of a change");
+}
+
+Test(client_paths, freed_while_a_lost_address_is_left) {
+    static const cb_exchange_ops ops = {.size = sizeof ops, .on_close = free_client};
+    struct island i = {.home = -1};
+    if (!island_open(&i)) {
+        island_close(&i);
+        cr_skip_test("needs the right to make a network namespace");
+    }
+    cr_expect_eq(cb_loop_new(&i.loop, NULL), CB_OK);
+    cr_expect_eq(cb_http_client_new(&i.client, i.loop, NULL), CB_OK, "%s", cb_last_error());
+    for (int k = 0; k < LISTENERS; k++) {
+        cb_exchange *x;
+        cr_expect_eq(cb_http_request(&x, i.client, CB_OPTS(cb_request, .url = i.urls[k], .method = "POST"), &ops, &i),
+                     CB_OK);
+    }
+    for (int turns = 0; turns < 200 && !i.closed; turns++) {
+        struct pollfd p = {.fd = cb_loop_fd(i.loop), .events = POLLIN};
+        poll(&p, 1, 1);
+        cr_expect_eq(cb_loop_step(i.loop), CB_OK);
+    }
+    cr_expect(lo_address("lo:1", "10.77.0.1", false));
+    cr_expect_eq(cb_http_client_network_changed(i.client), CB_OK);
+    for (int turns = 0; turns < 200 && i.closed < LISTENERS; turns++)
+        cr_expect_eq(cb_loop_step(i.loop), CB_OK);
+    cr_expect_eq(i.closed, LISTENERS);
+    cb_http_client_free(i.client);
+    cb_loop_free(i.loop);
+    island_close(&i);
 }
