@@ -4,6 +4,7 @@
 #include "transport/handoff_int.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <string.h>
@@ -34,7 +35,7 @@ static int wait_for(const wire *w, short what) {
     for (;;) {
         int64_t left = w->until_ms - now_ms();
         struct pollfd p = {.fd = w->sock, .events = what};
-        int n = left > 0 ? poll(&p, 1, (int)left) : 0;
+        int n = left > 0 ? poll(&p, 1, left < INT_MAX ? (int)left : INT_MAX) : 0;
         if (n > 0) return CB_OK;
         if (n == 0) return cb_fail(CB_ETIMEOUT, "handoff: the other process took too long");
         if (errno != EINTR) return cb_fail_errno(errno, "handoff");
