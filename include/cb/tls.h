@@ -73,8 +73,10 @@ typedef struct cb_tickets_opts {
  * (mode & 077); CB_ENOENT (no such folder), CB_EPERM, CB_ESYS, CB_ETLS (no random bytes), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_tickets_new(cb_tickets **out, const cb_tickets_opts *opts);
 /* Rotates when it is due (or now if `force`), and reads the file again when another process changed it. A server that
- * was given the ring calls this by itself. On failure the old keys stay. Errors as cb_tickets_new(); with `follow` also
- * CB_ENOTSUP (`force`), CB_ENOENT and CB_ETIMEOUT (the file is absent, or too old: our own keys serve). */
+ * was given the ring calls this by itself. On failure the old keys stay; when the newest is older than twice rotate_s,
+ * one of our own, in memory, seals until the file is well again. `force` waits for a process that has the file locked.
+ * Errors as cb_tickets_new(); with `follow` also CB_ENOTSUP (`force`), CB_ENOENT and CB_ETIMEOUT (the file is absent,
+ * or too old: our own keys serve). */
 CB_API int cb_tickets_rotate(cb_tickets *t, int force);
 /* Puts the keys into h for a successor. CB_EEXIST (the name is taken), CB_ELIMIT, CB_ENOMEM. */
 CB_API int cb_tickets_save(cb_tickets *t, cb_handoff *h, const char *name);

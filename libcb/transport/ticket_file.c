@@ -86,15 +86,15 @@ int cb_ticket_ring_read(const char *path, const uint8_t *in, size_t len, cb_tick
 
 /* Opens and locks the file that has the name now. The lock lies on the file itself and rotation replaces the file, so
  * whoever waited for the lock of a replaced one tries again. */
-static int open_locked(const char *path, int *out, struct stat *st) {
+static int open_locked(const char *path, bool wait, int *out, struct stat *st) {
     for (int tries = 0; tries < 16; tries++) {
         struct stat named;
         int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
         if (fd < 0) return cb_fail_errno(errno, "%s", path);
-        if (flock(fd, LOCK_EX) < 0 || fstat(fd, st) < 0) {
+        if (flock(fd, wait ? LOCK_EX : LOCK_EX | LOCK_NB) < 0 || fstat(fd, st) < 0) {
             int err = errno;
             close(fd);
-            return cb_fail_errno(err, "%s", path);
+            return err == EWOULDBLOCK ? CB_EAGAIN : cb_fail_errno(err, "%s", path);
         }
         if (stat(path, &named) == 0 && named.st_ino == st->st_ino && named.st_dev == st->st_dev) {
             *out = fd;
@@ -157,11 +157,11 @@ int cb_ticket_file_read(const char *path, cb_ticket_ring *ring, cb_ticket_stamp 
 }
 
 int cb_ticket_file_sync(const char *path, cb_ticket_ring *ring, cb_ticket_stamp *stamp, int64_t now,
-                        const cb_ticket_turns *turns, bool force) {
+                        const cb_ticket_turns *turns, bool force, bool wait) {
     int fd = -1;
     struct stat st;
     cb_ticket_ring found = {0};
-    int rc = open_locked(path, &fd, &st);
+    int rc = open_locked(path, wait, &fd, &st);
     if (rc < 0) return rc;
     rc = read_ring(path, fd, &st, &found);
     bool turn = force || cb_ticket_ring_due(&found, turns, now);

@@ -43,15 +43,19 @@ static void tickets_free(cb_tickets *t) {
     cb_mem_free(&cb_alloc_libc, t);
 }
 
+static bool older_than(const cb_tickets *t, int64_t now, int turns) {
+    return now - t->ring.keys[0].made >= turns * (int64_t)t->turns.rotate_s;
+}
+
 /* The file that somebody else turns. While there is none, or nobody has turned it for long, a ring of our own serves: a
- * key must not seal for ever because a timer on another host has died. */
+ * key must not seal for ever because a timer on another host has died, nor because what came is no ring. */
 static int follow(cb_tickets *t, int64_t now) {
     int rc = CB_OK;
     if (cb_ticket_file_changed(t->file, &t->stamp) || t->own || t->ring.keys[0].made == 0) {
         cb_ticket_ring found;
         cb_ticket_stamp stamp;
         rc = cb_ticket_file_read(t->file, &found, &stamp);
-        if (rc < 0 && rc != CB_ENOENT) return rc;
+        if (rc < 0 && rc != CB_ENOENT && t->ring.keys[0].made == 0) return rc;
         bool fresh = rc == CB_OK && now - found.keys[0].made < 2 * (int64_t)t->turns.rotate_s;
         if (fresh || (rc == CB_OK && !t->own)) {
             t->ring = found;
@@ -60,18 +64,17 @@ static int follow(cb_tickets *t, int64_t now) {
         }
         cb_mem_wipe(&found, sizeof found);
     }
-    int64_t old = now - t->ring.keys[0].made;
-    bool stale = t->ring.keys[0].made == 0 || old >= (t->own ? 1 : 2) * (int64_t)t->turns.rotate_s;
+    bool stale = t->ring.keys[0].made == 0 || older_than(t, now, t->own ? 1 : 2);
     int made = stale ? cb_ticket_ring_turn(&t->ring, now) : CB_OK;
     if (made < 0) return made;
     t->own = t->own || stale;
-    if (!t->own) return CB_OK;
+    if ((rc < 0 && rc != CB_ENOENT) || !t->own) return rc;
     if (rc == CB_ENOENT) return cb_fail(rc, "%s: no ticket keys there yet: our own serve", t->file);
     return cb_fail(CB_ETIMEOUT, "%s: nobody has turned these ticket keys for %u s: our own serve", t->file,
                    2 * t->turns.rotate_s);
 }
 
-/* Called with the lock. */
+/* Called with the lock, on threads of loops too: it waits for no other process unless it must turn the ring now. */
 static int refresh(cb_tickets *t, bool force) {
     time_t now = time(NULL);
     t->checked = now;
@@ -79,7 +82,10 @@ static int refresh(cb_tickets *t, bool force) {
     bool due = force || cb_ticket_ring_due(&t->ring, &t->turns, (int64_t)now);
     if (!t->file) return due ? cb_ticket_ring_renew(&t->ring, &t->turns, (int64_t)now) : CB_OK;
     if (!due && !cb_ticket_file_changed(t->file, &t->stamp)) return CB_OK;
-    return cb_ticket_file_sync(t->file, &t->ring, &t->stamp, (int64_t)now, &t->turns, force);
+    int rc = cb_ticket_file_sync(t->file, &t->ring, &t->stamp, (int64_t)now, &t->turns, force, force);
+    /* Nor must it seal for ever because the disk is full or whoever has the lock hangs: then a key of our own does. */
+    if (rc < 0 && older_than(t, (int64_t)now, 2)) (void)cb_ticket_ring_turn(&t->ring, (int64_t)now);
+    return rc == CB_EAGAIN ? CB_OK : rc; /* another process turns it at this moment: asked again soon */
 }
 
 static int check(const cb_tickets_opts *o) {
@@ -121,7 +127,7 @@ int cb_tickets_new(cb_tickets **out, const cb_tickets_opts *opts) {
         rc = cb_fail(CB_ENOMEM, "no memory for ticket keys");
     if (rc >= 0)
         rc = o.follow ? refresh(t, false)
-             : o.file ? cb_ticket_file_sync(t->file, &t->ring, &t->stamp, (int64_t)time(NULL), &t->turns, false)
+             : o.file ? cb_ticket_file_sync(t->file, &t->ring, &t->stamp, (int64_t)time(NULL), &t->turns, false, true)
                       : begin_in_memory(t, &o);
     if (t->own && (rc == CB_ENOENT || rc == CB_ETIMEOUT)) rc = CB_OK; /* cb_tickets_rotate() tells */
     if (rc >= 0) rc = cb_replay_guard_new(&t->replay, t->lifetime_s, o.skew_s);

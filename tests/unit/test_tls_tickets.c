@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -443,6 +444,62 @@ Test(tls_tickets, hosts_that_share_keys) {
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         cr_expect_eq(cb_tickets_new(&writer, &bad[i]), CB_EINVAL, "row %zu", i);
     }
+    end(&w);
+}
+
+/* What comes from the writer is spoiled and stays so, or the file cannot be turned: no key seals for ever. */
+Test(tls_tickets, a_file_that_stays_bad_does_not_keep_its_key_sealing) {
+    world w;
+    char here[160], there[2][160];
+    cb_tickets *first = NULL, *second[2] = {NULL, NULL}; /* by `follow` */
+    begin(&w);
+    tls_pki_path(&w.pki, "here", here);
+    cr_assert_eq(cb_tickets_new(&first, CB_OPTS(cb_tickets_opts, .file = here)), CB_OK);
+    for (int follow = 0; follow < 2; follow++) {
+        tls_pki_path(&w.pki, follow ? "followed" : "turned", there[follow]);
+        copy_file(here, there[follow]);
+        const cb_tickets_opts o = {.size = sizeof o, .file = there[follow], .rotate_s = 2, .follow = (uint8_t)follow};
+        cr_assert_eq(cb_tickets_new(&second[follow], &o), CB_OK, "%s", cb_last_error());
+        cr_assert_eq(truncate(there[follow], 100), 0);
+    }
+    sleep(4); /* twice rotate_s */
+    for (int follow = 0; follow < 2; follow++) {
+        cr_expect_eq(cb_tickets_rotate(second[follow], 0), CB_EINVAL, "follow %d", follow);
+        w.server.tickets = second[follow];
+        cr_expect_not(connect_resumed(&w));
+        cr_expect(connect_resumed(&w), "follow %d: our own key serves", follow);
+        w.server.tickets = first;
+        cr_expect_not(connect_resumed(&w), "follow %d: sealed by the key of the spoiled file", follow);
+        forget(&w);
+        cb_tickets_unref(second[follow]);
+    }
+    cb_tickets_unref(first);
+    w.server.tickets = NULL;
+    end(&w);
+}
+
+/* Loops look after the file: another process that has it locked must not hold them up. */
+Test(tls_tickets, a_locked_file_holds_nobody_up) {
+    world w;
+    char here[160];
+    struct stat before, after;
+    cb_tickets *t = NULL;
+    begin(&w);
+    tls_pki_path(&w.pki, "here", here);
+    cr_assert_eq(cb_tickets_new(&t, CB_OPTS(cb_tickets_opts, .file = here, .rotate_s = 1000)), CB_OK);
+    age_file(here, 1500);
+    int fd = open(here, O_RDWR | O_CLOEXEC);
+    cr_assert(fd >= 0 && flock(fd, LOCK_EX) == 0 && fstat(fd, &before) == 0);
+    cr_expect_eq(cb_tickets_rotate(t, 0), CB_OK, "%s", cb_last_error());
+    w.server.tickets = t;
+    cr_expect_not(connect_resumed(&w));
+    cr_expect(connect_resumed(&w));
+    cr_expect(stat(here, &after) == 0 && before.st_ino == after.st_ino);
+    close(fd);
+    cr_expect_eq(cb_tickets_rotate(t, 0), CB_OK);
+    cr_expect(stat(here, &after) == 0 && before.st_ino != after.st_ino, "it is due, and nobody has the lock");
+    cb_tickets_unref(t);
+    w.server.tickets = NULL;
     end(&w);
 }
 
