@@ -3,6 +3,7 @@
  * served.
  */
 #include "base/mem.h"
+#include "support/counting.h"
 #include "support/quic_fixture.h"
 #include "support/raw_quic.h"
 #include "transport/quic_endpoint_int.h"
@@ -14,26 +15,7 @@
 
 enum { PACKET = 1150, PROTOCOL_VIOLATION = 0x0a, CID_LIMIT = 0x09, SLACK = 96 << 10 };
 
-/* --- memory of the server's loop --- */
-
-static size_t in_use;
-
-static void *counted(void *p, size_t size, void *user) {
-    enum { HEAD = 16 };
-    size_t before = 0;
-    (void)user;
-    uint8_t *base = p ? (uint8_t *)p - HEAD : NULL;
-    if (base) memcpy(&before, base, sizeof before);
-    in_use -= before;
-    if (size == 0) {
-        free(base);
-        return NULL;
-    }
-    base = realloc(base, size + HEAD);
-    memcpy(base, &size, sizeof size);
-    in_use += size;
-    return base + HEAD;
-}
+static counting in_use; /* memory of the server's loop */
 
 /* --- what is sent --- */
 
@@ -152,7 +134,7 @@ static void endpoint_stats(cb_quic_endpoint *e, cb_quic_endpoint_stats *out) {
 }
 
 Test(quic_floods, behind_the_handshake, .timeout = 60) {
-    static const cb_alloc alloc = {.realloc = counted};
+    const cb_alloc alloc = counting_alloc(&in_use);
     qt_world w;
     qt_world_make(&w);
     cb_loop_free(w.loop);
@@ -172,14 +154,14 @@ Test(quic_floods, behind_the_handshake, .timeout = 60) {
         cr_assert(raw_connect(&r), "%s: no connection", f->name);
         raw_turn(&r, 20);
         endpoint_stats(w.server.endpoint, &before);
-        size_t memory = in_use;
+        size_t memory = in_use.now;
         send_flood(&r, f);
         endpoint_stats(w.server.endpoint, &after);
         uint64_t in = after.rx_bytes - before.rx_bytes, out = after.tx_bytes - before.tx_bytes;
         cr_expect_eq(r.closed, f->code != 0, "%s: closed %d with 0x%x", f->name, r.closed, (unsigned)r.close_code);
         if (f->code) cr_expect_eq(r.close_code, f->code, "%s: 0x%x", f->name, (unsigned)r.close_code);
         cr_expect_leq(out, f->single ? 3 * in : in + in / 4, "%s: %lu bytes out for %lu", f->name, out, in);
-        cr_expect_leq(in_use, memory + SLACK, "%s: %zu bytes more", f->name, in_use - memory);
+        cr_expect_leq(in_use.now, memory + SLACK, "%s: %zu bytes more", f->name, in_use.now - memory);
         if (!r.closed) raw_frames(&r, RAW_APP, "\x1c\0\0\0\0", 5);
         raw_turn(&r, 5);
         raw_drop(&r);
@@ -248,7 +230,7 @@ static void send_from(int fd, const cb_addr *to, const initial *p, unsigned n) {
 }
 
 Test(quic_floods, first_packets_from_nowhere, .timeout = 60) {
-    static const cb_alloc alloc = {.realloc = counted};
+    const cb_alloc alloc = counting_alloc(&in_use);
     qt_world w;
     cb_quic_endpoint_stats before, after;
     qt_world_make(&w);
@@ -265,13 +247,13 @@ Test(quic_floods, first_packets_from_nowhere, .timeout = 60) {
     qt_client_open(&w, &co);
     w.client.handshakes = w.server.handshakes = w.client.closes = w.server.closes = 0;
     endpoint_stats(w.server.endpoint, &before);
-    size_t memory = in_use, most = 0;
+    size_t memory = in_use.now, most = 0;
     int honest = 0;
     for (unsigned round = 0; round < ROUNDS; round++) {
         for (unsigned i = 0; i < INITIALS; i++) {
             send_from(fd, &to, &all[i], round * INITIALS + i);
             if (i % 32 == 31) qt_turn(&w, 1);
-            if (in_use > most) most = in_use;
+            if (in_use.now > most) most = in_use.now;
             if (round > 1 && i % 200 == 50) {
                 qt_connect(&w); /* in the middle of it */
                 honest++;

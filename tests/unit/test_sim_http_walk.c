@@ -3,6 +3,7 @@
  * was abandoned), and all memory comes back.
  */
 #include "sim/rng.h"
+#include "support/counting.h"
 #include "support/sim_fixture.h"
 #include "support/tls_fixture.h"
 #include <cb/http.h>
@@ -24,7 +25,7 @@ typedef struct end {
 } end;
 
 struct walk {
-    size_t memory;
+    counting memory;
     sim_rng rng;
     cb_sim *sim;
     cb_sim_host *client_host, *server_host;
@@ -45,21 +46,6 @@ struct walk {
 
 static uint64_t pick(walk *w, uint64_t n) {
     return sim_rng_below(&w->rng, n);
-}
-
-static void *counted(void *p, size_t size, void *user) {
-    walk *w = user;
-    size_t *block = p ? (size_t *)p - 2 : NULL;
-    if (block) w->memory -= *block;
-    if (!size) {
-        free(block);
-        return NULL;
-    }
-    block = realloc(block, size + 16);
-    cr_assert_not_null(block);
-    *block = size;
-    w->memory += size;
-    return block + 2;
 }
 
 /* ---- one side ---- */
@@ -315,7 +301,7 @@ static void walk_once(uint64_t seed, cb_identity *server_id, cb_identity *client
     walk *w = calloc(1, sizeof *w);
     const unsigned long long which = seed;
     cr_assert_not_null(w);
-    const cb_alloc alloc = {counted, w};
+    const cb_alloc alloc = counting_alloc(&w->memory);
     const cb_sim_link_opts line = {.size = sizeof line, .rate_bps = 20000000, .delay_us = 5000};
     sim_rng_init(&w->rng, seed, 98);
     w->server_id = server_id;
@@ -346,7 +332,7 @@ static void walk_once(uint64_t seed, cb_identity *server_id, cb_identity *client
     cr_assert_eq(w->closed + w->abandoned, w->made, "seed %llu: %zu closed, %zu abandoned, of %zu", which, w->closed,
                  w->abandoned, w->made);
     cb_sim_free(w->sim);
-    cr_assert_eq(w->memory, 0, "seed %llu: %zu bytes are left", which, w->memory);
+    cr_assert_eq(w->memory.now, 0, "seed %llu: %zu bytes are left", which, w->memory.now);
     *complete += w->complete;
     free(w);
 }

@@ -1,8 +1,8 @@
 /* Random walks: real endpoints, and a hand that does anything at any time: opens, writes, resets, closes, frees, moves,
  * breaks the line. Whatever happens, each connection ends once, nothing is told after that, and all memory
  * comes back. */
-#include "base/mem.h"
 #include "sim/rng.h"
+#include "support/counting.h"
 #include "support/sim_fixture.h"
 #include "support/tls_fixture.h"
 #include <cb/quic.h>
@@ -22,8 +22,7 @@ typedef struct end {
 } end;
 
 struct walk {
-    size_t memory;
-    size_t memory_max;
+    counting memory;
     sim_rng rng;
     cb_sim *sim;
     cb_sim_host *clients[CLIENTS], *server_host;
@@ -39,22 +38,6 @@ struct walk {
 
 static uint64_t pick(walk *w, uint64_t n) {
     return sim_rng_below(&w->rng, n);
-}
-
-static void *counted(void *p, size_t size, void *user) {
-    walk *w = user;
-    size_t *block = p ? (size_t *)p - 2 : NULL;
-    if (block) w->memory -= *block;
-    if (!size) {
-        free(block);
-        return NULL;
-    }
-    block = realloc(block, size + 16);
-    cr_assert_not_null(block);
-    *block = size;
-    w->memory += size;
-    if (w->memory > w->memory_max) w->memory_max = w->memory;
-    return block + 2;
 }
 
 /* ---- what is told ---- */
@@ -309,7 +292,7 @@ static void on_step(cb_sim *sim, void *user) {
 static void walk_once(uint64_t seed, cb_identity *server_id, cb_identity *client_id, uint64_t *bytes) {
     walk *w = calloc(1, sizeof *w);
     cr_assert_not_null(w);
-    const cb_alloc alloc = {counted, w};
+    const cb_alloc alloc = counting_alloc(&w->memory);
     const cb_sim_link_opts line = {.size = sizeof line, .rate_bps = 10000000, .delay_us = 10000};
     sim_rng_init(&w->rng, seed, 99);
     w->server_id = server_id;
@@ -341,8 +324,8 @@ static void walk_once(uint64_t seed, cb_identity *server_id, cb_identity *client
     cr_assert_eq(w->late, 0, "seed %llu: told after on_close", (unsigned long long)seed);
     cr_assert_eq(w->closed, w->opened, "seed %llu: %zu of %zu ends", (unsigned long long)seed, w->closed, w->opened);
     cb_sim_free(w->sim);
-    cr_assert_eq(w->memory, 0, "seed %llu: %zu bytes are left", (unsigned long long)seed, w->memory);
-    cr_assert_lt(w->memory_max, (size_t)MEMORY_MAX, "seed %llu: %zu bytes", (unsigned long long)seed, w->memory_max);
+    cr_assert_eq(w->memory.now, 0, "seed %llu: %zu bytes are left", (unsigned long long)seed, w->memory.now);
+    cr_assert_lt(w->memory.most, (size_t)MEMORY_MAX, "seed %llu: %zu bytes", (unsigned long long)seed, w->memory.most);
     *bytes += w->bytes;
     free(w);
 }
