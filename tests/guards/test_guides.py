@@ -111,7 +111,7 @@ def problems(language, check):
 
 
 def test_guides_exist():
-    guard.report([f"docs/guide/{name} is missing" for name in ("edge.md", "embedding.md", "python.md", "simulation.md")
+    guard.report([f"docs/guide/{name} is missing" for name in ("auth.md", "edge.md", "embedding.md", "python.md", "simulation.md")
                   if not (guard.ROOT / "docs/guide" / name).is_file()])
 
 

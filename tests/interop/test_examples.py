@@ -1,6 +1,8 @@
 """The examples, run as a person would: by curl (HTTP/1.1 and /2), gtlsclient (HTTP/3), our own client, and raw sockets."""
 
+import base64
 import hashlib
+import json
 import os
 import re
 import signal
@@ -249,3 +251,25 @@ def test_download_in_virtual_time(tmp_path):
     assert wrong.returncode == 1 and "buffer_bdp" in wrong.stderr
     wrong = run(program("sim_download"), *files, 5, 40, 1, "vegas")
     assert wrong.returncode == 1 and "vegas" in wrong.stderr
+
+
+def test_jwt_check(tmp_path):
+    """A token that openssl signed; then with another audience, and with a bit changed."""
+    def part(data):
+        return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+    key, public = tmp_path / "key.pem", tmp_path / "public.pem"
+    assert run(peer("openssl"), "genpkey", "-algorithm", "ED25519", "-out", key).returncode == 0
+    assert run(peer("openssl"), "pkey", "-in", key, "-pubout", "-out", public).returncode == 0
+    claims = {"iss": "https://issuer.example", "aud": "api", "sub": "joe", "exp": int(time.time()) + 600}
+    signed = part(b'{"alg":"EdDSA"}') + "." + part(json.dumps(claims).encode())
+    (tmp_path / "signed").write_text(signed)
+    assert run(peer("openssl"), "pkeyutl", "-sign", "-rawin", "-inkey", key, "-in", tmp_path / "signed", "-out", tmp_path / "sig").returncode == 0
+    token = signed + "." + part((tmp_path / "sig").read_bytes())
+    good = run(program("jwt_check"), public, "https://issuer.example", "api", token)
+    assert good.returncode == 0 and "subject joe" in good.stdout, good.stderr
+    for reason, *words in (("audience", "https://issuer.example", "other", token), ("issuer", "https://evil.example", "api", token),
+                           ("base64", "https://issuer.example", "api", token + "=="), ("format", "https://issuer.example", "api", signed)):
+        wrong = run(program("jwt_check"), public, *words)
+        assert wrong.returncode == 1 and f": {reason}: " in wrong.stderr, wrong.stderr
+    assert run(program("jwt_check")).returncode == 2
