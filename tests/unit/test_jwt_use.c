@@ -4,7 +4,8 @@
 #include "support/jwt_keys.h"
 #include <cb/auth.h>
 #include <criterion/criterion.h>
-#include <gnutls/crypto.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -441,4 +442,68 @@ Test(dpop, bound_tokens) {
     cb_jwt_text_free(token);
     cb_jwks_unref(set);
     cb_jwt_signer_unref(s);
+}
+
+/* ---- threads: one cache, one memory of proofs and one list of revocations for all ---- */
+
+typedef struct shared {
+    cb_jwt_cache *cache;
+    cb_dpop *dpop;
+    cb_revocations *gone;
+    cb_jwks *set;
+    char *tokens[8], *proofs[8];
+    _Atomic int taken;
+} shared;
+
+static void *work(void *user) {
+    shared *s = user;
+    const cb_jwt_rules r = {.size = sizeof r, .issuer = "me", .any_audience = 1, .revocations = s->gone};
+    for (int i = 0; i < 64; i++) {
+        char jkt[CB_DPOP_JKT_BYTES], jti[16];
+        cb_jwt *t = NULL;
+        if (cb_jwt_cache_verify(s->cache, &t, cb_slice_str(s->tokens[i % 8]), s->set, &r, &facts, NULL) == CB_OK)
+            cb_jwt_unref(t);
+        snprintf(jti, sizeof jti, "other-%d", i);
+        cb_revocations_add(s->gone, CB_OPTS(cb_revocation, .issuer = "me", .jti = jti, .until_s = NOW + 9), NOW);
+        if (i % 8 == 7) cb_jwt_cache_flush(s->cache);
+        if (i < 8 && cb_dpop_verify(s->dpop,
+                                    CB_OPTS(cb_dpop_request, .proof = cb_slice_str(s->proofs[i]), .method = "GET",
+                                            .url = U, .now_s = NOW),
+                                    jkt, NULL) == CB_OK)
+            s->taken++;
+    }
+    return NULL;
+}
+
+Test(jwt_use, shared_by_threads) {
+    shared s = {0};
+    pthread_t threads[4];
+    char nonce[CB_DPOP_NONCE_BYTES], claims[512];
+    cb_jwt_signer *key = signer(ED_JWK, NULL, 0);
+    s.set = set_of(cb_jwt_signer_jwk(key));
+    cr_assert_eq(cb_jwt_cache_new(&s.cache, NULL), CB_OK);
+    cr_assert_eq(cb_dpop_new(&s.dpop, NULL), CB_OK);
+    cr_assert_eq(cb_revocations_new(&s.gone, 0), CB_OK);
+    cb_dpop_nonce(s.dpop, NOW, nonce);
+    for (int i = 0; i < 8; i++) {
+        char more[8];
+        snprintf(more, sizeof more, "%d", i);
+        s.tokens[i] = make(key, more);
+        snprintf(claims, sizeof claims, PCLAIMS("%d", "GET", U, "1700000000", ",\"nonce\":\"%s\""), i, nonce);
+        s.proofs[i] = sign_proof(PHEAD, claims);
+    }
+    for (int i = 0; i < 4; i++)
+        cr_assert_eq(pthread_create(threads + i, NULL, work, &s), 0);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    cr_expect_eq(s.taken, 8, "each proof once, whichever thread sees it: %d", s.taken);
+    for (int i = 0; i < 8; i++) {
+        cb_jwt_text_free(s.tokens[i]);
+        free(s.proofs[i]);
+    }
+    cb_revocations_unref(s.gone);
+    cb_dpop_unref(s.dpop);
+    cb_jwt_cache_unref(s.cache);
+    cb_jwks_unref(s.set);
+    cb_jwt_signer_unref(key);
 }

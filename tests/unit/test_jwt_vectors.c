@@ -3,9 +3,15 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-/* RFC 7515 appendix A.1 to A.4 and RFC 8037 appendix A.4, with their keys. The claims of A.1 to A.4 are those of
- * RFC 7519 3.1: iss "joe", exp 1300819380. */
+/* RFC 7515 appendix A.1 to A.4, RFC 7520 4.2 and 4.4, and RFC 8037 appendix A.4, with their keys. The claims of A.1 to
+ * A.4 are those of RFC 7519 3.1: iss "joe", exp 1300819380. */
 #define JOE_CLAIMS "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ"
+
+/* The payload of RFC 7520 4. */
+#define FRODO                                                                                                          \
+    "SXTigJlzIGEgZGFuZ2Vyb3VzIGJ1c2luZXNzLCBGcm9kbywgZ29pbmcgb3V0IHlvdXIgZG9vci4gWW91IHN0ZXAgb250byB0aGUg"             \
+    "cm9hZCwgYW5kIGlmIHlvdSBkb24ndCBrZWVwIHlvdXIgZmVldCwgdGhlcmXigJlzIG5vIGtub3dpbmcgd2hlcmUgeW91IG1pZ2h0"             \
+    "IGJlIHN3ZXB0IG9mZiB0by4"
 
 static const struct {
     const char *name, *jwk, *token;
@@ -49,6 +55,25 @@ static const struct {
      "KGDKB34XO0aw_7XdtA"
      "G8GaSwFKdCAPZgoXD2YBJZCPEX3xKpRwcdOO8KpEHwJjyqOgzDO7iKvU8vcnwNrmxYbSW9ERBXukOXolLzeO_Jn",
      CB_JWT_ES512, 0},
+    {"RFC 7520 4.2",
+     "{\"kty\":\"RSA\",\"kid\":\"bilbo.baggins@hobbiton.example\",\"use\":\"sig\",\"n\":"
+     "\"n4EPtAOCc9AlkeQHPzHStgAbgs7bTZL"
+     "wUBZdR8_KuKPEHLd4rHVTeT-O-XV2jRojdNhxJWTDvNd7nqQ0VEiZQHz_AJmSCpMaJMRBSFKrKb2wqVwGU_NsYOYL-QtiWN2lbzc"
+     "Ee6XC0dApr5ydQLrHqkHHig3RBordaZ6Aj-oBHqFEHYpPe7Tpe-OfVfHd1E6cS6M1FZcD1NNLYD5lFHpPI9bTwJlsde3uhGqC0ZC"
+     "uEHg8lhzwOHrtIQbS0FVbb9k3-tVTU4fg_3L_vniUFAKwuCLqKnS2BYwdq_mzSnbLY7h_qixoR7jig3__kRhuaxwUkRz5iaiQkqg"
+     "c5gHdrNP5zw\",\"e\":\"AQAB\"}",
+     "eyJhbGciOiJQUzM4NCIsImtpZCI6ImJpbGJvLmJhZ2dpbnNAaG9iYml0b24uZXhhbXBsZSJ9." FRODO "."
+     "cu22eBqkYDKgIlTpzDXGvaFfz6WGoz7fUDcfT0kkOy42miAh2qyBzk1xEsnk2IpN6-tPid6VrklHkqsGqDqHCdP6O8TTB5dDDItl"
+     "lVo6_1OLPpcbUrhiUSMxbbXUvdvWXzg-UD8biiReQFlfz28zGWVsdiNAUf8ZnyPEgVFn442ZdNqiVJRmBqrYRXe8P_ijQ7p8Vdz0"
+     "TTrxUeT3lm8d9shnr2lfJT8ImUjvAA2Xez2Mlp8cBE5awDzT0qI0n6uiP1aCN_2_jLAeQTlqRHtfa64QQSUmFAAjVKPbByi7xho0"
+     "uTOcbH510a6GYmJUAfmWjwZ6oD4ifKo8DYM-X72Eaw",
+     CB_JWT_PS384, 0},
+    {"RFC 7520 4.4",
+     "{\"kty\":\"oct\",\"kid\":\"018c0ae5-4d9b-471b-bfd6-eef314bc7037\",\"use\":\"sig\",\"alg\":\"HS256\",\"k\":"
+     "\"hJtXIZ2uSN5kbQfbtTNWbpdmhkV8FJG-Onbc6mxCcYg\"}",
+     "eyJhbGciOiJIUzI1NiIsImtpZCI6IjAxOGMwYWU1LTRkOWItNDcxYi1iZmQ2LWVlZjMxNGJjNzAzNyJ9." FRODO
+     ".s0h6KThzkfBBBkLspW1h84VsJZFTsPPqMDA7g1Md7p0",
+     CB_JWT_HS256, 0},
     {"RFC 8037 A.4", "{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"x\":\"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo\"}",
      "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc."
      "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
@@ -62,7 +87,9 @@ Test(jwt_vectors, rfc_examples) {
         cb_jwks *keys = NULL;
         cb_jwt *t = NULL;
         int32_t reason = -1;
-        cr_assert_eq(cb_jwks_new(&keys, CB_OPTS(cb_jwks_opts, .json = cb_slice_str(rows[i].jwk), .symmetric = 1)),
+        const int rsa = rows[i].alg >= CB_JWT_RS256 && rows[i].alg <= CB_JWT_PS512 ? rows[i].alg : 0;
+        cr_assert_eq(cb_jwks_new(&keys, CB_OPTS(cb_jwks_opts, .json = cb_slice_str(rows[i].jwk), .rsa_alg = rsa,
+                                                .symmetric = 1)),
                      CB_OK, "%s: %s", rows[i].name, cb_last_error());
         cr_assert_eq(cb_jwks_len(keys), 1, "%s: %s", rows[i].name, cb_jwks_note(keys, 0));
         cr_expect_eq(cb_jwks_alg(keys, 0), rows[i].alg, "%s", rows[i].name);
