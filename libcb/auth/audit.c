@@ -1,0 +1,432 @@
+#include "auth/audit_file.h"
+#include "base/error.h"
+#include "base/mem.h"
+#include "base/opts.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <gnutls/crypto.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { QUEUE_DEFAULT = 16 * 1024 * 1024, QUEUE_MIN = 64 * 1024, CHECKPOINT_DEFAULT = 1000 };
+
+typedef struct waiter {
+    struct waiter *next;
+    cb_audit_done_fn done;
+    void *user;
+    uint64_t record; /* the how many-th of its batch */
+    uint64_t seq;
+} waiter;
+
+typedef struct batch {
+    cb_buf frames;
+    uint64_t records;
+    waiter *first, **last;
+} batch;
+
+struct cb_audit {
+    pthread_mutex_t lock;
+    pthread_cond_t work;
+    pthread_t thread;
+    gnutls_privkey_t key;
+    char *path;
+    cb_audit_opts opts;
+    batch queue,
+        under_way; /* under_way and what follows it is the thread's alone, but for what is read under the lock */
+    cb_buf out;
+    cb_audit_head head;   /* lock */
+    cb_audit_stats stats; /* lock */
+    uint64_t seq, size;   /* committed: number of the last item, bytes of the file */
+    uint8_t chain[CB_AUDIT_HASH], pub[CB_AUDIT_HASH];
+    int fd;
+    bool ending, threaded, dirty; /* dirty: bytes after `size` that could not be taken back */
+};
+
+static int64_t now_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static void batch_init(batch *b, size_t max) {
+    *b = (batch){.first = NULL};
+    cb_buf_init(&b->frames, &cb_alloc_libc, max);
+}
+
+/* ---- committing: on the helper thread, and while the log is opened ---- */
+
+typedef struct tip {
+    uint64_t seq;
+    uint8_t chain[CB_AUDIT_HASH];
+} tip;
+
+static int add_checkpoint(cb_audit *log, tip *t, uint64_t records, int64_t time_us) {
+    uint8_t c[CB_AUDIT_CHECK_BYTES], text[CB_AUDIT_SIGNED_BYTES];
+    gnutls_datum_t signature = {NULL, 0};
+    cb_audit_frame_check(c, records, time_us);
+    cb_audit_frame_place(c, ++t->seq, t->chain);
+    cb_audit_signed(c, text);
+    int grc = gnutls_privkey_sign_data2(log->key, GNUTLS_SIGN_EDDSA_ED25519, 0, &(gnutls_datum_t){text, sizeof text},
+                                        &signature);
+    if (grc < 0 || signature.size != CB_AUDIT_SIGNATURE_BYTES) {
+        gnutls_free(signature.data);
+        return cb_fail(CB_ETLS, "%s: cannot sign: %s", log->path, gnutls_strerror(grc));
+    }
+    memcpy(c + sizeof c - CB_AUDIT_SIGNATURE_BYTES, signature.data, CB_AUDIT_SIGNATURE_BYTES);
+    gnutls_free(signature.data);
+    cb_audit_hash(c, sizeof c, t->chain);
+    return cb_buf_add(&log->out, c, sizeof c);
+}
+
+/* Chains what gathered, with checkpoints between and at the end, into log->out. */
+static int chain_batch(cb_audit *log, batch *b, tip *t, int64_t time_us) {
+    size_t at = 0;
+    uint64_t done = 0, unsigned_records = 0;
+    waiter *w = b->first;
+    while (at < b->frames.len) {
+        uint8_t *p = b->frames.base + at;
+        const size_t len = 4 + ((size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3]);
+        cb_audit_frame_chain(p, len, ++t->seq, t->chain);
+        int rc = cb_buf_add(&log->out, p, len);
+        for (; w && w->record == done; w = w->next)
+            w->seq = t->seq;
+        done++;
+        at += len;
+        if (rc == CB_OK && (++unsigned_records == log->opts.checkpoint_records || at == b->frames.len)) {
+            rc = add_checkpoint(log, t, unsigned_records, time_us);
+            unsigned_records = 0;
+        }
+        if (rc < 0) return rc;
+    }
+    return CB_OK;
+}
+
+static int write_all(const cb_audit *log) {
+    for (size_t done = 0; done < log->out.len;) {
+        ssize_t n = pwrite(log->fd, log->out.base + done, log->out.len - done, (off_t)(log->size + done));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return cb_fail_errno(n < 0 ? errno : ENOSPC, "%s", log->path);
+        done += (size_t)n;
+    }
+    return fdatasync(log->fd) < 0 ? cb_fail_errno(errno, "%s", log->path) : CB_OK;
+}
+
+/* What was not committed must not be in the file when the next commit comes: it was reported as failed. */
+static int take_back(cb_audit *log) {
+    if (!log->dirty) return CB_OK;
+    if (ftruncate(log->fd, (off_t)log->size) < 0) return cb_fail_errno(errno, "%s", log->path);
+    log->dirty = false;
+    return CB_OK;
+}
+
+static int commit_out(cb_audit *log, const tip *t, int64_t time_us) {
+    int rc = take_back(log);
+    if (rc < 0) return rc;
+    log->dirty = true;
+    rc = write_all(log);
+    if (rc < 0) {
+        char why[256];
+        snprintf(why, sizeof why, "%s", cb_last_error());
+        (void)take_back(log); /* else the next commit tries again */
+        return cb_error_set(rc, why);
+    }
+    log->dirty = false;
+    log->size += log->out.len;
+    log->seq = t->seq;
+    memcpy(log->chain, t->chain, CB_AUDIT_HASH);
+    pthread_mutex_lock(&log->lock);
+    log->head = (cb_audit_head){.seq = t->seq, .time_us = time_us};
+    memcpy(log->head.hash, t->chain, CB_AUDIT_HASH);
+    pthread_mutex_unlock(&log->lock);
+    return CB_OK;
+}
+
+static void answer(waiter *w, int rc) {
+    while (w) {
+        waiter *next = w->next;
+        w->done(rc, rc < 0 ? 0 : w->seq, w->user);
+        cb_mem_free(&cb_alloc_libc, w);
+        w = next;
+    }
+}
+
+static void commit(cb_audit *log, batch *b) {
+    const int64_t time_us = now_us();
+    tip t = {.seq = log->seq};
+    memcpy(t.chain, log->chain, sizeof t.chain);
+    log->out.len = 0;
+    int rc = chain_batch(log, b, &t, time_us);
+    if (rc == CB_OK) rc = commit_out(log, &t, time_us);
+    pthread_mutex_lock(&log->lock);
+    const cb_audit_head head = log->head;
+    if (rc == CB_OK) log->stats.commits++;
+    *(rc < 0 ? &log->stats.failed : &log->stats.records) += b->records;
+    pthread_mutex_unlock(&log->lock);
+    if (rc == CB_OK && log->opts.on_head) log->opts.on_head(&head, log->opts.user);
+    answer(b->first, rc);
+    b->first = NULL;
+    b->records = 0;
+    b->frames.len = 0;
+}
+
+static void *run(void *user) {
+    cb_audit *log = user;
+    pthread_mutex_lock(&log->lock);
+    while (!log->ending || log->queue.records) {
+        if (!log->queue.records) {
+            pthread_cond_wait(&log->work, &log->lock);
+            continue;
+        }
+        batch spare = log->under_way;
+        log->under_way = log->queue;
+        log->queue = spare;
+        log->queue.last = NULL;
+        pthread_mutex_unlock(&log->lock);
+        commit(log, &log->under_way);
+        pthread_mutex_lock(&log->lock);
+    }
+    pthread_mutex_unlock(&log->lock);
+    return NULL;
+}
+
+/* ---- appending ---- */
+
+int cb_audit_append(cb_audit *log, const cb_audit_record *record, cb_audit_done_fn done, void *user) {
+    cb_audit_record r;
+    if (!log || !record) return cb_fail(CB_EINVAL, "cb_audit_append: %s is NULL", log ? "record" : "log");
+    int rc = cb_opts_read(&r, sizeof r, record, "cb_audit_record");
+    if (rc < 0) return rc;
+    waiter *w = done ? cb_mem_new(&cb_alloc_libc, sizeof *w) : NULL;
+    if (done && !w) return cb_fail(CB_ENOMEM, "no memory for an audit record");
+    const int64_t time_us = r.time_us ? r.time_us : now_us();
+    pthread_mutex_lock(&log->lock);
+    batch *b = &log->queue;
+    rc = cb_audit_frame_record(&b->frames, &r, time_us);
+    if (rc == CB_ELIMIT) rc = cb_fail(CB_EAGAIN, "%s: the queue is full, the disk is too slow", log->path);
+    if (rc == CB_OK && w) {
+        *w = (waiter){.done = done, .user = user, .record = b->records};
+        *(b->last ? b->last : &b->first) = w;
+        b->last = &w->next;
+    }
+    if (rc == CB_OK && b->records++ == 0) pthread_cond_signal(&log->work);
+    pthread_mutex_unlock(&log->lock);
+    if (rc < 0) cb_mem_free(&cb_alloc_libc, w);
+    return rc;
+}
+
+typedef struct pause {
+    pthread_mutex_t lock;
+    pthread_cond_t over;
+    uint64_t seq;
+    int rc;
+    bool done;
+    char why[256];
+} pause_t;
+
+static void wake(int rc, uint64_t seq, void *user) {
+    pause_t *p = user;
+    pthread_mutex_lock(&p->lock);
+    p->rc = rc;
+    p->seq = seq;
+    p->done = true;
+    if (rc < 0) snprintf(p->why, sizeof p->why, "%s", cb_last_error());
+    pthread_cond_signal(&p->over);
+    pthread_mutex_unlock(&p->lock);
+}
+
+int cb_audit_write(cb_audit *log, const cb_audit_record *record, uint64_t *seq) {
+    pause_t p = {.lock = PTHREAD_MUTEX_INITIALIZER, .over = PTHREAD_COND_INITIALIZER};
+    int rc = cb_audit_append(log, record, wake, &p);
+    if (rc < 0) return rc;
+    pthread_mutex_lock(&p.lock);
+    while (!p.done)
+        pthread_cond_wait(&p.over, &p.lock);
+    pthread_mutex_unlock(&p.lock);
+    if (p.rc < 0) return cb_error_set(p.rc, p.why);
+    if (seq) *seq = p.seq;
+    return CB_OK;
+}
+
+/* ---- opening ---- */
+
+static int sync_folder(const char *path) {
+    char dir[4096];
+    const char *slash = strrchr(path, '/');
+    const int len = slash ? (int)(slash - path) + 1 : 1;
+    int n = snprintf(dir, sizeof dir, "%.*s", len, slash ? path : ".");
+    int fd = n > 0 && (size_t)n < sizeof dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (fd < 0 || fsync(fd) < 0) {
+        int rc = cb_fail_errno(errno, "the folder of %s", path);
+        if (fd >= 0) close(fd);
+        return rc;
+    }
+    close(fd);
+    return CB_OK;
+}
+
+static int begin_log(cb_audit *log) {
+    uint8_t l[CB_AUDIT_LINK_BYTES], id[CB_AUDIT_ID];
+    tip t = {.seq = 1};
+    const int64_t time_us = now_us();
+    if (gnutls_rnd(GNUTLS_RND_NONCE, id, sizeof id) < 0) return cb_fail(CB_ETLS, "no random bytes");
+    cb_audit_frame_link(l, log->pub, id, 1, time_us);
+    cb_audit_frame_chain(l, sizeof l, 1, t.chain);
+    int rc = cb_buf_add(&log->out, l, sizeof l);
+    if (rc == CB_OK) rc = add_checkpoint(log, &t, 0, time_us);
+    if (rc == CB_OK) rc = commit_out(log, &t, time_us);
+    return rc < 0 ? rc : sync_folder(log->path);
+}
+
+static int hash_tail(const cb_audit *log, uint64_t from, uint64_t bytes, uint8_t out[CB_AUDIT_HASH]) {
+    uint8_t part[4096];
+    gnutls_hash_hd_t h;
+    if (gnutls_hash_init(&h, GNUTLS_DIG_SHA256) < 0) return cb_fail(CB_ETLS, "no SHA-256");
+    ssize_t n = 1;
+    for (uint64_t done = 0; done < bytes && n > 0; done += (uint64_t)n) {
+        n = pread(log->fd, part, sizeof part, (off_t)(from + done));
+        if (n > 0) gnutls_hash(h, part, (size_t)n);
+    }
+    int err = errno;
+    gnutls_hash_deinit(h, out);
+    return n < 0 ? cb_fail_errno(err, "%s", log->path) : CB_OK;
+}
+
+/* The end that nobody was told is durable goes, and leaves a record of it. */
+static int cut_tail(cb_audit *log, uint64_t bytes) {
+    char detail[160];
+    uint8_t hash[CB_AUDIT_HASH];
+    int rc = hash_tail(log, log->size, bytes, hash);
+    if (rc < 0) return rc;
+    int n = snprintf(detail, sizeof detail, "cut %" PRIu64 " uncommitted bytes at %" PRIu64, bytes, log->size);
+    const cb_audit_record r = {.size = sizeof r,
+                               .actor = cb_slice_str("cb-audit"),
+                               .tenant = cb_slice_str("-"),
+                               .action = cb_slice_str("audit.tail"),
+                               .detail = {(const uint8_t *)detail, (size_t)n},
+                               .before = {hash, sizeof hash},
+                               .outcome = CB_AUDIT_DONE};
+    log->dirty = true;
+    rc = take_back(log);
+    log->stats.cut_bytes = bytes;
+    return rc < 0 ? rc : cb_audit_write(log, &r, NULL);
+}
+
+static int use_file(cb_audit *log, uint64_t *tail) {
+    cb_audit_report report = {.size = sizeof report};
+    cb_audit_place place;
+    struct stat st;
+    log->fd = open(log->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, (mode_t)log->opts.mode);
+    if (log->fd < 0) return cb_fail_errno(errno, "%s", log->path);
+    if (flock(log->fd, LOCK_EX | LOCK_NB) < 0)
+        return errno == EWOULDBLOCK ? cb_fail(CB_EEXIST, "%s: somebody else writes this log", log->path)
+                                    : cb_fail_errno(errno, "%s", log->path);
+    if (fstat(log->fd, &st) < 0) return cb_fail_errno(errno, "%s", log->path);
+    if (S_ISREG(st.st_mode) && st.st_size == 0) return begin_log(log);
+    const cb_audit_verify_opts vo = {.size = sizeof vo, .key = log->pub};
+    int rc = cb_audit_fd_verify(log->fd, log->path, &vo, &report, &place);
+    if (rc < 0) return rc;
+    log->size = place.committed;
+    log->seq = place.seq;
+    log->head = report.head;
+    memcpy(log->chain, place.chain, CB_AUDIT_HASH);
+    *tail = report.tail_bytes;
+    return CB_OK;
+}
+
+static int start_thread(cb_audit *log) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before); /* signals are the loops' */
+    int err = pthread_create(&log->thread, NULL, run, log);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (err) return cb_fail_errno(err, "a thread that writes %s", log->path);
+    (void)pthread_setname_np(log->thread, "cb-audit");
+    log->threaded = true;
+    return CB_OK;
+}
+
+static int check_opts(cb_audit_opts *o, const cb_audit_opts *opts) {
+    int rc = cb_opts_read(o, sizeof *o, opts, "cb_audit_opts");
+    if (rc < 0) return rc;
+    if (!o->path || !*o->path) return cb_fail(CB_EINVAL, "cb_audit_opts: path is missing");
+    if (!o->key_file || !*o->key_file) return cb_fail(CB_EINVAL, "cb_audit_opts: key_file is missing");
+    if (!o->queue_bytes) o->queue_bytes = QUEUE_DEFAULT;
+    if (o->queue_bytes < QUEUE_MIN) return cb_fail(CB_EINVAL, "cb_audit_opts: queue_bytes must be 65,536 at least");
+    if (!o->checkpoint_records) o->checkpoint_records = CHECKPOINT_DEFAULT;
+    if (!o->mode) o->mode = 0640;
+    return CB_OK;
+}
+
+int cb_audit_open(cb_audit **out, const cb_audit_opts *opts) {
+    cb_audit_opts o;
+    uint64_t tail = 0;
+    if (!out) return cb_fail(CB_EINVAL, "cb_audit_open: out is NULL");
+    int rc = check_opts(&o, opts);
+    if (rc < 0) return rc;
+    cb_audit *log = cb_mem_new(&cb_alloc_libc, sizeof *log);
+    if (!log) return cb_fail(CB_ENOMEM, "no memory for an audit log");
+    log->opts = o;
+    log->fd = -1;
+    pthread_mutex_init(&log->lock, NULL);
+    pthread_cond_init(&log->work, NULL);
+    batch_init(&log->queue, o.queue_bytes);
+    batch_init(&log->under_way, o.queue_bytes);
+    cb_buf_init(&log->out, &cb_alloc_libc, SIZE_MAX / 4);
+    log->path = cb_mem_text(&cb_alloc_libc, o.path);
+    rc = log->path ? cb_audit_key_open(&log->key, log->pub, o.key_file) : cb_fail(CB_ENOMEM, "no memory for a path");
+    if (rc == CB_OK) rc = use_file(log, &tail);
+    if (rc == CB_OK) rc = start_thread(log);
+    if (rc == CB_OK && tail) rc = cut_tail(log, tail);
+    if (rc < 0) {
+        cb_audit_free(log);
+        return rc;
+    }
+    *out = log;
+    return CB_OK;
+}
+
+void cb_audit_free(cb_audit *log) {
+    if (!log) return;
+    if (log->threaded) {
+        pthread_mutex_lock(&log->lock);
+        log->ending = true;
+        pthread_cond_signal(&log->work);
+        pthread_mutex_unlock(&log->lock);
+        pthread_join(log->thread, NULL);
+    }
+    if (log->fd >= 0) close(log->fd);
+    if (log->key) gnutls_privkey_deinit(log->key);
+    cb_buf_free(&log->queue.frames);
+    cb_buf_free(&log->under_way.frames);
+    cb_buf_free(&log->out);
+    cb_mem_free(&cb_alloc_libc, log->path);
+    pthread_cond_destroy(&log->work);
+    pthread_mutex_destroy(&log->lock);
+    cb_mem_free(&cb_alloc_libc, log);
+}
+
+/* ---- asking ---- */
+
+void cb_audit_head_get(cb_audit *log, cb_audit_head *head) {
+    pthread_mutex_lock(&log->lock);
+    *head = log->head;
+    pthread_mutex_unlock(&log->lock);
+}
+
+void cb_audit_key(const cb_audit *log, uint8_t out[CB_AUDIT_HASH]) {
+    memcpy(out, log->pub, CB_AUDIT_HASH);
+}
+
+int cb_audit_stats_get(cb_audit *log, cb_audit_stats *out) {
+    pthread_mutex_lock(&log->lock);
+    cb_audit_stats all = log->stats;
+    pthread_mutex_unlock(&log->lock);
+    return cb_stats_give(out, &all, sizeof all, "cb_audit_stats");
+}
