@@ -104,8 +104,8 @@ typedef struct cb_sessions_opts {
  * sessions, is of another version of libcb or of another user, or that others may read (mode & 077), is left alone. The
  * file is read here, and later by whoever takes a session after another process has changed it; it is written (beside
  * it, synced, renamed) by a thread of the store's own. Expired sessions are dropped: none lives longer than its server
- * said, nor than seven days. CB_EINVAL (out, max_sessions), CB_ENOENT (no such folder), CB_EPERM, CB_ESYS (FILE.lock
- * cannot be made), CB_ENOMEM, CB_E2BIG. */
+ * said, nor than seven days. CB_EINVAL (out, max_sessions, file: empty or too long), CB_ENOENT (no such folder),
+ * CB_EPERM, CB_ESYS (FILE.lock cannot be made), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_sessions_new(cb_sessions **out, const cb_sessions_opts *opts);
 /* Waits until the file has what the store has; not for the thread of a loop that must not wait. Failing: why the file
  * is not used or cannot be written: CB_EINVAL, CB_ENOTSUP, CB_EPROTO (damaged, and nothing has replaced it yet),

@@ -355,6 +355,7 @@ static void sessions_free(cb_sessions *s) {
 
 static int open_file(cb_sessions *s, const char *file) {
     char name[4096];
+    if (!*file) return cb_fail(CB_EINVAL, "cb_sessions_opts.file: empty (NULL keeps them in memory)");
     int len = snprintf(name, sizeof name, "%s.lock", file);
     if (len < 0 || (size_t)len >= sizeof name) return cb_fail(CB_EINVAL, "cb_sessions_opts.file: the path is too long");
     s->path = cb_mem_text(&cb_alloc_libc, file);

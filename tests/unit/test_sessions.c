@@ -78,6 +78,7 @@ Test(sessions, memory_is_bounded_newest_first_and_used_once) {
     cb_sessions *none = NULL;
     cr_expect_eq(cb_sessions_new(&none, CB_OPTS(cb_sessions_opts, .max_sessions = 4097)), CB_EINVAL);
     cr_expect_eq(cb_sessions_new(&none, CB_OPTS(cb_sessions_opts, .file = "/nonexistent/sessions")), CB_ENOENT);
+    cr_expect_eq(cb_sessions_new(&none, CB_OPTS(cb_sessions_opts, .file = "")), CB_EINVAL);
     cr_expect_eq(cb_sessions_new(NULL, NULL), CB_EINVAL);
     cr_expect_eq(cb_sessions_flush(s), CB_OK);
     cb_sessions_unref(s);
