@@ -198,6 +198,7 @@ int edge_pid_file_write(const edge_conf *c) {
     if (snprintf(temp, sizeof temp, "%s.%ld", c->pid_file, (long)getpid()) >= (int)sizeof temp)
         return fail(CB_EINVAL, "/pid_file: the path is too long");
     int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
+    unlink(temp); /* in a container an earlier process, which died here, had our number */
     int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     bool good = fd >= 0 && write(fd, text, (size_t)n) == n && rename(temp, c->pid_file) == 0;
     int error = errno;

@@ -36,10 +36,12 @@ static int read_secret(int fd, const char *path, uint8_t out[SECRET]) {
 /* Written beside and linked into place, so that a process that starts at the same time never sees half of it. */
 static int make_secret(const char *path, uint8_t out[SECRET]) {
     char temp[4096];
-    int n = snprintf(temp, sizeof temp, "%s.%ld", path, (long)getpid());
-    if (n < 0 || (size_t)n >= sizeof temp) return cb_fail(CB_EINVAL, "secret_file: the path is too long");
-    int rc = draw(out, SECRET);
+    uint64_t tag; /* not the number of the process: in containers all have one, and an earlier one may have died here */
+    int rc = draw(&tag, sizeof tag);
+    if (rc == CB_OK) rc = draw(out, SECRET);
     if (rc < 0) return rc;
+    int n = snprintf(temp, sizeof temp, "%s.%016llx", path, (unsigned long long)tag);
+    if (n < 0 || (size_t)n >= sizeof temp) return cb_fail(CB_EINVAL, "secret_file: the path is too long");
     int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) return cb_fail_errno(errno, "making secret_file \"%s\"", path);
     if (write(fd, out, SECRET) != SECRET || fsync(fd) < 0)
