@@ -3,6 +3,8 @@
 #include "transport/handoff_int.h"
 #include <cb/group.h>
 #include <criterion/criterion.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -124,6 +126,66 @@ Test(handoff, what_is_none_is_refused) {
         cb_handoff_free(got);
         close(pair[0]);
         close(pair[1]);
+    }
+}
+
+/* Sends n descriptors of one end of a pipe with `bytes`, and keeps none. Returns the other end. */
+static int send_with_ends(int sock, const uint8_t *bytes, size_t len, size_t n) {
+    enum { MOST = 4 };
+    _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(MOST * sizeof(int))] = {0};
+    int pipes[2], ends[MOST];
+    struct iovec v = {(void *)(uintptr_t)bytes, len};
+    struct msghdr m = {
+        .msg_iov = &v, .msg_iovlen = 1, .msg_control = control, .msg_controllen = CMSG_SPACE(n * sizeof(int))};
+    cr_assert_eq(pipe2(pipes, O_CLOEXEC), 0);
+    for (size_t i = 0; i < n; i++)
+        ends[i] = pipes[1];
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(n * sizeof(int));
+    memcpy(CMSG_DATA(c), ends, n * sizeof(int));
+    cr_assert_eq(sendmsg(sock, &m, 0), (ssize_t)len);
+    close(pipes[1]);
+    return pipes[0];
+}
+
+Test(handoff, descriptors_of_a_refused_one_are_closed) {
+    /* one descriptor "a", three that come: only the first row says and names three */
+    static const char entries[] = "\2\1\0\0\0\0\0\0a\2\1\0\0\0\0\0\0a\2\1\0\0\0\0\0\0a";
+    enum { ENTRY = 9, HEAD = CB_HANDOFF_HEADER };
+    static const struct {
+        uint8_t says, names;
+        size_t sent; /* bytes; 0 = all */
+        char first;
+        int rc;
+    } rows[] = {{3, 3, 0, 'C', CB_OK},         {1, 1, 0, 'C', CB_EPROTO},        {3, 1, 0, 'C', CB_EPROTO},
+                {4, 3, 0, 'C', CB_EPROTO},     {0, 0, 0, 'C', CB_EPROTO},        {3, 3, 0, 'X', CB_EPROTO},
+                {3, 3, HEAD, 'C', CB_ECLOSED}, {3, 3, HEAD - 4, 'C', CB_ECLOSED}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        uint8_t bytes[HEAD + 3 * ENTRY] = "CBHANDOF\1";
+        const size_t body = (size_t)rows[i].names * ENTRY, len = rows[i].sent ? rows[i].sent : HEAD + body;
+        int pair[2];
+        int32_t fd = -1;
+        cb_handoff *got = NULL;
+        bytes[0] = (uint8_t)rows[i].first;
+        bytes[12] = (uint8_t)body;
+        bytes[16] = rows[i].says;
+        memcpy(bytes + HEAD, entries, body);
+        cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+        int end = send_with_ends(pair[0], bytes, len, 3);
+        shutdown(pair[0], SHUT_WR);
+        cr_expect_eq(cb_handoff_receive(&got, pair[1], 2000), rows[i].rc, "row %zu: %s", i, cb_last_error());
+        struct pollfd p = {.fd = end, .events = POLLIN};
+        if (got) {
+            cr_expect_eq(poll(&p, 1, 0), 0, "they are open while it lives");
+            cr_expect(cb_handoff_fds(got, "a", &fd, 1) == 3 && fcntl(fd, F_GETFD) == FD_CLOEXEC);
+            cb_handoff_free(got);
+        }
+        close(pair[0]);
+        close(pair[1]);
+        cr_expect(poll(&p, 1, 0) == 1 && p.revents & POLLHUP, "row %zu: a descriptor stays open", i);
+        close(end);
     }
 }
 
