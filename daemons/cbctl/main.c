@@ -6,6 +6,18 @@
 #include <string.h>
 
 static const cbctl_command commands[] = {
+    {"audit", "show", "[--actor TEXT] [--tenant TEXT] [--action TEXT] [--object TEXT] [--outcome WORD] FILE",
+     "print the records of an audit log as JSON, one a line, and verify it",
+     "  --actor TEXT, --tenant TEXT, --action TEXT, --object TEXT\n"
+     "                  only records with exactly this text\n"
+     "  --outcome WORD  only done, denied or failed ones\n",
+     cbctl_audit_show},
+    {"audit", "verify", "[--head NUMBER:HASH] [--key HEX] [--json] FILE",
+     "tell whether an audit log was changed, and where",
+     "  --head NUMBER:HASH  a head that is known from elsewhere: the log must contain it\n"
+     "  --key HEX           the public key that must have signed it; without, the one that it names\n"
+     "  --json              print the report as JSON\n",
+     cbctl_audit_verify},
     {"ca", "dev", "[--dir DIR] [--days N] [--key-type TYPE] [--json] NAME...",
      "make a certificate for NAMEs, signed by a development CA",
      "  --dir DIR        where the CA lives; made when absent (default: ca)\n"

@@ -4,7 +4,7 @@ import json
 import stat
 
 import pytest
-from conftest import peer, program, run
+from conftest import TOP, peer, program, run
 
 
 def test_ca_dev_makes_what_openssl_accepts(tmp_path):
@@ -32,6 +32,13 @@ def test_ca_dev_makes_what_openssl_accepts(tmp_path):
     (["ca", "dev", "--unknown", "x"], 2, "--unknown"),
     (["ca", "dev", "--dir", "{tmp}/ca", "no such name"], 2, "no such name"),
     (["ca", "dev", "--dir", "/proc/nowhere/ca", "localhost"], 1, "/proc/nowhere/ca"),
+    (["audit"], 2, "which command"),
+    (["audit", "verify"], 2, "one FILE"),
+    (["audit", "verify", "--head", "7", "x"], 2, "NUMBER:HASH"),
+    (["audit", "verify", "--key", "xyz", "x"], 2, "--key"),
+    (["audit", "verify", "{tmp}/absent"], 1, "No such file"),
+    (["audit", "show", "--outcome", "odd", "x"], 2, "--outcome"),
+    (["audit", "show", "--since", "x"], 2, "--since"),
     (["tickets"], 2, "which command"),
     (["tickets", "turn"], 2, "one FILE"),
     (["tickets", "turn", "--lead-s", "x", "{tmp}/t"], 2, "--lead-s"),
@@ -67,3 +74,24 @@ def test_a_ring_of_ticket_keys(tmp_path):
     assert stat.S_IMODE(ring.stat().st_mode) == 0o600 and ring.stat().st_size == 128
     shown = run(program("cbctl"), "tickets", "show", ring).stdout
     assert len(shown.splitlines()) == 3 and ring.read_bytes()[16:48].hex() not in shown
+
+
+def test_an_audit_log_is_verified_and_shown(tmp_path):
+    log = tmp_path / "log"
+    whole = (TOP / "tests/fuzz/corpus/audit/three_records").read_bytes()
+    log.write_bytes(whole)
+    verify = lambda *options: run(program("cbctl"), "audit", "verify", "--json", *options, log)
+    sound = json.loads(verify().stdout)
+    assert sound["sound"] and sound["records"] == 3 and sound["tail_bytes"] == 0
+    assert verify("--head", sound["head"], "--key", sound["key"]).returncode == 0
+    assert json.loads(verify("--key", "00" * 32).stdout)["flaw"] == 6
+    shown = [json.loads(line) for line in run(program("cbctl"), "audit", "show", log).stdout.splitlines()]
+    assert [r["seq"] for r in shown] == [3, 4, 5] and shown[0]["tenant"] == "acme" and shown[0]["before"] == "01" + "00" * 31
+    assert run(program("cbctl"), "audit", "show", "--tenant", "other", log).stdout == ""
+    log.write_bytes(whole.replace(b"acme", b"acmf", 1))
+    broken = verify()
+    assert broken.returncode == 1 and json.loads(broken.stdout)["seq"] == 4 and "at byte" in broken.stderr
+    log.write_bytes(whole[:-128])
+    assert verify().returncode == 0 and json.loads(verify().stdout)["tail_bytes"] > 0
+    cut = verify("--head", sound["head"])
+    assert cut.returncode == 1 and json.loads(cut.stdout)["flaw"] == 7
