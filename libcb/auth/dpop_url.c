@@ -34,12 +34,13 @@ static bool unreserved(int c) {
 
 /* host[:port] up to `end`, in lower case and without the scheme's own port. */
 static bool put_authority(writer *w, const char *p, const char *end, const char *own_port) {
-    const char *colon = NULL, *at = p;
-    for (; at < end; at++) {
-        if (*at == '@' || (unsigned char)*at <= ' ' || (unsigned char)*at >= 0x7f || *at == '%' || *at == '\\')
-            return false;
+    const char *colon = NULL, *at = p, *close = p < end && *p == '[' ? memchr(p, ']', (size_t)(end - p)) : NULL;
+    if (p < end && *p == '[' && (!close || (close + 1 < end && close[1] != ':'))) return false;
+    for (; at < end; at++)
+        if ((unsigned char)*at <= ' ' || (unsigned char)*at >= 0x7f || strchr("@%\\", *at)) return false;
+    for (at = close ? close + 1 : p; at < end; at++) {
+        if (*at == '[' || *at == ']' || (*at == ':' && colon)) return false;
         if (*at == ':') colon = at;
-        if (*at == ']') colon = NULL;
     }
     const char *host_end = colon ? colon : end;
     if (host_end == p) return false;
