@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DAYS_MAX = 36500 };
+enum { DAYS_MAX = 36500, AUTHORITY_DAYS = 825, LEAF_DAYS = 90 };
 
-static int key_type_of(const char *text) {
+int cbctl_key_type(const char *text) {
     static const struct {
         const char *text;
         int type;
@@ -66,7 +66,7 @@ int cbctl_ca_dev(int argc, char **argv) {
             }
             break;
         case 'k':
-            if ((key_type = key_type_of(optarg)) < 0) {
+            if ((key_type = cbctl_key_type(optarg)) < 0) {
                 return cbctl_usage("--key-type: \"%s\" is not ecdsa-p256, ecdsa-p384, rsa-2048 or ed25519", optarg);
             }
             break;
@@ -83,11 +83,13 @@ int cbctl_ca_dev(int argc, char **argv) {
 
     cb_ca *ca = NULL;
     char *cert = NULL, *key = NULL;
-    int rc = cb_ca_open(&ca, CB_OPTS(cb_ca_opts, .dir = dir));
+    int rc = cb_ca_open(&ca, CB_OPTS(cb_ca_opts, .dir = dir, .days = AUTHORITY_DAYS, .max_leaf_days = DAYS_MAX,
+                                     .organization = "libcb development"));
     if (rc < 0) return cbctl_failed(rc);
     rc = cb_ca_issue(ca,
                      CB_OPTS(cb_leaf_opts, .names = (const char *const *)(argv + optind),
-                             .names_len = (size_t)(argc - optind), .days = (uint32_t)days, .key_type = key_type),
+                             .names_len = (size_t)(argc - optind), .days = (uint32_t)(days ? days : LEAF_DAYS),
+                             .key_type = key_type),
                      &cert, &key);
     int code = CBCTL_OK;
     if (rc < 0) {

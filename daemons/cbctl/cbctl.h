@@ -15,6 +15,13 @@ typedef struct cbctl_command {
 int cbctl_audit_show(int argc, char **argv);
 int cbctl_audit_verify(int argc, char **argv);
 int cbctl_ca_dev(int argc, char **argv);
+int cbctl_ca_init(int argc, char **argv);
+int cbctl_ca_intermediate(int argc, char **argv);
+int cbctl_ca_issue(int argc, char **argv);
+int cbctl_ca_sign(int argc, char **argv);
+int cbctl_ca_revoke(int argc, char **argv);
+int cbctl_ca_crl(int argc, char **argv);
+int cbctl_ca_list(int argc, char **argv);
 int cbctl_tickets_turn(int argc, char **argv);
 int cbctl_tickets_show(int argc, char **argv);
 
@@ -22,6 +29,8 @@ int cbctl_tickets_show(int argc, char **argv);
 int cbctl_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Prints the name of rc and libcb's detail to stderr; returns CBCTL_FAILED. */
 int cbctl_failed(int rc);
+/* enum cb_key_type by its name; -1 when there is none such. */
+int cbctl_key_type(const char *text);
 /* Prints a text as a JSON string, quotes included. */
 void cbctl_json_text(const char *text);
 

@@ -25,6 +25,56 @@ static const cbctl_command commands[] = {
      "  --key-type TYPE  ecdsa-p256 (default), ecdsa-p384, rsa-2048 or ed25519\n"
      "  --json           print the paths as JSON\n",
      cbctl_ca_dev},
+    {"ca", "init", "[--dir DIR] [--cn NAME] [--organization NAME] [--days N] [--key-type TYPE] [--path-len N] [--json]",
+     "make a private root authority",
+     "  --dir DIR            where it lives; there must be none yet (default: ca)\n"
+     "  --cn NAME            its common name (default: Private root)\n"
+     "  --organization NAME  its organization and that of all it certifies (default: libcb)\n"
+     "  --days N             how long it is valid (default: 3650)\n"
+     "  --key-type TYPE      ecdsa-p384 (default), ecdsa-p256, rsa-2048 or ed25519\n"
+     "  --path-len N         how many intermediates may stand below each other (default: 1)\n"
+     "  --json               print the paths as JSON\n",
+     cbctl_ca_init},
+    {"ca", "intermediate", "--parent DIR [--dir DIR] [--permit NAME]... [OPTION]...",
+     "make an intermediate authority, signed by the one in --parent",
+     "  --parent DIR   whose authority signs it\n"
+     "  --dir DIR      where it lives; there must be none yet (default: ca)\n"
+     "  --permit NAME  certify only this DNS name and all below it, or this prefix (10.0.0.0/8)\n"
+     "  --cn, --organization, --days (default: 1825), --key-type, --path-len (default: 0), --json as of \"ca init\"\n",
+     cbctl_ca_intermediate},
+    {"ca", "issue", "[--dir DIR] [--hours N|--days N] [--profile NAME] [--uri URI]... [OPTION]... [NAME]...",
+     "make a key and a short-lived certificate for NAMEs",
+     "  --dir DIR        where the authority lives (default: ca)\n"
+     "  --hours N        how long it is valid (default: 24)\n"
+     "  --days N         the same in days, at most 366\n"
+     "  --profile NAME   both (default), server, client, svid or ocsp\n"
+     "  --uri URI        a URI name, such as spiffe://example.org/web\n"
+     "  --out STEM       names the files STEM.pem and STEM-key.pem (default: the first name)\n"
+     "  --key-type TYPE  ecdsa-p256 (default), ecdsa-p384, rsa-2048 or ed25519\n"
+     "  --must-staple    servers must staple an OCSP response\n"
+     "  --json           print the paths as JSON\n",
+     cbctl_ca_issue},
+    {"ca", "sign", "[--dir DIR] [--name NAME]... [--uri URI]... [--hours N|--days N] [--profile NAME] FILE",
+     "certify the key of a signing request (PKCS#10) and print the chain",
+     "  --name NAME      a name that it may have; .example.org allows all below, \"*\" any\n"
+     "  --uri URI        a URI that it may have; with / at the end all below\n"
+     "  --dir, --hours, --days, --profile and --must-staple as of \"ca issue\"\n",
+     cbctl_ca_sign},
+    {"ca", "revoke", "[--dir DIR] [--reason REASON] SERIAL", "take a certificate back; \"ca crl\" then tells the world",
+     "  --dir DIR        where the authority lives (default: ca)\n"
+     "  --reason REASON  unspecified (default), key-compromise, ca-compromise, affiliation-changed, superseded,\n"
+     "                   cessation or privilege-withdrawn\n",
+     cbctl_ca_revoke},
+    {"ca", "crl", "[--dir DIR] [--hours N|--days N]", "sign the list of revoked certificates, DIR/ca.crl",
+     "  --dir DIR  where the authority lives (default: ca)\n"
+     "  --hours N  the next list comes within so many hours\n"
+     "  --days N   the same in days (default: 7)\n",
+     cbctl_ca_crl},
+    {"ca", "list", "[--dir DIR] [--revoked] [--json]", "list the certificates that were issued",
+     "  --dir DIR  where the authority lives (default: ca)\n"
+     "  --revoked  only those that were taken back\n"
+     "  --json     as JSON\n",
+     cbctl_ca_list},
     {"tickets", "turn", "[--rotate-s N] [--lead-s N] [--force] FILE",
      "make a ring of session-ticket keys, or give it a new key when that is due",
      "  --rotate-s N  a new key so often (default: 43200, 12 h)\n"

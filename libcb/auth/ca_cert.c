@@ -2,11 +2,12 @@
 #include "base/error.h"
 #include <arpa/inet.h>
 #include <gnutls/crypto.h>
+#include <stdio.h>
 #include <string.h>
 
-enum { SERIAL = 16, COMMON_NAME_MAX = 64, NAME_MAX_BYTES = 253, LABEL_MAX = 63 };
+enum { SERIAL = 16, COMMON_NAME_MAX = 64, NAME_MAX_BYTES = 253, LABEL_MAX = 63, URI_MAX = 2048 };
 
-static unsigned ip_literal(const char *name, uint8_t out[16]) {
+unsigned cb_cert_ip(const char *name, uint8_t out[16]) {
     if (inet_pton(AF_INET, name, out) == 1) return 4;
     return inet_pton(AF_INET6, name, out) == 1 ? 16 : 0;
 }
@@ -16,7 +17,7 @@ int cb_cert_check_name(const char *name) {
     uint8_t ip[16];
     const char *p = name;
     if (!name || !*name) return cb_fail(CB_EINVAL, "an empty name cannot be certified");
-    if (ip_literal(name, ip)) return CB_OK;
+    if (cb_cert_ip(name, ip)) return CB_OK;
     if (strlen(name) > NAME_MAX_BYTES) return cb_fail(CB_EINVAL, "\"%.40s...\" is longer than a DNS name", name);
     if (p[0] == '*' && p[1] == '.') p += 2;
     while (true) {
@@ -60,18 +61,61 @@ int cb_key_generate(gnutls_x509_privkey_t *out, int key_type) {
     return CB_OK;
 }
 
+int cb_cert_check_uri(const char *uri) {
+    static const char scheme[] = "abcdefghijklmnopqrstuvwxyz0123456789+-.",
+                      trust_domain[] = "abcdefghijklmnopqrstuvwxyz0123456789.-_",
+                      path[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
+    if (!uri || strlen(uri) > URI_MAX) return cb_fail(CB_EINVAL, "a URI name has at most %d bytes", URI_MAX);
+    size_t n = strspn(uri, scheme);
+    for (const char *p = uri; *p; p++) {
+        if (*p <= ' ' || *p > '~' || strchr("\"<>\\^`{|},", *p)) n = 0;
+    }
+    if (n == 0 || uri[n] != ':' || !uri[n + 1]) return cb_fail(CB_EINVAL, "\"%.80s\" is not a URI", uri);
+    if (strncmp(uri, "spiffe:", 7) != 0) return CB_OK;
+    const char *p = strncmp(uri, "spiffe://", 9) == 0 ? uri + 9 : "";
+    size_t domain = strspn(p, trust_domain);
+    bool good = domain > 0 && domain <= 255 && (p[domain] == '/' || !p[domain]);
+    for (p += domain; good && *p; p += n) {
+        n = 1 + strspn(p + 1, path);
+        good = *p == '/' && n > 1 && (!p[n] || p[n] == '/') && !(n == 2 && p[1] == '.') &&
+               !(n == 3 && p[1] == '.' && p[2] == '.');
+    }
+    return good ? CB_OK : cb_fail(CB_EINVAL, "\"%.80s\" is not a SPIFFE ID (spiffe://trust-domain/path)", uri);
+}
+
+int cb_cert_public(gnutls_pubkey_t *out, gnutls_x509_privkey_t key) {
+    gnutls_privkey_t any = NULL;
+    gnutls_pubkey_t pub = NULL;
+    int rc = gnutls_privkey_init(&any);
+    if (rc >= 0) rc = gnutls_privkey_import_x509(any, key, 0);
+    if (rc >= 0) rc = gnutls_pubkey_init(&pub);
+    if (rc >= 0) rc = gnutls_pubkey_import_privkey(pub, any, 0, 0);
+    if (any) gnutls_privkey_deinit(any);
+    if (rc < 0) {
+        if (pub) gnutls_pubkey_deinit(pub);
+        return tls_fail(rc, "cannot take the public part of a key");
+    }
+    *out = pub;
+    return CB_OK;
+}
+
+static int add_san(gnutls_x509_crt_t crt, gnutls_x509_subject_alt_name_t type, const void *data, size_t len) {
+    return gnutls_x509_crt_set_subject_alt_name(crt, type, data, (unsigned)len, GNUTLS_FSAN_APPEND);
+}
+
 static int set_names(gnutls_x509_crt_t crt, const cb_cert_plan *plan) {
-    for (size_t i = 0; i < plan->names_len; i++) {
+    int rc = 0;
+    for (size_t i = 0; rc >= 0 && i < plan->names_len; i++) {
         const char *name = plan->names[i];
         uint8_t ip[16];
-        unsigned ip_len = ip_literal(name, ip);
-        int rc = ip_len
-                     ? gnutls_x509_crt_set_subject_alt_name(crt, GNUTLS_SAN_IPADDRESS, ip, ip_len, GNUTLS_FSAN_APPEND)
-                     : gnutls_x509_crt_set_subject_alt_name(crt, GNUTLS_SAN_DNSNAME, name, (unsigned)strlen(name),
-                                                            GNUTLS_FSAN_APPEND);
-        if (rc < 0) return rc;
+        unsigned ip_len = cb_cert_ip(name, ip);
+        rc = ip_len ? add_san(crt, GNUTLS_SAN_IPADDRESS, ip, ip_len)
+                    : add_san(crt, GNUTLS_SAN_DNSNAME, name, strlen(name));
     }
-    return 0;
+    for (size_t i = 0; rc >= 0 && i < plan->uris_len; i++) {
+        rc = add_san(crt, GNUTLS_SAN_URI, plan->uris[i], strlen(plan->uris[i]));
+    }
+    return rc;
 }
 
 static int set_serial(gnutls_x509_crt_t crt) {
@@ -81,27 +125,92 @@ static int set_serial(gnutls_x509_crt_t crt) {
     return rc < 0 ? rc : gnutls_x509_crt_set_serial(crt, serial, sizeof serial);
 }
 
-static int set_subject(gnutls_x509_crt_t crt, const cb_cert_plan *plan) {
-    static const char organisation[] = "libcb development";
-    size_t len = strlen(plan->common_name);
-    int rc =
-        gnutls_x509_crt_set_dn_by_oid(crt, GNUTLS_OID_X520_ORGANIZATION_NAME, 0, organisation, sizeof organisation - 1);
-    if (rc < 0 || len == 0 || len > COMMON_NAME_MAX) return rc;
-    return gnutls_x509_crt_set_dn_by_oid(crt, GNUTLS_OID_X520_COMMON_NAME, 0, plan->common_name, (unsigned)len);
+/* Without a subject the names are the subject, and critical (RFC 5280, 4.2.1.6). */
+static int set_names_critical(gnutls_x509_crt_t crt) {
+    gnutls_datum_t der = {NULL, 0};
+    unsigned critical;
+    int rc = gnutls_x509_crt_get_extension_by_oid2(crt, "2.5.29.17", 0, &der, &critical);
+    if (rc >= 0) rc = gnutls_x509_crt_set_extension_by_oid(crt, "2.5.29.17", der.data, der.size, 1);
+    gnutls_free(der.data);
+    return rc;
 }
 
-static int set_usage(gnutls_x509_crt_t crt, const cb_cert_plan *plan, gnutls_x509_privkey_t key) {
-    if (plan->authority) {
-        int rc = gnutls_x509_crt_set_basic_constraints(crt, 1, 0);
-        return rc < 0 ? rc : gnutls_x509_crt_set_key_usage(crt, GNUTLS_KEY_KEY_CERT_SIGN | GNUTLS_KEY_CRL_SIGN);
+static int set_dn(gnutls_x509_crt_t crt, const char *oid, const char *text) {
+    size_t len = text ? strlen(text) : 0;
+    return len == 0 || len > COMMON_NAME_MAX ? 0 : gnutls_x509_crt_set_dn_by_oid(crt, oid, 0, text, (unsigned)len);
+}
+
+static int set_subject(gnutls_x509_crt_t crt, const cb_cert_plan *plan) {
+    int rc = set_dn(crt, GNUTLS_OID_X520_ORGANIZATION_NAME, plan->organization);
+    return rc < 0 ? rc : set_dn(crt, GNUTLS_OID_X520_COMMON_NAME, plan->common_name);
+}
+
+static int permit(gnutls_x509_name_constraints_t nc, gnutls_x509_subject_alt_name_t type, const char *cidr,
+                  bool excluded) {
+    gnutls_datum_t range = {NULL, 0};
+    int rc = gnutls_x509_cidr_to_rfc5280(cidr, &range);
+    if (rc >= 0) {
+        rc = excluded ? gnutls_x509_name_constraints_add_excluded(nc, type, &range)
+                      : gnutls_x509_name_constraints_add_permitted(nc, type, &range);
     }
+    gnutls_free(range.data);
+    return rc;
+}
+
+/* Constraints of one kind say nothing about the others: a family of addresses without a
+ * range is excluded as a whole. */
+static int set_constraints(gnutls_x509_crt_t crt, const cb_cert_plan *plan) {
+    gnutls_x509_name_constraints_t nc;
+    bool ranges[2] = {false, false}; /* of IPv4, of IPv6 */
+    int rc = plan->permitted_len ? gnutls_x509_name_constraints_init(&nc) : 1;
+    if (rc != 0) return rc < 0 ? rc : 0;
+    for (size_t i = 0; rc >= 0 && i < plan->permitted_len; i++) {
+        const char *text = plan->permitted[i];
+        gnutls_datum_t name = {(uint8_t *)(uintptr_t)text, (unsigned)strlen(text)};
+        bool range = strchr(text, '/') != NULL;
+        if (range) ranges[strchr(text, ':') != NULL] = true;
+        rc = range ? permit(nc, GNUTLS_SAN_IPADDRESS, text, false)
+                   : gnutls_x509_name_constraints_add_permitted(nc, GNUTLS_SAN_DNSNAME, &name);
+    }
+    if (rc >= 0 && !ranges[0]) rc = permit(nc, GNUTLS_SAN_IPADDRESS, "0.0.0.0/0", true);
+    if (rc >= 0 && !ranges[1]) rc = permit(nc, GNUTLS_SAN_IPADDRESS, "::/0", true);
+    if (rc >= 0) rc = gnutls_x509_crt_set_name_constraints(crt, nc, 1);
+    gnutls_x509_name_constraints_deinit(nc);
+    return rc;
+}
+
+static int set_authority(gnutls_x509_crt_t crt, const cb_cert_plan *plan) {
+    int rc = gnutls_x509_crt_set_basic_constraints(crt, 1, plan->path_len);
+    if (rc >= 0) rc = gnutls_x509_crt_set_key_usage(crt, GNUTLS_KEY_KEY_CERT_SIGN | GNUTLS_KEY_CRL_SIGN);
+    return rc < 0 ? rc : set_constraints(crt, plan);
+}
+
+static int set_usage(gnutls_x509_crt_t crt, const cb_cert_plan *plan, gnutls_pubkey_t key) {
+    static const struct {
+        const char *purpose[2];
+    } profiles[] = {
+        [CB_CERT_BOTH] = {{GNUTLS_KP_TLS_WWW_SERVER, GNUTLS_KP_TLS_WWW_CLIENT}},
+        [CB_CERT_SERVER] = {{GNUTLS_KP_TLS_WWW_SERVER}},
+        [CB_CERT_CLIENT] = {{GNUTLS_KP_TLS_WWW_CLIENT}},
+        [CB_CERT_SVID] = {{GNUTLS_KP_TLS_WWW_SERVER, GNUTLS_KP_TLS_WWW_CLIENT}},
+        [CB_CERT_OCSP] = {{GNUTLS_KP_OCSP_SIGNING}},
+    };
+    static const uint8_t der_null[] = {5, 0}, status_request[] = {0x30, 3, 2, 1, 5};
+    if (plan->profile == CB_CERT_AUTHORITY) return set_authority(crt, plan);
     unsigned usage = GNUTLS_KEY_DIGITAL_SIGNATURE;
-    if (gnutls_x509_privkey_get_pk_algorithm(key) == GNUTLS_PK_RSA) usage |= GNUTLS_KEY_KEY_ENCIPHERMENT;
+    bool server = plan->profile == CB_CERT_BOTH || plan->profile == CB_CERT_SERVER;
+    if (server && gnutls_pubkey_get_pk_algorithm(key, NULL) == GNUTLS_PK_RSA) usage |= GNUTLS_KEY_KEY_ENCIPHERMENT;
     int rc = gnutls_x509_crt_set_basic_constraints(crt, 0, -1);
     if (rc >= 0) rc = gnutls_x509_crt_set_key_usage(crt, usage);
-    if (rc >= 0) rc = gnutls_x509_crt_set_key_purpose_oid(crt, GNUTLS_KP_TLS_WWW_SERVER, 0);
-    if (rc >= 0) rc = gnutls_x509_crt_set_key_purpose_oid(crt, GNUTLS_KP_TLS_WWW_CLIENT, 0);
-    return rc;
+    for (size_t i = 0; rc >= 0 && i < 2; i++) {
+        const char *purpose = profiles[plan->profile].purpose[i];
+        if (purpose) rc = gnutls_x509_crt_set_key_purpose_oid(crt, purpose, 0);
+    }
+    if (rc >= 0 && plan->profile == CB_CERT_OCSP) {
+        rc = gnutls_x509_crt_set_extension_by_oid(crt, "1.3.6.1.5.5.7.48.1.5", der_null, sizeof der_null, 0);
+    }
+    if (rc < 0 || !plan->must_staple) return rc;
+    return gnutls_x509_crt_set_extension_by_oid(crt, "1.3.6.1.5.5.7.1.24", status_request, sizeof status_request, 0);
 }
 
 static int set_key_ids(gnutls_x509_crt_t crt, gnutls_x509_crt_t issuer) {
@@ -114,22 +223,20 @@ static int set_key_ids(gnutls_x509_crt_t crt, gnutls_x509_crt_t issuer) {
     return rc < 0 ? rc : gnutls_x509_crt_set_authority_key_id(crt, id, len);
 }
 
-int cb_cert_build(gnutls_x509_crt_t *out, const cb_cert_plan *plan, gnutls_x509_privkey_t key, gnutls_x509_crt_t issuer,
+int cb_cert_build(gnutls_x509_crt_t *out, const cb_cert_plan *plan, gnutls_pubkey_t key, gnutls_x509_crt_t issuer,
                   gnutls_x509_privkey_t issuer_key) {
     gnutls_x509_crt_t crt;
     int rc = gnutls_x509_crt_init(&crt);
     if (rc < 0) return tls_fail(rc, "cannot make a certificate");
-    if (!issuer) {
-        issuer = crt;
-        issuer_key = key;
-    }
+    if (!issuer) issuer = crt;
     rc = gnutls_x509_crt_set_version(crt, 3);
     if (rc >= 0) rc = set_serial(crt);
     if (rc >= 0) rc = gnutls_x509_crt_set_activation_time(crt, plan->not_before);
     if (rc >= 0) rc = gnutls_x509_crt_set_expiration_time(crt, plan->not_after);
     if (rc >= 0) rc = set_subject(crt, plan);
     if (rc >= 0) rc = set_names(crt, plan);
-    if (rc >= 0) rc = gnutls_x509_crt_set_key(crt, key);
+    if (rc >= 0 && !plan->organization && !plan->common_name) rc = set_names_critical(crt);
+    if (rc >= 0) rc = gnutls_x509_crt_set_pubkey(crt, key);
     if (rc >= 0) rc = set_usage(crt, plan, key);
     if (rc >= 0) rc = set_key_ids(crt, issuer);
     if (rc >= 0)
@@ -139,5 +246,16 @@ int cb_cert_build(gnutls_x509_crt_t *out, const cb_cert_plan *plan, gnutls_x509_
         return tls_fail(rc, "cannot make a certificate");
     }
     *out = crt;
+    return CB_OK;
+}
+
+int cb_cert_serial(gnutls_x509_crt_t crt, char out[48]) {
+    uint8_t serial[20];
+    size_t len = sizeof serial;
+    int rc = gnutls_x509_crt_get_serial(crt, serial, &len);
+    if (rc < 0) return tls_fail(rc, "cannot read a serial number");
+    for (size_t i = 0; i < len; i++) {
+        snprintf(out + 2 * i, 3, "%02x", serial[i]);
+    }
     return CB_OK;
 }

@@ -186,6 +186,11 @@ Test(api, missing_arguments_are_named) {
     ROW(cb_tickets_rotate(NULL, 0), "t is NULL");
     ROW(cb_sessions_flush(NULL), "s is NULL");
     ROW(cb_ca_issue(NULL, NULL, NULL, NULL), "ca");
+    ROW(cb_ca_issue_pem(NULL, NULL, NULL, NULL), "ca");
+    ROW(cb_ca_sign(NULL, (cb_slice){NULL, 0}, NULL, NULL), "ca");
+    ROW(cb_ca_revoke(NULL, "00", 0), "ca");
+    ROW(cb_ca_crl(NULL, 0, NULL), "ca");
+    ROW(cb_ca_list(NULL, NULL, NULL), "ca");
 #undef ROW
     cr_expect(!timer && !x && !config, "an output was written");
     cb_http_client_free(client);

@@ -1,9 +1,9 @@
-"""libcb for Python: typed errors, identities, ticket rings and a development CA. The network is in :mod:`cb.aio`."""
+"""libcb for Python: typed errors, identities, ticket rings and a private CA. The network is in :mod:`cb.aio`."""
 
 from __future__ import annotations
 
 import os
-from typing import Iterable, Optional, Tuple, Type, Union
+from typing import Iterable, Optional, Sequence, Tuple, Type, Union
 
 from ._cb import ffi, lib
 
@@ -147,23 +147,43 @@ class Sessions(_Handle):
 
 
 class CA(_Handle):
-    """A small certificate authority in a directory, for development and tests."""
+    """A private certificate authority in a directory. With a parent, a new one is an intermediate signed by it."""
 
-    def __init__(self, directory: Path, common_name: Optional[str] = None) -> None:
+    PROFILES = {"both": 0, "server": 1, "client": 2, "svid": 3, "ocsp": 4}
+
+    def __init__(self, directory: Path, common_name: Optional[str] = None, *, parent: Optional["CA"] = None,
+                 permitted: Sequence[str] = (), path_len: int = 0, days: int = 0) -> None:
         keep: list = []
         opts = _options("cb_ca_opts")
         opts.dir, opts.common_name = _text(keep, directory), _text(keep, common_name)
+        opts.permitted, opts.permitted_len = self._texts(keep, permitted), len(permitted)
+        opts.path_len, opts.days = path_len, days
+        if parent is not None:
+            opts.parent = parent.pointer
         out = ffi.new("cb_ca **")
         check(lib.cb_ca_open(out, opts))
         self.ca_file = os.path.join(os.fspath(directory), "ca.pem")
+        self.root_file = os.path.join(os.fspath(directory), "root.pem")
         super().__init__(out[0], lib.cb_ca_free)
 
-    def issue(self, *names: str, days: int = 0) -> Tuple[str, str]:
-        """Makes a key and a certificate for these names; returns the paths of both files."""
-        keep: list = []
-        array = ffi.new("const char *[]", [_text(keep, name) for name in names])
+    @staticmethod
+    def _texts(keep: list, texts: Sequence[str]):
+        array = ffi.new("const char *[]", [_text(keep, text) for text in texts])
+        keep.append(array)
+        return array
+
+    def _leaf(self, keep: list, names: Sequence[str], uris: Sequence[str], days: int, lifetime_s: int, profile: str):
         opts = _options("cb_leaf_opts")
-        opts.names, opts.names_len, opts.days = array, len(names), days
+        opts.names, opts.names_len = self._texts(keep, names), len(names)
+        opts.uris, opts.uris_len = self._texts(keep, uris), len(uris)
+        opts.days, opts.lifetime_s, opts.profile = days, lifetime_s, self.PROFILES[profile]
+        return opts
+
+    def issue(self, *names: str, uris: Sequence[str] = (), days: int = 0, lifetime_s: int = 0,
+              profile: str = "both") -> Tuple[str, str]:
+        """Makes a key and a certificate (24 hours) for these names; returns the paths of both files."""
+        keep: list = []
+        opts = self._leaf(keep, names, uris, days, lifetime_s, profile)
         paths = ffi.new("char *[2]")
         check(lib.cb_ca_issue(self.pointer, opts, paths, paths + 1))
         try:
@@ -171,6 +191,33 @@ class CA(_Handle):
         finally:
             lib.cb_ca_text_free(paths[0])
             lib.cb_ca_text_free(paths[1])
+
+    def sign(self, request: bytes, *, names: Sequence[str] = (), uris: Sequence[str] = (), days: int = 0,
+             lifetime_s: int = 0, profile: str = "both") -> str:
+        """Certifies the key of a signing request (PKCS#10), which may have these names; returns the chain as PEM."""
+        keep: list = []
+        opts = self._leaf(keep, names, uris, days, lifetime_s, profile)
+        data = ffi.from_buffer(request)
+        out = ffi.new("char **")
+        check(lib.cb_ca_sign(self.pointer, ffi.new("cb_slice *", {"base": ffi.cast("const uint8_t *", data), "len": len(request)})[0],
+                             opts, out))
+        try:
+            return ffi.string(out[0]).decode()
+        finally:
+            lib.cb_ca_text_free(out[0])
+
+    def revoke(self, serial: str, reason: int = 0) -> None:
+        """Takes back the certificate with this serial number (hexadecimal); crl() then tells."""
+        check(lib.cb_ca_revoke(self.pointer, serial.encode(), reason))
+
+    def crl(self, next_update_s: int = 0) -> str:
+        """Signs the list of revoked certificates (ca.crl); returns it as PEM."""
+        out = ffi.new("char **")
+        check(lib.cb_ca_crl(self.pointer, next_update_s, out))
+        try:
+            return ffi.string(out[0]).decode()
+        finally:
+            lib.cb_ca_text_free(out[0])
 
 
 def _fields(keep: list, headers: Iterable[Tuple[str, str]]):

@@ -1,0 +1,22 @@
+"""The private authority from Python."""
+
+import os
+
+import cb
+import pytest
+
+
+def test_issue_below_an_intermediate_and_revoke(tmp_path):
+    with cb.CA(tmp_path / "root", path_len=1) as root, cb.CA(tmp_path / "ca", parent=root, permitted=["example.org"]) as ca:
+        certificate, key = ca.issue("a.example.org", uris=["spiffe://example.org/web"], profile="svid")
+        assert open(certificate).read().count("BEGIN CERTIFICATE") == 2, "leaf and intermediate"
+        assert os.stat(key).st_mode & 0o777 == 0o600
+        with pytest.raises(cb.Error, match="name constraints"):
+            ca.issue("elsewhere.test")
+        with pytest.raises(cb.Error, match="not a signing request"):
+            ca.sign(b"nonsense", names=["a.example.org"])
+        serial = (tmp_path / "ca" / "index").read_text().splitlines()[1].split("\t")[1]
+        ca.revoke(serial, 1)
+        with pytest.raises(cb.Error, match="revoked already"):
+            ca.revoke(serial)
+        assert "BEGIN X509 CRL" in ca.crl()

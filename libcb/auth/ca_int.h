@@ -1,0 +1,59 @@
+/* The inside of an authority: its key, its files, and the index of what it issued. */
+#ifndef CB_AUTH_CA_INT_H
+#define CB_AUTH_CA_INT_H
+
+#include "auth/ca_cert.h"
+#include <libtasn1.h>
+
+enum { CB_CA_PATH = 4096, CB_DAY = 86400, CB_SERIAL_TEXT = 48 };
+
+struct cb_ca {
+    char *dir, *chain; /* PEM of ca.pem when leaves carry it, NULL for a root */
+    char *organization;
+    gnutls_x509_crt_t crt;
+    gnutls_x509_privkey_t key;
+    gnutls_x509_name_constraints_t constraints; /* NULL = none */
+    uint32_t max_leaf_s;
+    bool lazy;
+};
+
+/* --- files (ca_files.c) --- */
+struct cb_ca_file {
+    const char *tail; /* behind the stem: ".pem" */
+    gnutls_datum_t text;
+    unsigned mode;
+};
+int cb_ca_path(char out[CB_CA_PATH], const char *dir, const char *stem, const char *tail);
+/* All files are whole beside their places before the first takes its place; the last one is placed last. */
+int cb_ca_write(const char *dir, const char *stem, const struct cb_ca_file *files, size_t n);
+/* One process at a time changes a directory; closing the descriptor unlocks. Makes the directory when `make`. */
+int cb_ca_lock(const char *dir, bool make, int *fd);
+
+/* --- the index (ca_index.c): lines, "issued SERIAL FROM UNTIL PROFILE NAMES", "revoked SERIAL WHEN REASON" and
+ * "crl NUMBER WHEN UNTIL", separated by tabs. What has no newline was not finished and counts as never written. --- */
+typedef struct cb_ca_index {
+    cb_ca_entry *entries; /* in the order of the file; their texts are in `text` */
+    size_t len;
+    uint64_t crl_number; /* the last, 0 = none yet */
+    char *text;
+} cb_ca_index;
+int cb_ca_index_read(cb_ca_index *out, const char *dir);
+void cb_ca_index_clear(cb_ca_index *index);
+cb_ca_entry *cb_ca_index_find(const cb_ca_index *index, const char *serial);
+/* Adds a line (without newline). Called with the lock of the directory. */
+int cb_ca_index_add(const char *dir, const char *line, bool lazy);
+
+/* The names of a request, checked against what opts allow, as a plan to certify (ca_csr.c). Texts are in `text`. */
+typedef struct cb_csr {
+    gnutls_x509_crq_t crq;
+    gnutls_pubkey_t pub;
+    const char **names, **uris;
+    size_t names_len, uris_len;
+    char *text;
+} cb_csr;
+int cb_csr_read(cb_csr *out, cb_slice request, const cb_leaf_opts *opts);
+void cb_csr_clear(cb_csr *csr);
+
+extern const asn1_static_node cb_crl_asn1[];
+
+#endif
