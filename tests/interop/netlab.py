@@ -47,7 +47,8 @@ class Net:
         self.rate, self.last = rate, 10
 
     def ip(self, who, *command):
-        subprocess.run(["ip", "-n", self.names[who], *command], check=True, capture_output=True, text=True)
+        done = subprocess.run(["ip", "-n", self.names[who], *command], capture_output=True, text=True)
+        assert done.returncode == 0, (done.args, done.stderr)
 
     def inside(self, who, *command):
         return ["ip", "netns", "exec", self.names[who], *map(str, command)]

@@ -297,7 +297,7 @@ def test_early_data(edge, origin, tmp_path):
     resume = ["--session-file", tmp_path / "session", "--tp-file", tmp_path / "tp"]
 
     def ask(path, *options):
-        return run(peer("gtlsclient"), "--no-quic-dump", "--exit-on-all-streams-close", *resume, *options, "localhost", edge.tls_port,
+        return run(peer("gtlsclient"), "--no-quic-dump", "--exit-on-all-streams-close", *resume, *options, "--sni=localhost", "127.0.0.1", edge.tls_port,
                    f"https://localhost:{edge.tls_port}{path}")
 
     for path, options, status in (("/first", ["--wait-for-ticket"], 200), ("/get", ["--wait-for-ticket"], 200), ("/post", ["-m", "POST", "-d", tmp_path / "body"], 425)):

@@ -163,7 +163,7 @@ def ours(relay, pki, sessions, path, early=True, timeout=20):
 
 def gtls(relay, folder, path, *options):
     return [peer("gtlsclient"), "--no-quic-dump", "--no-http-dump", "--exit-on-all-streams-close", "--session-file", folder / "session",
-            "--tp-file", folder / "tp", *options, "localhost", relay.port, f"https://localhost:{relay.server[1]}{path}"]
+            "--tp-file", folder / "tp", *options, "--sni=localhost", "127.0.0.1", relay.port, f"https://localhost:{relay.server[1]}{path}"]
 
 
 def capture(relay, command):
