@@ -12,6 +12,7 @@
 #include <time.h>
 
 enum { FILTERS = 4 };
+#define HOST_CHARS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:_-"
 static const char *const outcomes[] = {"?", "done", "denied", "failed"};
 
 static bool read_hex(const char *text, uint8_t out[CB_AUDIT_HASH]) {
@@ -101,6 +102,7 @@ int cbctl_audit_verify(int argc, char **argv) {
 typedef struct filters {
     const char *texts[FILTERS]; /* actor, tenant, action, object */
     const char *outcome;
+    const char *host; /* not NULL: RFC 5424 instead of JSON */
 } filters;
 
 static bool equals(cb_slice s, const char *text) {
@@ -129,19 +131,33 @@ static void hash_member(const char *name, cb_slice s) {
     putchar('"');
 }
 
-static int show(const cb_audit_record *r, void *user) {
-    const filters *f = user;
-    const cb_slice texts[FILTERS] = {r->actor, r->tenant, r->action, r->object};
-    const time_t s = (time_t)(r->time_us / 1000000);
-    struct tm tm;
-    char when[32] = "?";
-    for (int i = 0; i < FILTERS; i++) {
-        if (!equals(texts[i], f->texts[i])) return CB_OK;
+/* One parameter of RFC 5424 6.3.3: '"', '\\' and ']' are escaped; what is not printable ASCII becomes '?', for the
+ * parameter must be UTF-8. The JSON form keeps every byte. */
+static void param(const char *name, cb_slice s) {
+    if (!s.len) return;
+    printf(" %s=\"", name);
+    for (size_t i = 0; i < s.len; i++) {
+        const uint8_t c = s.base[i];
+        if (c == '"' || c == '\\' || c == ']') putchar('\\');
+        putchar(c < 0x20 || c >= 0x7f ? '?' : c);
     }
-    if (f->outcome && strcmp(f->outcome, outcomes[r->outcome]) != 0) return CB_OK;
-    if (r->time_us >= 0 && gmtime_r(&s, &tm)) strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &tm);
-    printf("{\"seq\":%" PRIu64 ",\"time\":\"%s.%06dZ\",\"outcome\":\"%s\"", r->seq, when, (int)(r->time_us % 1000000),
-           outcomes[r->outcome]);
+    putchar('"');
+}
+
+/* Facility 13 (log audit); notice, and warning for what was denied or failed. */
+static void show_syslog(const cb_audit_record *r, const char *when, const char *host) {
+    printf("<%d>1 %s %s cb-audit - - [audit@32473 seq=\"%" PRIu64 "\" outcome=\"%s\"",
+           13 * 8 + (r->outcome == CB_AUDIT_DONE ? 5 : 4), when, host, r->seq, outcomes[r->outcome]);
+    param("actor", r->actor);
+    param("tenant", r->tenant);
+    param("action", r->action);
+    param("object", r->object);
+    param("detail", r->detail);
+    puts("]");
+}
+
+static void show_json(const cb_audit_record *r, const char *when) {
+    printf("{\"seq\":%" PRIu64 ",\"time\":\"%s\",\"outcome\":\"%s\"", r->seq, when, outcomes[r->outcome]);
     member("actor", r->actor);
     member("tenant", r->tenant);
     member("action", r->action);
@@ -150,23 +166,48 @@ static int show(const cb_audit_record *r, void *user) {
     hash_member("before", r->before);
     hash_member("after", r->after);
     puts("}");
+}
+
+static int show(const cb_audit_record *r, void *user) {
+    const filters *f = user;
+    const cb_slice texts[FILTERS] = {r->actor, r->tenant, r->action, r->object};
+    const time_t s = (time_t)(r->time_us / 1000000);
+    struct tm tm;
+    char when[48] = "-";
+    for (int i = 0; i < FILTERS; i++) {
+        if (!equals(texts[i], f->texts[i])) return CB_OK;
+    }
+    if (f->outcome && strcmp(f->outcome, outcomes[r->outcome]) != 0) return CB_OK;
+    if (r->time_us >= 0 && gmtime_r(&s, &tm)) {
+        size_t n = strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &tm);
+        snprintf(when + n, sizeof when - n, ".%06dZ", (int)(r->time_us % 1000000));
+    }
+    if (f->host)
+        show_syslog(r, when, f->host);
+    else
+        show_json(r, when);
     return CB_OK;
 }
 
 int cbctl_audit_show(int argc, char **argv) {
-    static const struct option options[] = {
-        {"actor", required_argument, NULL, 0},   {"tenant", required_argument, NULL, 1},
-        {"action", required_argument, NULL, 2},  {"object", required_argument, NULL, 3},
-        {"outcome", required_argument, NULL, 4}, {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"actor", required_argument, NULL, 0},
+                                            {"tenant", required_argument, NULL, 1},
+                                            {"action", required_argument, NULL, 2},
+                                            {"object", required_argument, NULL, 3},
+                                            {"outcome", required_argument, NULL, 4},
+                                            {"syslog", required_argument, NULL, 5},
+                                            {NULL, 0, NULL, 0}};
     filters f = {.outcome = NULL};
     int option;
     opterr = 0;
     while ((option = getopt_long(argc, argv, ":", options, NULL)) != -1) {
         if (option == ':') return cbctl_usage("%s needs a value", argv[optind - 1]);
         if (option == '?') return cbctl_usage("audit show: unknown option %s", argv[optind - 1]);
-        *(option < FILTERS ? &f.texts[option] : &f.outcome) = optarg;
+        *(option < FILTERS ? &f.texts[option] : option == 4 ? &f.outcome : &f.host) = optarg;
     }
     if (optind + 1 != argc) return cbctl_usage("audit show: one FILE");
+    if (f.host && (!*f.host || strlen(f.host) > 255 || strspn(f.host, HOST_CHARS) != strlen(f.host)))
+        return cbctl_usage("--syslog: \"%s\" is no host name", f.host);
     if (f.outcome && strcmp(f.outcome, "done") != 0 && strcmp(f.outcome, "denied") != 0 &&
         strcmp(f.outcome, "failed") != 0)
         return cbctl_usage("--outcome: \"%s\" is not done, denied or failed", f.outcome);

@@ -6,11 +6,13 @@
 #include <string.h>
 
 static const cbctl_command commands[] = {
-    {"audit", "show", "[--actor TEXT] [--tenant TEXT] [--action TEXT] [--object TEXT] [--outcome WORD] FILE",
+    {"audit", "show",
+     "[--actor TEXT] [--tenant TEXT] [--action TEXT] [--object TEXT] [--outcome WORD] [--syslog HOST] FILE",
      "print the records of an audit log as JSON, one a line, and verify it",
      "  --actor TEXT, --tenant TEXT, --action TEXT, --object TEXT\n"
      "                  only records with exactly this text\n"
-     "  --outcome WORD  only done, denied or failed ones\n",
+     "  --outcome WORD  only done, denied or failed ones\n"
+     "  --syslog HOST   lines of RFC 5424 from HOST instead of JSON\n",
      cbctl_audit_show},
     {"audit", "verify", "[--head NUMBER:HASH] [--key HEX] [--json] FILE",
      "tell whether an audit log was changed, and where",

@@ -1,6 +1,7 @@
 """cbctl as a person runs it: what it prints, its exit codes, and certificates that OpenSSL accepts."""
 
 import json
+import re
 import stat
 
 import pytest
@@ -38,6 +39,7 @@ def test_ca_dev_makes_what_openssl_accepts(tmp_path):
     (["audit", "verify", "--key", "xyz", "x"], 2, "--key"),
     (["audit", "verify", "{tmp}/absent"], 1, "No such file"),
     (["audit", "show", "--outcome", "odd", "x"], 2, "--outcome"),
+    (["audit", "show", "--syslog", "a b", "x"], 2, "--syslog"),
     (["audit", "show", "--since", "x"], 2, "--since"),
     (["tickets"], 2, "which command"),
     (["tickets", "turn"], 2, "one FILE"),
@@ -88,6 +90,9 @@ def test_an_audit_log_is_verified_and_shown(tmp_path):
     shown = [json.loads(line) for line in run(program("cbctl"), "audit", "show", log).stdout.splitlines()]
     assert [r["seq"] for r in shown] == [3, 4, 5] and shown[0]["tenant"] == "acme" and shown[0]["before"] == "01" + "00" * 31
     assert run(program("cbctl"), "audit", "show", "--tenant", "other", log).stdout == ""
+    line = run(program("cbctl"), "audit", "show", "--syslog", "edge1", log).stdout.splitlines()[0]
+    assert re.match(r'<109>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z edge1 cb-audit - - \[audit@32473 seq="3" outcome="done" actor="', line)
+    assert 'detail="{\\"from\\":' in line and line.endswith('}"]')
     log.write_bytes(whole.replace(b"acme", b"acmf", 1))
     broken = verify()
     assert broken.returncode == 1 and json.loads(broken.stdout)["seq"] == 4 and "at byte" in broken.stderr
