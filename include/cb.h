@@ -3,6 +3,7 @@
 #define CB_H
 
 #include <cb/access_log.h>
+#include <cb/acme.h>
 #include <cb/audit.h>
 #include <cb/auth.h>
 #include <cb/base.h>

@@ -12,6 +12,10 @@ typedef struct cbctl_command {
     int (*run)(int argc, char **argv); /* argv[0] is the last word of the command; returns an exit code */
 } cbctl_command;
 
+int cbctl_acme_issue(int argc, char **argv);
+int cbctl_acme_renew(int argc, char **argv);
+int cbctl_acme_account(int argc, char **argv);
+int cbctl_acme_revoke(int argc, char **argv);
 int cbctl_audit_show(int argc, char **argv);
 int cbctl_audit_verify(int argc, char **argv);
 int cbctl_ca_dev(int argc, char **argv);
