@@ -61,7 +61,6 @@ static const cbctl_command commands[] = {
      "  --other-hosts        URLs of the server may lead to other hosts\n"
      "  --reason N           of RFC 5280, 5.3.1 (default: 0)\n",
      cbctl_acme_revoke},
-    {"audit", "show", "[--actor TEXT] [--tenant TEXT] [--action TEXT] [--object TEXT] [--outcome WORD] FILE",
     {"audit", "show",
      "[--actor TEXT] [--tenant TEXT] [--action TEXT] [--object TEXT] [--outcome WORD] [--syslog HOST] FILE",
      "print the records of an audit log as JSON, one a line, and verify it",
