@@ -111,7 +111,7 @@ typedef struct cb_audit_report {
     uint64_t records;    /* whole ones that were read, committed or not */
     uint64_t offset;     /* of the flaw, in bytes */
     uint64_t seq;        /* the number at which it shows */
-    uint64_t tail_bytes; /* after the last checkpoint: not committed (yet), thus not proven */
+    uint64_t tail_bytes; /* after the last checkpoint: not committed (yet), thus not proven; of a sound log */
     cb_audit_head head;  /* of the last checkpoint */
     uint8_t key[CB_AUDIT_HASH];
     int32_t flaw; /* enum cb_audit_flaw */

@@ -13,6 +13,7 @@ struct cb_audit_verifier {
     const char *why;
     uint64_t offset, seq, before; /* of the next item; `before`: where the one before it begins */
     uint8_t expected[CB_AUDIT_HASH], chain[CB_AUDIT_HASH], check[CB_AUDIT_CHECK_BYTES];
+    uint64_t zeros_at;
     bool zeros; /* only zeros may follow: a crash left a longer file than it has content */
     bool known_seen;
 };
@@ -120,6 +121,7 @@ int64_t cb_audit_verifier_feed(cb_audit_verifier *v, cb_slice bytes) {
         if (rc == CB_EAGAIN) return (int64_t)used;
         if (rc == CB_EPROTO && v->last.committed && memcmp(rest.base, nothing, sizeof nothing) == 0) {
             v->zeros = true;
+            v->zeros_at = v->offset;
             break;
         }
         rc = rc < 0 ? flaw(v, CB_AUDIT_MALFORMED, v->offset, why) : take(v, &f);
@@ -127,7 +129,7 @@ int64_t cb_audit_verifier_feed(cb_audit_verifier *v, cb_slice bytes) {
         used += f.whole.len;
     }
     if (!all_zero((cb_slice){bytes.base + used, bytes.len - used}))
-        return flaw(v, CB_AUDIT_MALFORMED, v->offset, "zeros where a record should be");
+        return flaw(v, CB_AUDIT_MALFORMED, v->zeros_at, "zeros where a record should be");
     v->offset += bytes.len - used;
     return (int64_t)bytes.len;
 }
@@ -157,7 +159,7 @@ static int judge(cb_audit_verifier *v, cb_slice rest) {
 
 int cb_audit_verifier_end(cb_audit_verifier *v, cb_slice rest, cb_audit_report *report) {
     int rc = judge(v, rest);
-    v->report.tail_bytes = v->offset + rest.len - v->last.committed;
+    if (rc == CB_OK) v->report.tail_bytes = v->offset + rest.len - v->last.committed;
     int given = report ? cb_stats_give(report, &v->report, sizeof v->report, "cb_audit_report") : CB_OK;
     return rc < 0 ? rc : given;
 }
