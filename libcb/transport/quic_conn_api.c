@@ -123,9 +123,9 @@ int cb_quic_conn_key_update(cb_quic_conn *c) {
         c->host->wake(c);
         return CB_OK;
     }
-    if (ngtcp2_conn_initiate_key_update(c->ng, c->host->now(c)) != 0) return CB_EAGAIN;
-    c->host->wake(c);
-    return CB_OK;
+    int rc = ngtcp2_conn_initiate_key_update(c->ng, c->host->now(c));
+    c->host->wake(c); /* refused: ngtcp2 makes the keys for the next time only where it reads or writes packets */
+    return rc != 0 ? CB_EAGAIN : CB_OK;
 }
 
 /* --- what it knows --- */

@@ -312,6 +312,25 @@ Test(interop_case, keyupdate) {
     drop(&g);
 }
 
+/* Where the packets that confirmed one update were the last ones, asking for the next is enough. */
+Test(interop_case, keyupdate_idle) {
+    rig g;
+    make(&g, 1, &runner_line, NULL);
+    begin(&g);
+    shake_hands(&g, 1);
+    qt_turn(&g.w, 2000);
+    for (int i = 0; i < 3; i++) {
+        for (int tries = 0; cb_quic_conn_key_update(g.w.client.conn) != CB_OK; tries++) {
+            cr_assert_lt(tries, 5, "update %d is refused for ever", i);
+            qt_turn(&g.w, 20);
+        }
+        qt_send(&g.w.client, 1000);
+        qt_turn(&g.w, 2000);
+    }
+    cr_assert_eq(g.w.client.closes + g.w.server.closes, 0);
+    drop(&g);
+}
+
 /* ECT(0) both ways, validated by ACK_ECN; and CE, set by the line, keeps its queue short without a single loss. */
 Test(interop_case, ecn) {
     uint64_t queue[2];
