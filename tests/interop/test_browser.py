@@ -42,7 +42,7 @@ def check_h3(path, port):
     sessions = [params for name, params in events if name == "QUIC_SESSION" and params.get("port") == port]
     assert len(sessions) == 1, sessions
     assert ("QUIC_SESSION_VERSION_NEGOTIATED", {"version": "RFCv1"}) in events
-    for name in ("QUIC_SESSION_CRYPTO_HANDSHAKE_COMPLETE", "HTTP3_SETTINGS_RECEIVED", "HTTP3_PEER_CONTROL_STREAM_CREATED"):
+    for name in ("QUIC_SESSION_HANDSHAKE_DONE_FRAME_RECEIVED", "HTTP3_SETTINGS_RECEIVED", "HTTP3_PEER_CONTROL_STREAM_CREATED"):
         assert name in names, f"no {name}"
     assert names.count("HTTP3_HEADERS_DECODED") >= 2 and "HTTP2_SESSION" not in names
     closed = [params for name, params in events if name == "QUIC_SESSION_CLOSED"]
