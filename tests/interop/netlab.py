@@ -101,7 +101,7 @@ class Net:
 
     def drop_udp(self, on):
         """The router swallows UDP to and from the client, or does no more."""
-        self.ip("r", "rule", "add" if on else "del", "ipproto", "udp", "priority", "10", "blackhole")
+        self.ip("r", "rule", "add" if on else "del", "ipproto", "17", "priority", "10", "blackhole")  # UDP: a bare machine has no /etc/protocols
 
     def die(self, pop):
         """A point of presence falls silent, with everything in it."""
