@@ -63,6 +63,7 @@ static void enqueue(cb_pool_req *r, bool front) {
     cb_origin *o = r->origin;
     cb_list_add_tail(front ? o->queue.next : &o->queue, &r->link);
     r->queued_now = true;
+    r->number = ++o->waited;
     o->stats.queued++;
     cb_time due = r->queued + o->pool->opts.queue_timeout;
     if (due < cb_alarm_at(&o->queue_alarm)) cb_alarm_set(&o->queue_alarm, due);
@@ -431,19 +432,23 @@ void cb_origin_dispatch(cb_origin *o) {
     on_dispatch(&o->dispatch);
 }
 
-static void fail_queue(cb_origin *o, int rc, const char *why) {
-    cb_list batch; /* what callbacks add is not of this failure */
-    cb_list_init(&batch);
-    while (!cb_list_empty(&o->queue)) {
-        cb_list *l = o->queue.next;
-        cb_list_del(l);
-        cb_list_add_tail(&batch, l);
+static cb_pool_req *waiting_since(const cb_origin *o, uint64_t number) {
+    for (cb_list *l = o->queue.next; l != &o->queue; l = l->next) {
+        cb_pool_req *r = CB_CONTAINER(l, cb_pool_req, link);
+        if (r->number <= number) return r;
     }
-    while (!cb_list_empty(&batch)) {
-        cb_pool_req *r = CB_CONTAINER(batch.next, cb_pool_req, link);
+    return NULL;
+}
+
+/* What callbacks add is not of this failure. They may free the pool, too, which ends all that still waits here. */
+static void fail_queue(cb_origin *o, int rc, const char *why) {
+    uint64_t last = o->waited;
+    cb_origin_hold(o);
+    for (cb_pool_req *r; (r = waiting_since(o, last)) != NULL;) {
         cb_fail(rc, "%s", why);
         req_fail(r, rc);
     }
+    cb_origin_unref(o);
 }
 
 void cb_origin_open_failed(cb_origin *o, int rc) {

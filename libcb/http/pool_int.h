@@ -52,6 +52,7 @@ struct cb_origin {
     cb_list avail;     /* of these, what may take an exchange; used last first */
     cb_list openings;  /* by cb_opening.link */
     cb_list queue;     /* by cb_pool_req.link, oldest first */
+    uint64_t waited;   /* requests that ever came to wait */
     size_t n_openings; /* of these, what requests wait for */
     size_t n_quic;     /* openings that try QUIC now */
     size_t quic_conns; /* open ones that answer */
@@ -75,6 +76,7 @@ struct cb_pool_req {
     cb_alarm alarm;
     cb_time queued, due, head_timeout, head_due;
     bool has_body, no_retry, retried, no_early, fresh, reused, sent, queued_now;
+    uint64_t number;         /* among those that waited for the origin */
     uint8_t moves;           /* to another connection, because the one before fell silent */
     cb_addr at;              /* of that connection */
     char peer[CB_ADDR_TEXT]; /* the same as text, made when somebody asks */
