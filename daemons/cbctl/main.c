@@ -5,62 +5,38 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Options that the ACME commands share. */
+#define ACME_SERVER                                                                                                    \
+    "  --directory URL      the server's directory; required\n"                                                        \
+    "  --dir DIR            the account and its certificates (default: acme)\n"                                        \
+    "  --ca FILE            trust roots for the server (default: the system's)\n"                                      \
+    "  --patience-s N       give up after N seconds (default: 600)\n"                                                  \
+    "  --other-hosts        URLs of the server may lead to other hosts\n"
+#define ACME_ACCOUNT                                                                                                   \
+    "  --contact URL        of a new account, such as mailto:ops@example.org; may be repeated\n"                       \
+    "  --agree-terms        a new account agrees to the server's terms of service\n"                                   \
+    "  --eab-kid ID         external account binding: the name of the key\n"                                           \
+    "  --eab-key-file FILE  and a file with the key in base64url\n"
+#define ACME_CERTIFICATE                                                                                               \
+    "  --standalone ADDR    answer http-01 on this address, such as :80\n"                                             \
+    "  --webroot DIR        answer http-01 through the folder of a web server\n"                                       \
+    "  --dns-hook COMMAND   answer dns-01: COMMAND add|remove NAME VALUE sets _acme-challenge.NAME TXT VALUE\n"        \
+    "  --profile NAME       of the server, such as shortlived\n"                                                       \
+    "  --key-type TYPE      ecdsa-p256 (default), ecdsa-p384, rsa-2048 or ed25519\n"
+
 static const cbctl_command commands[] = {
     {"acme", "issue", "--directory URL [OPTION]... NAME...", "get a certificate for NAMEs from an ACME server",
-     "  --directory URL      the server's directory; required\n"
-     "  --dir DIR            the account and its certificates (default: acme)\n"
-     "  --ca FILE            trust roots for the server (default: the system's)\n"
-     "  --patience-s N       give up after N seconds (default: 600)\n"
-     "  --other-hosts        URLs of the server may lead to other hosts\n"
-     "  --contact URL        of a new account, such as mailto:ops@example.org; may be repeated\n"
-     "  --agree-terms        a new account agrees to the server's terms of service\n"
-     "  --eab-kid ID         external account binding: the name of the key\n"
-     "  --eab-key-file FILE  and a file with the key in base64url\n"
-     "  --standalone ADDR    answer http-01 on this address, such as :80\n"
-     "  --webroot DIR        answer http-01 through the folder of a web server\n"
-     "  --dns-hook COMMAND   answer dns-01: COMMAND add|remove NAME VALUE sets _acme-challenge.NAME TXT VALUE\n"
-     "  --profile NAME       of the server, such as shortlived\n"
-     "  --key-type TYPE      ecdsa-p256 (default), ecdsa-p384, rsa-2048 or ed25519\n",
-     cbctl_acme_issue},
+     ACME_SERVER ACME_ACCOUNT ACME_CERTIFICATE, cbctl_acme_issue},
     {"acme", "renew", "--directory URL [OPTION]... NAME...",
-     "the same when there is none yet, or when it is time to renew it",
-     "  --directory URL      the server's directory; required\n"
-     "  --dir DIR            the account and its certificates (default: acme)\n"
-     "  --ca FILE            trust roots for the server (default: the system's)\n"
-     "  --patience-s N       give up after N seconds (default: 600)\n"
-     "  --other-hosts        URLs of the server may lead to other hosts\n"
-     "  --contact URL        of a new account, such as mailto:ops@example.org; may be repeated\n"
-     "  --agree-terms        a new account agrees to the server's terms of service\n"
-     "  --eab-kid ID         external account binding: the name of the key\n"
-     "  --eab-key-file FILE  and a file with the key in base64url\n"
-     "  --standalone ADDR    answer http-01 on this address, such as :80\n"
-     "  --webroot DIR        answer http-01 through the folder of a web server\n"
-     "  --dns-hook COMMAND   answer dns-01: COMMAND add|remove NAME VALUE sets _acme-challenge.NAME TXT VALUE\n"
-     "  --profile NAME       of the server, such as shortlived\n"
-     "  --key-type TYPE      ecdsa-p256 (default), ecdsa-p384, rsa-2048 or ed25519\n",
+     "the same when there is none yet, or when it is time to renew it", ACME_SERVER ACME_ACCOUNT ACME_CERTIFICATE,
      cbctl_acme_renew},
     {"acme", "account", "--directory URL [OPTION]...", "make the account or show it; change it",
-     "  --directory URL      the server's directory; required\n"
-     "  --dir DIR            the account and its certificates (default: acme)\n"
-     "  --ca FILE            trust roots for the server (default: the system's)\n"
-     "  --patience-s N       give up after N seconds (default: 600)\n"
-     "  --other-hosts        URLs of the server may lead to other hosts\n"
-     "  --contact URL        of a new account, such as mailto:ops@example.org; may be repeated\n"
-     "  --agree-terms        a new account agrees to the server's terms of service\n"
-     "  --eab-kid ID         external account binding: the name of the key\n"
-     "  --eab-key-file FILE  and a file with the key in base64url\n"
-     "  --set-contacts       set the contacts to those of --contact\n"
-     "  --roll-key           give it a new key\n"
-     "  --deactivate         end it for ever\n",
+     ACME_SERVER ACME_ACCOUNT "  --set-contacts       set the contacts to those of --contact\n"
+                              "  --roll-key           give it a new key\n"
+                              "  --deactivate         end it for ever\n",
      cbctl_acme_account},
     {"acme", "revoke", "--directory URL [OPTION]... NAME", "revoke the certificate whose first name is NAME",
-     "  --directory URL      the server's directory; required\n"
-     "  --dir DIR            the account and its certificates (default: acme)\n"
-     "  --ca FILE            trust roots for the server (default: the system's)\n"
-     "  --patience-s N       give up after N seconds (default: 600)\n"
-     "  --other-hosts        URLs of the server may lead to other hosts\n"
-     "  --reason N           of RFC 5280, 5.3.1 (default: 0)\n",
-     cbctl_acme_revoke},
+     ACME_SERVER "  --reason N           of RFC 5280, 5.3.1 (default: 0)\n", cbctl_acme_revoke},
     {"audit", "show",
      "[--actor TEXT] [--tenant TEXT] [--action TEXT] [--object TEXT] [--outcome WORD] [--syslog HOST] FILE",
      "print the records of an audit log as JSON, one a line, and verify it",
