@@ -4,7 +4,9 @@ Programs come from the build tree named by CB_BUILD (default: build/ at the top)
 names it, never a pass.
 """
 
+import itertools
 import os
+import random
 import re
 import shutil
 import signal
@@ -111,13 +113,17 @@ def spawn(tmp_path):
             assert mark not in process.output(), process.output()
 
 
+# Below the range of ports that the kernel gives to clients, so that no connection under way takes one between the look
+# and its use; and never the same twice, for a test asks for several before it binds any.
+PORTS = iter(random.sample(range(11_000, 32_000), 21_000))
+
+
 def free_port(family=socket.AF_INET, host="127.0.0.1"):
     """A port that is free for TCP and UDP right now."""
-    for _ in range(50):
+    for port in itertools.islice(PORTS, 50):
         with socket.socket(family, socket.SOCK_STREAM) as tcp, socket.socket(family, socket.SOCK_DGRAM) as udp:
-            tcp.bind((host, 0))
-            port = tcp.getsockname()[1]
             try:
+                tcp.bind((host, port))
                 udp.bind((host, port))
             except OSError:
                 continue
