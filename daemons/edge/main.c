@@ -16,10 +16,23 @@ static const char usage[] =
     "SIGHUP reloads, SIGUSR2 upgrades (a new process takes over without losing a connection), SIGTERM and\n"
     "SIGINT end gracefully, SIGUSR1 reopens the access log.\n";
 
+/* What the environment asks of QUIC (CBR_CC, CBR_AEAD) is refused here as it would be at the start: by an endpoint. */
+static int check_environment(void) {
+    cb_loop *loop = NULL;
+    cb_quic_endpoint *e = NULL;
+    int rc = cb_loop_new(&loop, NULL);
+    if (rc == CB_OK) rc = cb_quic_client(&e, loop, NULL, CB_OPTS(cb_quic_opts, .alpn = "h3"));
+    if (rc < 0) fprintf(stderr, "cb-edge: %s\n", cb_last_error());
+    cb_quic_endpoint_free(e);
+    cb_loop_free(loop);
+    return rc;
+}
+
 static int check(const char *file) {
     edge_snapshot *s = NULL;
     int rc = edge_snapshot_load(&s, file, NULL);
     if (rc == CB_OK && (rc = edge_check_user(s->conf)) < 0) fprintf(stderr, "%s: %s\n", file, edge_why());
+    if (rc == CB_OK) rc = check_environment();
     edge_snapshot_unref(s);
     if (rc == CB_OK) printf("%s: good\n", file);
     return rc < 0;

@@ -727,6 +727,14 @@ def test_check_says_what_is_wrong(edge, change, text):
     assert run(program("cb-edge"), "-c", edge.file).returncode == 1
 
 
+@pytest.mark.parametrize("variable, text", [("CBR_CC=vegas", r'CBR_CC: .*"vegas"'), ("CBR_AEAD=rot13", r'CBR_AEAD: "rot13" is not one of')])
+def test_check_reads_the_environment(edge, variable, text):
+    edge.config({"web": ["http://127.0.0.1:1"]})
+    got = run("env", variable, program("cb-edge"), "--check", "-c", edge.file)
+    assert got.returncode == 1 and re.search(text, got.stderr), got.stderr
+    assert run(program("cb-edge"), "--check", "-c", edge.file).returncode == 0
+
+
 def test_check_tells_all_mistakes(edge):
     edge.file.write_text('{"workers": "two", "listeners": {"a": {"adress": ":80"}}, "rutes": []}')
     got = run(program("cb-edge"), "--check", "-c", edge.file)
