@@ -6,7 +6,9 @@
 #include "auth/acme_steps.h"
 #include "auth/acme_store.h"
 #include "auth/ca_cert.h"
+#include "auth/fetch.h"
 #include "base/error.h"
+#include "base/list.h"
 #include "base/mem.h"
 #include "base/opts.h"
 #include <gnutls/crypto.h>
@@ -38,19 +40,18 @@ struct cb_acme {
     cb_acme_store store;
     cb_acme_key key, new_key;
     /* the job */
-    bool busy, core_live, too_large;
+    bool busy, core_live;
     int job; /* what was asked for: enum cb_acme_job; plan.job may be one before it */
     cb_acme_order order;
     char *profile;
     cb_acme_plan plan;
     cb_acme_core core;
     cb_acme_cert cert; /* of the file that is there */
-    cb_buf key_pem, csr, cert_der, body;
+    cb_buf key_pem, csr, cert_der;
     char file[CB_ACME_PATH];
     int64_t renew_at_s;
     cb_timer *timer;
-    cb_exchange *x;
-    size_t sent; /* of its body */
+    cb_fetch fetch;
 };
 
 static int64_t wall_ms(void) {
@@ -122,7 +123,7 @@ static int load_account(cb_acme *a) {
     if (rc == CB_ENOENT) rc = CB_OK;
     if (rc >= 0 && directory && strcmp(directory, a->directory) != 0) {
         rc = cb_fail(CB_EINVAL, "%s: this account is at %s", a->store.dir, directory);
-    } else if (rc >= 0 && kid && cb_acme_url_check(kid, a->directory, a->other_hosts, "account") >= 0) {
+    } else if (rc >= 0 && kid && cb_web_url_check(kid, a->directory, a->other_hosts, "account") >= 0) {
         rc = cb_acme_core_copy(&a->kid, kid);
     }
     cJSON_Delete(json);
@@ -134,9 +135,9 @@ static int save_account(cb_acme *a) {
     cb_buf text;
     cb_buf_init(&text, heap, CB_ACME_FILE_MAX);
     int rc = cb_buf_text(&text, "{\"directory\":");
-    if (rc >= 0) rc = cb_acme_put_text(&text, a->directory);
+    if (rc >= 0) rc = cb_web_put_text(&text, a->directory);
     if (rc >= 0) rc = cb_buf_text(&text, ",\"account\":");
-    if (rc >= 0) rc = cb_acme_put_text(&text, a->kid);
+    if (rc >= 0) rc = cb_web_put_text(&text, a->kid);
     if (rc >= 0) rc = cb_buf_text(&text, "}\n");
     if (rc >= 0) rc = cb_acme_store_write(&a->store, account_file, cb_buf_slice(&text));
     cb_buf_free(&text);
@@ -147,7 +148,7 @@ static int put_names(cb_acme *a, cb_buf *out) {
     int rc = cb_buf_text(out, "[");
     for (size_t i = 0; rc >= 0 && i < a->names.len; i++) {
         if (i) rc = cb_buf_text(out, ",");
-        if (rc >= 0) rc = cb_acme_put_text(out, a->names.at[i]);
+        if (rc >= 0) rc = cb_web_put_text(out, a->names.at[i]);
     }
     return rc >= 0 ? cb_buf_text(out, "]") : rc;
 }
@@ -159,13 +160,13 @@ static int save_order(cb_acme *a) {
     int rc = cb_buf_text(&text, "{\"names\":");
     if (rc >= 0) rc = put_names(a, &text);
     if (rc >= 0) rc = cb_buf_text(&text, ",\"profile\":");
-    if (rc >= 0) rc = cb_acme_put_text(&text, a->profile ? a->profile : "");
+    if (rc >= 0) rc = cb_web_put_text(&text, a->profile ? a->profile : "");
     if (rc >= 0) rc = cb_buf_text(&text, ",\"url\":");
-    if (rc >= 0) rc = cb_acme_put_text(&text, a->core.order_url);
+    if (rc >= 0) rc = cb_web_put_text(&text, a->core.order_url);
     if (rc >= 0) rc = cb_buf_text(&text, ",\"key\":");
     if (rc >= 0) rc = cb_buf_add(&a->key_pem, "", 1); /* as text, for a moment */
     if (rc >= 0) {
-        rc = cb_acme_put_text(&text, (const char *)a->key_pem.base);
+        rc = cb_web_put_text(&text, (const char *)a->key_pem.base);
         a->key_pem.len--;
     }
     if (rc >= 0) rc = cb_buf_text(&text, "}\n");
@@ -199,7 +200,7 @@ static int load_order(cb_acme *a, char **url) {
     if (rc == CB_ENOENT) rc = CB_OK;
     if (rc >= 0 && key && at && profile && strcmp(profile, a->profile ? a->profile : "") == 0 &&
         same_names(a, cJSON_GetObjectItemCaseSensitive(json, "names")) &&
-        cb_acme_url_check(at, a->directory, a->other_hosts, "order") >= 0) {
+        cb_web_url_check(at, a->directory, a->other_hosts, "order") >= 0) {
         rc = cb_acme_core_copy(url, at);
         if (rc >= 0) rc = cb_buf_text(&a->key_pem, key);
     }
@@ -361,7 +362,7 @@ static int drop_new_key(cb_acme *a) {
 }
 
 static void finish(cb_acme *a, int rc, const char *detail, bool issued) {
-    char text[700], explanation[CB_ACME_URL_BYTES];
+    char text[700], explanation[CB_WEB_URL_BYTES];
     snprintf(text, sizeof text, "%s", detail);
     snprintf(explanation, sizeof explanation, "%s", a->core.explanation);
     const cb_acme_result result = {
@@ -426,31 +427,9 @@ static bool next_part(cb_acme *a) {
 
 /* --- HTTP --- */
 
-static int64_t on_body(cb_exchange *x, cb_slice data, void *user) {
-    (void)x;
-    cb_acme *a = user;
-    if (cb_buf_add(&a->body, data.base, data.len) >= 0) return (int64_t)data.len;
-    a->too_large = true;
-    return CB_ELIMIT;
-}
-
-/* Nothing fits before there is a connection: then the rest goes when there is room. */
-static int write_body(cb_exchange *x, void *user) {
-    cb_acme *a = user;
-    const cb_buf *b = &a->core.request.body;
-    if (b->len == 0) return CB_OK;
-    while (a->sent < b->len) {
-        int64_t n = cb_exchange_write(x, (cb_slice){b->base + a->sent, b->len - a->sent});
-        if (n < 0) return n == CB_EAGAIN ? CB_OK : (int)n;
-        a->sent += (size_t)n;
-    }
-    return cb_exchange_finish(x);
-}
-
-static void on_close(cb_exchange *x, int rc, void *user) {
-    cb_acme *a = user;
-    a->x = NULL;
-    if (a->too_large) {
+static void on_answer(cb_fetch *fetch, cb_exchange *x, int rc) {
+    cb_acme *a = CB_CONTAINER(fetch, cb_acme, fetch);
+    if (fetch->too_large) {
         cb_acme_core_fail(&a->core, cb_fail(CB_EPROTO, "ACME: an answer of more than %d bytes", CB_ACME_ANSWER_BYTES));
     } else if (rc < 0) {
         cb_acme_core_unanswered(&a->core, rc, wall_ms());
@@ -461,7 +440,7 @@ static void on_close(cb_exchange *x, int rc, void *user) {
             .location = cb_exchange_field(x, "location"),
             .retry_after = cb_exchange_field(x, "retry-after"),
             .content_type = cb_exchange_field(x, "content-type"),
-            .body = cb_buf_slice(&a->body),
+            .body = cb_buf_slice(&fetch->answer),
         };
         cb_acme_core_answer(&a->core, &answer, wall_ms());
     }
@@ -469,37 +448,19 @@ static void on_close(cb_exchange *x, int rc, void *user) {
 }
 
 static int send_request(cb_acme *a) {
-    static const cb_exchange_ops ops = {
-        .size = sizeof ops, .on_body = on_body, .on_writable = write_body, .on_close = on_close};
     const bool post = strcmp(a->core.request.method, "POST") == 0;
-    char agent[48], length[24];
-    snprintf(agent, sizeof agent, "libcb/%s", cb_version_text());
-    snprintf(length, sizeof length, "%zu", a->core.request.body.len);
-    const cb_field fields[] = {{cb_slice_str("user-agent"), cb_slice_str(agent)},
-                               {cb_slice_str("accept"), cb_slice_str(a->core.request.accept)},
-                               {cb_slice_str("content-type"), cb_slice_str("application/jose+json")},
-                               {cb_slice_str("content-length"), cb_slice_str(length)}};
-    const cb_request req = {.size = sizeof req,
-                            .method = a->core.request.method,
-                            .url = a->core.request.url,
-                            .fields = fields,
-                            .n_fields = post ? 4 : 2,
-                            .timeout_ms = REQUEST_MS,
-                            .has_body = post};
-    a->body.len = a->sent = 0;
-    a->too_large = false;
-    int rc = cb_http_request(&a->x, a->client, &req, &ops, a);
-    if (rc >= 0 && post) rc = write_body(a->x, a);
-    if (rc < 0 && a->x) {
-        cb_exchange_abandon(a->x);
-        a->x = NULL;
-    }
-    return rc;
+    return cb_fetch_start(&a->fetch, a->client,
+                          &(cb_fetch_request){.method = a->core.request.method,
+                                              .url = a->core.request.url,
+                                              .accept = a->core.request.accept,
+                                              .content_type = post ? "application/jose+json" : NULL,
+                                              .body = cb_buf_slice(&a->core.request.body),
+                                              .timeout_ms = REQUEST_MS});
 }
 
 static void wait_until(cb_acme *a, int64_t at_ms) {
     const int64_t now = wall_ms();
-    if (a->x || a->timer) return;
+    if (a->fetch.x || a->timer) return;
     int rc = cb_timer_start(&a->timer, a->loop, at_ms > now ? (uint64_t)(at_ms - now) : 0, 0, on_time, a);
     if (rc < 0) cb_acme_core_fail(&a->core, rc);
 }
@@ -514,7 +475,7 @@ static void drive(cb_acme *a) {
             break;
         case CB_ACME_WAIT:
             wait_until(a, a->core.wake_ms);
-            if (a->x || a->timer) return;
+            if (a->fetch.x || a->timer) return;
             break;
         case CB_ACME_SAVE:
             rc = save(a);
@@ -536,7 +497,7 @@ static int check_opts(const cb_acme_opts *o) {
     if (!o->directory || !o->dir || !*o->dir || !o->client || !o->ops) {
         return cb_fail(CB_EINVAL, "cb_acme_opts: directory, dir, client and ops are needed");
     }
-    if (cb_acme_url_check(o->directory, o->directory, true, "directory") < 0) return CB_EINVAL;
+    if (cb_web_url_check(o->directory, o->directory, true, "directory") < 0) return CB_EINVAL;
     if (!o->eab_kid != !o->eab_key) return cb_fail(CB_EINVAL, "cb_acme_opts: eab_kid and eab_key belong together");
     if (o->contacts_len > CONTACTS) return cb_fail(CB_EINVAL, "cb_acme_opts: more than %d contacts", CONTACTS);
     for (size_t i = 0; i < o->contacts_len; i++) {
@@ -587,7 +548,7 @@ int cb_acme_new(cb_acme **out, cb_loop *loop, const cb_acme_opts *opts) {
     cb_buf_init(&a->key_pem, heap, KEY_BYTES);
     cb_buf_init(&a->csr, heap, CB_ACME_FILE_MAX);
     cb_buf_init(&a->cert_der, heap, CB_ACME_FILE_MAX);
-    cb_buf_init(&a->body, heap, CB_ACME_ANSWER_BYTES);
+    cb_fetch_init(&a->fetch, CB_ACME_ANSWER_BYTES, on_answer);
     rc = set_up(a, &o);
     if (rc < 0) {
         cb_acme_free(a);
@@ -599,7 +560,7 @@ int cb_acme_new(cb_acme **out, cb_loop *loop, const cb_acme_opts *opts) {
 
 void cb_acme_free(cb_acme *a) {
     if (!a) return;
-    if (a->x) cb_exchange_abandon(a->x);
+    cb_fetch_free(&a->fetch);
     cb_timer_free(a->timer);
     end_core(a);
     texts_free(&a->contacts);
@@ -610,7 +571,6 @@ void cb_acme_free(cb_acme *a) {
     cb_buf_free(&a->key_pem);
     cb_buf_free(&a->csr);
     cb_buf_free(&a->cert_der);
-    cb_buf_free(&a->body);
     cb_acme_store_close(&a->store);
     cb_mem_free(heap, a->directory);
     cb_mem_free(heap, a->kid);
@@ -657,7 +617,7 @@ static int check_order(const cb_acme_order *o) {
         return cb_fail(CB_EINVAL, "cb_acme_order: challenge %d", o->challenge);
     if (o->key_type < 0 || o->key_type > CB_KEY_ED25519)
         return cb_fail(CB_EINVAL, "cb_acme_order: key_type %d", o->key_type);
-    if (o->profile && !cb_acme_is_token(o->profile, strlen(o->profile), 64)) {
+    if (o->profile && !cb_web_is_token(o->profile, strlen(o->profile), 64)) {
         return cb_fail(CB_EINVAL, "cb_acme_order: \"%.80s\" is no name of a profile", o->profile);
     }
     for (size_t i = 0; i < o->names_len; i++) {
@@ -723,11 +683,11 @@ int64_t cb_acme_http01(char *out, size_t cap, const char *thumbprint, cb_slice p
     if (!out || cap < CB_ACME_HTTP01_BYTES)
         return cb_fail(CB_EINVAL, "cb_acme_http01: out has fewer than %d bytes", CB_ACME_HTTP01_BYTES);
     if (!thumbprint || strlen(thumbprint) != CB_ACME_THUMBPRINT ||
-        !cb_acme_is_token(thumbprint, CB_ACME_THUMBPRINT, CB_ACME_THUMBPRINT)) {
+        !cb_web_is_token(thumbprint, CB_ACME_THUMBPRINT, CB_ACME_THUMBPRINT)) {
         return cb_fail(CB_EINVAL, "cb_acme_http01: not a thumbprint");
     }
     if (path.len <= skip || memcmp(path.base, prefix, skip) != 0 ||
-        !cb_acme_is_token((const char *)path.base + skip, path.len - skip, CB_ACME_TOKEN_BYTES)) {
+        !cb_web_is_token((const char *)path.base + skip, path.len - skip, CB_ACME_TOKEN_BYTES)) {
         return CB_ENOENT;
     }
     return snprintf(out, cap, "%.*s.%s", (int)(path.len - skip), (const char *)path.base + skip, thumbprint);

@@ -63,7 +63,7 @@ void cb_acme_core_fail(cb_acme_core *c, int rc) {
 }
 
 void cb_acme_core_poll(cb_acme_core *c, cb_slice retry_after, int64_t now_ms) {
-    int64_t at = cb_acme_retry_after(retry_after, now_ms);
+    int64_t at = cb_web_retry_after(retry_after, now_ms);
     int64_t own = POLL_MS;
     for (unsigned i = 0; i < c->polls && own < POLL_MAX_MS; i++)
         own += own / 2;
@@ -78,7 +78,7 @@ static int put_protected(cb_acme_core *c, cb_buf *out, const cb_acme_step *step)
     int rc = cb_buf_text(out, "{\"alg\":\"ES256\",");
     if (rc >= 0 && step->signer == CB_ACME_BY_KID) {
         rc = cb_buf_text(out, "\"kid\":");
-        if (rc >= 0) rc = cb_acme_put_text(out, c->kid);
+        if (rc >= 0) rc = cb_web_put_text(out, c->kid);
     } else if (rc >= 0) {
         rc = cb_buf_printf(out, "\"jwk\":%s", c->plan->key->json);
     }
@@ -137,7 +137,7 @@ enum cb_acme_what cb_acme_core_next(cb_acme_core *c, int64_t now_ms) {
     if (!c->ended && (now_ms >= c->end_ms || c->wake_ms > c->end_ms)) {
         const char *name = c->at < c->authz_len ? c->authz[c->at].name : NULL;
         char plain[280], last[sizeof c->detail];
-        cb_acme_plain(plain, sizeof plain, name);
+        cb_web_plain(plain, sizeof plain, name);
         snprintf(last, sizeof last, "%s", c->detail);
         cb_acme_core_fail(c, cb_fail(CB_ETIMEOUT, "ACME: not done within %lld s: waiting for %s%s%s%s%s",
                                      (long long)(c->plan->patience_ms / 1000), cb_acme_step_get(c->step)->name,
@@ -171,7 +171,7 @@ void cb_acme_core_presented(cb_acme_core *c, int rc) {
 /* --- answers --- */
 
 static void take_nonce(cb_acme_core *c, cb_slice nonce) {
-    if (!cb_acme_is_token((const char *)nonce.base, nonce.len, CB_ACME_TOKEN_BYTES)) return;
+    if (!cb_web_is_token((const char *)nonce.base, nonce.len, CB_ACME_TOKEN_BYTES)) return;
     memcpy(c->nonce, nonce.base, nonce.len);
     c->nonce[nonce.len] = '\0';
 }
@@ -179,7 +179,7 @@ static void take_nonce(cb_acme_core *c, cb_slice nonce) {
 static int again(cb_acme_core *c, int rc, cb_slice retry_after, int64_t now_ms) {
     if (++c->failures > FAILURES) return rc;
     snprintf(c->detail, sizeof c->detail, "%s", cb_last_error());
-    const int64_t at = cb_acme_retry_after(retry_after, now_ms);
+    const int64_t at = cb_web_retry_after(retry_after, now_ms);
     c->wake_ms = at > now_ms ? at : now_ms + ((int64_t)RETRY_MS << (c->failures - 1));
     return CB_OK;
 }
@@ -200,13 +200,13 @@ static void words(char *out, size_t cap, const cJSON *problem) {
     char type[64], detail[320], name[80];
     const char *from = text_of(problem, "type");
     const cJSON *sub = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(problem, "subproblems"), 0);
-    cb_acme_plain(type, sizeof type,
-                  strncmp(from, error_urn, sizeof error_urn - 1) ? from : from + sizeof error_urn - 1);
-    cb_acme_plain(detail, sizeof detail, text_of(problem, "detail"));
+    cb_web_plain(type, sizeof type,
+                 strncmp(from, error_urn, sizeof error_urn - 1) ? from : from + sizeof error_urn - 1);
+    cb_web_plain(detail, sizeof detail, text_of(problem, "detail"));
     int n = snprintf(out, cap, "%s: %s", type, detail);
     if (!cJSON_IsObject(sub) || n < 0 || (size_t)n >= cap) return;
-    cb_acme_plain(name, sizeof name, text_of(cJSON_GetObjectItemCaseSensitive(sub, "identifier"), "value"));
-    cb_acme_plain(detail, sizeof detail, text_of(sub, "detail"));
+    cb_web_plain(name, sizeof name, text_of(cJSON_GetObjectItemCaseSensitive(sub, "identifier"), "value"));
+    cb_web_plain(detail, sizeof detail, text_of(sub, "detail"));
     snprintf(out + n, cap - (size_t)n, " (%s: %s)", name, detail);
 }
 
@@ -240,12 +240,12 @@ static int code_of(const char *type, int status) {
 
 static int take_problem(cb_acme_core *c, const cb_acme_answer *a, const cb_acme_step *step, int64_t now_ms) {
     char text[500] = "no problem document", type[64] = "";
-    const bool typed = cb_acme_is_type(a->content_type, "application/problem+json");
+    const bool typed = cb_web_is_type(a->content_type, "application/problem+json");
     cJSON *json = typed ? cb_acme_json(a->body) : NULL;
     if (json) {
         const char *from = text_of(json, "type");
         if (strncmp(from, error_urn, sizeof error_urn - 1) == 0) {
-            cb_acme_plain(type, sizeof type, from + sizeof error_urn - 1);
+            cb_web_plain(type, sizeof type, from + sizeof error_urn - 1);
         }
         words(text, sizeof text, json);
     }
@@ -255,7 +255,7 @@ static int take_problem(cb_acme_core *c, const cb_acme_answer *a, const cb_acme_
         return cb_fail(CB_EPROTO, "ACME: %s: the server refused %d nonces in a row", step->name, BAD_NONCES);
     }
     if (a->status == 429 || strcmp(type, "rateLimited") == 0) {
-        c->retry_at_s = cb_acme_retry_after(a->retry_after, now_ms) / 1000;
+        c->retry_at_s = cb_web_retry_after(a->retry_after, now_ms) / 1000;
         return cb_fail(CB_ELIMIT, "ACME: %s: %d %s", step->name, a->status, text);
     }
     if (step->problem && step->problem(c, type, a->status, now_ms)) return CB_OK;
@@ -271,9 +271,9 @@ static int take_nonce_answer(const cb_acme_core *c, const cb_acme_answer *a) {
 static int take_good(cb_acme_core *c, const cb_acme_answer *a, const cb_acme_step *step, int64_t now_ms) {
     char detail[512];
     if (step->text) return step->take(c, a, NULL, now_ms);
-    if (!cb_acme_is_type(a->content_type, "application/json")) {
-        cb_acme_plain(detail, sizeof detail,
-                      a->content_type.len ? "another content type than application/json" : "no content type");
+    if (!cb_web_is_type(a->content_type, "application/json")) {
+        cb_web_plain(detail, sizeof detail,
+                     a->content_type.len ? "another content type than application/json" : "no content type");
         return cb_fail(CB_EPROTO, "ACME: %s: an answer of %s", step->name, detail);
     }
     cJSON *json = cb_acme_json(a->body);

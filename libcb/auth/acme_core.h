@@ -83,9 +83,9 @@ typedef struct cb_acme_core {
         cb_buf body;
         const char *accept;
     } request;
-    cb_buf chain;                        /* the downloaded PEM */
-    int64_t renew_at_s, retry_at_s;      /* ARI; rate limits */
-    char explanation[CB_ACME_URL_BYTES]; /* ARI */
+    cb_buf chain;                       /* the downloaded PEM */
+    int64_t renew_at_s, retry_at_s;     /* ARI; rate limits */
+    char explanation[CB_WEB_URL_BYTES]; /* ARI */
     int rc;
     char detail[640];
 } cb_acme_core;

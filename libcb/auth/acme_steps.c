@@ -16,13 +16,13 @@ static const char *text(const cJSON *json, const char *name) {
 }
 
 static int keep_url(cb_acme_core *c, char **to, const char *url, const char *what) {
-    int rc = cb_acme_url_check(url, c->plan->directory, c->plan->other_hosts, what);
+    int rc = cb_web_url_check(url, c->plan->directory, c->plan->other_hosts, what);
     return rc < 0 ? rc : cb_acme_core_copy(to, url);
 }
 
 static int keep_location(cb_acme_core *c, char **to, cb_slice location, const char *what) {
-    char url[CB_ACME_URL_BYTES + 1];
-    if (location.len == 0 || location.len > CB_ACME_URL_BYTES || memchr(location.base, 0, location.len)) {
+    char url[CB_WEB_URL_BYTES + 1];
+    if (location.len == 0 || location.len > CB_WEB_URL_BYTES || memchr(location.base, 0, location.len)) {
         return cb_fail(CB_EPROTO, "no usable Location of %s", what);
     }
     memcpy(url, location.base, location.len);
@@ -65,7 +65,7 @@ static int take_directory(cb_acme_core *c, const cb_acme_answer *a, const cJSON 
         if (rc < 0) return rc;
     }
     if (c->plan->job == CB_ACME_JOB_ARI && c->renewal_info) {
-        char url[CB_ACME_URL_BYTES + 256];
+        char url[CB_WEB_URL_BYTES + 256];
         snprintf(url, sizeof url, "%s/%s", c->renewal_info, c->plan->cert_id);
         int rc = cb_acme_core_copy(&c->certificate, url);
         if (rc < 0) return rc;
@@ -81,7 +81,7 @@ static int take_directory(cb_acme_core *c, const cb_acme_answer *a, const cJSON 
     }
     if (makes && text(meta, "termsOfService") && !c->plan->agree_terms) {
         char terms[300];
-        cb_acme_plain(terms, sizeof terms, text(meta, "termsOfService"));
+        cb_web_plain(terms, sizeof terms, text(meta, "termsOfService"));
         return cb_fail(CB_EAUTH, "ACME: the server wants agreement to its terms: %s", terms);
     }
     /* A probe, and whoever has no account yet, ask for it by its key. */
@@ -100,11 +100,11 @@ static int take_ari(cb_acme_core *c, const cb_acme_answer *a, const cJSON *json,
     (void)a;
     (void)now_ms;
     const cJSON *window = member(json, "suggestedWindow");
-    const int64_t start = cb_acme_date(text(window, "start")), end = cb_acme_date(text(window, "end"));
+    const int64_t start = cb_web_date(text(window, "start")), end = cb_web_date(text(window, "end"));
     if (start < 0 || end < 0 || end <= start) return cb_fail(CB_EPROTO, "a suggestedWindow that is none");
     c->renew_at_s = start + (int64_t)((double)(end - start) * c->plan->spread / 4294967296.0);
     const char *page = text(json, "explanationURL");
-    if (page) cb_acme_plain(c->explanation, sizeof c->explanation, page);
+    if (page) cb_web_plain(c->explanation, sizeof c->explanation, page);
     c->step = STEP_END;
     return CB_OK;
 }
@@ -115,7 +115,7 @@ static int put_contacts(const cb_acme_core *c, cb_buf *out) {
     int rc = cb_buf_text(out, "\"contact\":[");
     for (size_t i = 0; rc >= 0 && i < c->plan->contacts_len; i++) {
         if (i) rc = cb_buf_text(out, ",");
-        if (rc >= 0) rc = cb_acme_put_text(out, c->plan->contacts[i]);
+        if (rc >= 0) rc = cb_web_put_text(out, c->plan->contacts[i]);
     }
     return rc >= 0 ? cb_buf_text(out, "]") : rc;
 }
@@ -124,7 +124,7 @@ static int put_eab(const cb_acme_core *c, cb_buf *out) {
     cb_buf head;
     cb_buf_init(&head, &cb_alloc_libc, 4096);
     int rc = cb_buf_text(&head, "{\"alg\":\"HS256\",\"kid\":");
-    if (rc >= 0) rc = cb_acme_put_text(&head, c->plan->eab_kid);
+    if (rc >= 0) rc = cb_web_put_text(&head, c->plan->eab_kid);
     if (rc >= 0) rc = cb_buf_printf(&head, ",\"url\":\"%s\"}", c->new_account);
     if (rc >= 0) rc = cb_buf_text(out, ",\"externalAccountBinding\":");
     if (rc >= 0) rc = cb_acme_jws(out, NULL, c->plan->eab_key, cb_buf_slice(&head), cb_slice_str(c->plan->key->json));
@@ -151,7 +151,7 @@ static int take_account(cb_acme_core *c, const cb_acme_answer *a, const cJSON *j
     const char *status = text(json, "status");
     if (status && strcmp(status, "valid") != 0) {
         char plain[40];
-        cb_acme_plain(plain, sizeof plain, status);
+        cb_web_plain(plain, sizeof plain, status);
         return cb_fail(CB_EAUTH, "ACME: the account is %s", plain);
     }
     int rc = keep_location(c, &c->kid, a->location, "the account");
@@ -188,7 +188,7 @@ static int roll_payload(cb_acme_core *c, cb_buf *out) {
     int rc =
         cb_buf_printf(&head, "{\"alg\":\"ES256\",\"jwk\":%s,\"url\":\"%s\"}", c->plan->new_key->json, c->key_change);
     if (rc >= 0) rc = cb_buf_text(&body, "{\"account\":");
-    if (rc >= 0) rc = cb_acme_put_text(&body, c->kid);
+    if (rc >= 0) rc = cb_web_put_text(&body, c->kid);
     if (rc >= 0) rc = cb_buf_printf(&body, ",\"oldKey\":%s}", c->plan->key->json);
     if (rc >= 0) rc = cb_acme_jws(out, c->plan->new_key, (cb_slice){NULL, 0}, cb_buf_slice(&head), cb_buf_slice(&body));
     cb_buf_free(&head);
@@ -245,17 +245,17 @@ static int new_order_payload(cb_acme_core *c, cb_buf *out) {
     int rc = cb_buf_text(out, "{\"identifiers\":[");
     for (size_t i = 0; rc >= 0 && i < p->names_len; i++) {
         rc = cb_buf_printf(out, "%s{\"type\":\"%s\",\"value\":", i ? "," : "", is_ip(p->names[i]) ? "ip" : "dns");
-        if (rc >= 0) rc = cb_acme_put_text(out, p->names[i]);
+        if (rc >= 0) rc = cb_web_put_text(out, p->names[i]);
         if (rc >= 0) rc = cb_buf_text(out, "}");
     }
     if (rc >= 0) rc = cb_buf_text(out, "]");
     if (rc >= 0 && p->profile) {
         rc = cb_buf_text(out, ",\"profile\":");
-        if (rc >= 0) rc = cb_acme_put_text(out, p->profile);
+        if (rc >= 0) rc = cb_web_put_text(out, p->profile);
     }
     if (rc >= 0 && p->replaces && c->renewal_info && !c->no_replaces) {
         rc = cb_buf_text(out, ",\"replaces\":");
-        if (rc >= 0) rc = cb_acme_put_text(out, p->replaces);
+        if (rc >= 0) rc = cb_web_put_text(out, p->replaces);
     }
     return rc >= 0 ? cb_buf_text(out, "}") : rc;
 }
@@ -412,7 +412,7 @@ static int choose_challenge(cb_acme_core *c, cb_acme_authz *z, const cJSON *json
     cJSON_ArrayForEach(each, member(json, "challenges")) {
         const char *type = text(each, "type"), *token = text(each, "token");
         if (!type || strcmp(type, want) != 0) continue;
-        if (!token || !cb_acme_is_token(token, strlen(token), CB_ACME_TOKEN_BYTES)) {
+        if (!token || !cb_web_is_token(token, strlen(token), CB_ACME_TOKEN_BYTES)) {
             return cb_fail(CB_EPROTO, "a token that is not base64url");
         }
         int rc = keep_url(c, &z->challenge, text(each, "url"), "a challenge");
@@ -428,8 +428,8 @@ static int authz_failed(const cb_acme_authz *z, const cJSON *json, const char *s
     cJSON_ArrayForEach(each, member(json, "challenges")) {
         if (!error) error = member(each, "error");
     }
-    cb_acme_plain(plain, sizeof plain, z->name);
-    cb_acme_plain(state, sizeof state, status);
+    cb_web_plain(plain, sizeof plain, z->name);
+    cb_web_plain(state, sizeof state, status);
     snprintf(what, sizeof what, "the authorization of %s is %s", plain, state);
     return cb_acme_core_problem(error, what);
 }
@@ -511,7 +511,7 @@ static const char *certificate_url(const cb_acme_core *c) {
 static int take_certificate(cb_acme_core *c, const cb_acme_answer *a, const cJSON *json, int64_t now_ms) {
     (void)json;
     (void)now_ms;
-    if (!cb_acme_is_type(a->content_type, "application/pem-certificate-chain")) {
+    if (!cb_web_is_type(a->content_type, "application/pem-certificate-chain")) {
         return cb_fail(CB_EPROTO, "ACME: certificate: the answer is not application/pem-certificate-chain");
     }
     if (a->body.len == 0) return cb_fail(CB_EPROTO, "ACME: certificate: an empty answer");

@@ -58,7 +58,7 @@ static void run(cb_acme_core *c, cb_slice rest, int64_t now) {
             now = c->wake_ms;
             break;
         case CB_ACME_PRESENT:
-            if (!cb_acme_is_token(c->authz[c->at].token, strlen(c->authz[c->at].token), CB_ACME_TOKEN_BYTES)) abort();
+            if (!cb_web_is_token(c->authz[c->at].token, strlen(c->authz[c->at].token), CB_ACME_TOKEN_BYTES)) abort();
             cb_acme_core_presented(c, CB_OK);
             break;
         case CB_ACME_SAVE:

@@ -60,10 +60,10 @@ Test(acme, dates_and_waits) {
         {"soon", 0},
     };
     for (size_t i = 0; i < sizeof dates / sizeof *dates; i++) {
-        cr_expect_eq(cb_acme_date(dates[i].text), dates[i].want, "%s", dates[i].text);
+        cr_expect_eq(cb_web_date(dates[i].text), dates[i].want, "%s", dates[i].text);
     }
     for (size_t i = 0; i < sizeof waits / sizeof *waits; i++) {
-        cr_expect_eq(cb_acme_retry_after(cb_slice_str(waits[i].text), 1700000000000), waits[i].want, "%s",
+        cr_expect_eq(cb_web_retry_after(cb_slice_str(waits[i].text), 1700000000000), waits[i].want, "%s",
                      waits[i].text);
     }
 }
@@ -101,7 +101,7 @@ Test(acme, urls_stay_with_the_directory) {
         {NULL, false, CB_EPROTO},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        cr_expect_eq(cb_acme_url_check(rows[i].url, base, rows[i].any, "x"), rows[i].want, "row %zu", i);
+        cr_expect_eq(cb_web_url_check(rows[i].url, base, rows[i].any, "x"), rows[i].want, "row %zu", i);
     }
 }
 
