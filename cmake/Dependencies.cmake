@@ -50,4 +50,4 @@ else()
 endif()
 target_link_libraries(cb_deps INTERFACE PkgConfig::NGTCP2 PkgConfig::NGTCP2_GNUTLS PkgConfig::NGHTTP3
     PkgConfig::GNUTLS PkgConfig::TASN1 PkgConfig::NGHTTP2 PkgConfig::LLHTTP PkgConfig::UV PkgConfig::CARES PkgConfig::CJSON
-    Threads::Threads)
+    Threads::Threads m)

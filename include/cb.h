@@ -13,6 +13,7 @@
 #include <cb/handoff.h>
 #include <cb/http.h>
 #include <cb/loop.h>
+#include <cb/metrics.h>
 #include <cb/proxy.h>
 #include <cb/quic.h>
 #include <cb/quic_lb.h>

@@ -9,6 +9,7 @@
 
 #include <cb/group.h>
 #include <cb/loop.h>
+#include <cb/metrics.h>
 #include <cb/quic.h>
 
 CB_BEGIN
@@ -113,6 +114,10 @@ CB_API int cb_exchange_reply(cb_exchange *x, int status, const cb_field *fields,
 CB_API int cb_exchange_send(cb_exchange *x, int status, const cb_field *fields, size_t n, cb_slice body);
 /* The same with text/plain; charset=utf-8. text: UTF-8, NULL = empty. */
 CB_API int cb_exchange_send_text(cb_exchange *x, int status, const char *text);
+/* Answers a scrape (cb/metrics.h) in the format that the request accepts; 405 for methods other than GET and HEAD.
+ * Renders on this thread, which takes about a millisecond for each thousand series. Call it from on_end. Errors as
+ * cb_exchange_reply() and cb_metrics_render(); nothing was answered then. */
+CB_API int cb_exchange_send_metrics(cb_exchange *x, cb_metrics *m);
 
 /* ---- writing a body (server: response; client: request; tunnels: both) ---- */
 /* Takes bytes into the send buffer: returns how many, or CB_EAGAIN when none fits now (on_writable follows).

@@ -25,6 +25,7 @@ extern "Python" void cbpy_sim_at(cb_sim *, void *);
 extern "Python" void cbpy_sim_timer(cb_loop *, void *);
 extern "Python" void cbpy_sim_datagram(cb_sim_socket *, const cb_sim_datagram *, void *);
 extern "Python" void cbpy_log(int, const char *, const char *, void *);
+extern "Python" int cbpy_metrics_piece(cb_slice, void *);
 """
 
 
