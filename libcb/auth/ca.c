@@ -17,21 +17,27 @@ static const cb_alloc *const heap = &cb_alloc_libc;
 
 /* --- opening --- */
 
-static int load_key(cb_ca *ca, const char *crt_path, const char *key_path) {
+int cb_ca_key_load(gnutls_privkey_t *out, gnutls_x509_crt_t crt, const char *crt_path, const char *key_path) {
     gnutls_datum_t pem;
+    gnutls_x509_privkey_t x = NULL;
     int rc = cb_tls_file_read(key_path, &pem, NULL);
     if (rc < 0) return rc;
-    int grc = gnutls_x509_privkey_init(&ca->key);
-    if (grc >= 0) grc = gnutls_x509_privkey_import2(ca->key, &pem, GNUTLS_X509_FMT_PEM, NULL, 0);
+    int grc = gnutls_x509_privkey_init(&x);
+    if (grc >= 0) grc = gnutls_x509_privkey_import2(x, &pem, GNUTLS_X509_FMT_PEM, NULL, 0);
     cb_mem_wipe(pem.data, pem.size);
     gnutls_free(pem.data);
-    if (grc < 0) return cb_fail(CB_EINVAL, "%s: not a PEM private key: %s", key_path, gnutls_strerror(grc));
+    if (grc < 0) {
+        if (x) gnutls_x509_privkey_deinit(x);
+        return cb_fail(CB_EINVAL, "%s: not a PEM private key: %s", key_path, gnutls_strerror(grc));
+    }
     uint8_t a[32], b[32];
     size_t a_len = sizeof a, b_len = sizeof b;
-    bool same = gnutls_x509_crt_get_key_id(ca->crt, GNUTLS_KEYID_USE_SHA256, a, &a_len) >= 0 &&
-                gnutls_x509_privkey_get_key_id(ca->key, GNUTLS_KEYID_USE_SHA256, b, &b_len) >= 0 &&
+    bool same = gnutls_x509_crt_get_key_id(crt, GNUTLS_KEYID_USE_SHA256, a, &a_len) >= 0 &&
+                gnutls_x509_privkey_get_key_id(x, GNUTLS_KEYID_USE_SHA256, b, &b_len) >= 0 &&
                 memcmp(a, b, sizeof a) == 0;
-    return same ? CB_OK : cb_fail(CB_EINVAL, "%s is not the key of %s", key_path, crt_path);
+    if (same) return cb_key_wrap(out, x);
+    gnutls_x509_privkey_deinit(x);
+    return cb_fail(CB_EINVAL, "%s is not the key of %s", key_path, crt_path);
 }
 
 static int load_constraints(cb_ca *ca) {
@@ -77,7 +83,7 @@ static int load(cb_ca *ca, const char *crt_path, const char *key_path) {
         rc = adopt(ca, &pem);
     }
     gnutls_free(pem.data);
-    return rc < 0 ? rc : load_key(ca, crt_path, key_path);
+    return rc < 0 ? rc : cb_ca_key_load(&ca->key, ca->crt, crt_path, key_path);
 }
 
 /* --- making --- */
@@ -97,9 +103,12 @@ static int export_pem(gnutls_x509_crt_t crt, const char *above, gnutls_datum_t *
     return out->data ? CB_OK : cb_fail(CB_ENOMEM, "no memory for a certificate");
 }
 
-static int export_key(gnutls_x509_privkey_t key, gnutls_datum_t *out) {
+static int export_key(gnutls_privkey_t key, gnutls_datum_t *out) {
     gnutls_datum_t pem = {NULL, 0};
-    int rc = gnutls_x509_privkey_export2_pkcs8(key, GNUTLS_X509_FMT_PEM, NULL, GNUTLS_PKCS_PLAIN, &pem);
+    gnutls_x509_privkey_t x = NULL;
+    int rc = gnutls_privkey_export_x509(key, &x);
+    if (rc >= 0) rc = gnutls_x509_privkey_export2_pkcs8(x, GNUTLS_X509_FMT_PEM, NULL, GNUTLS_PKCS_PLAIN, &pem);
+    if (x) gnutls_x509_privkey_deinit(x);
     if (rc < 0) return cb_fail(CB_ETLS, "cannot write a key as PEM: %s", gnutls_strerror(rc));
     out->data = cb_mem_new(heap, pem.size + 1);
     out->size = pem.size;
@@ -202,6 +211,12 @@ static int write_authority(cb_ca *ca, const cb_ca_opts *o) {
     return rc;
 }
 
+static int make_key(gnutls_privkey_t *out, int key_type) {
+    gnutls_x509_privkey_t x;
+    int rc = cb_key_generate(&x, key_type);
+    return rc < 0 ? rc : cb_key_wrap(out, x);
+}
+
 static int make(cb_ca *ca, const cb_ca_opts *o) {
     int64_t now = (int64_t)time(NULL), end = now + (int64_t)(o->days ? o->days : CA_DAYS) * CB_DAY;
     gnutls_pubkey_t pub = NULL;
@@ -226,7 +241,7 @@ static int make(cb_ca *ca, const cb_ca_opts *o) {
         rc = above <= now ? cb_fail(CB_EINVAL, "%s: the authority has expired", parent->dir)
                           : check_parent(parent, o->path_len);
     }
-    if (rc >= 0) rc = cb_key_generate(&ca->key, o->key_type ? o->key_type : CB_KEY_ECDSA_P384);
+    if (rc >= 0) rc = make_key(&ca->key, o->key_type ? o->key_type : CB_KEY_ECDSA_P384);
     if (rc >= 0) rc = cb_cert_public(&pub, ca->key);
     if (rc >= 0) rc = cb_cert_build(&ca->crt, &plan, pub, parent ? parent->crt : NULL, parent ? parent->key : ca->key);
     if (pub) gnutls_pubkey_deinit(pub);
@@ -289,7 +304,7 @@ int cb_ca_open(cb_ca **out, const cb_ca_opts *opts) {
 void cb_ca_free(cb_ca *ca) {
     if (!ca) return;
     if (ca->crt) gnutls_x509_crt_deinit(ca->crt);
-    if (ca->key) gnutls_x509_privkey_deinit(ca->key);
+    if (ca->key) gnutls_privkey_deinit(ca->key);
     if (ca->constraints) gnutls_x509_name_constraints_deinit(ca->constraints);
     cb_mem_free(heap, ca->dir);
     cb_mem_free(heap, ca->chain);
@@ -398,15 +413,15 @@ static int certify(cb_ca *ca, const cb_leaf_opts *o, gnutls_pubkey_t pub, gnutls
 }
 
 static int issue(cb_ca *ca, const cb_leaf_opts *o, gnutls_datum_t *crt, gnutls_datum_t *key) {
-    gnutls_x509_privkey_t x = NULL;
+    gnutls_privkey_t x = NULL;
     gnutls_pubkey_t pub = NULL;
     int rc = check_names(o); /* before a key is made for nothing */
-    if (rc >= 0) rc = cb_key_generate(&x, o->key_type ? o->key_type : CB_KEY_ECDSA_P256);
+    if (rc >= 0) rc = make_key(&x, o->key_type ? o->key_type : CB_KEY_ECDSA_P256);
     if (rc >= 0) rc = cb_cert_public(&pub, x);
     if (rc >= 0) rc = export_key(x, key);
     if (rc >= 0) rc = certify(ca, o, pub, crt);
     if (pub) gnutls_pubkey_deinit(pub);
-    if (x) gnutls_x509_privkey_deinit(x);
+    if (x) gnutls_privkey_deinit(x);
     return rc;
 }
 

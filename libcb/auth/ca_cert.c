@@ -83,14 +83,24 @@ int cb_cert_check_uri(const char *uri) {
     return good ? CB_OK : cb_fail(CB_EINVAL, "\"%.80s\" is not a SPIFFE ID (spiffe://trust-domain/path)", uri);
 }
 
-int cb_cert_public(gnutls_pubkey_t *out, gnutls_x509_privkey_t key) {
-    gnutls_privkey_t any = NULL;
+int cb_key_wrap(gnutls_privkey_t *out, gnutls_x509_privkey_t from) {
+    gnutls_privkey_t key;
+    int rc = gnutls_privkey_init(&key);
+    if (rc >= 0 && (rc = gnutls_privkey_import_x509(key, from, GNUTLS_PRIVKEY_IMPORT_AUTO_RELEASE)) < 0) {
+        gnutls_privkey_deinit(key);
+    }
+    if (rc < 0) {
+        gnutls_x509_privkey_deinit(from);
+        return tls_fail(rc, "cannot hold a key");
+    }
+    *out = key;
+    return CB_OK;
+}
+
+int cb_cert_public(gnutls_pubkey_t *out, gnutls_privkey_t key) {
     gnutls_pubkey_t pub = NULL;
-    int rc = gnutls_privkey_init(&any);
-    if (rc >= 0) rc = gnutls_privkey_import_x509(any, key, 0);
-    if (rc >= 0) rc = gnutls_pubkey_init(&pub);
-    if (rc >= 0) rc = gnutls_pubkey_import_privkey(pub, any, 0, 0);
-    if (any) gnutls_privkey_deinit(any);
+    int rc = gnutls_pubkey_init(&pub);
+    if (rc >= 0) rc = gnutls_pubkey_import_privkey(pub, key, 0, 0);
     if (rc < 0) {
         if (pub) gnutls_pubkey_deinit(pub);
         return tls_fail(rc, "cannot take the public part of a key");
@@ -224,7 +234,7 @@ static int set_key_ids(gnutls_x509_crt_t crt, gnutls_x509_crt_t issuer) {
 }
 
 int cb_cert_build(gnutls_x509_crt_t *out, const cb_cert_plan *plan, gnutls_pubkey_t key, gnutls_x509_crt_t issuer,
-                  gnutls_x509_privkey_t issuer_key) {
+                  gnutls_privkey_t issuer_key) {
     gnutls_x509_crt_t crt;
     int rc = gnutls_x509_crt_init(&crt);
     if (rc < 0) return tls_fail(rc, "cannot make a certificate");
@@ -239,8 +249,7 @@ int cb_cert_build(gnutls_x509_crt_t *out, const cb_cert_plan *plan, gnutls_pubke
     if (rc >= 0) rc = gnutls_x509_crt_set_pubkey(crt, key);
     if (rc >= 0) rc = set_usage(crt, plan, key);
     if (rc >= 0) rc = set_key_ids(crt, issuer);
-    if (rc >= 0)
-        rc = gnutls_x509_crt_sign2(crt, issuer, issuer_key, GNUTLS_DIG_UNKNOWN, 0); /* = what fits the issuer's key */
+    if (rc >= 0) rc = gnutls_x509_crt_privkey_sign(crt, issuer, issuer_key, GNUTLS_DIG_UNKNOWN, 0); /* = what fits */
     if (rc < 0) {
         gnutls_x509_crt_deinit(crt);
         return tls_fail(rc, "cannot make a certificate");

@@ -28,10 +28,12 @@ int cb_cert_check_uri(const char *uri);
 /* 4 or 16 and the address when the name is one, else 0. */
 unsigned cb_cert_ip(const char *name, uint8_t out[16]);
 int cb_key_generate(gnutls_x509_privkey_t *out, int key_type);
-int cb_cert_public(gnutls_pubkey_t *out, gnutls_x509_privkey_t key);
+/* Takes over `from`, also when it fails. */
+int cb_key_wrap(gnutls_privkey_t *out, gnutls_x509_privkey_t from);
+int cb_cert_public(gnutls_pubkey_t *out, gnutls_privkey_t key);
 /* A certificate for `key`, signed by the issuer; issuer NULL makes a self-signed one by issuer_key. */
 int cb_cert_build(gnutls_x509_crt_t *out, const cb_cert_plan *plan, gnutls_pubkey_t key, gnutls_x509_crt_t issuer,
-                  gnutls_x509_privkey_t issuer_key);
+                  gnutls_privkey_t issuer_key);
 /* The serial number in lower-case hexadecimal. */
 int cb_cert_serial(gnutls_x509_crt_t crt, char out[48]);
 

@@ -1,4 +1,5 @@
 /* Taking certificates back: revocation in the index, and CRLs (RFC 5280, 5), which libtasn1 encodes. */
+#include "auth/ca_der.h"
 #include "auth/ca_int.h"
 #include "base/error.h"
 #include "base/mem.h"
@@ -65,62 +66,7 @@ int cb_ca_list(cb_ca *ca, int (*fn)(const cb_ca_entry *entry, void *user), void 
     return rc < 0 ? rc : CB_OK;
 }
 
-/* --- DER. A put_ function gives a code of libtasn1, 0 = ASN1_SUCCESS. --- */
-
-static int encode(asn1_node node, gnutls_datum_t *out) {
-    char why[ASN1_MAX_ERROR_DESCRIPTION_SIZE];
-    int len = 0, rc = asn1_der_coding(node, "", NULL, &len, why);
-    if (rc != ASN1_MEM_ERROR) return rc;
-    out->data = cb_mem_get(heap, (size_t)len);
-    out->size = (unsigned)len;
-    return out->data ? asn1_der_coding(node, "", out->data, &len, why) : ASN1_MEM_ALLOC_ERROR;
-}
-
-static int put_time(asn1_node node, const char *field, int64_t at) {
-    char name[64], text[32];
-    struct tm tm;
-    time_t when = (time_t)at;
-    gmtime_r(&when, &tm);
-    bool utc = tm.tm_year < 150; /* until 2049 (RFC 5280, 4.1.2.5) */
-    strftime(text, sizeof text, "%Y%m%d%H%M%SZ", &tm);
-    int rc = asn1_write_value(node, field, utc ? "utcTime" : "generalTime", 1);
-    snprintf(name, sizeof name, "%s.%s", field, utc ? "utcTime" : "generalTime");
-    return rc ? rc : asn1_write_value(node, name, utc ? text + 2 : text, 0);
-}
-
-static int put_algorithm(asn1_node node, const char *field, gnutls_sign_algorithm_t sign) {
-    char name[64];
-    snprintf(name, sizeof name, "%s.algorithm", field);
-    int rc = asn1_write_value(node, name, gnutls_sign_get_oid(sign), 1);
-    snprintf(name, sizeof name, "%s.parameters", field);
-    bool rsa = sign == GNUTLS_SIGN_RSA_SHA256; /* its parameters are NULL; those of the others are absent */
-    return rc ? rc : rsa ? asn1_write_value(node, name, "\x05\x00", 2) : asn1_write_value(node, name, NULL, 0);
-}
-
-static int put_extension(asn1_node node, const char *list, const char *oid, const void *der, size_t len) {
-    char name[64];
-    int rc = asn1_write_value(node, list, "NEW", 1);
-    snprintf(name, sizeof name, "%s.?LAST.extnID", list);
-    if (!rc) rc = asn1_write_value(node, name, oid, 1);
-    snprintf(name, sizeof name, "%s.?LAST.critical", list);
-    if (!rc) rc = asn1_write_value(node, name, "FALSE", 1);
-    snprintf(name, sizeof name, "%s.?LAST.extnValue", list);
-    return rc ? rc : asn1_write_value(node, name, der, (int)len);
-}
-
-/* An unsigned number in as few bytes as DER allows; returns how many. */
-static size_t der_number(uint64_t n, uint8_t out[11]) {
-    size_t len = 0;
-    for (unsigned shift = 64; shift > 0; shift -= 8) {
-        uint8_t byte = (uint8_t)(n >> (shift - 8));
-        if (len == 0 && byte == 0 && shift > 8) continue;
-        if (len == 0 && byte >= 0x80) out[2 + len++] = 0;
-        out[2 + len++] = byte;
-    }
-    out[0] = 2;
-    out[1] = (uint8_t)len;
-    return 2 + len;
-}
+/* --- the list --- */
 
 static int put_revoked(asn1_node node, const cb_ca_entry *e) {
     uint8_t serial[CB_SERIAL_TEXT / 2];
@@ -129,13 +75,14 @@ static int put_revoked(asn1_node node, const cb_ca_entry *e) {
     if (gnutls_hex_decode(&hex, serial, &len) < 0) return ASN1_VALUE_NOT_VALID;
     int rc = asn1_write_value(node, "revokedCertificates", "NEW", 1);
     if (!rc) rc = asn1_write_value(node, "revokedCertificates.?LAST.userCertificate", serial, (int)len);
-    if (!rc) rc = put_time(node, "revokedCertificates.?LAST.revocationDate", e->revoked_s);
+    if (!rc) rc = cb_der_put_time(node, "revokedCertificates.?LAST.revocationDate", e->revoked_s);
     if (e->reason == CB_REVOKE_UNSPECIFIED) { /* says nothing, and so is not said (RFC 5280, 5.3.1) */
         return rc ? rc : asn1_write_value(node, "revokedCertificates.?LAST.crlEntryExtensions", NULL, 0);
     }
     const uint8_t reason[] = {10, 1, (uint8_t)e->reason};
     return rc ? rc
-              : put_extension(node, "revokedCertificates.?LAST.crlEntryExtensions", "2.5.29.21", reason, sizeof reason);
+              : cb_der_put_extension(node, "revokedCertificates.?LAST.crlEntryExtensions", "2.5.29.21", reason,
+                                     sizeof reason);
 }
 
 struct crl_plan {
@@ -146,19 +93,19 @@ struct crl_plan {
 };
 
 static int put_list(asn1_node node, const cb_ca *ca, const struct crl_plan *p) {
-    uint8_t number[11], id[2 + 2 + 64] = {0x30, 0, 0x80, 0};
-    size_t revoked = 0, id_len = sizeof id - 4, number_len = der_number(p->number, number);
+    uint8_t number[CB_DER_NUMBER], id[2 + 2 + 64] = {0x30, 0, 0x80, 0};
+    size_t revoked = 0, id_len = sizeof id - 4, number_len = cb_der_number(p->number, number);
     gnutls_datum_t dn = {NULL, 0};
     if (gnutls_x509_crt_get_subject_key_id(ca->crt, id + 4, &id_len, NULL) < 0) return ASN1_VALUE_NOT_FOUND;
     id[1] = (uint8_t)(id_len + 2); /* AuthorityKeyIdentifier with a keyIdentifier */
     id[3] = (uint8_t)id_len;
     if (gnutls_x509_crt_get_raw_dn(ca->crt, &dn) < 0) return ASN1_MEM_ALLOC_ERROR;
     int rc = asn1_write_value(node, "version", "\x01", 1);
-    if (!rc) rc = put_algorithm(node, "signature", p->sign);
+    if (!rc) rc = cb_der_put_sign(node, "signature", p->sign);
     if (!rc) rc = asn1_write_value(node, "issuer", dn.data, (int)dn.size);
     gnutls_free(dn.data);
-    if (!rc) rc = put_time(node, "thisUpdate", p->now);
-    if (!rc) rc = put_time(node, "nextUpdate", p->next);
+    if (!rc) rc = cb_der_put_time(node, "thisUpdate", p->now);
+    if (!rc) rc = cb_der_put_time(node, "nextUpdate", p->next);
     for (size_t i = 0; !rc && i < p->index->len; i++) {
         const cb_ca_entry *e = &p->index->entries[i];
         if (!e->revoked_s || e->not_after_s + CB_DAY < p->now) continue;
@@ -166,33 +113,23 @@ static int put_list(asn1_node node, const cb_ca *ca, const struct crl_plan *p) {
         revoked++;
     }
     if (!rc && !revoked) rc = asn1_write_value(node, "revokedCertificates", NULL, 0);
-    if (!rc) rc = put_extension(node, "crlExtensions", "2.5.29.35", id, id_len + 4);
-    return rc ? rc : put_extension(node, "crlExtensions", "2.5.29.20", number, number_len);
-}
-
-static int sign_list(const cb_ca *ca, gnutls_sign_algorithm_t sign, const gnutls_datum_t *tbs, gnutls_datum_t *out) {
-    gnutls_privkey_t key;
-    int rc = gnutls_privkey_init(&key);
-    if (rc < 0) return rc;
-    rc = gnutls_privkey_import_x509(key, ca->key, 0);
-    if (rc >= 0) rc = gnutls_privkey_sign_data2(key, sign, 0, tbs, out);
-    gnutls_privkey_deinit(key);
-    return rc;
+    if (!rc) rc = cb_der_put_extension(node, "crlExtensions", "2.5.29.35", id, id_len + 4);
+    return rc ? rc : cb_der_put_extension(node, "crlExtensions", "2.5.29.20", number, number_len);
 }
 
 static int build(const cb_ca *ca, const struct crl_plan *p, gnutls_datum_t *der) {
     asn1_node tree = NULL, tbs_node = NULL, list = NULL;
     gnutls_datum_t tbs = {NULL, 0}, signature = {NULL, 0};
-    int grc = 0, rc = asn1_array2tree(cb_crl_asn1, &tree, NULL);
-    if (!rc) rc = asn1_create_element(tree, "CBCRL.TBSCertList", &tbs_node);
-    if (!rc) rc = asn1_create_element(tree, "CBCRL.CertificateList", &list);
+    int grc = 0, rc = asn1_array2tree(cb_ca_asn1, &tree, NULL);
+    if (!rc) rc = asn1_create_element(tree, "CBCA.TBSCertList", &tbs_node);
+    if (!rc) rc = asn1_create_element(tree, "CBCA.CertificateList", &list);
     if (!rc) rc = put_list(tbs_node, ca, p);
-    if (!rc) rc = encode(tbs_node, &tbs);
-    if (!rc) grc = sign_list(ca, p->sign, &tbs, &signature);
+    if (!rc) rc = cb_der_encode(tbs_node, &tbs);
+    if (!rc) grc = gnutls_privkey_sign_data2(ca->key, p->sign, 0, &tbs, &signature);
     if (!rc && !grc) rc = asn1_write_value(list, "tbsCertList", tbs.data, (int)tbs.size);
-    if (!rc && !grc) rc = put_algorithm(list, "signatureAlgorithm", p->sign);
+    if (!rc && !grc) rc = cb_der_put_sign(list, "signatureAlgorithm", p->sign);
     if (!rc && !grc) rc = asn1_write_value(list, "signature", signature.data, (int)signature.size * 8);
-    if (!rc && !grc) rc = encode(list, der);
+    if (!rc && !grc) rc = cb_der_encode(list, der);
     asn1_delete_structure(&list);
     asn1_delete_structure(&tbs_node);
     asn1_delete_structure(&tree);
@@ -202,22 +139,13 @@ static int build(const cb_ca *ca, const struct crl_plan *p, gnutls_datum_t *der)
     return rc ? cb_fail(CB_ETLS, "cannot write a CRL: %s", asn1_strerror(rc)) : CB_OK;
 }
 
-/* By which algorithm the authority's key signs. */
-static gnutls_sign_algorithm_t sign_of(const cb_ca *ca) {
-    unsigned bits = 0;
-    int pk = gnutls_x509_privkey_get_pk_algorithm2(ca->key, &bits);
-    if (pk == GNUTLS_PK_RSA) return GNUTLS_SIGN_RSA_SHA256;
-    if (pk == GNUTLS_PK_EDDSA_ED25519) return GNUTLS_SIGN_EDDSA_ED25519;
-    return bits > 256 ? GNUTLS_SIGN_ECDSA_SHA384 : GNUTLS_SIGN_ECDSA_SHA256;
-}
-
 int cb_ca_crl(cb_ca *ca, uint32_t next_update_s, char **out) {
     if (!ca) return cb_fail(CB_EINVAL, "cb_ca_crl: ca is NULL");
     if (next_update_s > CRL_DAYS_MAX * (uint32_t)CB_DAY) return cb_fail(CB_EINVAL, "cb_ca_crl: more than 366 days");
     char line[128];
     cb_ca_index index = {0};
     gnutls_datum_t der = {NULL, 0}, pem = {NULL, 0};
-    struct crl_plan plan = {.index = &index, .now = (int64_t)time(NULL), .sign = sign_of(ca)};
+    struct crl_plan plan = {.index = &index, .now = (int64_t)time(NULL), .sign = cb_der_sign_of(ca->key)};
     plan.next = plan.now + (next_update_s ? next_update_s : CRL_DAYS * CB_DAY);
     int lock = -1, rc = cb_ca_lock(ca->dir, false, &lock);
     if (rc >= 0) rc = cb_ca_index_read(&index, ca->dir);

@@ -3,7 +3,6 @@
 #define CB_AUTH_CA_INT_H
 
 #include "auth/ca_cert.h"
-#include <libtasn1.h>
 
 enum { CB_CA_PATH = 4096, CB_DAY = 86400, CB_SERIAL_TEXT = 48 };
 
@@ -11,11 +10,14 @@ struct cb_ca {
     char *dir, *chain; /* PEM of ca.pem when leaves carry it, NULL for a root */
     char *organization;
     gnutls_x509_crt_t crt;
-    gnutls_x509_privkey_t key;
+    gnutls_privkey_t key;
     gnutls_x509_name_constraints_t constraints; /* NULL = none */
     uint32_t max_leaf_s;
     bool lazy;
 };
+
+/* The private key in a file (ca.c). CB_EINVAL when it is not that of the certificate. */
+int cb_ca_key_load(gnutls_privkey_t *out, gnutls_x509_crt_t crt, const char *crt_path, const char *key_path);
 
 /* --- files (ca_files.c) --- */
 struct cb_ca_file {
@@ -53,7 +55,5 @@ typedef struct cb_csr {
 } cb_csr;
 int cb_csr_read(cb_csr *out, cb_slice request, const cb_leaf_opts *opts);
 void cb_csr_clear(cb_csr *csr);
-
-extern const asn1_static_node cb_crl_asn1[];
 
 #endif
