@@ -1,175 +1,16 @@
-/* cbctl ca: the private authority. One table of options serves all commands; each names those that it knows. */
+/* cbctl ca: the private authority. */
+#include "ca_args.h"
 #include "cbctl.h"
-#include <cb.h>
 #include <errno.h>
-#include <getopt.h>
-#include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum { NAMES_MAX = 100, REQUEST_MAX = 64 << 10, DAY = 86400 };
-
-typedef struct args {
-    const char *command, *dir, *parent, *cn, *organization, *out, *reason;
-    const char *names[NAMES_MAX], *uris[NAMES_MAX];
-    size_t names_len, uris_len;
-    unsigned long days, hours, path_len;
-    int key_type, profile;
-    bool json, must_staple, revoked_only;
-    char **rest;
-    size_t rest_len;
-} args;
-
-static const struct option options[] = {
-    {"dir", required_argument, NULL, 'd'},      {"parent", required_argument, NULL, 'P'},
-    {"cn", required_argument, NULL, 'c'},       {"organization", required_argument, NULL, 'O'},
-    {"out", required_argument, NULL, 'o'},      {"reason", required_argument, NULL, 'r'},
-    {"name", required_argument, NULL, 'n'},     {"permit", required_argument, NULL, 'n'},
-    {"uri", required_argument, NULL, 'u'},      {"days", required_argument, NULL, 'D'},
-    {"hours", required_argument, NULL, 'H'},    {"path-len", required_argument, NULL, 'l'},
-    {"key-type", required_argument, NULL, 'k'}, {"profile", required_argument, NULL, 'p'},
-    {"json", no_argument, NULL, 'j'},           {"must-staple", no_argument, NULL, 's'},
-    {"revoked", no_argument, NULL, 'R'},        {NULL, 0, NULL, 0},
-};
-
-struct word {
-    const char *text;
-    int value;
-};
-static const struct word profiles[] = {{"both", CB_CERT_BOTH}, {"server", CB_CERT_SERVER}, {"client", CB_CERT_CLIENT},
-                                       {"svid", CB_CERT_SVID}, {"ocsp", CB_CERT_OCSP},     {NULL, 0}};
-static const struct word reasons[] = {{"unspecified", CB_REVOKE_UNSPECIFIED},
-                                      {"key-compromise", CB_REVOKE_KEY_COMPROMISE},
-                                      {"ca-compromise", CB_REVOKE_CA_COMPROMISE},
-                                      {"affiliation-changed", CB_REVOKE_AFFILIATION_CHANGED},
-                                      {"superseded", CB_REVOKE_SUPERSEDED},
-                                      {"cessation", CB_REVOKE_CESSATION},
-                                      {"privilege-withdrawn", CB_REVOKE_PRIVILEGE_WITHDRAWN},
-                                      {NULL, 0}};
-
-static int value_of(const struct word *words, const char *text) {
-    for (; words->text; words++) {
-        if (strcmp(words->text, text) == 0) return words->value;
-    }
-    return -1;
-}
-
-static const char *text_of(const struct word *words, int value) {
-    for (; words->text; words++) {
-        if (words->value == value) return words->text;
-    }
-    return "authority";
-}
-
-static bool number(const char *text, unsigned long max, unsigned long *out) {
-    char *end;
-    errno = 0;
-    *out = strtoul(text, &end, 10);
-    return *text >= '0' && *text <= '9' && !*end && errno == 0 && *out <= max;
-}
-
-static int add(const char **list, size_t *len, const char *text, const char *what) {
-    if (*len == NAMES_MAX) return cbctl_usage("%s: more than %d", what, NAMES_MAX);
-    list[(*len)++] = text;
-    return CBCTL_OK;
-}
-
-static int take_number(const char *what, unsigned long min, unsigned long max, unsigned long *out) {
-    if (number(optarg, max, out) && *out >= min) return CBCTL_OK;
-    return cbctl_usage("%s: \"%s\" is not a number from %lu to %lu", what, optarg, min, max);
-}
-
-static int take(args *a, int option) {
-    switch (option) {
-    case 'd':
-        a->dir = optarg;
-        break;
-    case 'P':
-        a->parent = optarg;
-        break;
-    case 'c':
-        a->cn = optarg;
-        break;
-    case 'O':
-        a->organization = optarg;
-        break;
-    case 'o':
-        a->out = optarg;
-        break;
-    case 'r':
-        a->reason = optarg;
-        break;
-    case 'n':
-        return add(a->names, &a->names_len, optarg, "names");
-    case 'u':
-        return add(a->uris, &a->uris_len, optarg, "--uri");
-    case 'D':
-        return take_number("--days", 1, 36500, &a->days);
-    case 'H':
-        return take_number("--hours", 1, 24 * 366, &a->hours);
-    case 'l':
-        return take_number("--path-len", 0, 8, &a->path_len);
-    case 'k':
-        if ((a->key_type = cbctl_key_type(optarg)) >= 0) return CBCTL_OK;
-        return cbctl_usage("--key-type: \"%s\" is not ecdsa-p256, ecdsa-p384, rsa-2048 or ed25519", optarg);
-    case 'p':
-        if ((a->profile = value_of(profiles, optarg)) >= 0) return CBCTL_OK;
-        return cbctl_usage("--profile: \"%s\" is not both, server, client, svid or ocsp", optarg);
-    case 'j':
-        a->json = true;
-        break;
-    case 's':
-        a->must_staple = true;
-        break;
-    default:
-        a->revoked_only = true;
-    }
-    return CBCTL_OK;
-}
-
-/* `known`: the options of this command, separated and enclosed by spaces. */
-static int parse(args *a, int argc, char **argv, const char *known) {
-    *a = (args){.command = argv[0], .dir = "ca"};
-    int option, at = -1;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, ":", options, &at)) != -1) {
-        char word[32];
-        if (option == ':') return cbctl_usage("%s needs a value", argv[optind - 1]);
-        if (option != '?') snprintf(word, sizeof word, " %s ", options[at].name);
-        if (option == '?' || !strstr(known, word)) {
-            return cbctl_usage("ca %s: unknown option %s", a->command, argv[optind - 1]);
-        }
-        int code = take(a, option);
-        if (code != CBCTL_OK) return code;
-    }
-    a->rest = argv + optind;
-    a->rest_len = (size_t)(argc - optind);
-    return CBCTL_OK;
-}
-
-static int fail(int rc) {
-    int code = cbctl_failed(rc);
-    return rc == CB_EINVAL ? CBCTL_USAGE : code;
-}
-
-static int open_ca(const args *a, cb_ca **ca) {
-    return cb_ca_open(ca, CB_OPTS(cb_ca_opts, .dir = a->dir, .mode = CB_CA_OPEN));
-}
-
-static void print_pair(bool json, const char *label, const char *key, const char *value, bool first) {
-    if (json) {
-        printf("%s\"%s\": ", first ? "{" : ", ", key);
-        cbctl_json_text(value);
-    } else {
-        printf("%-13s%s\n", label, value);
-    }
-}
+enum { REQUEST_MAX = 64 << 10, DAY = 86400 };
 
 /* --- authorities --- */
 
-static int make(const args *a, cb_ca *parent) {
+static int make(const ca_args *a, cb_ca *parent) {
     cb_ca *ca = NULL;
     char path[3][4096];
     static const char *const names[3] = {"ca.pem", "ca-key.pem", "root.pem"};
@@ -185,21 +26,21 @@ static int make(const args *a, cb_ca *parent) {
                                                                 : 1825),
                                      .key_type = a->key_type, .path_len = (uint32_t)path_len, .permitted = a->names,
                                      .permitted_len = a->names_len));
-    if (rc < 0) return fail(rc);
+    if (rc < 0) return cbctl_ca_failed(rc);
     cb_ca_free(ca);
     for (size_t i = 0; i < 3; i++) {
         snprintf(path[i], sizeof path[i], "%s/%s", a->dir, names[i]);
     }
-    print_pair(a->json, "certificate:", "certificate", path[0], true);
-    print_pair(a->json, "key:", "key", path[1], false);
-    print_pair(a->json, "trust:", "trust", path[2], false);
+    cbctl_ca_print(a->json, "certificate:", "certificate", path[0], true);
+    cbctl_ca_print(a->json, "key:", "key", path[1], false);
+    cbctl_ca_print(a->json, "trust:", "trust", path[2], false);
     if (a->json) puts("}");
     return CBCTL_OK;
 }
 
 int cbctl_ca_init(int argc, char **argv) {
-    args a;
-    int code = parse(&a, argc, argv, " dir cn organization days key-type path-len json ");
+    ca_args a;
+    int code = cbctl_ca_parse(&a, argc, argv, " dir cn organization days key-type path-len json ");
     if (code != CBCTL_OK) return code;
     if (a.rest_len) return cbctl_usage("ca init: what is \"%s\"?", a.rest[0]);
     bool given = false;
@@ -211,14 +52,14 @@ int cbctl_ca_init(int argc, char **argv) {
 }
 
 int cbctl_ca_intermediate(int argc, char **argv) {
-    args a;
+    ca_args a;
     cb_ca *parent = NULL;
-    int code = parse(&a, argc, argv, " dir parent cn organization days key-type path-len permit json ");
+    int code = cbctl_ca_parse(&a, argc, argv, " dir parent cn organization days key-type path-len permit json ");
     if (code != CBCTL_OK) return code;
     if (a.rest_len) return cbctl_usage("ca intermediate: what is \"%s\"?", a.rest[0]);
     if (!a.parent) return cbctl_usage("ca intermediate: which --parent DIR signs it?");
     int rc = cb_ca_open(&parent, CB_OPTS(cb_ca_opts, .dir = a.parent, .mode = CB_CA_OPEN));
-    if (rc < 0) return fail(rc);
+    if (rc < 0) return cbctl_ca_failed(rc);
     code = make(&a, parent);
     cb_ca_free(parent);
     return code;
@@ -226,78 +67,48 @@ int cbctl_ca_intermediate(int argc, char **argv) {
 
 /* --- leaves --- */
 
-static cb_leaf_opts leaf_of(const args *a) {
-    return (cb_leaf_opts){
-        .size = sizeof(cb_leaf_opts),
-        .names = a->names,
-        .names_len = a->names_len,
-        .uris = a->uris,
-        .uris_len = a->uris_len,
-        .file_stem = a->out,
-        .days = (uint32_t)a->days,
-        .lifetime_s = (uint32_t)(a->hours * 3600),
-        .key_type = a->key_type,
-        .profile = a->profile,
-        .must_staple = a->must_staple,
-    };
-}
-
 int cbctl_ca_issue(int argc, char **argv) {
-    args a;
+    ca_args a;
     cb_ca *ca = NULL;
     char *cert = NULL, *key = NULL, trust[4096];
-    int code = parse(&a, argc, argv, " dir days hours key-type profile uri out must-staple json ");
+    int code = cbctl_ca_parse(&a, argc, argv, " dir days hours key-type profile uri out must-staple json ");
     if (code != CBCTL_OK) return code;
     if (a.days && a.hours) return cbctl_usage("ca issue: --days or --hours, not both");
     if (a.out && !*a.out) return cbctl_usage("ca issue: --out \"\" names no files");
     for (size_t i = 0; i < a.rest_len && code == CBCTL_OK; i++) {
-        code = add(a.names, &a.names_len, a.rest[i], "names");
+        code = cbctl_ca_add(a.names, &a.names_len, a.rest[i], "names");
     }
     if (code != CBCTL_OK) return code;
-    cb_leaf_opts leaf = leaf_of(&a);
-    int rc = open_ca(&a, &ca);
+    cb_leaf_opts leaf = cbctl_ca_leaf(&a);
+    int rc = cbctl_ca_open(&a, &ca);
     if (rc >= 0) rc = cb_ca_issue(ca, &leaf, &cert, &key);
     cb_ca_free(ca);
-    if (rc < 0) return fail(rc);
+    if (rc < 0) return cbctl_ca_failed(rc);
     snprintf(trust, sizeof trust, "%s/root.pem", a.dir);
-    print_pair(a.json, "trust:", "trust", trust, true);
-    print_pair(a.json, "certificate:", "certificate", cert, false);
-    print_pair(a.json, "key:", "key", key, false);
+    cbctl_ca_print(a.json, "trust:", "trust", trust, true);
+    cbctl_ca_print(a.json, "certificate:", "certificate", cert, false);
+    cbctl_ca_print(a.json, "key:", "key", key, false);
     if (a.json) puts("}");
     cb_ca_text_free(cert);
     cb_ca_text_free(key);
     return CBCTL_OK;
 }
 
-static int read_file(const char *path, uint8_t *to, size_t cap, size_t *len) {
-    FILE *f = strcmp(path, "-") == 0 ? stdin : fopen(path, "rbe");
-    if (!f) {
-        fprintf(stderr, "cbctl: %s: %s\n", path, strerror(errno));
-        return CBCTL_FAILED;
-    }
-    *len = fread(to, 1, cap, f);
-    bool bad = ferror(f);
-    if (f != stdin) fclose(f);
-    if (!bad) return CBCTL_OK;
-    fprintf(stderr, "cbctl: %s: cannot be read\n", path);
-    return CBCTL_FAILED;
-}
-
 int cbctl_ca_sign(int argc, char **argv) {
     static uint8_t request[REQUEST_MAX + 1];
-    args a;
+    ca_args a;
     cb_ca *ca = NULL;
     char *cert = NULL;
     size_t len = 0;
-    int code = parse(&a, argc, argv, " dir days hours profile name uri must-staple ");
+    int code = cbctl_ca_parse(&a, argc, argv, " dir days hours profile name uri must-staple ");
     if (code != CBCTL_OK) return code;
     if (a.days && a.hours) return cbctl_usage("ca sign: --days or --hours, not both");
     if (a.rest_len != 1) return cbctl_usage("ca sign: one FILE with a signing request, or - for standard input");
     if (a.names_len + a.uris_len == 0) return cbctl_usage("ca sign: which --name or --uri may it have?");
-    code = read_file(a.rest[0], request, sizeof request, &len);
+    code = cbctl_ca_read(a.rest[0], request, sizeof request, &len);
     if (code != CBCTL_OK) return code;
-    cb_leaf_opts leaf = leaf_of(&a);
-    int rc = open_ca(&a, &ca);
+    cb_leaf_opts leaf = cbctl_ca_leaf(&a);
+    int rc = cbctl_ca_open(&a, &ca);
     if (rc >= 0) rc = cb_ca_sign(ca, (cb_slice){request, len}, &leaf, &cert);
     cb_ca_free(ca);
     if (rc < 0) return cbctl_failed(rc);
@@ -309,37 +120,37 @@ int cbctl_ca_sign(int argc, char **argv) {
 /* --- what was issued --- */
 
 int cbctl_ca_revoke(int argc, char **argv) {
-    args a;
+    ca_args a;
     cb_ca *ca = NULL;
-    int code = parse(&a, argc, argv, " dir reason ");
+    int code = cbctl_ca_parse(&a, argc, argv, " dir reason ");
     if (code != CBCTL_OK) return code;
     if (a.rest_len != 1) return cbctl_usage("ca revoke: which SERIAL? \"cbctl ca list\" has them");
-    int reason = a.reason ? value_of(reasons, a.reason) : CB_REVOKE_UNSPECIFIED;
+    int reason = a.reason ? cbctl_ca_value(cbctl_ca_reasons, a.reason) : CB_REVOKE_UNSPECIFIED;
     if (reason < 0) return cbctl_usage("--reason: no such reason: \"%s\"", a.reason);
-    int rc = open_ca(&a, &ca);
+    int rc = cbctl_ca_open(&a, &ca);
     if (rc >= 0) rc = cb_ca_revoke(ca, a.rest[0], reason);
     cb_ca_free(ca);
-    return rc < 0 ? fail(rc) : CBCTL_OK;
+    return rc < 0 ? cbctl_ca_failed(rc) : CBCTL_OK;
 }
 
 int cbctl_ca_crl(int argc, char **argv) {
-    args a;
+    ca_args a;
     cb_ca *ca = NULL;
-    int code = parse(&a, argc, argv, " dir days hours ");
+    int code = cbctl_ca_parse(&a, argc, argv, " dir days hours ");
     if (code != CBCTL_OK) return code;
     if (a.days && a.hours) return cbctl_usage("ca crl: --days or --hours, not both");
     if (a.days > 366) return cbctl_usage("--days: a CRL is valid for at most 366 days");
     if (a.rest_len) return cbctl_usage("ca crl: what is \"%s\"?", a.rest[0]);
-    int rc = open_ca(&a, &ca);
+    int rc = cbctl_ca_open(&a, &ca);
     if (rc >= 0) rc = cb_ca_crl(ca, (uint32_t)(a.days * DAY + a.hours * 3600), NULL);
     cb_ca_free(ca);
-    if (rc < 0) return fail(rc);
+    if (rc < 0) return cbctl_ca_failed(rc);
     printf("%s/ca.crl\n", a.dir);
     return CBCTL_OK;
 }
 
 struct listing {
-    const args *a;
+    const ca_args *a;
     size_t n;
 };
 
@@ -359,30 +170,31 @@ static int print_entry(const cb_ca_entry *e, void *user) {
     if (e->revoked_s) print_time(e->revoked_s, revoked);
     bool first = l->n++ == 0;
     if (!l->a->json) {
-        printf("%s  %s  %-9s  %s%s%s\n", e->serial, until, text_of(profiles, e->profile), e->names,
-               e->revoked_s ? "  revoked: " : "", e->revoked_s ? text_of(reasons, e->reason) : "");
+        printf("%s  %s  %-9s  %s%s%s\n", e->serial, until, cbctl_ca_word(cbctl_ca_profiles, e->profile), e->names,
+               e->revoked_s ? "  revoked: " : "", e->revoked_s ? cbctl_ca_word(cbctl_ca_reasons, e->reason) : "");
         return 0;
     }
     printf("%s{\"serial\": \"%s\", \"profile\": \"%s\", \"not_before\": \"%s\", \"not_after\": \"%s\", \"names\": ",
-           first ? "" : ",\n ", e->serial, text_of(profiles, e->profile), from, until);
+           first ? "" : ",\n ", e->serial, cbctl_ca_word(cbctl_ca_profiles, e->profile), from, until);
     cbctl_json_text(e->names);
-    if (e->revoked_s) printf(", \"revoked\": \"%s\", \"reason\": \"%s\"", revoked, text_of(reasons, e->reason));
+    if (e->revoked_s)
+        printf(", \"revoked\": \"%s\", \"reason\": \"%s\"", revoked, cbctl_ca_word(cbctl_ca_reasons, e->reason));
     putchar('}');
     return 0;
 }
 
 int cbctl_ca_list(int argc, char **argv) {
-    args a;
+    ca_args a;
     cb_ca *ca = NULL;
-    int code = parse(&a, argc, argv, " dir revoked json ");
+    int code = cbctl_ca_parse(&a, argc, argv, " dir revoked json ");
     if (code != CBCTL_OK) return code;
     if (a.rest_len) return cbctl_usage("ca list: what is \"%s\"?", a.rest[0]);
     struct listing l = {.a = &a};
-    int rc = open_ca(&a, &ca);
-    if (rc < 0) return fail(rc);
+    int rc = cbctl_ca_open(&a, &ca);
+    if (rc < 0) return cbctl_ca_failed(rc);
     if (a.json) putchar('[');
     rc = cb_ca_list(ca, print_entry, &l);
     if (a.json) puts("]");
     cb_ca_free(ca);
-    return rc < 0 ? fail(rc) : CBCTL_OK;
+    return rc < 0 ? cbctl_ca_failed(rc) : CBCTL_OK;
 }

@@ -26,6 +26,8 @@ int cbctl_ca_sign(int argc, char **argv);
 int cbctl_ca_revoke(int argc, char **argv);
 int cbctl_ca_crl(int argc, char **argv);
 int cbctl_ca_list(int argc, char **argv);
+int cbctl_ca_ocsp(int argc, char **argv);
+int cbctl_ca_staple(int argc, char **argv);
 int cbctl_tickets_turn(int argc, char **argv);
 int cbctl_tickets_show(int argc, char **argv);
 

@@ -108,6 +108,20 @@ static const cbctl_command commands[] = {
      "  --revoked  only those that were taken back\n"
      "  --json     as JSON\n",
      cbctl_ca_list},
+    {"ca", "ocsp", "--listen ADDR [--dir DIR] [--cert FILE --key FILE] [--hours N]",
+     "answer over HTTP whether certificates are still good (OCSP)",
+     "  --listen ADDR  such as :8888; required\n"
+     "  --dir DIR      where the authority lives, or a copy of its ca.pem and index (default: ca)\n"
+     "  --cert FILE    a delegated certificate (profile ocsp) that signs (default: the authority's key signs)\n"
+     "  --key FILE     and its key\n"
+     "  --hours N      how long an answer is valid (default: 1)\n",
+     cbctl_ca_ocsp},
+    {"ca", "staple", "[--dir DIR] [--cert FILE --key FILE] [--hours N] [--out FILE] FILE",
+     "write an OCSP answer about the certificate in FILE, for its server to staple",
+     "  --hours N  how long it is valid (default: 24)\n"
+     "  --out FILE where it goes (default: NAME.ocsp for NAME.pem)\n"
+     "  --dir, --cert and --key as of \"ca ocsp\"\n",
+     cbctl_ca_staple},
     {"tickets", "turn", "[--rotate-s N] [--lead-s N] [--force] FILE",
      "make a ring of session-ticket keys, or give it a new key when that is due",
      "  --rotate-s N  a new key so often (default: 43200, 12 h)\n"

@@ -136,6 +136,61 @@ typedef struct cb_ca_entry {
  * negative. CB_EINVAL (the index is damaged: the detail says in which line), CB_ESYS, CB_EPERM, CB_ENOMEM. */
 CB_API int cb_ca_list(cb_ca *ca, int (*fn)(const cb_ca_entry *entry, void *user), void *user);
 
+/* ---- OCSP (RFC 6960; nonces by RFC 9654) ----
+ * A responder for an authority: the bytes of a request in, the bytes of the answer out, no sockets and no clock. It
+ * reads the authority's ca.pem and index, of which another host may have copies, and signs with the key of a delegated
+ * certificate (CB_CERT_OCSP) or, without one, with the authority's own. Used by one thread at a time. */
+typedef struct cb_ocsp cb_ocsp;
+
+typedef struct cb_ocsp_opts {
+    size_t size;
+    const char *dir; /* the authority's directory, as of cb_ca_opts; required. Its key is read only when it signs */
+    const char *cert_file; /* PEM, of a delegated responder; NULL = the authority's key signs */
+    const char *key_file;  /* and its key; PEM */
+    uint32_t valid_s;   /* from thisUpdate to nextUpdate; 0 = 3,600, at most 604,800. Never beyond the signer's end */
+    uint32_t max_certs; /* that one request may ask for; 0 = 8, at most 64 */
+} cb_ocsp_opts;
+
+/* CB_EINVAL (out, opts; a file that is not what it must be, a delegate that this authority did not issue or that may
+ * not sign OCSP answers: the detail says which), CB_ENOENT, CB_EPERM, CB_ESYS, CB_ETLS, CB_ENOMEM, CB_E2BIG. */
+CB_API int cb_ocsp_new(cb_ocsp **out, const cb_ocsp_opts *opts);
+/* Reads the index and the delegate's files again where they have changed; blocks. On failure what was read before
+ * serves on. Call it before answering, or once a second: until then a revocation is not known. Errors as
+ * cb_ocsp_new(). */
+CB_API int cb_ocsp_refresh(cb_ocsp *r);
+CB_API void cb_ocsp_free(cb_ocsp *r); /* NULL is fine */
+
+/* RFC 6960, 4.2.1. Answers other than CB_OCSP_OK carry no signature and say nothing about certificates. */
+enum cb_ocsp_status {
+    CB_OCSP_OK = 0,
+    CB_OCSP_MALFORMED = 1,   /* no request, too long or for too many certificates, a nonce of 0 or above 128 bytes, an
+                              * unknown critical extension */
+    CB_OCSP_INTERNAL = 2,    /* the signer has expired or failed */
+    CB_OCSP_UNAUTHORIZED = 6 /* only about certificates of other authorities */
+};
+
+typedef struct cb_ocsp_answer {
+    size_t size;  /* set by the caller */
+    cb_slice der; /* what is sent (application/ocsp-response); valid until the next call with the responder */
+    int64_t this_update_s, next_update_s; /* of CB_OCSP_OK; seconds since 1970 */
+    int32_t status;                       /* enum cb_ocsp_status */
+    uint8_t cacheable;                    /* 1 = it is the same for all who ask: good, and without a nonce */
+    uint8_t reserved[3];
+} cb_ocsp_answer;
+
+enum { CB_OCSP_REQUEST_BYTES = 16384 }; /* the longest request that is read */
+
+/* Answers a request (application/ocsp-request). Certificates of the index are good or revoked (with the reason), all
+ * others unknown. CB_OK: there is an answer, whatever its status, and for a status other than CB_OCSP_OK
+ * cb_last_error() says why. CB_EINVAL (r, out, its size), CB_ENOMEM: there is none. */
+CB_API int cb_ocsp_respond(cb_ocsp *r, cb_slice request, int64_t now_s, cb_ocsp_answer *out);
+/* The request in a path of HTTP GET (RFC 6960, A.1): "/" and then base64 with percent signs or without. Returns its
+ * length; CB_EINVAL: it is none, or does not fit into cap. */
+CB_API int64_t cb_ocsp_path(uint8_t *out, size_t cap, cb_slice path);
+/* An answer about one certificate (PEM; the first of a chain) without a request, for a server to staple. As
+ * cb_ocsp_respond(); CB_EINVAL also: not a certificate of this authority; CB_ENOENT: the index does not know it. */
+CB_API int cb_ocsp_staple(cb_ocsp *r, cb_slice certificate, int64_t now_s, cb_ocsp_answer *out);
+
 /* Frees a text, after wiping it. NULL is fine. */
 CB_API void cb_ca_text_free(char *text);
 /* Frees the object; the files stay. NULL is fine. */

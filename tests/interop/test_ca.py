@@ -1,10 +1,15 @@
 """The private authority by cbctl: OpenSSL and GnuTLS accept what it makes, and refuse what they must."""
 
+import base64
 import json
 import stat
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
 
 import pytest
-from conftest import peer, program, run
+from conftest import free_port, peer, program, run
 
 
 def ca(*words, code=0):
@@ -116,7 +121,101 @@ def test_revocation(chain):
     assert run(peer("certtool"), "--verify-crl", "--load-ca-certificate", chain / "ca.pem", "--infile", crl).returncode == 0
 
 
+def serial_of(certificate):
+    return run(peer("openssl"), "x509", "-in", certificate, "-noout", "-serial").stdout.strip().split("=")[1]
+
+
+@pytest.mark.parametrize("delegated", (False, True))
+def test_ocsp_responder(chain, spawn, delegated):
+    """openssl and ocsptool ask, by POST and by GET; caches are told what they may keep."""
+    bad, good = issue(chain, "bad.example.org"), issue(chain, "good.example.org")
+    signer = []
+    if delegated:
+        delegate = issue(chain, "--profile", "ocsp", "--out", "responder")
+        signer = ["--cert", delegate["certificate"], "--key", delegate["key"]]
+        (chain / "ca-key.pem").rename(chain / "offline.pem")
+    port = free_port()
+    responder = spawn(program("cbctl"), "ca", "ocsp", "--dir", chain, "--listen", f"127.0.0.1:{port}", *signer).wait_for("listening:")
+    url = f"http://127.0.0.1:{port}/"
+
+    def openssl(paths, *options, name_hash="-sha1"):
+        return run(peer("openssl"), "ocsp", "-issuer", chain / "ca.pem", name_hash, "-cert", paths["certificate"], "-url", url,
+                   "-CAfile", chain / "root.pem", "-verify_other", chain / "ca.pem", *options)
+
+    for options in ([], ["-no_nonce"], ["-nonce"]):
+        asked = openssl(good, *options, name_hash="-sha256" if options else "-sha1")
+        assert "Response verify OK" in asked.stderr and ": good" in asked.stdout and "WARNING" not in asked.stderr, asked.stdout + asked.stderr
+    if delegated:
+        (chain / "offline.pem").rename(chain / "ca-key.pem")
+    ca("revoke", "--dir", chain, "--reason", "key-compromise", serial_of(bad["certificate"]))
+    if delegated:
+        (chain / "ca-key.pem").rename(chain / "offline.pem")
+    for _ in range(100):
+        asked = openssl(bad)
+        if ": revoked" in asked.stdout:
+            break
+        time.sleep(0.05)  # the responder looks each half second
+    assert ": revoked" in asked.stdout and "keyCompromise" in asked.stdout and "Response verify OK" in asked.stderr, asked.stdout + asked.stderr
+    unknown = run(peer("openssl"), "ocsp", "-issuer", chain / "ca.pem", "-serial", "0x7b", "-url", url, "-CAfile", chain / "root.pem",
+                  "-verify_other", chain / "ca.pem")
+    assert ": unknown" in unknown.stdout, unknown.stdout + unknown.stderr
+    both = openssl(good, "-cert", bad["certificate"])
+    assert ": good" in both.stdout and ": revoked" in both.stdout, both.stdout + both.stderr
+
+    tool = [peer("ocsptool"), f"--ask={url}", "--load-issuer", chain / "ca.pem", "--load-trust", chain / "ca.pem", "--nonce"]
+    asked = run(*tool, "--load-cert", good["certificate"])
+    assert "Certificate Status: good" in asked.stdout and "Verifying OCSP Response: Success" in asked.stdout, asked.stdout + asked.stderr
+    asked = run(*tool, "--load-cert", bad["certificate"])
+    assert "Certificate Status: revoked" in asked.stdout and "Verifying OCSP Response: Success" in asked.stdout, asked.stdout + asked.stderr
+
+    request = chain / "request.der"
+    run(peer("openssl"), "ocsp", "-issuer", chain / "ca.pem", "-cert", good["certificate"], "-no_nonce", "-reqout", request)
+    path = urllib.parse.quote(base64.b64encode(request.read_bytes()), safe="")
+    with urllib.request.urlopen(url + path) as got:
+        assert got.headers["content-type"] == "application/ocsp-response" and "max-age=1" in got.headers["cache-control"]
+        assert got.headers["expires"] and got.headers["last-modified"]
+        response = chain / "response.der"
+        response.write_bytes(got.read())
+    checked = run(peer("openssl"), "ocsp", "-respin", response, "-issuer", chain / "ca.pem", "-cert", good["certificate"], "-CAfile", chain / "root.pem",
+                  "-verify_other", chain / "ca.pem")
+    assert ": good" in checked.stdout and "Response verify OK" in checked.stderr, checked.stderr
+
+    for data, kind, path, code, answer in (
+            (b"nonsense", "application/ocsp-request", "", 200, b"\x30\x03\x0a\x01\x01"),
+            (b"x" * 200_000, "application/ocsp-request", "", 200, b"\x30\x03\x0a\x01\x01"),
+            (request.read_bytes(), "text/plain", "", 415, None),
+            (None, None, "", 404, None), (None, None, "%zz", 404, None), (None, None, "A" * 5000, 200, b"\x30\x03\x0a\x01\x01")):
+        question = urllib.request.Request(url + path, data=data, headers={"content-type": kind} if kind else {})
+        try:
+            with urllib.request.urlopen(question) as got:
+                assert got.status == code and got.read() == answer and got.headers["cache-control"] == "no-store"
+        except urllib.error.HTTPError as refused:
+            assert refused.code == code, (path, refused.code)
+    assert responder.stop() == 0, responder.output()
+
+
+def test_staple(chain, spawn):
+    """An answer that cbctl writes satisfies a client of a certificate that must be stapled; without it the client refuses."""
+    paths = issue(chain, "--must-staple", "a.example.org", "127.0.0.1")
+    staple = ca("staple", "--dir", chain, paths["certificate"]).stdout.strip()
+    assert staple == paths["certificate"].removesuffix(".pem") + ".ocsp"
+    for extra, good in ((["--ocsp-response", staple, "--ignore-ocsp-response-errors"], True), ([], False)):
+        port = free_port()
+        server = spawn(peer("gnutls-serv"), "--echo", "--port", port, "--x509certfile", paths["certificate"], "--x509keyfile", paths["key"], *extra)
+        server.wait_for("listening on IPv4")
+        got = run(peer("gnutls-cli"), "--port", port, "--x509cafile", chain / "root.pem", "--verify-hostname", "a.example.org", "127.0.0.1")
+        assert (got.returncode == 0) == good, got.stdout + got.stderr
+    ca("staple", "--dir", chain, chain / "root.pem", code=2)
+    ca("staple", "--dir", chain, chain / "ca.pem", code=1)
+    ca("staple", "--dir", chain, "/nonexistent", code=1)
+
+
 @pytest.mark.parametrize("words, code, says", [
+    (["ocsp"], 2, "--listen"),
+    (["ocsp", "--listen", ":1", "--cert", "x"], 2, "go together"),
+    (["ocsp", "--listen", ":1", "--hours", "169"], 2, "168"),
+    (["ocsp", "--listen", ":1", "--dir", "/nonexistent"], 1, "/nonexistent/ca.pem"),
+    (["staple"], 2, "FILE"),
     (["init", "--days", "0"], 2, "--days"),
     (["init", "--profile", "svid"], 2, "unknown option"),
     (["init", "extra"], 2, "extra"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Iterable, Optional, Sequence, Tuple, Type, Union
+import time
+from typing import Iterable, NamedTuple, Optional, Sequence, Tuple, Type, Union
 
 from ._cb import ffi, lib
 
-__all__ = ["Error", "Identity", "Tickets", "Sessions", "CA", "HTTP_1", "HTTP_2", "HTTP_3", "version"]
+__all__ = ["Error", "Identity", "Tickets", "Sessions", "CA", "Ocsp", "OcspAnswer", "HTTP_1", "HTTP_2", "HTTP_3", "version"]
 
 HTTP_1: int = lib.CB_HTTP_1
 HTTP_2: int = lib.CB_HTTP_2
@@ -218,6 +219,51 @@ class CA(_Handle):
             return ffi.string(out[0]).decode()
         finally:
             lib.cb_ca_text_free(out[0])
+
+
+class OcspAnswer(NamedTuple):
+    """What an OCSP responder says: the bytes to send, enum cb_ocsp_status, whether caches may keep it, and from when until when it holds."""
+
+    der: bytes
+    status: int
+    cacheable: bool
+    this_update: int
+    next_update: int
+
+
+class Ocsp(_Handle):
+    """An OCSP responder (RFC 6960) for the authority in a directory: requests in, answers out. See cb_ocsp_new() in cb/ca.h.
+
+    Signs with the authority's key or, given cert_file and key_file, with those of a delegated responder (profile "ocsp").
+    """
+
+    def __init__(self, directory: Path, cert_file: Optional[Path] = None, key_file: Optional[Path] = None, *, valid_s: int = 0) -> None:
+        keep: list = []
+        opts = _options("cb_ocsp_opts")
+        opts.dir, opts.cert_file, opts.key_file = (_text(keep, one) for one in (directory, cert_file, key_file))
+        opts.valid_s = valid_s
+        out = ffi.new("cb_ocsp **")
+        check(lib.cb_ocsp_new(out, opts))
+        super().__init__(out[0], lib.cb_ocsp_free)
+
+    def refresh(self) -> None:
+        """Reads the index and the delegate's files again where they have changed."""
+        check(lib.cb_ocsp_refresh(self.pointer))
+
+    def _ask(self, function, data: bytes) -> OcspAnswer:
+        answer = _options("cb_ocsp_answer")
+        held = ffi.from_buffer(data)
+        check(function(self.pointer, ffi.new("cb_slice *", {"base": ffi.cast("const uint8_t *", held), "len": len(data)})[0], int(time.time()), answer))
+        return OcspAnswer(bytes(ffi.buffer(answer.der.base, answer.der.len)), answer.status, bool(answer.cacheable), answer.this_update_s,
+                          answer.next_update_s)
+
+    def respond(self, request: bytes) -> OcspAnswer:
+        """Answers a request (application/ocsp-request)."""
+        return self._ask(lib.cb_ocsp_respond, request)
+
+    def staple(self, certificate: bytes) -> OcspAnswer:
+        """An answer about a certificate (PEM), for its server to staple."""
+        return self._ask(lib.cb_ocsp_staple, certificate)
 
 
 def _fields(keep: list, headers: Iterable[Tuple[str, str]]):

@@ -20,3 +20,21 @@ def test_issue_below_an_intermediate_and_revoke(tmp_path):
         with pytest.raises(cb.Error, match="revoked already"):
             ca.revoke(serial)
         assert "BEGIN X509 CRL" in ca.crl()
+
+
+def test_ocsp(tmp_path):
+    with cb.CA(tmp_path / "ca") as ca:
+        certificate, _ = ca.issue("a.example.org")
+        cert, key = ca.issue("responder", profile="ocsp")
+        with cb.Ocsp(tmp_path / "ca") as own, cb.Ocsp(tmp_path / "ca", cert, key, valid_s=600) as delegated:
+            for responder in (own, delegated):
+                answer = responder.staple(open(certificate, "rb").read())
+                assert answer.status == 0 and answer.cacheable and answer.der[:1] == b"\x30" and answer.next_update > answer.this_update
+            assert answer.next_update == answer.this_update + 600
+            assert own.respond(b"nonsense").status == 1
+            before = own.staple(open(certificate, "rb").read()).der
+            ca.revoke((tmp_path / "ca" / "index").read_text().splitlines()[1].split("\t")[1])
+            own.refresh()
+            assert len(own.staple(open(certificate, "rb").read()).der) != len(before), "revoked is said with its time"
+            with pytest.raises(cb.Error, match="not a PEM certificate"):
+                own.staple(b"nonsense")
