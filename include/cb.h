@@ -14,6 +14,7 @@
 #include <cb/http.h>
 #include <cb/loop.h>
 #include <cb/metrics.h>
+#include <cb/peer.h>
 #include <cb/proxy.h>
 #include <cb/quic.h>
 #include <cb/quic_lb.h>

@@ -10,6 +10,7 @@
 #include <cb/group.h>
 #include <cb/loop.h>
 #include <cb/metrics.h>
+#include <cb/peer.h>
 #include <cb/quic.h>
 
 CB_BEGIN
@@ -87,6 +88,10 @@ CB_API const char *cb_exchange_remote(const cb_exchange *x);
 CB_API const char *cb_exchange_local(const cb_exchange *x);
 CB_API const char *cb_exchange_sni(const cb_exchange *x); /* the TLS server name; "" when there is none */
 CB_API int cb_exchange_is_secure(const cb_exchange *x);   /* 1 when TLS protects it */
+/* Who the other side is, by its certificate: on a server the client's, when one was asked for and shown (it was
+ * verified then); on a client the server's (with CB_VERIFY_NONE nothing was). NULL: none. Asked for while the
+ * connection is open, it stays until on_close returns; cb_peer_ref() keeps it longer. */
+CB_API const cb_peer *cb_exchange_peer(const cb_exchange *x);
 
 /* ---- the exchange itself ---- */
 /* Gives the exchange to other callbacks; usually a server does this in on_head. ops must outlive the exchange; NULL =

@@ -7,6 +7,7 @@
 
 #include <cb/group.h>
 #include <cb/loop.h>
+#include <cb/peer.h>
 
 CB_BEGIN
 
@@ -154,6 +155,8 @@ CB_API int cb_quic_conn_handle(cb_quic_conn *c, const cb_quic_conn_ops *ops, voi
  * on_close returns. */
 CB_API const char *cb_quic_conn_alpn(const cb_quic_conn *c);
 CB_API const char *cb_quic_conn_sni(const cb_quic_conn *c);
+/* Who the other side is, by its certificate, from on_handshake on; as cb_exchange_peer(). Valid while c lives. */
+CB_API const cb_peer *cb_quic_conn_peer(const cb_quic_conn *c);
 /* "address:port" of the peer as it is now, written to out (64 bytes are enough; less cuts it). Returns out. */
 CB_API const char *cb_quic_conn_remote(const cb_quic_conn *c, char *out, size_t cap);
 /* CONNECTION_CLOSE with an application error code; on_close follows. reason is copied; NULL = none. */

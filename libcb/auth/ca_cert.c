@@ -1,5 +1,6 @@
 #include "auth/ca_cert.h"
 #include "base/error.h"
+#include "transport/peer.h"
 #include <arpa/inet.h>
 #include <gnutls/crypto.h>
 #include <stdio.h>
@@ -62,9 +63,7 @@ int cb_key_generate(gnutls_x509_privkey_t *out, int key_type) {
 }
 
 int cb_cert_check_uri(const char *uri) {
-    static const char scheme[] = "abcdefghijklmnopqrstuvwxyz0123456789+-.",
-                      trust_domain[] = "abcdefghijklmnopqrstuvwxyz0123456789.-_",
-                      path[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
+    static const char scheme[] = "abcdefghijklmnopqrstuvwxyz0123456789+-.";
     if (!uri || strlen(uri) > URI_MAX) return cb_fail(CB_EINVAL, "a URI name has at most %d bytes", URI_MAX);
     size_t n = strspn(uri, scheme);
     for (const char *p = uri; *p; p++) {
@@ -72,15 +71,8 @@ int cb_cert_check_uri(const char *uri) {
     }
     if (n == 0 || uri[n] != ':' || !uri[n + 1]) return cb_fail(CB_EINVAL, "\"%.80s\" is not a URI", uri);
     if (strncmp(uri, "spiffe:", 7) != 0) return CB_OK;
-    const char *p = strncmp(uri, "spiffe://", 9) == 0 ? uri + 9 : "";
-    size_t domain = strspn(p, trust_domain);
-    bool good = domain > 0 && domain <= 255 && (p[domain] == '/' || !p[domain]);
-    for (p += domain; good && *p; p += n) {
-        n = 1 + strspn(p + 1, path);
-        good = *p == '/' && n > 1 && (!p[n] || p[n] == '/') && !(n == 2 && p[1] == '.') &&
-               !(n == 3 && p[1] == '.' && p[2] == '.');
-    }
-    return good ? CB_OK : cb_fail(CB_EINVAL, "\"%.80s\" is not a SPIFFE ID (spiffe://trust-domain/path)", uri);
+    return cb_spiffe_id_ok(uri) ? CB_OK
+                                : cb_fail(CB_EINVAL, "\"%.80s\" is not a SPIFFE ID (spiffe://trust-domain/path)", uri);
 }
 
 int cb_key_wrap(gnutls_privkey_t *out, gnutls_x509_privkey_t from) {

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/opts.h"
 #include "http/exchange_int.h"
+#include "transport/tls_session.h"
 #include <string.h>
 
 const cb_exchange_ops cb_exchange_no_ops = {.size = sizeof cb_exchange_no_ops};
@@ -72,7 +73,13 @@ void cb_exchange_renew(cb_exchange *x, cb_loop *loop, const cb_http_limits *l) {
     begin(x, loop, x->alloc, false, l);
 }
 
+static void forget_peer(cb_exchange *x) {
+    cb_peer_unref(x->peer);
+    x->peer = NULL;
+}
+
 void cb_exchange_destroy(cb_exchange *x) {
+    forget_peer(x);
     cb_chain_free(&x->held);
     cb_chain_free(&x->rest);
     cb_fields_free(&x->in);
@@ -82,6 +89,7 @@ void cb_exchange_destroy(cb_exchange *x) {
 
 static void bury(cb_grave *g) {
     cb_exchange *x = CB_CONTAINER(g, cb_exchange, grave);
+    forget_peer(x);
     if (x->on_keep) {
         cb_chain_free(&x->held);
         cb_chain_free(&x->rest);
@@ -116,6 +124,7 @@ int cb_hconn_exchange(cb_hconn *h, cb_exchange **out) {
 }
 
 void cb_exchange_attach(cb_exchange *x, cb_hconn *h) {
+    forget_peer(x);
     x->conn = h;
     x->version = (uint8_t)h->vt->version;
     x->remote[0] = x->local[0] = '\0';
@@ -354,6 +363,13 @@ const char *cb_exchange_local(const cb_exchange *x) {
 }
 const char *cb_exchange_sni(const cb_exchange *x) {
     return x->conn && x->conn->env.sni ? x->conn->env.sni : "";
+}
+const cb_peer *cb_exchange_peer(const cb_exchange *x) {
+    cb_exchange *w = (cb_exchange *)(uintptr_t)x; // NOLINT(performance-no-int-to-ptr)
+    if (x->peer || !x->conn || !x->conn->env.tls) return x->peer;
+    const cb_peer *p = cb_tls_session_peer(x->conn->env.tls);
+    if (p) w->peer = cb_peer_ref((cb_peer *)(uintptr_t)p); // NOLINT(performance-no-int-to-ptr)
+    return p;
 }
 int cb_exchange_is_secure(const cb_exchange *x) {
     return x->conn && x->conn->env.scheme && !strcmp(x->conn->env.scheme, "https");

@@ -52,6 +52,7 @@ struct cb_exchange {
     /* Client: a final response's head is there, and nobody has seen it. True: it is not wanted, the request is to go
      * elsewhere (on_retry is asked). May be NULL. */
     bool (*on_response)(cb_exchange *x, void *release_user);
+    cb_peer *peer; /* once somebody asked: it outlives the connection */
     char remote[CB_ADDR_TEXT], local[CB_ADDR_TEXT];
     unsigned server : 1, head_in : 1, end_in : 1, head_out : 1, end_out : 1, blocked : 1, paused : 1, closed : 1,
         end_due : 1, head_req : 1, connect : 1, tunnel : 1, early : 1, abandoned : 1, no_body : 1, seen : 1, done : 1,

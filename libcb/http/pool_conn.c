@@ -96,6 +96,10 @@ void cb_pool_conn_released(cb_pool_conn *c) {
     cb_pool_conn_offer(c);
 }
 
+static const cb_tls_session *tls_of(const cb_pool_conn *c) {
+    return c->drive.qc ? cb_quic_conn_tls(c->drive.qc) : cb_channel_tls(c->drive.ch);
+}
+
 void cb_pool_conn_opened(cb_pool_conn *c) {
     cb_origin *o = c->origin;
     const int version = c->drive.h->vt->version;
@@ -108,7 +112,7 @@ void cb_pool_conn_opened(cb_pool_conn *c) {
     o->stats.opened++;
     o->quic_conns += c->is_quic;
     o->pool->stats.opened[version]++;
-    cb_tls_session *tls = c->drive.qc ? cb_quic_conn_tls(c->drive.qc) : cb_channel_tls(c->drive.ch);
+    const cb_tls_session *tls = tls_of(c);
     o->pool->stats.resumed += tls && cb_tls_session_resumed(tls);
     o->known = true;
     o->multiplexes = version != CB_HTTP_1;
@@ -161,6 +165,7 @@ static void fill_env(cb_pool_conn *c, cb_hconn_env *env, const cb_addr *local) {
                           .sink = &c->drive.sink,
                           .scheme = c->origin->t.tls ? "https" : "http",
                           .sni = c->origin->t.tls ? c->origin->sni : "",
+                          .tls = tls_of(c),
                           .remote = c->at,
                           .local = *local};
 }
@@ -270,11 +275,14 @@ static int make(cb_quic_app **out, cb_quic_conn *qc, void *user) {
     cb_pool_conn *c = user;
     cb_hconn_env env;
     cb_hconn *h = NULL;
+    c->drive.qc = qc;
     fill_env(c, &env, cb_quic_conn_local_addr(qc));
     env.sink = NULL;
     int rc = cb_h3_new(&h, &env, qc);
-    if (rc < 0) return rc;
-    c->drive.qc = qc;
+    if (rc < 0) {
+        c->drive.qc = NULL;
+        return rc;
+    }
     cb_drive_run(&c->drive, h);
     *out = cb_h3_app(h);
     return CB_OK;

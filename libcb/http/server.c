@@ -205,7 +205,8 @@ static const cb_hconn_owner_ops owner_ops = {.exchange_new = on_exchange_new,
                                              .limit = on_limit,
                                              .gone = cb_drive_on_gone};
 
-void cb_server_env(cb_server_conn *c, cb_hconn_env *env, const char *sni, const cb_addr *remote, const cb_addr *local) {
+void cb_server_env(cb_server_conn *c, cb_hconn_env *env, const cb_tls_session *tls, const cb_addr *remote,
+                   const cb_addr *local) {
     cb_http_server *s = c->server;
     *env = (cb_hconn_env){.loop = s->loop,
                           .alloc = s->alloc,
@@ -214,7 +215,8 @@ void cb_server_env(cb_server_conn *c, cb_hconn_env *env, const char *sni, const 
                           .owner = &owner_ops,
                           .owner_user = &c->drive,
                           .scheme = s->opts.identity ? "https" : "http",
-                          .sni = sni,
+                          .sni = tls ? cb_tls_session_sni(tls) : "",
+                          .tls = tls,
                           .server_name = s->server_name,
                           .alt_svc = s->alt_svc[0] ? s->alt_svc : NULL,
                           .date = s->date,

@@ -19,8 +19,7 @@ static int make(cb_quic_app **out, cb_quic_conn *qc, void *user) {
     c->server = s;
     cb_drive_init(&c->drive, s->loop, &h3_ops);
     c->drive.qc = qc;
-    cb_server_env(c, &env, cb_tls_session_sni(cb_quic_conn_tls(qc)), cb_quic_conn_peer_addr(qc),
-                  cb_quic_conn_local_addr(qc));
+    cb_server_env(c, &env, cb_quic_conn_tls(qc), cb_quic_conn_peer_addr(qc), cb_quic_conn_local_addr(qc));
     env.alt_svc = NULL; /* it is there already */
     int rc = cb_h3_new(&h, &env, qc);
     if (rc < 0) {

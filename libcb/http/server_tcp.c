@@ -11,7 +11,7 @@ static int start(cb_server_conn *c, int version) {
     cb_hconn_env env;
     cb_hconn *h = NULL;
     if (!(s->opts.versions & (uint32_t)version)) return cb_fail(CB_EPROTO, "HTTP/%d is not offered here", version);
-    cb_server_env(c, &env, tls ? cb_tls_session_sni(tls) : "", cb_channel_remote(ch), cb_channel_local(ch));
+    cb_server_env(c, &env, tls, cb_channel_remote(ch), cb_channel_local(ch));
     env.sink = &c->drive.sink;
     int rc = version == CB_HTTP_2 ? cb_h2_new(&h, &env) : cb_h1_new(&h, &env);
     if (rc == CB_OK) cb_server_conn_ready(c, h);

@@ -138,6 +138,10 @@ const char *cb_quic_conn_sni(const cb_quic_conn *c) {
     return c->tls ? cb_tls_session_sni(c->tls) : "";
 }
 
+const cb_peer *cb_quic_conn_peer(const cb_quic_conn *c) {
+    return c->tls ? cb_tls_session_peer(c->tls) : NULL;
+}
+
 const char *cb_quic_conn_remote(const cb_quic_conn *c, char *out, size_t cap) {
     char text[CB_ADDR_TEXT];
     snprintf(out, cap, "%s", cb_addr_text(&c->remote, text));

@@ -319,6 +319,7 @@ void cb_tls_session_free(cb_tls_session *s) {
     cb_mem_free(s->alloc, s->sni);
     cb_mem_free(s->alloc, s->peer_name);
     cb_mem_free(s->alloc, s->detail);
+    cb_peer_unref(s->peer);
     cb_mem_free(s->alloc, s->cache_key);
     cb_mem_free(s->alloc, s);
 }
@@ -346,6 +347,7 @@ void cb_tls_session_finish(cb_tls_session *s) {
     (void)cb_tls_session_alpn(s);
     s->resumed = cb_tls_session_resumed(s);
     s->peer_cert = cb_tls_session_has_peer_cert(s);
+    (void)cb_tls_session_peer(s);
     s->finished = true;
     gnutls_deinit(s->gnutls);
     s->gnutls = NULL;
@@ -370,6 +372,19 @@ bool cb_tls_session_has_peer_cert(const cb_tls_session *s) {
     unsigned n = 0;
     if (s->finished) return s->peer_cert;
     return gnutls_certificate_get_peers(s->gnutls, &n) != NULL && n > 0;
+}
+
+const cb_peer *cb_tls_session_peer(const cb_tls_session *s) {
+    cb_tls_session *mutable_s = (cb_tls_session *)(uintptr_t)s; /* only fills what it remembers */
+    unsigned n = 0;
+    if (s->peer || s->finished) return s->peer;
+    const gnutls_datum_t *sent = gnutls_certificate_get_peers(s->gnutls, &n);
+    cb_slice chain[CB_PEER_CHAIN_MAX];
+    if (!sent || n == 0) return NULL;
+    if (n > CB_PEER_CHAIN_MAX) n = CB_PEER_CHAIN_MAX;
+    for (unsigned i = 0; i < n; i++)
+        chain[i] = (cb_slice){sent[i].data, sent[i].size};
+    return cb_peer_read(&mutable_s->peer, chain, n) < 0 ? NULL : s->peer;
 }
 
 int cb_tls_session_fail(cb_tls_session *s, int gnutls_rc) {

@@ -3,6 +3,7 @@
 #define CB_TRANSPORT_TLS_SESSION_H
 
 #include "base/buf.h"
+#include <cb/peer.h>
 #include <cb/tls.h>
 #include <gnutls/gnutls.h>
 #include <stdbool.h>
@@ -70,6 +71,9 @@ int cb_tls_session_fail(cb_tls_session *s, int gnutls_rc);
 
 /* Has the peer shown a certificate (a server that requests one; it was verified then)? */
 bool cb_tls_session_has_peer_cert(const cb_tls_session *s);
+/* Who that was; borrowed, valid while the session lives. NULL: no certificate, or one that cannot be read (the detail
+ * is set). Read when it is asked for first. A resumed session has the identity of the one that it resumes. */
+const cb_peer *cb_tls_session_peer(const cb_tls_session *s);
 
 /* --- TLS over a byte stream, sans-I/O: ciphertext in and out through buffers (for the channel) --- */
 typedef struct cb_tls_stream_ops {

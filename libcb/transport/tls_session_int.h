@@ -3,6 +3,7 @@
 #define CB_TRANSPORT_TLS_SESSION_INT_H
 
 #include "transport/client_hello.h"
+#include "transport/peer.h"
 #include "transport/tls_identity.h"
 #include "transport/tls_session.h"
 
@@ -14,6 +15,7 @@ struct cb_tls_session {
     char *ticket_context;    /* server */
     char *sni;               /* server: what the client asked for; client: what is sent */
     char *peer_name;         /* client: name or address to verify; NULL = none */
+    cb_peer *peer;           /* who showed a certificate, once somebody asked */
     char *detail;            /* why the peer was refused */
     cb_session_cache *cache; /* client */
     char *cache_key;         /* with what must be equal beside the owner's key */
@@ -43,8 +45,6 @@ struct cb_tls_session {
 
 /* gnutls_certificate_verify_function of every session that verifies. */
 int cb_tls_verify_peer(gnutls_session_t session);
-/* Reads `name` as an IP address, brackets allowed; 4, 16, or 0 when it is none. */
-unsigned cb_tls_ip_literal(const char *name, uint8_t out[16]);
 void cb_tls_stream_clear(cb_tls_session *s);
 /* Client on TLS 1.2, after the handshake: keeps the session (on TLS 1.3 the ticket's message does). */
 void cb_tls_session_keep(cb_tls_session *s);

@@ -11,20 +11,6 @@
 
 enum { NAME_TEXT = 200, CHAIN_MAX = 16 };
 
-unsigned cb_tls_ip_literal(const char *name, uint8_t out[16]) {
-    char bare[64];
-    size_t len = strlen(name);
-    if (len >= 2 && name[0] == '[' && name[len - 1] == ']') {
-        name++;
-        len -= 2;
-    }
-    if (len == 0 || len >= sizeof bare) return 0;
-    memcpy(bare, name, len);
-    bare[len] = '\0';
-    if (inet_pton(AF_INET, bare, out) == 1) return 4;
-    return inet_pton(AF_INET6, bare, out) == 1 ? 16 : 0;
-}
-
 static void refuse(cb_tls_session *s, int alert, const char *text) {
     s->refused = true;
     s->alert = alert;

@@ -153,7 +153,7 @@ void http_serve(http_world *w, cb_http_server_opts o) {
     if (!o.listen) o.listen = "127.0.0.1:0";
     if (!o.ops) o.ops = &ops;
     w->ops = o.ops;
-    o.user = w;
+    if (!o.user) o.user = w;
     cr_assert_eq(cb_http_server_new(&w->server, w->loop, &o), CB_OK, "server: %s", cb_last_error());
     snprintf(w->url, sizeof w->url, "%s://%s%s", o.identity ? "https" : "http", "localhost",
              strrchr(cb_http_server_address(w->server), ':'));

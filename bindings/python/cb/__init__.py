@@ -8,7 +8,7 @@ from typing import Iterable, NamedTuple, Optional, Sequence, Tuple, Type, Union
 
 from ._cb import ffi, lib
 
-__all__ = ["Error", "Identity", "Tickets", "Sessions", "CA", "Ocsp", "OcspAnswer", "HTTP_1", "HTTP_2", "HTTP_3", "version"]
+__all__ = ["Error", "Identity", "Peer", "Tickets", "Sessions", "CA", "Ocsp", "OcspAnswer", "HTTP_1", "HTTP_2", "HTTP_3", "version"]
 
 HTTP_1: int = lib.CB_HTTP_1
 HTTP_2: int = lib.CB_HTTP_2
@@ -276,3 +276,6 @@ def _fields(keep: list, headers: Iterable[Tuple[str, str]]):
         at.name.base, at.name.len, at.value.base, at.value.len = name_c, len(name), value_c, len(value)
     keep.append(array)
     return array, len(pairs)
+
+
+from .peer import Peer  # noqa: E402  (re-exported for convenience)

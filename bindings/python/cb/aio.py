@@ -26,6 +26,7 @@ from typing import AsyncIterable, AsyncIterator, Awaitable, Callable, Deque, Dic
 
 from . import Error, Identity, Path, Sessions, Tickets, _fields, _options, _slice_bytes, _text, check
 from ._cb import ffi, lib
+from .peer import Peer, hold
 
 __all__ = ["Client", "Server", "Request", "Response", "Message", "HTTP_1", "HTTP_2", "HTTP_3"]
 
@@ -35,6 +36,7 @@ Headers = Union[Mapping[str, str], Iterable[Tuple[str, str]]]
 Body = Union[bytes, bytearray, memoryview, AsyncIterable[bytes], None]
 
 RECEIVE_BUFFER_BYTES = 256 * 1024
+CLIENT_CERTIFICATES = ("none", "ask", "require")
 _log = logging.getLogger("cb")
 _LEVELS = {lib.CB_LOG_DEBUG: logging.DEBUG, lib.CB_LOG_INFO: logging.INFO, lib.CB_LOG_WARN: logging.WARNING, lib.CB_LOG_ERROR: logging.ERROR}
 
@@ -112,6 +114,8 @@ class Message:
     def __init__(self, bridge: _Bridge) -> None:
         self._bridge = bridge
         self._x = ffi.NULL
+        self._peer_pointer = ffi.NULL
+        self._peer: Optional[Peer] = None
         self._handle = ffi.new_handle(self)
         self._chunks: Deque[bytes] = collections.deque()
         self._size = 0
@@ -129,6 +133,13 @@ class Message:
         """The first header of that name, in any case."""
         name = name.lower()
         return next((value for key, value in self.headers if key == name), None)
+
+    @property
+    def peer(self) -> Optional[Peer]:
+        """Who the other side is, by its verified certificate; None when it showed none."""
+        if self._peer is None and self._peer_pointer:
+            self._peer = Peer(self._peer_pointer)
+        return self._peer
 
     async def read(self) -> bytes:
         """The whole body. Raises Error when the peer went away in the middle."""
@@ -184,6 +195,7 @@ class Message:
 
     # --- called by libcb ---
     def _on_head(self) -> None:
+        self._peer_pointer = hold(self._x)
         self.headers = self._read_fields(lib.cb_exchange_fields)
         self.version = lib.cb_exchange_version(self._x)
         self._changed.set()
@@ -363,9 +375,10 @@ class Server:
     """An HTTP server: one coroutine a request. Use it as an async context manager; ``address`` has the real port."""
 
     def __init__(self, listen: str, identity: Optional[Identity], handler: Handler, *, tickets: Optional[Tickets] = None, versions: int = 0,
-                 drain: float = 5.0) -> None:
+                 drain: float = 5.0, client_certificates: str = "none") -> None:
         self._listen, self._identity, self._handler, self._tickets = listen, identity, handler, tickets
         self._versions, self._drain = versions, drain
+        self._client_certificates = CLIENT_CERTIFICATES.index(client_certificates)
         self._handle = ffi.new_handle(self)
         self._tasks: set = set()
         self._pointer = None
@@ -379,6 +392,7 @@ class Server:
         opts.identity = self._identity.pointer if self._identity else ffi.NULL
         opts.tickets = self._tickets.pointer if self._tickets else ffi.NULL
         opts.versions, opts.ops, opts.user = self._versions, _SERVER_OPS, self._handle
+        opts.request_client_cert = self._client_certificates
         out = ffi.new("cb_http_server **")
         try:
             check(lib.cb_http_server_new(out, self._bridge.pointer, opts))

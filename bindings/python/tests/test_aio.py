@@ -180,3 +180,28 @@ def test_bad_arguments_name_what_is_wrong(tmp_path):
 
 def test_version():
     assert cb.version().count(".") == 2
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_both_sides_know_each_other(pki, tmp_path, version):
+    async def who(request):
+        peer = request.peer
+        assert peer.matches("spiffe://td.test/") and not peer.matches("localhost")
+        assert hashlib.sha256(peer.chain[0]).digest() == peer.cert_sha256
+        return cb.aio.Response(200, body=peer.spiffe_id.encode())
+
+    async def main(identity, me):
+        async with cb.aio.Server("127.0.0.1:0", identity, who, client_certificates="require") as server:
+            base = "https://localhost:" + server.address.rsplit(":", 1)[1]
+            async with cb.aio.Client(identity=me, versions=version) as client:
+                response = await asyncio.wait_for(client.get(base + "/"), 30)
+                assert "localhost" in response.peer.dns and response.peer.expires > response.peer.not_before
+                assert await response.read() == b"spiffe://td.test/me"
+            async with cb.aio.Client(ca_file=pki["ca"], versions=version) as client:
+                with pytest.raises(cb.Error):
+                    await asyncio.wait_for(client.get(base + "/"), 30)
+
+    with cb.CA(os.path.dirname(pki["ca"])) as ca:
+        cert, key = ca.issue(uris=["spiffe://td.test/me"], profile="svid")
+    with cb.Identity(pki["cert"], pki["key"], pki["ca"]) as identity, cb.Identity(cert, key, pki["ca"]) as me:
+        asyncio.run(main(identity, me))

@@ -1,0 +1,145 @@
+/* Mutual TLS as HTTP sees it: who is there, on both sides, over every version. */
+#include "support/http_fixture.h"
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct seen {
+    cb_peer *peer; /* of the last request */
+    char name[256];
+    int requests, early;
+} seen;
+
+static int note(cb_exchange *x, void *user) {
+    seen *s = user;
+    const cb_peer *p = cb_exchange_peer(x);
+    s->requests++;
+    s->early += cb_exchange_is_early(x);
+    snprintf(s->name, sizeof s->name, "%s", p ? cb_peer_spiffe_id(p) : "nobody");
+    cb_peer_unref(s->peer);
+    s->peer = p ? cb_peer_ref((cb_peer *)(uintptr_t)p) : NULL;
+    return cb_exchange_send_text(x, 200, "ok\n");
+}
+
+static const cb_exchange_ops note_ops = {.size = sizeof note_ops, .on_head = note};
+
+/* A client with a SPIFFE ID. */
+static cb_identity *spiffe_client(tls_pki *pki, const char *id, const char *stem) {
+    char cert[160], key[160], file[64];
+    const char *uris[] = {id};
+    cb_identity *out = NULL;
+    int rc = cb_ca_issue(pki->ca,
+                         CB_OPTS(cb_leaf_opts, .uris = uris, .uris_len = 1, .profile = CB_CERT_SVID, .file_stem = stem),
+                         NULL, NULL);
+    cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
+    snprintf(file, sizeof file, "%s.pem", stem);
+    tls_pki_path(pki, file, cert);
+    snprintf(file, sizeof file, "%s-key.pem", stem);
+    rc = cb_identity_new(&out, CB_OPTS(cb_identity_opts, .cert_file = cert, .key_file = tls_pki_path(pki, file, key),
+                                       .ca_file = pki->ca_file));
+    cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
+    return out;
+}
+
+static int server_subject(cb_exchange *x, void *user) {
+    const cb_peer *p = cb_exchange_peer(x);
+    snprintf(user, 256, "%s", p ? cb_peer_name(p, CB_SAN_DNS, 0) : "nobody");
+    return CB_OK;
+}
+
+static void mark(cb_exchange *x, int rc, void *user) {
+    (void)x;
+    (void)rc;
+    strcat(user, "!");
+}
+
+static const cb_exchange_ops subject_ops = {.size = sizeof subject_ops, .on_head = server_subject, .on_close = mark};
+
+Test(mtls, both_sides_know_each_other) {
+    for (int i = 0; i < HTTP_WAYS; i++) {
+        const http_way *way = &http_ways[i];
+        http_world w;
+        seen s = {0};
+        char name[300] = "", expected[160] = "";
+        http_world_open(&w);
+        cb_identity *me = spiffe_client(&w.pki, "spiffe://td.test/client", "client");
+        http_serve(&w, (cb_http_server_opts){.identity = way->tls ? w.me : NULL,
+                                             .versions = way->version,
+                                             .request_client_cert = way->tls ? 2 : 0,
+                                             .ops = &note_ops,
+                                             .user = &s});
+        http_client_make(&w, (cb_http_client_opts){.versions = way->version, .identity = me});
+        cb_exchange *x = NULL;
+        char url[160];
+        const cb_request req = {.size = sizeof req, .url = http_url(&w, "/", url)};
+        cr_assert_eq(cb_http_request(&x, w.client, &req, &subject_ops, name), CB_OK);
+        for (int turn = 0; turn < 2000 && !strchr(name, '!'); turn++)
+            cb_loop_step(w.loop);
+        snprintf(expected, sizeof expected, "%s!", way->tls ? "localhost" : "nobody");
+        cr_expect_str_eq(name, expected, "%s: %s %s", way->name, name, w.log);
+        cr_expect_str_eq(s.name, way->tls ? "spiffe://td.test/client" : "nobody", "%s", way->name);
+        http_world_close(&w);
+        if (s.peer) cr_expect_str_eq(cb_peer_spiffe_id(s.peer), "spiffe://td.test/client"); /* it outlives all */
+        cb_peer_unref(s.peer);
+        cb_identity_unref(me);
+    }
+}
+
+Test(mtls, a_client_that_shows_nothing_is_nobody) {
+    for (int i = 2; i < HTTP_WAYS; i++) {
+        http_world w;
+        seen s = {0};
+        http_reply r = {0};
+        http_world_open(&w);
+        http_serve(&w, (cb_http_server_opts){.identity = w.me,
+                                             .versions = http_ways[i].version,
+                                             .request_client_cert = 1,
+                                             .ops = &note_ops,
+                                             .user = &s});
+        http_client_make(&w, (cb_http_client_opts){.versions = http_ways[i].version});
+        http_fetch(&r, &w, (cb_request){0}, "/");
+        cr_expect_eq(r.status, 200, "%s: %s", http_ways[i].name, r.detail);
+        cr_expect_str_eq(s.name, "nobody");
+        http_world_close(&w);
+    }
+}
+
+/* By ticket alone, and with early data. */
+static void resume(const http_way *way, bool early) {
+    http_world w;
+    seen s = {0};
+    cb_sessions *store = NULL;
+    cb_http_client_stats st = {.size = sizeof st};
+    http_world_open(&w);
+    cb_identity *me = spiffe_client(&w.pki, "spiffe://td.test/client", "client");
+    cr_assert_eq(cb_sessions_new(&store, NULL), CB_OK);
+    http_serve(&w, (cb_http_server_opts){.identity = w.me,
+                                         .versions = way->version,
+                                         .request_client_cert = 2,
+                                         .early_data = 2,
+                                         .ops = &note_ops,
+                                         .user = &s});
+    for (int round = 0; round < 2; round++) {
+        http_reply r = {0};
+        http_client_make(&w, (cb_http_client_opts){
+                                 .versions = way->version, .identity = me, .sessions = store, .early_data = early});
+        http_fetch(&r, &w, (cb_request){0}, "/");
+        cr_expect_eq(r.status, 200, "%s: %s", way->name, r.detail);
+        cr_expect_str_eq(s.name, "spiffe://td.test/client", "%s, round %d", way->name, round);
+        cb_http_client_stats_get(w.client, &st);
+        if (!early) cr_expect_eq(st.resumed, (uint64_t)round, "%s", way->name);
+        cb_http_client_free(w.client);
+        w.client = NULL;
+    }
+    cr_expect_eq(s.early, early, "%s: early %d", way->name, s.early);
+    cb_sessions_unref(store);
+    cb_peer_unref(s.peer);
+    cb_identity_unref(me);
+    http_world_close(&w);
+}
+
+Test(mtls, a_resumed_session_has_the_identity) {
+    for (int i = 2; i < HTTP_WAYS; i++)
+        resume(&http_ways[i], false);
+    resume(&http_ways[HTTP_WAYS - 1], true);
+}
