@@ -13,7 +13,7 @@ foreach(source IN LISTS CB_BENCH_SOURCES)
         target_sources(${name} PRIVATE $<TARGET_OBJECTS:bench_lab>)
         target_link_libraries(${name} PRIVATE m)
     endif()
-    if(name MATCHES "^auth") # measures GnuTLS by itself too
+    if(name MATCHES "^(auth|ca)_") # measures GnuTLS by itself too
         target_link_libraries(${name} PRIVATE PkgConfig::GNUTLS)
     endif()
     set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests/bench)
