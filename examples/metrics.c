@@ -31,6 +31,7 @@ static int serve(cb_exchange *x, void *user) {
 static int count(void) {
     cb_metric *v, *t;
     int rc = cb_metrics_new(&metrics, NULL);
+    if (rc == CB_OK) rc = cb_metrics_add_system(metrics, NULL); /* the process, interfaces, the kernel's counters */
     if (rc == CB_OK) rc = cb_meter_new(&meter, metrics);
     if (rc == CB_OK)
         rc = cb_metrics_define(

@@ -128,6 +128,25 @@ CB_API int cb_metrics_collector(cb_metrics *m, cb_metrics_collect collect, void 
 /* Takes it away, when no rendering is under way any more. */
 CB_API void cb_metrics_collector_remove(cb_metrics *m, cb_metrics_collect collect, void *user);
 
+/* What a machine tells about itself, as bits. */
+enum cb_system_part {
+    CB_SYSTEM_PROCESS = 1,    /* process_*: processor time, memory, descriptors, threads */
+    CB_SYSTEM_INTERFACES = 2, /* cb_interface_*: for each network interface */
+    CB_SYSTEM_KERNEL = 4      /* cb_ip_*, cb_icmp_*, cb_tcp_*, cb_udp_*, cb_softnet_* of the network namespace */
+};
+
+typedef struct cb_system_opts {
+    size_t size;
+    uint32_t parts; /* of enum cb_system_part; 0 = all */
+    uint32_t reserved;
+    const char *proc; /* NULL = "/proc" */
+    const char *sys;  /* NULL = "/sys" */
+} cb_system_opts;
+
+/* Adds a collector for them, for as long as the registry lives. What the kernel does not tell is not shown. Each
+ * rendering reads some small files. CB_EINVAL (m, parts), CB_ENOMEM, CB_E2BIG. */
+CB_API int cb_metrics_add_system(cb_metrics *m, const cb_system_opts *opts);
+
 /* The format that the value of an Accept field asks for (by quality, then in the order of its list); CB_METRICS_TEXT
  * for what is unknown, malformed or empty. */
 CB_API int cb_metrics_negotiate(cb_slice accept);

@@ -68,12 +68,17 @@ static void meter_close(cb_meter *meter) {
     cb_mem_free(&meter->registry->alloc, meter);
 }
 
+static void collector_free(cb_metrics *m, cb_collector *c) {
+    if (c->drop) c->drop(c->user);
+    cb_mem_free(&m->alloc, c);
+}
+
 void cb_metrics_unref(cb_metrics *m) {
     if (!m || atomic_fetch_sub_explicit(&m->refs, 1, memory_order_acq_rel) != 1) return;
     if (m->own) meter_close(m->own);
     for (cb_collector *c = m->collectors, *next; c; c = next) {
         next = c->next;
-        cb_mem_free(&m->alloc, c);
+        collector_free(m, c);
     }
     for (cb_metric *f = m->families, *next; f; f = next) {
         next = f->next;
@@ -245,10 +250,14 @@ void cb_meter_free(cb_meter *meter) {
 }
 
 int cb_metrics_collector(cb_metrics *m, cb_metrics_collect collect, void *user) {
+    return cb_metrics_collect_with(m, collect, user, NULL);
+}
+
+int cb_metrics_collect_with(cb_metrics *m, cb_metrics_collect collect, void *user, void (*drop)(void *user)) {
     if (!m || !collect) return cb_fail(CB_EINVAL, "cb_metrics_collector: m and collect are needed");
     cb_collector *c = cb_mem_new(&m->alloc, sizeof *c);
     if (!c) return cb_fail(CB_ENOMEM, "no memory for a collector");
-    *c = (cb_collector){.collect = collect, .user = user};
+    *c = (cb_collector){.collect = collect, .user = user, .drop = drop};
     int rc = CB_OK;
     pthread_mutex_lock(&m->collecting);
     if (!m->own && (m->own = cb_mem_new(&m->alloc, sizeof *m->own))) {
@@ -275,7 +284,7 @@ void cb_metrics_collector_remove(cb_metrics *m, cb_metrics_collect collect, void
         cb_collector *c = *at;
         if (c->collect != collect || c->user != user) continue;
         *at = c->next;
-        cb_mem_free(&m->alloc, c);
+        collector_free(m, c);
         break;
     }
     pthread_mutex_unlock(&m->collecting);

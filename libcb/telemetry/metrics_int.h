@@ -68,6 +68,7 @@ typedef struct cb_collector {
     struct cb_collector *next;
     cb_metrics_collect collect;
     void *user;
+    void (*drop)(void *user); /* NULL, or frees user when the collector goes */
 } cb_collector;
 
 struct cb_metrics {
@@ -89,6 +90,9 @@ struct cb_meter {
     cb_list cells;
     bool mirrors; /* it shows what is counted elsewhere: nothing of it stays */
 };
+
+/* metrics.c: as cb_metrics_collector(), and drop(user) at its end; on failure user is still the caller's. */
+int cb_metrics_collect_with(cb_metrics *m, cb_metrics_collect collect, void *user, void (*drop)(void *user));
 
 /* metrics_series.c: with the family's lock held */
 void cb_cell_drop(cb_cell *c);
