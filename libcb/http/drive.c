@@ -265,8 +265,13 @@ void cb_drive_init(cb_drive *d, cb_loop *loop, const cb_drive_ops *ops) {
 
 /* ---- framing ---- */
 
+/* HTTP/1 has one message for its peer; the streams of the others fill packets and records together. */
 void cb_drive_on_wake(cb_hconn *h) {
-    cb_drive_later(h->env.owner_user);
+    cb_drive *d = h->env.owner_user;
+    if (h->vt->version == CB_HTTP_1)
+        cb_drive_later(d);
+    else if (d->h && !d->ending)
+        cb_defer_idle(&d->defer);
 }
 
 void cb_drive_on_gone(cb_hconn *h, int rc) {

@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SCRATCH_BYTES = 65536 };
+enum { SCRATCH_BYTES = 65536, SERVED_MAX = 32 };
 
 /* ---- memory, random ---- */
 
@@ -75,6 +75,18 @@ static void on_check(uv_check_t *check) {
     if (loop->running && atomic_load(&loop->stop)) uv_stop(&loop->uv);
 }
 
+/* Work that gains from company waits while descriptors keep coming, up to a limit. */
+static void run_idles(cb_loop *loop) {
+    loop->kept_waiting += loop->served;
+    if (cb_list_empty(&loop->turn.idles)) {
+        loop->kept_waiting = 0;
+    } else if (!loop->served || loop->kept_waiting >= SERVED_MAX) {
+        loop->kept_waiting = 0;
+        cb_turn_idle(&loop->turn);
+    }
+    loop->served = 0;
+}
+
 static void on_busy(uv_idle_t *busy) {
     (void)busy;
 }
@@ -83,6 +95,7 @@ static void on_prepare(uv_prepare_t *prepare) {
     cb_loop *loop = prepare->data;
     cb_alarms_run(loop);
     cb_turn_run_leftovers(&loop->turn);
+    run_idles(loop);
     bool due = cb_alarms_arm(loop);
     if (due || cb_turn_has_leftovers(&loop->turn)) {
         uv_idle_start(&loop->busy, on_busy);
@@ -175,8 +188,10 @@ int cb_loop_alive(const cb_loop *loop) {
 static int turn(cb_loop *loop, uv_run_mode mode) {
     loop->turn.in_turn = true;
     loop->turn.fresh = false;
-    loop->running = mode == UV_RUN_DEFAULT;
+    loop->running = loop->turn.patient = mode == UV_RUN_DEFAULT;
     int rc = uv_run(&loop->uv, mode);
+    loop->turn.patient = false;
+    if (loop->running) cb_turn_idle(&loop->turn);
     loop->running = loop->turn.fresh = loop->turn.in_turn = false;
     return rc < 0 ? cb_fail_errno(-rc, "event loop") : CB_OK;
 }
@@ -328,7 +343,7 @@ int cb_loop_new(cb_loop **out, const cb_loop_opts *opts) {
 
 static void run_to_the_end(cb_loop *loop) {
     while (cb_turn_has_leftovers(&loop->turn) || !cb_list_empty(&loop->orphans)) {
-        cb_turn_run_leftovers(&loop->turn); /* a last flush, before anything is cut */
+        cb_turn_idle(&loop->turn); /* a last flush, before anything is cut */
         if (cb_list_empty(&loop->orphans)) continue;
         cb_orphan *o = CB_CONTAINER(loop->orphans.next, cb_orphan, link);
         void (*cut)(cb_orphan *) = o->cut;

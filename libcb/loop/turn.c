@@ -9,9 +9,10 @@ void cb_turn_init(cb_turn *turn, const cb_alloc *alloc, const cb_log *log, cb_ti
     turn->clock = clock;
     turn->stir = NULL;
     cb_list_init(&turn->defers);
+    cb_list_init(&turn->idles);
     cb_list_init(&turn->graves);
     turn->now = 0;
-    turn->fresh = turn->in_turn = false;
+    turn->fresh = turn->in_turn = turn->patient = false;
 }
 
 /* A loop begins with its turn. */
@@ -54,6 +55,14 @@ void cb_defer_later(cb_defer *d) {
     stirred(of(d->loop));
 }
 
+void cb_defer_idle(cb_defer *d) {
+    cb_turn *turn = of(d->loop);
+    if (!turn->patient)
+        cb_defer_later(d);
+    else if (cb_list_empty(&d->link))
+        cb_list_add_tail(&turn->idles, &d->link);
+}
+
 void cb_defer_cancel(cb_defer *d) {
     cb_list_del(&d->link);
 }
@@ -74,13 +83,14 @@ static void take_all(cb_list *from, cb_list *to) {
 }
 
 bool cb_turn_has_leftovers(const cb_turn *turn) {
-    return !cb_list_empty(&turn->defers) || !cb_list_empty(&turn->graves);
+    return !cb_list_empty(&turn->defers) || !cb_list_empty(&turn->idles) || !cb_list_empty(&turn->graves);
 }
 
 /* In rounds with an end: work that defers itself for ever must not starve the descriptors. */
 void cb_turn_run_leftovers(cb_turn *turn) {
     cb_list batch;
-    for (int round = 0; round < ROUNDS_MAX && cb_turn_has_leftovers(turn); round++) {
+    for (int round = 0; round < ROUNDS_MAX && !(cb_list_empty(&turn->defers) && cb_list_empty(&turn->graves));
+         round++) {
         take_all(&turn->defers, &batch);
         while (!cb_list_empty(&batch)) {
             cb_defer *d = CB_CONTAINER(batch.next, cb_defer, link);
@@ -95,4 +105,15 @@ void cb_turn_run_leftovers(cb_turn *turn) {
             g->bury(g);
         }
     }
+}
+
+void cb_turn_idle(cb_turn *turn) {
+    cb_list batch;
+    take_all(&turn->idles, &batch);
+    while (!cb_list_empty(&batch)) {
+        cb_defer *d = CB_CONTAINER(batch.next, cb_defer, link);
+        cb_list_del(&d->link);
+        d->run(d);
+    }
+    cb_turn_run_leftovers(turn);
 }

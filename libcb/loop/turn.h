@@ -14,14 +14,16 @@ typedef struct cb_turn {
     cb_time (*clock)(const struct cb_turn *turn);
     void (*stir)(
         struct cb_turn *turn); /* work was queued between two turns; NULL: whoever runs the loop looks anyway */
-    cb_list defers, graves;
+    cb_list defers, idles, graves;
     cb_time now;
     bool fresh;   /* now is the time of this turn */
     bool in_turn; /* inside cb_loop_run() or cb_loop_step() */
+    bool patient; /* whoever runs the loop calls cb_turn_idle() before it waits */
 } cb_turn;
 
 void cb_turn_init(cb_turn *turn, const cb_alloc *alloc, const cb_log *log, cb_time (*clock)(const cb_turn *turn));
 bool cb_turn_has_leftovers(const cb_turn *turn);
-void cb_turn_run_leftovers(cb_turn *turn);
+void cb_turn_run_leftovers(cb_turn *turn); /* what waits for the end of the turn */
+void cb_turn_idle(cb_turn *turn);          /* and what waits for the loop to be idle */
 
 #endif

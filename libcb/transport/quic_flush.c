@@ -58,7 +58,7 @@ static void host_wake(cb_quic_conn *core) {
     ep_conn *c = ep_of(core);
     if (!cb_list_empty(&c->dirty) || core->phase == CB_QUIC_ENDED) return;
     cb_list_add_tail(&c->e->dirty, &c->dirty);
-    cb_defer_later(&c->e->flush);
+    cb_defer_idle(&c->e->flush);
 }
 
 static int host_new_cid(cb_quic_conn *core, ngtcp2_cid *cid, uint8_t token[NGTCP2_STATELESS_RESET_TOKENLEN]) {
@@ -217,7 +217,7 @@ void cb_quic_endpoint_flush(cb_defer *d) {
 void cb_quic_endpoint_again(cb_alarm *a, cb_time now) {
     cb_quic_endpoint *e = CB_CONTAINER(a, cb_quic_endpoint, again);
     (void)now;
-    cb_defer_later(&e->flush);
+    cb_defer_idle(&e->flush);
 }
 
 void cb_quic_endpoint_tick(cb_alarm *a, cb_time now) {

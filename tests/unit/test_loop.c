@@ -270,6 +270,79 @@ Test(loop, deferred_work_runs_once_in_order_and_the_dead_are_buried_after_it) {
     cr_assert_str_eq(trace, "abc+++ac++");
 }
 
+/* ---- work that waits for company ---- */
+
+typedef struct company {
+    cb_defer defer;
+    cb_loop *loop;
+    cb_watch *watch;
+    int fds[2];
+    int served, limit; /* turns in which the descriptor was ready, and how many there are to be */
+    int runs, served_then;
+} company;
+
+static void company_run(cb_defer *d) {
+    company *c = CB_CONTAINER(d, company, defer);
+    if (c->runs++ == 0) c->served_then = c->served;
+    if (c->served == c->limit) cb_loop_stop(c->loop);
+}
+
+/* Level-triggered and never read: ready in each turn. */
+static void company_served(cb_watch *w, unsigned events, void *user) {
+    company *c = user;
+    (void)events;
+    cb_defer_idle(&c->defer);
+    if (++c->served == c->limit) cb_watch_events(w, 0);
+}
+
+static company serve(int limit) {
+    company c = {.loop = loop_or_die(), .limit = limit};
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, c.fds), 0);
+    cr_assert_eq(write(c.fds[1], "x", 1), 1);
+    cb_defer_init(&c.defer, c.loop, company_run);
+    cr_assert_eq(cb_watch_new(&c.watch, c.loop, c.fds[0], CB_READABLE, company_served, &c), CB_OK);
+    cr_assert_eq(cb_loop_run(c.loop), CB_OK);
+    cb_watch_free(c.watch);
+    cb_loop_free(c.loop);
+    close(c.fds[0]);
+    close(c.fds[1]);
+    return c;
+}
+
+Test(loop, idle_work_waits_while_descriptors_are_ready_but_not_for_ever) {
+    company few = serve(5);
+    cr_assert_eq(few.runs, 1, "%d runs", few.runs);
+    cr_assert_eq(few.served_then, 5);
+    company many = serve(1000);
+    cr_assert(many.runs > 10 && many.runs < 200, "%d runs", many.runs);
+    cr_assert_lt(many.served_then, 100);
+}
+
+Test(loop, idle_work_on_a_foreign_loop_is_done_in_the_same_step) {
+    company c = {.loop = loop_or_die(), .limit = -1};
+    cb_defer_init(&c.defer, c.loop, company_run);
+    cb_defer_idle(&c.defer);
+    cr_assert_eq(cb_loop_timeout_ms(c.loop), 0);
+    cr_assert_eq(cb_loop_step(c.loop), CB_OK);
+    cr_assert_eq(c.runs, 1);
+    cb_loop_free(c.loop);
+}
+
+static void defer_idle_and_stop(cb_loop *loop, void *user) {
+    company *c = user;
+    cb_defer_idle(&c->defer);
+    cb_loop_stop(loop);
+}
+
+Test(loop, idle_work_is_done_before_a_stopped_loop_returns) {
+    company c = {.loop = loop_or_die(), .limit = -1};
+    cb_defer_init(&c.defer, c.loop, company_run);
+    cr_assert_eq(cb_loop_post(c.loop, defer_idle_and_stop, &c), CB_OK);
+    cr_assert_eq(cb_loop_run(c.loop), CB_OK);
+    cr_assert_eq(c.runs, 1);
+    cb_loop_free(c.loop);
+}
+
 static int forever_runs;
 static void forever_run(cb_defer *d) {
     forever_runs++;
