@@ -1,9 +1,9 @@
 #include "auth/json.h"
 #include "base/error.h"
+#include "base/json_lex.h"
+#include "base/mem.h"
 #include "base/utf8.h"
 #include <string.h>
-
-enum { NUMBER_BYTES = 60 };
 
 typedef struct reader {
     char *text;
@@ -30,44 +30,13 @@ static void skip_space(reader *r) {
         r->at++;
 }
 
-static int hex4(const reader *r, size_t at) {
-    int v = 0;
-    if (r->len < at + 4) return -1;
-    for (size_t i = 0; i < 4; i++) {
-        char c = r->text[at + i];
-        int d = c >= '0' && c <= '9'   ? c - '0'
-                : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                       : -1;
-        if (d < 0) return -1;
-        v = v << 4 | d;
-    }
-    return v;
-}
-
 /* At the backslash: writes what it stands for to *to, which never overtakes the reader. */
 static int unescape(reader *r, size_t *to) {
-    static const char from[] = "\"\\/bfnrt", means[] = "\"\\/\b\f\n\r\t";
-    r->at++;
-    int c = peek(r);
-    const char *found = c > 0 ? strchr(from, c) : NULL;
-    if (found) {
-        r->text[(*to)++] = means[found - from];
-        r->at++;
-        return 0;
-    }
-    int v = c == 'u' ? hex4(r, r->at + 1) : -1;
-    if (v < 0) return bad(r, "this escape is not one of JSON's");
-    if (v == 0) return bad(r, "\\u0000 cannot be part of a text");
-    r->at += 5;
-    uint32_t code = (uint32_t)v;
-    if (v >= 0xd800 && v <= 0xdfff) {
-        bool pair = v < 0xdc00 && r->len - r->at >= 6 && r->text[r->at] == '\\' && r->text[r->at + 1] == 'u';
-        int low = pair ? hex4(r, r->at + 2) : -1;
-        if (low < 0xdc00 || low > 0xdfff) return bad(r, "half of a surrogate pair");
-        code = 0x10000 + (((uint32_t)v & 0x3ff) << 10) + ((uint32_t)low & 0x3ff);
-        r->at += 6;
-    }
+    const char *wrong;
+    uint32_t code;
+    const size_t n = cb_json_lex_escape(r->text + r->at, r->len - r->at, &code, &wrong);
+    if (!n) return bad(r, wrong);
+    r->at += n;
     *to += cb_utf8_put(r->text + *to, code);
     return 0;
 }
@@ -97,29 +66,11 @@ static int read_text(reader *r, uint32_t *start, uint32_t *len) {
     return 0;
 }
 
-static size_t digits(reader *r) {
-    size_t from = r->at;
-    while (peek(r) >= '0' && peek(r) <= '9')
-        r->at++;
-    return r->at - from;
-}
-
 static int read_number(reader *r) {
-    size_t from = r->at;
-    if (peek(r) == '-') r->at++;
-    bool zero = peek(r) == '0';
-    size_t n = digits(r);
-    if (!n || (zero && n > 1)) return bad(r, "this is not a number of JSON");
-    if (peek(r) == '.') {
-        r->at++;
-        if (!digits(r)) return bad(r, "this is not a number of JSON");
-    }
-    if (peek(r) == 'e' || peek(r) == 'E') {
-        r->at++;
-        if (peek(r) == '+' || peek(r) == '-') r->at++;
-        if (!digits(r)) return bad(r, "this is not a number of JSON");
-    }
-    return r->at - from > NUMBER_BYTES ? bad(r, "this number is too long") : 0;
+    const char *wrong;
+    const size_t n = cb_json_lex_number(r->text + r->at, r->len - r->at, &wrong);
+    r->at += n;
+    return n ? 0 : bad(r, wrong);
 }
 
 static int read_word(reader *r, int32_t *kind) {
@@ -225,6 +176,27 @@ int cb_json_read(cb_json *j, char *text, size_t len, cb_json_node *nodes, size_t
     if (r.at < len) return bad(&r, "more text after the end of the document");
     *j = (cb_json){.text = text, .nodes = nodes, .len = r.n};
     return 0;
+}
+
+int cb_json_open(cb_json *j, cb_slice text) {
+    const size_t room = cb_json_room((const char *)text.base, text.len), head = room * sizeof(cb_json_node);
+    if (head + text.len >= UINT32_MAX) return cb_fail(CB_ENOMEM, "a document of %zu bytes", text.len);
+    cb_json_node *nodes = cb_mem_get(&cb_alloc_libc, head + text.len + 1);
+    if (!nodes) return cb_fail(CB_ENOMEM, "no memory for a document");
+    char *copy = (char *)(nodes + room);
+    if (text.len) memcpy(copy, text.base, text.len);
+    copy[text.len] = '\0';
+    int rc = cb_json_read(j, copy, text.len, nodes, room);
+    if (rc != 0) *j = (cb_json){.nodes = nodes};
+    j->block_bytes = (uint32_t)(head + text.len + 1);
+    if (rc != 0) cb_json_close(j);
+    return rc;
+}
+
+void cb_json_close(cb_json *j) {
+    if (j->nodes) cb_mem_wipe((void *)(uintptr_t)j->nodes, j->block_bytes);
+    cb_mem_free(&cb_alloc_libc, (void *)(uintptr_t)j->nodes);
+    *j = (cb_json){0};
 }
 
 const cb_json_node *cb_json_first(const cb_json *j, const cb_json_node *of) {

@@ -28,7 +28,7 @@ typedef struct cb_json {
     char *text;
     const cb_json_node *nodes; /* 0 is the whole document */
     uint32_t len;              /* nodes */
-    uint32_t reserved;
+    uint32_t block_bytes;      /* of cb_json_open(); else 0 */
 } cb_json;
 
 enum { CB_JSON_DEPTH = 16, CB_JSON_MEMBERS = 512 };
@@ -41,6 +41,11 @@ size_t cb_json_room(const char *text, size_t len);
 /* Reads text, which changes and must live as long as j, into nodes (room of them). 0, or an enum cb_json_fault with the
  * detail set. */
 int cb_json_read(cb_json *j, char *text, size_t len, cb_json_node *nodes, size_t room);
+
+/* Reads a copy of text, in a block of its own, which cb_json_close() wipes and frees (also of a j that is all zero).
+ * As cb_json_read(); CB_ENOMEM. */
+int cb_json_open(cb_json *j, cb_slice text);
+void cb_json_close(cb_json *j);
 
 /* The member of an object; NULL: none. */
 const cb_json_node *cb_json_get(const cb_json *j, const cb_json_node *object, const char *name, size_t len);

@@ -1,11 +1,10 @@
 #include "config/scan.h"
 #include "base/error.h"
+#include "base/json_lex.h"
 #include "base/mem.h"
 #include "base/utf8.h"
 #include <stdbool.h>
 #include <string.h>
-
-enum { NUMBER_BYTES = 60 }; /* cJSON reads no more */
 
 typedef struct scanner {
     cb_config_scan *out;
@@ -85,37 +84,12 @@ static int skip_space(scanner *s) {
     }
 }
 
-static int hex4(const scanner *s, size_t at) {
-    int v = 0;
-    if (s->len - at < 4) return -1;
-    for (size_t i = 0; i < 4; i++) {
-        char c = s->text[at + i];
-        int d = c >= '0' && c <= '9'   ? c - '0'
-                : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                       : -1;
-        if (d < 0) return -1;
-        v = v << 4 | d;
-    }
-    return v;
-}
-
 static int scan_escape(scanner *s) { /* at the backslash */
-    size_t from = s->at++;
-    int c = peek(s);
-    if (c > 0 && strchr("\"\\/bfnrt", c)) {
-        s->at++;
-        return CB_OK;
-    }
-    int v = c == 'u' ? hex4(s, s->at + 1) : -1;
-    if (v < 0) return bad(s, from, "this escape is not one of JSON's");
-    if (v == 0) return bad(s, from, "\\u0000 cannot be part of a text");
-    s->at += 5;
-    if (v < 0xd800 || v > 0xdfff) return CB_OK;
-    bool pair = v < 0xdc00 && s->len - s->at >= 6 && s->text[s->at] == '\\' && s->text[s->at + 1] == 'u';
-    int low = pair ? hex4(s, s->at + 2) : -1;
-    if (low < 0xdc00 || low > 0xdfff) return bad(s, from, "half of a surrogate pair");
-    s->at += 6;
+    const char *wrong;
+    uint32_t code;
+    const size_t n = cb_json_lex_escape(s->text + s->at, s->len - s->at, &code, &wrong);
+    if (!n) return bad(s, s->at, wrong);
+    s->at += n;
     return CB_OK;
 }
 
@@ -140,29 +114,11 @@ static int scan_string(scanner *s) {
     }
 }
 
-static size_t digits(scanner *s) {
-    size_t from = s->at;
-    while (peek(s) >= '0' && peek(s) <= '9')
-        s->at++;
-    return s->at - from;
-}
-
 static int scan_number(scanner *s) {
-    size_t from = s->at;
-    if (peek(s) == '-') s->at++;
-    bool zero = peek(s) == '0';
-    size_t n = digits(s);
-    if (!n || (zero && n > 1)) return bad(s, from, "this is not a number of JSON");
-    if (peek(s) == '.') {
-        s->at++;
-        if (!digits(s)) return bad(s, from, "this is not a number of JSON");
-    }
-    if (peek(s) == 'e' || peek(s) == 'E') {
-        s->at++;
-        if (peek(s) == '+' || peek(s) == '-') s->at++;
-        if (!digits(s)) return bad(s, from, "this is not a number of JSON");
-    }
-    if (s->at - from > NUMBER_BYTES) return bad(s, from, "this number is too long");
+    const char *wrong;
+    const size_t n = cb_json_lex_number(s->text + s->at, s->len - s->at, &wrong);
+    if (!n) return bad(s, s->at, wrong);
+    s->at += n;
     return CB_OK;
 }
 
