@@ -190,30 +190,30 @@ void cb_acme_core_unanswered(cb_acme_core *c, int rc, int64_t now_ms) {
     if (rc < 0) cb_acme_core_fail(c, rc);
 }
 
-static const char *text_of(const cJSON *json, const char *name) {
-    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, name));
+static const char *text_of(cb_acme_value of, const char *name) {
+    const char *text = cb_acme_text(of, name);
     return text ? text : "";
 }
 
 /* The words of a problem, and of the first of its subproblems (RFC 8555 6.7.1). */
-static void words(char *out, size_t cap, const cJSON *problem) {
+static void words(char *out, size_t cap, cb_acme_value problem) {
     char type[64], detail[320], name[80];
     const char *from = text_of(problem, "type");
-    const cJSON *sub = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(problem, "subproblems"), 0);
+    const cb_acme_value sub = cb_acme_first(cb_acme_member(problem, "subproblems"));
     cb_web_plain(type, sizeof type,
                  strncmp(from, error_urn, sizeof error_urn - 1) ? from : from + sizeof error_urn - 1);
     cb_web_plain(detail, sizeof detail, text_of(problem, "detail"));
     int n = snprintf(out, cap, "%s: %s", type, detail);
-    if (!cJSON_IsObject(sub) || n < 0 || (size_t)n >= cap) return;
-    cb_web_plain(name, sizeof name, text_of(cJSON_GetObjectItemCaseSensitive(sub, "identifier"), "value"));
+    if (!cb_acme_is(sub, CB_JSON_OBJECT) || n < 0 || (size_t)n >= cap) return;
+    cb_web_plain(name, sizeof name, text_of(cb_acme_member(sub, "identifier"), "value"));
     cb_web_plain(detail, sizeof detail, text_of(sub, "detail"));
     snprintf(out + n, cap - (size_t)n, " (%s: %s)", name, detail);
 }
 
-int cb_acme_core_problem(const cJSON *problem, const char *what) {
-    char text[500];
-    words(text, sizeof text, problem);
-    return cb_fail(CB_EAUTH, "ACME: %s: %s", what, cJSON_IsObject(problem) ? text : "no reason given");
+int cb_acme_core_problem(cb_acme_value problem, const char *what) {
+    char text[500] = "no reason given";
+    if (cb_acme_is(problem, CB_JSON_OBJECT)) words(text, sizeof text, problem);
+    return cb_fail(CB_EAUTH, "ACME: %s: %s", what, text);
 }
 
 static int code_of(const char *type, int status) {
@@ -241,15 +241,15 @@ static int code_of(const char *type, int status) {
 static int take_problem(cb_acme_core *c, const cb_acme_answer *a, const cb_acme_step *step, int64_t now_ms) {
     char text[500] = "no problem document", type[64] = "";
     const bool typed = cb_web_is_type(a->content_type, "application/problem+json");
-    cJSON *json = typed ? cb_acme_json(a->body) : NULL;
-    if (json) {
-        const char *from = text_of(json, "type");
+    cb_json json = {0};
+    if (typed && cb_acme_json(&json, a->body) >= 0) {
+        const char *from = text_of(cb_acme_root(&json), "type");
         if (strncmp(from, error_urn, sizeof error_urn - 1) == 0) {
             cb_web_plain(type, sizeof type, from + sizeof error_urn - 1);
         }
-        words(text, sizeof text, json);
+        words(text, sizeof text, cb_acme_root(&json));
     }
-    cJSON_Delete(json);
+    cb_json_close(&json);
     if (strcmp(type, "badNonce") == 0 && step->signer != CB_ACME_GET) {
         if (++c->bad_nonces <= BAD_NONCES) return CB_OK;
         return cb_fail(CB_EPROTO, "ACME: %s: the server refused %d nonces in a row", step->name, BAD_NONCES);
@@ -270,15 +270,16 @@ static int take_nonce_answer(const cb_acme_core *c, const cb_acme_answer *a) {
 
 static int take_good(cb_acme_core *c, const cb_acme_answer *a, const cb_acme_step *step, int64_t now_ms) {
     char detail[512];
-    if (step->text) return step->take(c, a, NULL, now_ms);
+    if (step->text) return step->take(c, a, (cb_acme_value){NULL, NULL}, now_ms);
     if (!cb_web_is_type(a->content_type, "application/json")) {
         cb_web_plain(detail, sizeof detail,
                      a->content_type.len ? "another content type than application/json" : "no content type");
         return cb_fail(CB_EPROTO, "ACME: %s: an answer of %s", step->name, detail);
     }
-    cJSON *json = cb_acme_json(a->body);
-    int rc = json ? step->take(c, a, json, now_ms) : CB_EPROTO;
-    cJSON_Delete(json);
+    cb_json json;
+    int rc = cb_acme_json(&json, a->body);
+    if (rc >= 0) rc = step->take(c, a, cb_acme_root(&json), now_ms);
+    cb_json_close(&json);
     if (rc == CB_EPROTO) {
         snprintf(detail, sizeof detail, "%s", cb_last_error());
         rc = cb_fail(rc, "ACME: %s: %s", step->name, detail);

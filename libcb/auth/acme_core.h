@@ -92,6 +92,8 @@ typedef struct cb_acme_core {
 
 int cb_acme_core_init(cb_acme_core *c, const cb_acme_plan *plan, const char *kid, const char *order_url);
 void cb_acme_core_clear(cb_acme_core *c);
+/* A copy of from (NULL: none) into *to, whose text is freed. CB_ENOMEM. */
+int cb_acme_core_copy(char **to, const char *from);
 enum cb_acme_what cb_acme_core_next(cb_acme_core *c, int64_t now_ms);
 void cb_acme_core_answer(cb_acme_core *c, const cb_acme_answer *a, int64_t now_ms);
 /* The request did not get an answer: sent again later, some times; then the job fails with rc and the detail. */

@@ -2,42 +2,36 @@
 #include "base/error.h"
 #include <string.h>
 
-/* cJSON recurses: nesting is bounded before it sees the text. */
-static bool too_deep(cb_slice body) {
-    unsigned depth = 0;
-    bool quoted = false;
-    for (size_t i = 0; i < body.len; i++) {
-        const uint8_t c = body.base[i];
-        if (quoted) {
-            if (c == '\\') i++;
-            if (c == '"') quoted = false;
-        } else if (c == '"') {
-            quoted = true;
-        } else if (c == '{' || c == '[') {
-            if (++depth > CB_ACME_DEPTH) return true;
-        } else if ((c == '}' || c == ']') && depth > 0) {
-            depth--;
-        }
+int cb_acme_json(cb_json *json, cb_slice body) {
+    char why[200];
+    *json = (cb_json){0};
+    if (body.len == 0 || body.len > CB_ACME_ANSWER_BYTES) {
+        return cb_fail(CB_EPROTO, "%zu bytes that are no JSON text", body.len);
     }
-    return false;
+    int rc = cb_json_open(json, body);
+    if (rc < 0) return rc;
+    if (rc == 0 && json->nodes->kind == CB_JSON_OBJECT) return CB_OK;
+    cb_web_plain(why, sizeof why, rc ? cb_last_error() : "not an object");
+    cb_json_close(json);
+    return cb_fail(CB_EPROTO, "%s", why);
 }
 
-cJSON *cb_acme_json(cb_slice body) {
-    const char *end = NULL;
-    if (body.len == 0 || body.len > CB_ACME_ANSWER_BYTES || memchr(body.base, 0, body.len)) {
-        cb_fail(CB_EPROTO, "%zu bytes that are no JSON text", body.len);
-        return NULL;
-    }
-    if (too_deep(body)) {
-        cb_fail(CB_EPROTO, "JSON nested deeper than %d", CB_ACME_DEPTH);
-        return NULL;
-    }
-    cJSON *json = cJSON_ParseWithLengthOpts((const char *)body.base, body.len, &end, 0);
-    size_t used = json ? (size_t)(end - (const char *)body.base) : 0;
-    while (json && used < body.len && strchr(" \t\r\n", body.base[used]))
-        used++;
-    if (cJSON_IsObject(json) && used == body.len) return json;
-    cJSON_Delete(json);
-    cb_fail(CB_EPROTO, "not one JSON object (%zu bytes)", body.len);
-    return NULL;
+cb_acme_value cb_acme_root(const cb_json *json) {
+    return (cb_acme_value){json, json->nodes};
+}
+
+cb_acme_value cb_acme_member(cb_acme_value of, const char *name) {
+    return (cb_acme_value){of.json, of.at ? cb_json_get(of.json, of.at, name, strlen(name)) : NULL};
+}
+
+const char *cb_acme_text(cb_acme_value of, const char *name) {
+    return of.at ? cb_json_text(of.json, of.at, name) : NULL;
+}
+
+cb_acme_value cb_acme_first(cb_acme_value of) {
+    return (cb_acme_value){of.json, of.at ? cb_json_first(of.json, of.at) : NULL};
+}
+
+cb_acme_value cb_acme_next(cb_acme_value of, cb_acme_value at) {
+    return (cb_acme_value){of.json, cb_json_next(of.json, of.at, at.at)};
 }

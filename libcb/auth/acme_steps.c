@@ -7,14 +7,6 @@
 #include <string.h>
 #include <strings.h>
 
-static const cJSON *member(const cJSON *json, const char *name) {
-    return cJSON_GetObjectItemCaseSensitive(json, name);
-}
-
-static const char *text(const cJSON *json, const char *name) {
-    return cJSON_GetStringValue(member(json, name));
-}
-
 static int keep_url(cb_acme_core *c, char **to, const char *url, const char *what) {
     int rc = cb_web_url_check(url, c->plan->directory, c->plan->other_hosts, what);
     return rc < 0 ? rc : cb_acme_core_copy(to, url);
@@ -46,7 +38,7 @@ static int first_step(const cb_acme_core *c) {
     return c->plan->job == CB_ACME_JOB_ORDER && c->order_url ? STEP_ORDER : after[c->plan->job];
 }
 
-static int take_directory(cb_acme_core *c, const cb_acme_answer *a, const cJSON *json, int64_t now_ms) {
+static int take_directory(cb_acme_core *c, const cb_acme_answer *a, cb_acme_value json, int64_t now_ms) {
     (void)a;
     (void)now_ms;
     const struct {
@@ -59,7 +51,7 @@ static int take_directory(cb_acme_core *c, const cb_acme_answer *a, const cJSON 
         {"keyChange", &c->key_change, false}, {"renewalInfo", &c->renewal_info, false},
     };
     for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
-        const char *url = text(json, members[i].name);
+        const char *url = cb_acme_text(json, members[i].name);
         if (!url && !members[i].needed) continue;
         int rc = keep_url(c, members[i].to, url, members[i].name);
         if (rc < 0) return rc;
@@ -70,18 +62,18 @@ static int take_directory(cb_acme_core *c, const cb_acme_answer *a, const cJSON 
         int rc = cb_acme_core_copy(&c->certificate, url);
         if (rc < 0) return rc;
     }
-    const cJSON *meta = member(json, "meta");
+    const cb_acme_value meta = cb_acme_member(json, "meta");
     const char *profile = c->plan->profile;
-    if (c->plan->job == CB_ACME_JOB_ORDER && profile && !member(member(meta, "profiles"), profile)) {
+    if (c->plan->job == CB_ACME_JOB_ORDER && profile && !cb_acme_member(cb_acme_member(meta, "profiles"), profile).at) {
         return cb_fail(CB_ENOTSUP, "ACME: the server offers no profile \"%s\"", profile);
     }
     const bool makes = !c->kid && c->plan->job != CB_ACME_JOB_PROBE && c->plan->job != CB_ACME_JOB_ARI;
-    if (makes && cJSON_IsTrue(member(meta, "externalAccountRequired")) && !c->plan->eab_kid) {
+    if (makes && cb_acme_is(cb_acme_member(meta, "externalAccountRequired"), CB_JSON_TRUE) && !c->plan->eab_kid) {
         return cb_fail(CB_EAUTH, "ACME: the server wants an external account binding (eab_kid, eab_key)");
     }
-    if (makes && text(meta, "termsOfService") && !c->plan->agree_terms) {
+    if (makes && cb_acme_text(meta, "termsOfService") && !c->plan->agree_terms) {
         char terms[300];
-        cb_web_plain(terms, sizeof terms, text(meta, "termsOfService"));
+        cb_web_plain(terms, sizeof terms, cb_acme_text(meta, "termsOfService"));
         return cb_fail(CB_EAUTH, "ACME: the server wants agreement to its terms: %s", terms);
     }
     /* A probe, and whoever has no account yet, ask for it by its key. */
@@ -96,14 +88,14 @@ static const char *ari_url(const cb_acme_core *c) {
     return c->certificate;
 }
 
-static int take_ari(cb_acme_core *c, const cb_acme_answer *a, const cJSON *json, int64_t now_ms) {
+static int take_ari(cb_acme_core *c, const cb_acme_answer *a, cb_acme_value json, int64_t now_ms) {
     (void)a;
     (void)now_ms;
-    const cJSON *window = member(json, "suggestedWindow");
-    const int64_t start = cb_web_date(text(window, "start")), end = cb_web_date(text(window, "end"));
+    const cb_acme_value window = cb_acme_member(json, "suggestedWindow");
+    const int64_t start = cb_web_date(cb_acme_text(window, "start")), end = cb_web_date(cb_acme_text(window, "end"));
     if (start < 0 || end < 0 || end <= start) return cb_fail(CB_EPROTO, "a suggestedWindow that is none");
     c->renew_at_s = start + (int64_t)((double)(end - start) * c->plan->spread / 4294967296.0);
-    const char *page = text(json, "explanationURL");
+    const char *page = cb_acme_text(json, "explanationURL");
     if (page) cb_web_plain(c->explanation, sizeof c->explanation, page);
     c->step = STEP_END;
     return CB_OK;
@@ -146,9 +138,9 @@ static const char *account_url(const cb_acme_core *c) {
     return c->new_account;
 }
 
-static int take_account(cb_acme_core *c, const cb_acme_answer *a, const cJSON *json, int64_t now_ms) {
+static int take_account(cb_acme_core *c, const cb_acme_answer *a, cb_acme_value json, int64_t now_ms) {
     (void)now_ms;
-    const char *status = text(json, "status");
+    const char *status = cb_acme_text(json, "status");
     if (status && strcmp(status, "valid") != 0) {
         char plain[40];
         cb_web_plain(plain, sizeof plain, status);
@@ -196,7 +188,7 @@ static int roll_payload(cb_acme_core *c, cb_buf *out) {
     return rc;
 }
 
-static int take_end(cb_acme_core *c, const cb_acme_answer *a, const cJSON *json, int64_t now_ms) {
+static int take_end(cb_acme_core *c, const cb_acme_answer *a, cb_acme_value json, int64_t now_ms) {
     (void)a;
     (void)json;
     (void)now_ms;
@@ -260,15 +252,16 @@ static int new_order_payload(cb_acme_core *c, cb_buf *out) {
     return rc >= 0 ? cb_buf_text(out, "}") : rc;
 }
 
-static int take_authorizations(cb_acme_core *c, const cJSON *json) {
-    const cJSON *list = member(json, "authorizations"), *url;
-    const int n = cJSON_GetArraySize(list);
-    if (!cJSON_IsArray(list) || n < 1 || n > CB_ACME_NAMES) return cb_fail(CB_EPROTO, "%d authorizations", n);
+static int take_authorizations(cb_acme_core *c, cb_acme_value json) {
+    const cb_acme_value list = cb_acme_member(json, "authorizations");
+    const uint32_t n = cb_acme_is(list, CB_JSON_LIST) ? list.at->len : 0;
+    if (n < 1 || n > CB_ACME_NAMES) return cb_fail(CB_EPROTO, "%u authorizations", n);
     if (c->authz_len) { /* known from before */
-        return (size_t)n == c->authz_len ? CB_OK : cb_fail(CB_EPROTO, "the order's authorizations change");
+        return n == c->authz_len ? CB_OK : cb_fail(CB_EPROTO, "the order's authorizations change");
     }
-    cJSON_ArrayForEach(url, list) {
-        int rc = keep_url(c, &c->authz[c->authz_len].url, cJSON_GetStringValue(url), "an authorization");
+    for (cb_acme_value url = cb_acme_first(list); url.at; url = cb_acme_next(list, url)) {
+        const char *text = cb_acme_is(url, CB_JSON_TEXT) ? json.json->text + url.at->at : NULL;
+        int rc = keep_url(c, &c->authz[c->authz_len].url, text, "an authorization");
         c->authz_len++;
         if (rc < 0) return rc;
     }
@@ -294,7 +287,7 @@ static int renew_order(cb_acme_core *c) {
     return cb_acme_core_copy(&c->order_url, NULL);
 }
 
-static int order_pending(cb_acme_core *c, const cb_acme_answer *a, const cJSON *json, int64_t now_ms) {
+static int order_pending(cb_acme_core *c, const cb_acme_answer *a, cb_acme_value json, int64_t now_ms) {
     int rc = take_authorizations(c, json);
     if (rc < 0) return rc;
     bool open = false;
@@ -310,7 +303,7 @@ static int order_pending(cb_acme_core *c, const cb_acme_answer *a, const cJSON *
     return CB_OK;
 }
 
-static int order_ready(cb_acme_core *c, const cb_acme_answer *a, const cJSON *json, int64_t now_ms) {
+static int order_ready(cb_acme_core *c, const cb_acme_answer *a, cb_acme_value json, int64_t now_ms) {
     (void)json;
     if (c->step == STEP_FINALIZE) { /* it was sent, and the order did not move */
         c->step = STEP_ORDER;
@@ -321,36 +314,36 @@ static int order_ready(cb_acme_core *c, const cb_acme_answer *a, const cJSON *js
     return CB_OK;
 }
 
-static int order_processing(cb_acme_core *c, const cb_acme_answer *a, const cJSON *json, int64_t now_ms) {
+static int order_processing(cb_acme_core *c, const cb_acme_answer *a, cb_acme_value json, int64_t now_ms) {
     (void)json;
     c->step = STEP_ORDER;
     cb_acme_core_poll(c, a->retry_after, now_ms);
     return CB_OK;
 }
 
-static int order_valid(cb_acme_core *c, const cb_acme_answer *a, const cJSON *json, int64_t now_ms) {
+static int order_valid(cb_acme_core *c, const cb_acme_answer *a, cb_acme_value json, int64_t now_ms) {
     (void)a;
     (void)now_ms;
     c->step = STEP_CERTIFICATE;
-    return keep_url(c, &c->certificate, text(json, "certificate"), "the certificate");
+    return keep_url(c, &c->certificate, cb_acme_text(json, "certificate"), "the certificate");
 }
 
-static int order_invalid(cb_acme_core *c, const cb_acme_answer *a, const cJSON *json, int64_t now_ms) {
+static int order_invalid(cb_acme_core *c, const cb_acme_answer *a, cb_acme_value json, int64_t now_ms) {
     (void)a;
     (void)now_ms;
-    return c->resumed ? renew_order(c) : cb_acme_core_problem(member(json, "error"), "the order is invalid");
+    return c->resumed ? renew_order(c) : cb_acme_core_problem(cb_acme_member(json, "error"), "the order is invalid");
 }
 
-static int take_order(cb_acme_core *c, const cb_acme_answer *a, const cJSON *json, int64_t now_ms) {
+static int take_order(cb_acme_core *c, const cb_acme_answer *a, cb_acme_value json, int64_t now_ms) {
     static const struct {
         const char *status;
-        int (*take)(cb_acme_core *, const cb_acme_answer *, const cJSON *, int64_t);
+        int (*take)(cb_acme_core *, const cb_acme_answer *, cb_acme_value, int64_t);
     } table[] = {
         {"pending", order_pending}, {"ready", order_ready},     {"processing", order_processing},
         {"valid", order_valid},     {"invalid", order_invalid},
     };
-    const char *status = text(json, "status");
-    int rc = keep_url(c, &c->finalize, text(json, "finalize"), "finalize");
+    const char *status = cb_acme_text(json, "status");
+    int rc = keep_url(c, &c->finalize, cb_acme_text(json, "finalize"), "finalize");
     if (rc < 0) return rc;
     for (size_t i = 0; status && i < sizeof table / sizeof *table; i++) {
         if (strcmp(status, table[i].status) == 0) return table[i].take(c, a, json, now_ms);
@@ -358,7 +351,7 @@ static int take_order(cb_acme_core *c, const cb_acme_answer *a, const cJSON *jso
     return cb_fail(CB_EPROTO, "an order of unknown status");
 }
 
-static int take_new_order(cb_acme_core *c, const cb_acme_answer *a, const cJSON *json, int64_t now_ms) {
+static int take_new_order(cb_acme_core *c, const cb_acme_answer *a, cb_acme_value json, int64_t now_ms) {
     int rc = keep_location(c, &c->order_url, a->location, "the order");
     if (rc < 0) return rc;
     c->save = true;
@@ -406,39 +399,40 @@ static bool asked_for(const cb_acme_core *c, const char *name, bool wildcard) {
     return false;
 }
 
-static int choose_challenge(cb_acme_core *c, cb_acme_authz *z, const cJSON *json) {
+static int choose_challenge(cb_acme_core *c, cb_acme_authz *z, cb_acme_value json) {
     const char *want = c->plan->challenge == CB_ACME_DNS_01 ? "dns-01" : "http-01";
-    const cJSON *each;
-    cJSON_ArrayForEach(each, member(json, "challenges")) {
-        const char *type = text(each, "type"), *token = text(each, "token");
+    const cb_acme_value all = cb_acme_member(json, "challenges");
+    for (cb_acme_value each = cb_acme_first(all); each.at; each = cb_acme_next(all, each)) {
+        const char *type = cb_acme_text(each, "type"), *token = cb_acme_text(each, "token");
         if (!type || strcmp(type, want) != 0) continue;
         if (!token || !cb_web_is_token(token, strlen(token), CB_ACME_TOKEN_BYTES)) {
             return cb_fail(CB_EPROTO, "a token that is not base64url");
         }
-        int rc = keep_url(c, &z->challenge, text(each, "url"), "a challenge");
+        int rc = keep_url(c, &z->challenge, cb_acme_text(each, "url"), "a challenge");
         if (rc >= 0) rc = cb_acme_core_copy(&z->token, token);
         return rc;
     }
     return cb_fail(CB_EAUTH, "ACME: the server offers no %s for %s", want, z->name);
 }
 
-static int authz_failed(const cb_acme_authz *z, const cJSON *json, const char *status) {
-    const cJSON *each, *error = NULL;
+static int authz_failed(const cb_acme_authz *z, cb_acme_value json, const char *status) {
+    const cb_acme_value all = cb_acme_member(json, "challenges");
+    cb_acme_value error = {json.json, NULL};
     char what[360], plain[280], state[24];
-    cJSON_ArrayForEach(each, member(json, "challenges")) {
-        if (!error) error = member(each, "error");
-    }
+    for (cb_acme_value each = cb_acme_first(all); each.at && !error.at; each = cb_acme_next(all, each))
+        error = cb_acme_member(each, "error");
     cb_web_plain(plain, sizeof plain, z->name);
     cb_web_plain(state, sizeof state, status);
     snprintf(what, sizeof what, "the authorization of %s is %s", plain, state);
     return cb_acme_core_problem(error, what);
 }
 
-static int take_authz(cb_acme_core *c, const cb_acme_answer *a, const cJSON *json, int64_t now_ms) {
+static int take_authz(cb_acme_core *c, const cb_acme_answer *a, cb_acme_value json, int64_t now_ms) {
     cb_acme_authz *z = &c->authz[c->at];
-    const char *status = text(json, "status"), *name = text(member(json, "identifier"), "value");
+    const char *status = cb_acme_text(json, "status"),
+               *name = cb_acme_text(cb_acme_member(json, "identifier"), "value");
     const bool first = c->step == STEP_AUTHZ;
-    if (!name || !asked_for(c, name, cJSON_IsTrue(member(json, "wildcard")))) {
+    if (!name || !asked_for(c, name, cb_acme_is(cb_acme_member(json, "wildcard"), CB_JSON_TRUE))) {
         return cb_fail(CB_EPROTO, "an authorization of a name that was not asked for");
     }
     int rc = cb_acme_core_copy(&z->name, name);
@@ -470,7 +464,7 @@ static int challenge_payload(cb_acme_core *c, cb_buf *out) {
     return cb_buf_text(out, "{}");
 }
 
-static int take_challenge(cb_acme_core *c, const cb_acme_answer *a, const cJSON *json, int64_t now_ms) {
+static int take_challenge(cb_acme_core *c, const cb_acme_answer *a, cb_acme_value json, int64_t now_ms) {
     (void)a;
     (void)json;
     (void)now_ms;
@@ -481,7 +475,7 @@ static int take_challenge(cb_acme_core *c, const cb_acme_answer *a, const cJSON 
 /* Asked before (a lost answer, or an order of an earlier run): what came of it, the authorization tells. */
 static bool challenge_problem(cb_acme_core *c, const char *type, int status, int64_t now_ms) {
     if (status >= 500 || strcmp(type, "malformed") != 0 || !(c->resumed || c->failures)) return false;
-    return take_challenge(c, NULL, NULL, now_ms) >= 0;
+    return take_challenge(c, NULL, (cb_acme_value){NULL, NULL}, now_ms) >= 0;
 }
 
 /* --- the certificate --- */
@@ -508,7 +502,7 @@ static const char *certificate_url(const cb_acme_core *c) {
     return c->certificate;
 }
 
-static int take_certificate(cb_acme_core *c, const cb_acme_answer *a, const cJSON *json, int64_t now_ms) {
+static int take_certificate(cb_acme_core *c, const cb_acme_answer *a, cb_acme_value json, int64_t now_ms) {
     (void)json;
     (void)now_ms;
     if (!cb_web_is_type(a->content_type, "application/pem-certificate-chain")) {

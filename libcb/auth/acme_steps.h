@@ -29,8 +29,8 @@ typedef struct cb_acme_step {
     int signer;
     const char *(*url)(const cb_acme_core *c);
     int (*payload)(cb_acme_core *c, cb_buf *out); /* NULL: nothing (POST-as-GET) */
-    /* Takes a 2xx answer and sets the next step; json is NULL where answers are not JSON. */
-    int (*take)(cb_acme_core *c, const cb_acme_answer *a, const cJSON *json, int64_t now_ms);
+    /* Takes a 2xx answer and sets the next step; json is none where answers are not JSON. */
+    int (*take)(cb_acme_core *c, const cb_acme_answer *a, cb_acme_value json, int64_t now_ms);
     /* A problem of this type: true when it was dealt with. NULL: it ends the job. */
     bool (*problem)(cb_acme_core *c, const char *type, int status, int64_t now_ms);
     bool text; /* the answer's body is not JSON, or is not read */
@@ -39,8 +39,7 @@ typedef struct cb_acme_step {
 const cb_acme_step *cb_acme_step_get(unsigned step);
 /* The step again at the time the server or patience says. */
 void cb_acme_core_poll(cb_acme_core *c, cb_slice retry_after, int64_t now_ms);
-int cb_acme_core_copy(char **to, const char *from);
 /* CB_EAUTH with the words of a problem document (RFC 7807) in an authorization or order. */
-int cb_acme_core_problem(const cJSON *problem, const char *what);
+int cb_acme_core_problem(cb_acme_value problem, const char *what);
 
 #endif

@@ -94,7 +94,8 @@ class AcmeServer:
                      "keyChange": u + "/key", "renewalInfo": u + "/ari", "meta": {"termsOfService": u + "/terms", "profiles": {"shortlived": "six days"}}}
         answers = {
             "nested": b"[" * 5000 + b"]" * 5000, "huge": b'{"a":"' + b"x" * 500000 + b'"}', "truncated": json.dumps(directory).encode()[:-9],
-            "not-json": b"<html>hello</html>", "http-url": {**directory, "newOrder": u.replace("https", "http") + "/order"},
+            "not-json": b"<html>hello</html>", "list": [directory], "twice": json.dumps(directory).replace('{', '{"newNonce":"https://elsewhere.example/nonce",', 1).encode(),
+            "http-url": {**directory, "newOrder": u.replace("https", "http") + "/order"},
             "other-host": {**directory, "newOrder": "https://elsewhere.example/order"},
         }
         fields = {"content-type": "text/html"} if self.lie == "wrong-type" else {}

@@ -227,7 +227,8 @@ def test_a_rate_limit_is_told_with_its_end(simulated):
 
 
 @pytest.mark.parametrize("lie, says", [
-    ("nested", "nested deeper"), ("huge", "more than 131072 bytes"), ("truncated", "not one JSON object"), ("not-json", "not one JSON object"),
+    ("nested", "nested too deep"), ("huge", "more than 131072 bytes"), ("truncated", "without its closing quote"), ("not-json", "a value is missing"),
+    ("list", "not an object"), ("twice", '"newNonce" is there twice'),
     ("wrong-type", "content type"), ("redirect", "redirects are not followed"), ("other-host", "leads to another host"),
     ("http-url", "not https"), ("odd-token", "token"), ("other-name", "not asked for"), ("nonce-flood", "nonces in a row"), ("no-nonce", "Replay-Nonce"),
     ("pending", "not done within 3 s"), ("late", "not done within 3 s"), ("other-key", "another key"), ("other-names", "not for h.example.org"),
