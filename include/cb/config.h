@@ -35,7 +35,8 @@ enum cb_config_kind {
     CB_CONFIG_OBJECT = 6, /* const struct *, see `item_size`; NULL when absent. With fallback "{}": all defaults */
     CB_CONFIG_ARRAY = 7,  /* cb_config_list: of structs when `members` is set, else of const char *. min, max: items */
     CB_CONFIG_MAP = 8     /* cb_config_list of structs for an object with free names; each struct begins with a
-                           * const char * that gets the name. min and max are entries */
+                           * const char * that gets the name. Without `members` the values are texts, and the structs
+                           * are cb_config_pair. min and max are entries */
 };
 
 /* The items of an array or map, in the order of the document. */
@@ -43,6 +44,11 @@ typedef struct cb_config_list {
     const void *at;
     size_t len;
 } cb_config_list;
+
+/* A name and its text: an entry of a map without members. */
+typedef struct cb_config_pair {
+    const char *name, *text;
+} cb_config_pair;
 
 /* Formats of texts. A text that does not fit is refused with what is wrong with it. */
 enum cb_config_format {

@@ -142,6 +142,7 @@ static void decode_object(cb_config_draft *d, const cJSON *item, const cb_config
 }
 
 static void decode_list(cb_config_draft *d, const cJSON *item, const cb_config_rule *r, char *into) {
+    static const cb_config_rule any_text = {.kind = CB_CONFIG_TEXT}; /* a map's format is that of its names */
     bool map = r->kind == CB_CONFIG_MAP;
     const cJSON *child = NULL;
     size_t n = 0, path = d->path_len;
@@ -151,7 +152,7 @@ static void decode_list(cb_config_draft *d, const cJSON *item, const cb_config_r
     }
     size_t len = (size_t)cJSON_GetArraySize(item);
     if (!in_range(d, item, r, len, map ? "members" : "items") || !len) return;
-    size_t size = r->members ? r->item_size : sizeof(char *);
+    size_t size = r->members ? r->item_size : map ? sizeof(cb_config_pair) : sizeof(char *);
     char *items = cb_config_arena(d, len * size);
     if (!items) return;
     cJSON_ArrayForEach(child, item) {
@@ -161,8 +162,8 @@ static void decode_list(cb_config_draft *d, const cJSON *item, const cb_config_r
         else
             cb_config_push_index(d, n);
         if (!r->members) {
-            const char *text = decode_text(d, child, r, false);
-            memcpy(at, &text, sizeof text);
+            const char *text = map ? decode_text(d, child, &any_text, false) : decode_text(d, child, r, false);
+            memcpy(at + (map ? offsetof(cb_config_pair, text) : 0), &text, sizeof text);
         } else if (!cJSON_IsObject(child)) {
             cb_config_wrong(d, child, false, "must be an object, not %s", kind_text(child));
         } else {

@@ -124,6 +124,8 @@ static void items_body(writer *w, const cb_config_rule *r) {
         names_member(w, r->names);
     } else if (r->members) {
         object_body(w, r->members);
+    } else if (r->kind == CB_CONFIG_MAP) {
+        text_member(w, "type", "string"); /* the format is that of the names */
     } else {
         text_body(w, r, false);
     }

@@ -418,3 +418,38 @@ Test(config, the_schema_is_json_schema) {
     cb_config *c = NULL;
     cr_expect_eq(cb_config_parse(&c, &none, cb_slice_str("{}"), NULL, NULL, NULL), CB_EINVAL);
 }
+
+Test(config, maps_of_texts) {
+    typedef struct part {
+        cb_config_list labels;
+    } part;
+    static const cb_config_rule rules[] = {
+        {.name = "labels", .kind = CB_CONFIG_MAP, .format = CB_FORMAT_NAME, .offset = offsetof(part, labels)},
+        {.name = NULL}};
+    static const cb_config_schema map = {
+        .size = sizeof map, .title = "map", .members = rules, .root_size = sizeof(part)};
+    static const struct {
+        const char *text, *says;
+    } bad[] = {{"{\"labels\": {\"a\": 1}}", "/labels/a: must be a text, not a number"},
+               {"{\"labels\": {\"a b\": \"x\"}}", "the name \"a b\""},
+               {"{\"labels\": [\"x\"]}", "/labels: must be an object, not an array"}};
+    cb_config *c = NULL;
+    char *json = NULL;
+    cr_assert_eq(
+        cb_config_parse(&c, &map, cb_slice_str("{\"labels\": {\"x-user\": \"/sub\", \"b\": \"\"}}"), "m", NULL, NULL),
+        CB_OK, "%s", cb_last_error());
+    const part *p = cb_config_root(c);
+    const cb_config_pair *pairs = p->labels.at;
+    cr_assert_eq(p->labels.len, 2);
+    cr_expect_str_eq(pairs[0].name, "x-user");
+    cr_expect_str_eq(pairs[0].text, "/sub");
+    cr_expect_str_eq(pairs[1].text, "");
+    cb_config_unref(c);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        cr_expect_eq(cb_config_parse(&c, &map, cb_slice_str(bad[i].text), "m", NULL, NULL), CB_EINVAL);
+        cr_expect(strstr(cb_last_error(), bad[i].says), "%s", cb_last_error());
+    }
+    cr_assert_eq(cb_config_schema_json(&json, &map), CB_OK);
+    cr_expect(strstr(json, "\"additionalProperties\": {\n        \"type\": \"string\""), "%s", json);
+    cb_config_text_free(json);
+}
