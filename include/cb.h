@@ -6,6 +6,7 @@
 #include <cb/acme.h>
 #include <cb/audit.h>
 #include <cb/auth.h>
+#include <cb/authn.h>
 #include <cb/base.h>
 #include <cb/ca.h>
 #include <cb/config.h>

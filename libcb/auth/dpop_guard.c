@@ -178,7 +178,7 @@ static bool nonce_needed(cb_dpop *d, const cb_dpop_proof *p, int64_t now_s) {
     return early || d->need_nonce;
 }
 
-static int check_memory(cb_dpop *d, const cb_dpop_proof *p, int64_t now_s, int32_t *reason) {
+int cb_dpop_remember(cb_dpop *d, const cb_dpop_proof *p, int64_t now_s, int32_t *reason) {
     char name[CB_DPOP_JKT_BYTES + CB_DPOP_TEXT_BYTES + 2];
     if (*p->nonce ? !nonce_good(d, p->nonce, now_s) : nonce_needed(d, p, now_s))
         return cb_jwt_refuse(reason, CB_JWT_DPOP_NONCE, "the proof needs a fresh nonce of this server");
@@ -192,6 +192,10 @@ static int check_memory(cb_dpop *d, const cb_dpop_proof *p, int64_t now_s, int32
     return cb_jwt_refuse(reason, verdict, "more than %u proofs at a time", d->max);
 }
 
+int cb_dpop_look(const cb_dpop *d, cb_dpop_proof *out, const cb_dpop_request *r, int32_t *reason) {
+    return cb_dpop_read(out, r, d->window_s, d->leeway_s, reason);
+}
+
 int cb_dpop_verify(cb_dpop *d, const cb_dpop_request *request, char *jkt, int32_t *reason) {
     cb_dpop_request r;
     cb_dpop_proof p;
@@ -201,8 +205,8 @@ int cb_dpop_verify(cb_dpop *d, const cb_dpop_request *request, char *jkt, int32_
     if (reason) *reason = CB_JWT_GOOD;
     if (!r.method || !r.url || r.now_s <= 0)
         return cb_fail(CB_EINVAL, "cb_dpop_request: method, url and now_s are needed");
-    rc = cb_dpop_read(&p, &r, d->window_s, d->leeway_s, reason);
-    if (rc == CB_OK) rc = check_memory(d, &p, r.now_s, reason);
+    rc = cb_dpop_look(d, &p, &r, reason);
+    if (rc == CB_OK) rc = cb_dpop_remember(d, &p, r.now_s, reason);
     if (rc == CB_OK) memcpy(jkt, p.jkt, CB_DPOP_JKT_BYTES);
     return rc;
 }

@@ -4,7 +4,7 @@
 #ifndef CB_AUTH_JSON_H
 #define CB_AUTH_JSON_H
 
-#include <cb/base.h>
+#include "base/buf.h"
 #include <stdbool.h>
 
 enum cb_json_kind {
@@ -54,6 +54,8 @@ const char *cb_json_text(const cb_json *j, const cb_json_node *object, const cha
 /* The first value within, and the one behind; NULL at the end. */
 const cb_json_node *cb_json_first(const cb_json *j, const cb_json_node *of);
 const cb_json_node *cb_json_next(const cb_json *j, const cb_json_node *of, const cb_json_node *at);
+/* The other way: appends text as a JSON text. CB_EINVAL (not UTF-8), CB_ENOMEM, CB_ELIMIT. */
+int cb_json_quote(cb_buf *b, const char *text);
 double cb_json_number(const cb_json *j, const cb_json_node *at);
 static inline cb_slice cb_json_slice(const cb_json *j, const cb_json_node *at) {
     return (cb_slice){(const uint8_t *)j->text + at->at, at->len};

@@ -4,7 +4,6 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "base/opts.h"
-#include "base/utf8.h"
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -93,20 +92,6 @@ const char *cb_jwt_signer_jwk(const cb_jwt_signer *s) {
 
 /* ---- writing ---- */
 
-static int put_text(cb_buf *b, const char *text) {
-    size_t len = strlen(text);
-    if (!cb_utf8_valid(text, len)) return cb_fail(CB_EINVAL, "\"%.60s\" is not UTF-8", text);
-    int rc = cb_buf_text(b, "\"");
-    for (size_t i = 0; i < len && rc == CB_OK; i++) {
-        unsigned char c = (unsigned char)text[i];
-        if (c < 0x20)
-            rc = cb_buf_printf(b, "\\u%04x", c);
-        else
-            rc = c == '"' || c == '\\' ? cb_buf_printf(b, "\\%c", c) : cb_buf_add(b, text + i, 1);
-    }
-    return rc == CB_OK ? cb_buf_text(b, "\"") : rc;
-}
-
 /* json goes in as it is, once our own reader takes it. */
 static int put_json(cb_buf *b, const cb_jwt_field *f) {
     size_t len = strlen(f->json), room = cb_json_room(f->json, len);
@@ -122,10 +107,10 @@ static int put_json(cb_buf *b, const cb_jwt_field *f) {
 
 static int put_field(cb_buf *b, const cb_jwt_field *f) {
     int rc = cb_buf_text(b, b->len > 1 ? "," : "");
-    if (rc == CB_OK) rc = put_text(b, f->name);
+    if (rc == CB_OK) rc = cb_json_quote(b, f->name);
     if (rc == CB_OK) rc = cb_buf_text(b, ":");
     if (rc < 0) return rc;
-    if (f->text) return put_text(b, f->text);
+    if (f->text) return cb_json_quote(b, f->text);
     return f->json ? put_json(b, f) : cb_buf_printf(b, "%" PRId64, f->number);
 }
 
