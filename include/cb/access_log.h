@@ -32,8 +32,11 @@ typedef struct cb_access_record {
     cb_slice request_id;
     uint64_t bytes_in, bytes_out; /* bodies */
     uint64_t duration_us;
-    int32_t status;  /* 0: none was sent */
-    int32_t version; /* enum cb_http_version */
+    int32_t status;               /* 0: none was sent */
+    int32_t version;              /* enum cb_http_version */
+    const char *subject, *tenant; /* who was let in; NULL = unknown */
+    const char *auth;             /* the source of identities that knew them */
+    const char *auth_reason;      /* why a gate refused; NULL when it did not */
 } cb_access_record;
 
 /* Opens the file (made when absent) for appending. CB_EINVAL (out, loop, path missing), CB_ENOENT (no such folder),

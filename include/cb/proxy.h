@@ -19,7 +19,7 @@
 #define CB_PROXY_H
 
 #include <cb/access_log.h>
-#include <cb/http.h>
+#include <cb/authn.h>
 
 CB_BEGIN
 
@@ -82,6 +82,29 @@ typedef struct cb_origin_opts {
 /* Adds an origin to a group. CB_EINVAL (url, weight), CB_ENOENT (no such group), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_router_origin(cb_router *r, const char *group, const cb_origin_opts *opts);
 
+/* A field that tells the origin who was let in. */
+typedef struct cb_route_header {
+    const char *name; /* in lower case; not one that this proxy or HTTP itself uses */
+    const char *from; /* subject, tenant, roles, source, kind or spiffe_id; or, beginning with "/", a claim (RFC 6901).
+                       * Lists, and the members' names of objects, become "a, b"; absent ones no field at all */
+} cb_route_header;
+
+enum { CB_ROUTE_HEADERS = 32 };
+
+/* What a route asks of whoever comes. Requests of early data get 425 there: they could be replays. What is not let in
+ * gets 400, 401, 403 or 503 with the challenges of cb/authn.h, and nothing of it reaches an origin. */
+typedef struct cb_route_auth {
+    size_t size;
+    cb_authn *authn;                /* referenced; required */
+    const cb_route_header *headers; /* from outside fields of these names never pass, on no route of the router, in no
+                                     * spelling ("_" for "-"), nor as trailers. An identity whose claim cannot stand in
+                                     * its field (a control character; a comma within an item of a list) gets 403 */
+    size_t n_headers;               /* at most CB_ROUTE_HEADERS */
+    uint8_t keep_credentials;       /* 1: Authorization and whatever else carried them go on to the origin */
+    uint8_t pass_preflight;         /* 1: CORS preflights pass without credentials, and without identity */
+    uint8_t reserved[6];
+} cb_route_auth;
+
 typedef struct cb_route_opts {
     size_t size;
     const char *host;  /* "www.example.org", "*.example.org" (any labels before), NULL or "*" = every other host. An
@@ -89,10 +112,11 @@ typedef struct cb_route_opts {
     const char *path;  /* prefix of whole segments: "/api" covers "/api" and "/api/x"; NULL = "/". The longest of the
                         * host wins */
     const char *group; /* required */
+    const cb_route_auth *auth; /* who may; NULL = everybody */
 } cb_route_opts;
 
-/* Sends a host and path to a group. CB_EINVAL (host, path, no group named), CB_ENOENT (no such group), CB_EEXIST (the
- * same host and path), CB_ENOMEM, CB_E2BIG. */
+/* Sends a host and path to a group. CB_EINVAL (host, path, no group named, auth: the detail says what), CB_ENOENT (no
+ * such group), CB_EEXIST (the same host and path), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_router_route(cb_router *r, const cb_route_opts *opts);
 
 /* Peers whose Forwarded and X-Forwarded-* fields are believed and extended: "10.0.0.0/8". From all others they are
@@ -129,6 +153,7 @@ typedef struct cb_proxy_stats {
     uint64_t requests, active, tunnels, retries;
     uint64_t failed;      /* answered with 502, 503 or 504, or cut */
     uint64_t origins_out; /* times that an origin was taken out */
+    uint64_t refused;     /* answered with 400, 401, 403 or 503 by a gate */
 } cb_proxy_stats;
 
 /* CB_EINVAL (out, size). */

@@ -16,6 +16,8 @@ void cb_proxy_unref(cb_proxy *p) {
         cb_list_del(&pass->link);
         cb_mem_free(p->alloc, pass);
     }
+    while (!cb_list_empty(&p->spare_auth))
+        cb_pass_auth_destroy(CB_CONTAINER(p->spare_auth.next, cb_pass_auth, link));
     cb_forward_free(&p->forward);
     cb_mem_free(p->alloc, p->via);
     cb_mem_free(p->alloc, p);
@@ -88,6 +90,7 @@ int cb_proxy_new(cb_proxy **out, cb_loop *loop, const cb_proxy_opts *opts) {
     cb_list_init(&p->pools);
     cb_list_init(&p->passes);
     cb_list_init(&p->spare);
+    cb_list_init(&p->spare_auth);
     cb_forward_init(&p->forward, p->alloc);
     cb_alarm_init(&p->alarm, loop, expire);
     p->via = cb_mem_text(p->alloc, via);

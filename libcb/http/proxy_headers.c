@@ -187,6 +187,19 @@ static bool is_forwarding(cb_slice name) {
     return false;
 }
 
+bool cb_forward_name_like(cb_slice name, const char *known) {
+    size_t i = 0;
+    while (i < name.len && known[i] && (name.base[i] == (uint8_t)known[i] || (name.base[i] == '_' && known[i] == '-')))
+        i++;
+    return i == name.len && !known[i];
+}
+
+static bool is_hidden(const cb_forward_env *env, cb_slice name) {
+    for (size_t i = 0; i < env->n_hidden; i++)
+        if (cb_forward_name_like(name, env->hidden[i])) return true;
+    return false;
+}
+
 /* ---- output ---- */
 
 void cb_forward_init(cb_forward *f, const cb_alloc *alloc) {
@@ -202,7 +215,7 @@ void cb_forward_free(cb_forward *f) {
 }
 
 /* Room for all fields and texts to come, so that slices into them stay. */
-static int make_room(cb_forward *f, const cb_field *in, size_t n, size_t extra_text) {
+static int make_room(cb_forward *f, const cb_field *in, size_t n, size_t extra_text, size_t extra_fields) {
     size_t text = extra_text;
     f->n = 0;
     f->length = -1;
@@ -211,11 +224,12 @@ static int make_room(cb_forward *f, const cb_field *in, size_t n, size_t extra_t
         if (is_forwarding(in[i].name) || cb_slice_eq(in[i].name, "cookie")) text += in[i].value.len + 2;
     int rc = cb_buf_reserve(&f->text, text);
     if (rc < 0) return rc;
-    if (f->cap >= n + EXTRA_FIELDS) return CB_OK;
-    cb_field *at = cb_mem_grow(f->text.alloc, f->at, (n + EXTRA_FIELDS) * sizeof *at);
-    if (!at) return cb_fail(CB_ENOMEM, "no memory for %zu fields", n + EXTRA_FIELDS);
+    size_t cap = n + EXTRA_FIELDS + extra_fields;
+    if (f->cap >= cap) return CB_OK;
+    cb_field *at = cb_mem_grow(f->text.alloc, f->at, cap * sizeof *at);
+    if (!at) return cb_fail(CB_ENOMEM, "no memory for %zu fields", cap);
     f->at = at;
-    f->cap = n + EXTRA_FIELDS;
+    f->cap = cap;
     return CB_OK;
 }
 
@@ -361,7 +375,7 @@ int cb_forward_request(cb_forward *f, const cb_field *in, size_t n, const cb_for
     bool trusted = cb_prefix_any(env->trusted, env->n_trusted, cb_slice_str(env->remote));
     bool early_data = false, wants_trailers = false;
     size_t cookies = 0;
-    int rc = make_room(f, in, n, 512 + 3 * env->authority.len + strlen(env->via));
+    int rc = make_room(f, in, n, 512 + 3 * env->authority.len + strlen(env->via), env->n_more);
     if (rc < 0) return rc;
     if (passed_too_often(in, n, env->via)) return cb_fail(CB_ELIMIT, "the request goes round in circles");
     hop_names_read(&hops, in, n);
@@ -374,6 +388,7 @@ int cb_forward_request(cb_forward *f, const cb_field *in, size_t n, const cb_for
             continue;
         }
         if (is_hop(name) || hop_named(&hops, name) || is_forwarding(name) || cb_slice_eq(name, "host")) continue;
+        if (env->n_hidden && is_hidden(env, name)) continue;
         if (cb_slice_eq(name, "cookie")) cookies++;
         if (cb_slice_eq(name, "content-length")) f->length = cb_content_length(in[i].value);
         f->at[f->n++] = in[i];
@@ -389,12 +404,14 @@ int cb_forward_request(cb_forward *f, const cb_field *in, size_t n, const cb_for
     add_x_forwarded(f, in, n, env, trusted);
     if (!env->no_forwarded) add_forwarded(f, in, n, env, trusted);
     add_via(f, env);
+    for (size_t i = 0; i < env->n_more; i++)
+        f->at[f->n++] = env->more[i];
     return CB_OK;
 }
 
 int cb_forward_response(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env) {
     hop_names hops;
-    int rc = make_room(f, in, n, 128 + strlen(env->via));
+    int rc = make_room(f, in, n, 128 + strlen(env->via), 0);
     if (rc < 0) return rc;
     hop_names_read(&hops, in, n);
     for (size_t i = 0; i < n; i++) {
@@ -408,7 +425,7 @@ int cb_forward_response(cb_forward *f, const cb_field *in, size_t n, const cb_fo
     return CB_OK;
 }
 
-int cb_forward_trailers(cb_forward *f, const cb_field *in, size_t n) {
+int cb_forward_trailers(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env) {
     static const char *const never[] = {"content-length",
                                         "content-encoding",
                                         "content-type",
@@ -429,10 +446,10 @@ int cb_forward_trailers(cb_forward *f, const cb_field *in, size_t n) {
                                         "forwarded",
                                         "via",
                                         "location"};
-    int rc = make_room(f, in, n, 0);
+    int rc = make_room(f, in, n, 0, 0);
     if (rc < 0) return rc;
     for (size_t i = 0; i < n; i++) {
-        bool bad = is_hop(in[i].name) || is_forwarding(in[i].name);
+        bool bad = is_hop(in[i].name) || is_forwarding(in[i].name) || is_hidden(env, in[i].name);
         for (size_t k = 0; k < sizeof never / sizeof *never && !bad; k++)
             bad = cb_slice_eq(in[i].name, never[k]);
         if (!bad) f->at[f->n++] = in[i];

@@ -26,6 +26,10 @@ typedef struct cb_forward_env {
     int version;        /* enum cb_http_version that the message came in */
     bool secure, early;
     bool no_forwarded, no_x_forwarded;
+    char *const *hidden; /* names, in lower case with "-", of fields that do not pass, in no spelling */
+    size_t n_hidden;
+    const cb_field *more; /* fields to add, at most CB_ROUTE_HEADERS; they outlive the message */
+    size_t n_more;
 } cb_forward_env;
 
 /* Fields for the next hop. Slices point into the incoming message and into `text`; all are valid until the next call.
@@ -46,8 +50,10 @@ void cb_forward_free(cb_forward *f);
 int cb_forward_request(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env);
 /* A response's fields towards the client. */
 int cb_forward_response(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env);
-/* Trailers that may pass: none that frames, routes or authenticates (RFC 9110, 6.5.1). */
-int cb_forward_trailers(cb_forward *f, const cb_field *in, size_t n);
+/* Trailers that may pass: none that frames, routes or authenticates (RFC 9110, 6.5.1), and none that is hidden. */
+int cb_forward_trailers(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env);
+/* Are the names the same where "_" counts as "-"? known has no "_". */
+bool cb_forward_name_like(cb_slice name, const char *known);
 /* Adds one field; name is static, value is copied. */
 int cb_forward_add(cb_forward *f, const char *name, cb_slice value);
 void cb_forward_drop(cb_forward *f, const char *lower_name);

@@ -9,6 +9,8 @@
 #include "loop/loop_int.h"
 #include <cb/proxy.h>
 
+typedef struct cb_pass cb_pass;
+
 typedef struct cb_proxy_pool {
     cb_list link; /* in cb_proxy.pools */
     cb_pool *pool;
@@ -44,8 +46,18 @@ typedef struct cb_proxy_table {
     uint32_t refs;
 } cb_proxy_table;
 
+/* What a gate is asked, and has said, about a pass; used again. */
+typedef struct cb_pass_auth {
+    cb_list link; /* in cb_proxy.spare_auth */
+    cb_authn_call *call;
+    cb_buf text; /* of the fields */
+    cb_field more[CB_ROUTE_HEADERS];
+    size_t n_more;
+    bool waiting; /* for a source: the body is held */
+} cb_pass_auth;
+
 /* One exchange of a client on its way through. */
-typedef struct cb_pass {
+struct cb_pass {
     cb_list link; /* in cb_proxy.passes or .spare */
     cb_list wait; /* in cb_origin_group.waits */
     cb_grave grave;
@@ -53,6 +65,8 @@ typedef struct cb_pass {
     cb_proxy_table *table;
     cb_origin_group *group;
     cb_exchange *front, *back;
+    const cb_route_guard *guard; /* of its route; NULL: everybody may */
+    cb_pass_auth *auth;          /* NULL: nobody was asked */
     const char *reason;
     cb_time started, last;
     uint64_t bytes_in, bytes_out, tried;
@@ -62,14 +76,14 @@ typedef struct cb_pass {
     unsigned picked : 1, has_body : 1, front_end : 1, back_end : 1, answered : 1, upgrade : 1, tunnel : 1, to_h1 : 1;
     char ws_accept[29]; /* what an origin must answer to the key that we made */
     char client[46], remote[CB_ADDR_TEXT], origin[CB_ADDR_TEXT];
-} cb_pass;
+};
 
 struct cb_proxy {
     cb_loop *loop;
     const cb_alloc *alloc;
     cb_resolver *resolver;
     cb_proxy_table *table;
-    cb_list tables, pools, passes, spare;
+    cb_list tables, pools, passes, spare, spare_auth;
     cb_access_log *log;
     cb_forward forward; /* scratch for the message at hand */
     cb_alarm alarm;     /* the nearest time limit of a pass */
@@ -98,8 +112,19 @@ extern const cb_exchange_ops cb_proxy_new_ops;
 cb_pass *cb_pass_new(cb_proxy *p, cb_exchange *front); /* NULL: no memory */
 /* Answers with a status, or cuts the answer that has begun; the reason is for the log. < 0: of cb_exchange_send(). */
 int cb_pass_refuse(cb_pass *pass, int status, const char *reason);
+/* The same with fields of the answer. */
+int cb_pass_refuse_with(cb_pass *pass, int status, const char *reason, const cb_field *more, size_t n);
+int cb_pass_start(cb_pass *pass);   /* to an origin */
 void cb_pass_expire(cb_pass *pass); /* its time limit has passed */
 void cb_pass_cut(cb_pass *pass);    /* the proxy goes away */
+
+/* --- proxy_auth.c --- */
+/* Asks the gate of the pass's route; then it is refused, started, or waits. */
+int cb_pass_authenticate(cb_pass *pass);
+/* Fields that carried credentials leave the message that goes on, unless they are to stay. */
+void cb_pass_drop_credentials(const cb_pass *pass, cb_forward *f);
+void cb_pass_auth_release(cb_pass *pass);   /* at the end of a pass */
+void cb_pass_auth_destroy(cb_pass_auth *a); /* of the spare ones */
 
 /* --- proxy_redirect.c --- */
 extern const cb_exchange_ops cb_proxy_new_redirect_ops;

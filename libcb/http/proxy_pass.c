@@ -11,7 +11,6 @@
 enum { INFO_BYTES_MAX = 64 * 1024 };
 
 static const cb_exchange_ops front_ops, back_ops;
-static int start(cb_pass *pass);
 
 /* A text into its place, cut when it is too long. */
 static void copy_text(char *out, size_t cap, const char *text, size_t len) {
@@ -90,6 +89,14 @@ static void write_log(const cb_pass *pass) {
                           .duration_us = took / 1000,
                           .status = pass->status,
                           .version = cb_exchange_version(pass->front)};
+    if (pass->auth) {
+        const cb_principal *who = cb_authn_principal(pass->auth->call);
+        const char *why = cb_authn_reason(pass->auth->call);
+        r.subject = who->subject;
+        r.tenant = who->tenant;
+        r.auth = who->source;
+        r.auth_reason = *why ? why : NULL;
+    }
     cb_access_log_add(p->log, &r);
 }
 
@@ -102,6 +109,7 @@ static void on_front_close(cb_exchange *x, int rc, void *user) {
     if (rc < 0 && !pass->reason && !told) pass->reason = rc == CB_ETIMEOUT ? "client_timeout" : "client_gone";
     write_log(pass);
     drop_back(pass);
+    cb_pass_auth_release(pass);
     if (pass->tunnel) p->stats.tunnels--;
     p->stats.active--;
     pass->front = NULL;
@@ -135,19 +143,19 @@ static const char *status_text(int status) {
     static const struct {
         int status;
         const char *text;
-    } rows[] = {{400, "bad request"},         {404, "not found"},           {405, "method not allowed"},
-                {421, "misdirected request"}, {425, "too early"},           {501, "not implemented"},
-                {502, "bad gateway"},         {503, "service unavailable"}, {504, "gateway timeout"},
-                {508, "loop detected"}};
+    } rows[] = {{400, "bad request"},         {401, "unauthorized"},       {403, "forbidden"},
+                {404, "not found"},           {405, "method not allowed"}, {421, "misdirected request"},
+                {425, "too early"},           {501, "not implemented"},    {502, "bad gateway"},
+                {503, "service unavailable"}, {504, "gateway timeout"},    {508, "loop detected"}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (rows[i].status == status) return rows[i].text;
     return "error";
 }
 
-int cb_pass_refuse(cb_pass *pass, int status, const char *reason) {
-    const cb_field fields[] = {{cb_slice_str("content-type"), cb_slice_str("text/plain; charset=utf-8")},
-                               {cb_slice_str("allow"), cb_slice_str("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")}};
+int cb_pass_refuse_with(cb_pass *pass, int status, const char *reason, const cb_field *more, size_t n_more) {
+    cb_field fields[8] = {{cb_slice_str("content-type"), cb_slice_str("text/plain; charset=utf-8")}};
     char body[64];
+    size_t n_fields = 1;
     pass->reason = reason;
     if (status >= 502) pass->proxy->stats.failed++;
     drop_back(pass);
@@ -158,11 +166,19 @@ int cb_pass_refuse(cb_pass *pass, int status, const char *reason) {
     }
     pass->answered = 1;
     pass->status = status;
+    while (n_more && n_fields < sizeof fields / sizeof *fields) {
+        fields[n_fields++] = *more++;
+        n_more--;
+    }
     int n = snprintf(body, sizeof body, "%d %s\n", status, status_text(status));
     pass->bytes_out = (uint64_t)n; /* before the call: it may end the pass */
-    int rc = cb_exchange_send(pass->front, status, fields, status == 405 ? 2 : 1,
-                              (cb_slice){(const uint8_t *)body, (size_t)n});
+    int rc = cb_exchange_send(pass->front, status, fields, n_fields, (cb_slice){(const uint8_t *)body, (size_t)n});
     return rc == CB_ECLOSED ? CB_OK : rc;
+}
+
+int cb_pass_refuse(cb_pass *pass, int status, const char *reason) {
+    const cb_field allow = {cb_slice_str("allow"), cb_slice_str("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")};
+    return cb_pass_refuse_with(pass, status, reason, &allow, status == 405);
 }
 
 /* ---- towards the origin ---- */
@@ -187,8 +203,13 @@ static int build_fields(cb_pass *pass) {
                                 .secure = cb_exchange_is_secure(pass->front),
                                 .early = cb_exchange_is_early(pass->front),
                                 .no_forwarded = p->no_forwarded,
-                                .no_x_forwarded = p->no_x_forwarded};
+                                .no_x_forwarded = p->no_x_forwarded,
+                                .hidden = r->hidden,
+                                .n_hidden = r->n_hidden,
+                                .more = pass->auth ? pass->auth->more : NULL,
+                                .n_more = pass->auth ? pass->auth->n_more : 0};
     int rc = cb_forward_request(&p->forward, in, n, &env);
+    if (rc == CB_OK && pass->guard) cb_pass_drop_credentials(pass, &p->forward);
     cb_slice client = p->forward.client;
     if (rc == CB_OK && client.len < sizeof pass->client)
         copy_text(pass->client, sizeof pass->client, (const char *)client.base, client.len);
@@ -259,14 +280,15 @@ static int next_origin(cb_pass *pass) {
 static int finish_back(cb_pass *pass) {
     size_t n = 0;
     const cb_field *in = cb_exchange_trailers(pass->front, &n);
-    int rc = n ? cb_forward_trailers(&pass->proxy->forward, in, n) : CB_OK;
+    const cb_forward_env env = {.hidden = pass->table->router->hidden, .n_hidden = pass->table->router->n_hidden};
+    int rc = n ? cb_forward_trailers(&pass->proxy->forward, in, n, &env) : CB_OK;
     if (rc < 0) return rc;
     n = n ? pass->proxy->forward.n : 0;
     rc = n ? cb_exchange_finish_trailers(pass->back, pass->proxy->forward.at, n) : cb_exchange_finish(pass->back);
     return rc == CB_ECLOSED ? CB_OK : rc;
 }
 
-static int start(cb_pass *pass) {
+int cb_pass_start(cb_pass *pass) {
     int rc = next_origin(pass);
     if (rc == CB_ENOENT) return cb_pass_refuse(pass, 503, "no_origin");
     if (rc == CB_ELIMIT) return cb_pass_refuse(pass, 508, "loop");
@@ -328,16 +350,17 @@ static int on_new(cb_exchange *x, void *user) {
     if (!upgrade) x->asked = 0; /* an Upgrade that is not wanted: an ordinary request, whose end is known at once */
     pass->upgrade = upgrade > 0;
     pass->has_body = pass->upgrade || cb_exchange_length(x) != 0;
-    const cb_router_group_def *def =
-        cb_router_find(pass->table->router, cb_exchange_authority(x), cb_exchange_path(x), &miss);
-    if (!def) return no_route(pass, miss);
-    pass->group = &pass->table->groups[def->index];
-    return start(pass);
+    const cb_route *route = cb_router_find(pass->table->router, cb_exchange_authority(x), cb_exchange_path(x), &miss);
+    if (!route) return no_route(pass, miss);
+    pass->group = &pass->table->groups[route->group->index];
+    pass->guard = route->guard;
+    return pass->guard ? cb_pass_authenticate(pass) : cb_pass_start(pass);
 }
 
 static int64_t on_front_body(cb_exchange *x, cb_slice data, void *user) {
     cb_pass *pass = user;
     (void)x;
+    if (pass->auth && pass->auth->waiting) return 0;
     if (!pass->back) {
         pass->bytes_in += data.len;
         return (int64_t)data.len; /* nobody wants it any more */
@@ -461,9 +484,10 @@ static int on_back_end(cb_exchange *back, void *user) {
     cb_pass *pass = user;
     size_t n = 0;
     const cb_field *in = cb_exchange_trailers(back, &n);
+    const cb_forward_env env = {.n_hidden = 0};
     pass->back_end = 1;
     cb_list_del(&pass->wait); /* what is left is between us and the client: the server's own limits */
-    int rc = n ? cb_forward_trailers(&pass->proxy->forward, in, n) : CB_OK;
+    int rc = n ? cb_forward_trailers(&pass->proxy->forward, in, n, &env) : CB_OK;
     if (rc < 0) return rc;
     n = n ? pass->proxy->forward.n : 0;
     rc = n ? cb_exchange_finish_trailers(pass->front, pass->proxy->forward.at, n) : cb_exchange_finish(pass->front);
@@ -545,7 +569,7 @@ static void on_back_close(cb_exchange *back, int rc, void *user) {
     if (may_retry(pass, sent)) {
         pass->retries++;
         pass->proxy->stats.retries++;
-        if (start(pass) < 0 && pass->front) cb_pass_refuse(pass, 502, "internal");
+        if (cb_pass_start(pass) < 0 && pass->front) cb_pass_refuse(pass, 502, "internal");
         return;
     }
     if (pass->answered) f.reason = "origin_cut";

@@ -55,6 +55,7 @@ void cb_router_unref(cb_router *r) {
         group_free(r->groups[i]);
     cb_mem_free(&cb_alloc_libc, r->groups);
     cb_mem_free(&cb_alloc_libc, r->trusted);
+    cb_route_guards_free(r);
     cb_map_free(&r->exact);
     cb_map_free(&r->suffix);
     cb_mem_free(&cb_alloc_libc, r);
@@ -249,11 +250,13 @@ int cb_router_route(cb_router *r, const cb_route_opts *opts) {
     cb_route *routes = grow(h->at, h->n, sizeof *routes);
     if (!routes) return cb_fail(CB_ENOMEM, "no memory for a route");
     h->at = routes;
+    cb_route_guard *guard = NULL;
+    if (o.auth && (rc = cb_route_guard_new(&guard, r, o.auth)) < 0) return rc;
     char *copy = cb_mem_new(&cb_alloc_libc, (size_t)n + 1);
     if (!copy) return cb_fail(CB_ENOMEM, "no memory for a route");
     memcpy(copy, normal, (size_t)n);
     memmove(h->at + at + 1, h->at + at, (h->n - at) * sizeof *h->at);
-    h->at[at] = (cb_route){.path = copy, .path_len = (size_t)n, .group = g};
+    h->at[at] = (cb_route){.path = copy, .path_len = (size_t)n, .group = g, .guard = guard};
     h->n++;
     return CB_OK;
 }
@@ -337,12 +340,12 @@ static const cb_host_routes *find_host(const cb_router *r, cb_slice authority) {
     return r->any;
 }
 
-static const cb_router_group_def *find_path(const cb_host_routes *h, const char *path, size_t n) {
+static const cb_route *find_path(const cb_host_routes *h, const char *path, size_t n) {
     for (size_t i = 0; i < h->n; i++) {
         const cb_route *route = &h->at[i];
         size_t len = route->path_len;
         if (len > n || memcmp(route->path, path, len) != 0) continue;
-        if (len == n || path[len] == '/' || route->path[len - 1] == '/') return route->group;
+        if (len == n || path[len] == '/' || route->path[len - 1] == '/') return route;
     }
     return NULL;
 }
@@ -352,7 +355,7 @@ static bool plain(const char *path, size_t n) {
     return !memchr(path, '%', n) && !memmem(path, n, "/.", 2);
 }
 
-const cb_router_group_def *cb_router_find(const cb_router *r, cb_slice authority, cb_slice path, int *miss) {
+const cb_route *cb_router_find(const cb_router *r, cb_slice authority, cb_slice path, int *miss) {
     char normal[PATH_MAX_NORMAL];
     const char *at = (const char *)path.base;
     const cb_host_routes *h = find_host(r, authority);

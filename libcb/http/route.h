@@ -22,10 +22,20 @@ typedef struct cb_router_group_def {
     size_t index; /* in the router */
 } cb_router_group_def;
 
+/* Who may come in on a route, and what the origin is told of them. */
+typedef struct cb_route_guard {
+    struct cb_route_guard *next; /* of the router */
+    cb_authn *authn;
+    char *names[CB_ROUTE_HEADERS], *from[CB_ROUTE_HEADERS];
+    size_t n_headers;
+    bool keep_credentials, pass_preflight;
+} cb_route_guard;
+
 typedef struct cb_route {
     char *path;
     size_t path_len;
     const cb_router_group_def *group;
+    const cb_route_guard *guard; /* NULL: everybody may */
 } cb_route;
 
 typedef struct cb_host_routes {
@@ -42,13 +52,21 @@ struct cb_router {
     cb_host_routes *any, *hosts;
     cb_prefix *trusted;
     size_t n_trusted;
+    cb_route_guard *guards;
+    char **hidden; /* names of identity fields, which never pass from outside */
+    size_t n_hidden;
 };
 
 enum cb_route_miss { CB_ROUTE_NO_HOST = 1, CB_ROUTE_NO_PATH = 2, CB_ROUTE_BAD_PATH = 3 };
 
-/* The group for an authority and a path (with query), or NULL with *miss set. Paths are compared in normal form (RFC
+/* The route for an authority and a path (with query), or NULL with *miss set. Paths are compared in normal form (RFC
  * 3986, 6.2.2: dot segments resolved, unreserved bytes decoded), so that no spelling of a path gets round a route. */
-const cb_router_group_def *cb_router_find(const cb_router *r, cb_slice authority, cb_slice path, int *miss);
+const cb_route *cb_router_find(const cb_router *r, cb_slice authority, cb_slice path, int *miss);
+
+/* --- route_guard.c --- */
+/* Makes a guard of the router, and hides its fields. */
+int cb_route_guard_new(cb_route_guard **out, cb_router *r, const cb_route_auth *auth);
+void cb_route_guards_free(cb_router *r);
 
 /* The normal form of a path without its query. Returns its length, or -1: it does not fit in cap or climbs above "/".
  */

@@ -88,6 +88,10 @@ int cb_access_line(cb_buf *out, const cb_access_record *r) {
     member(&l, "origin", cb_slice_str(r->origin));
     member(&l, "reason", cb_slice_str(r->reason));
     member(&l, "request_id", r->request_id);
+    member(&l, "subject", cb_slice_str(r->subject));
+    member(&l, "tenant", cb_slice_str(r->tenant));
+    member(&l, "auth", cb_slice_str(r->auth));
+    member(&l, "auth_reason", cb_slice_str(r->auth_reason));
     put(&l, "}\n", 2);
     if (l.rc < 0) out->len = before;
     return l.rc;

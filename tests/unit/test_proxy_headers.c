@@ -148,9 +148,14 @@ Test(proxy_headers, responses_and_trailers) {
     cr_expect_eq(f.n, 3);
     cr_expect_eq(cb_forward_add(&f, "x-more", cb_slice_str("1")), CB_OK);
     n = read_fields(in, "grpc-status: 0\ncontent-length: 5\nset-cookie: a\nx-forwarded-for: 1\nx-checksum: q\n");
-    cr_expect_eq(cb_forward_trailers(&f, in, n), CB_OK);
+    cr_expect_eq(cb_forward_trailers(&f, in, n, &(cb_forward_env){.n_hidden = 0}), CB_OK);
     write_fields(out, sizeof out, &f);
     cr_expect_str_eq(out, "grpc-status: 0\nx-checksum: q\n", "%s", out);
+    char *const hidden[] = {"x-checksum", "x-user"};
+    n = read_fields(in, "x-checksum: q\nx_checksum: q\nx-user: evil\nx_user: evil\nx-users: 1\n");
+    cr_expect_eq(cb_forward_trailers(&f, in, n, &(cb_forward_env){.hidden = hidden, .n_hidden = 2}), CB_OK);
+    write_fields(out, sizeof out, &f);
+    cr_expect_str_eq(out, "x-users: 1\n", "%s", out);
     cb_forward_free(&f);
 }
 

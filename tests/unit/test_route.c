@@ -71,16 +71,17 @@ Test(route, hosts_and_prefixes) {
     route(r, "[2001:db8::1]", "/", "web");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         int miss = 0;
-        const cb_router_group_def *g = cb_router_find(r, text(rows[i].authority), text(rows[i].path), &miss);
+        const cb_route *route = cb_router_find(r, text(rows[i].authority), text(rows[i].path), &miss);
+        const cb_router_group_def *g = route ? route->group : NULL;
         cr_expect_str_eq(g ? g->opts.name : "none", rows[i].group ? rows[i].group : "none", "%s%s: %s",
                          rows[i].authority, rows[i].path, g ? g->opts.name : "none");
         if (!g) cr_expect_eq(miss, rows[i].miss, "%s%s: %d", rows[i].authority, rows[i].path, miss);
     }
     int miss = 0;
     route(r, NULL, "/", "v2");
-    const cb_router_group_def *g = cb_router_find(r, text("other"), text("/a"), &miss);
+    const cb_route *g = cb_router_find(r, text("other"), text("/a"), &miss);
     cr_assert_not_null(g);
-    cr_expect_str_eq(g->opts.name, "v2");
+    cr_expect_str_eq(g->group->opts.name, "v2");
     cr_expect_eq(cb_router_ref(r), r);
     cb_router_unref(r);
     cb_router_unref(r);

@@ -1,0 +1,192 @@
+/* Who comes: a pass at the gate of its route, and what the origin is told of them. */
+#include "base/error.h"
+#include "base/mem.h"
+#include "http/fields.h"
+#include "http/proxy_int.h"
+#include <string.h>
+#include <time.h>
+
+enum { TEXT_MAX = 64 * 1024 };
+
+/* ---- life ---- */
+
+static cb_pass_auth *auth_get(cb_proxy *p) {
+    if (!cb_list_empty(&p->spare_auth)) {
+        cb_pass_auth *a = CB_CONTAINER(p->spare_auth.next, cb_pass_auth, link);
+        cb_list_del(&a->link);
+        return a;
+    }
+    cb_pass_auth *a = cb_mem_new(p->alloc, sizeof *a);
+    if (!a) return NULL;
+    cb_buf_init(&a->text, p->alloc, TEXT_MAX);
+    if (cb_authn_call_new(&a->call) == CB_OK) return a;
+    cb_mem_free(p->alloc, a);
+    return NULL;
+}
+
+void cb_pass_auth_destroy(cb_pass_auth *a) {
+    const cb_alloc *alloc = a->text.alloc;
+    cb_list_del(&a->link);
+    cb_authn_call_free(a->call);
+    cb_buf_free(&a->text);
+    cb_mem_free(alloc, a);
+}
+
+void cb_pass_auth_release(cb_pass *pass) {
+    cb_pass_auth *a = pass->auth;
+    if (!a) return;
+    pass->auth = NULL;
+    cb_authn_call_reset(a->call);
+    a->n_more = a->text.len = 0;
+    a->waiting = false;
+    cb_list_add_tail(&pass->proxy->spare_auth, &a->link);
+}
+
+/* ---- fields of the identity ---- */
+
+static int no_field(const char *name) {
+    return cb_fail(CB_EAUTH, "a claim cannot stand in the field %s", name);
+}
+
+/* An item of a list must not look like two. */
+static int add_item(cb_pass_auth *a, cb_slice item, size_t from, bool list, const char *name) {
+    if (list && (!item.len || memchr(item.base, ',', item.len))) return no_field(name);
+    int rc = a->text.len > from ? cb_buf_text(&a->text, ", ") : CB_OK;
+    return rc == CB_OK ? cb_buf_add(&a->text, item.base, item.len) : rc;
+}
+
+static int add_claim(cb_pass_auth *a, const cb_claim *c, size_t from, bool list, const char *name) {
+    switch (c->kind) {
+    case CB_CLAIM_TEXT:
+    case CB_CLAIM_NUMBER:
+        return add_item(a, c->text, from, list, name);
+    case CB_CLAIM_BOOL:
+        return add_item(a, cb_slice_str(c->number != 0 ? "true" : "false"), from, list, name);
+    case CB_CLAIM_NULL:
+        return list ? no_field(name) : CB_OK;
+    default:
+        return no_field(name);
+    }
+}
+
+static int add_pointed(cb_pass_auth *a, const char *pointer, size_t from, const char *name) {
+    cb_claim claim, item;
+    uint32_t it = 0;
+    int rc = CB_OK;
+    if (cb_authn_claim(a->call, pointer, &claim) < 0) return CB_OK;
+    if (claim.kind != CB_CLAIM_LIST && claim.kind != CB_CLAIM_OBJECT) return add_claim(a, &claim, from, false, name);
+    while (rc == CB_OK && cb_authn_claim_next(a->call, &claim, &it, &item) == CB_OK)
+        rc = claim.kind == CB_CLAIM_OBJECT ? add_item(a, item.name, from, true, name)
+                                           : add_claim(a, &item, from, true, name);
+    return rc;
+}
+
+static int add_word(cb_pass_auth *a, const char *word, size_t from, const char *name) {
+    const cb_principal *who = cb_authn_principal(a->call);
+    const struct {
+        const char *word, *value;
+    } rows[] = {{"subject", who->subject},
+                {"tenant", who->tenant},
+                {"source", who->source},
+                {"kind", cb_authn_kind_text(who->kind)},
+                {"spiffe_id", who->spiffe_id}};
+    int rc = CB_OK;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (strcmp(word, rows[i].word) == 0) return cb_buf_text(&a->text, rows[i].value ? rows[i].value : "");
+    for (size_t i = 0; i < who->n_roles && rc == CB_OK; i++)
+        rc = add_item(a, who->roles[i], from, true, name);
+    return rc;
+}
+
+/* Values are gathered first: the text may move while it grows. */
+static int make_fields(cb_pass_auth *a, const cb_route_guard *g) {
+    size_t ends[CB_ROUTE_HEADERS], from = 0;
+    a->text.len = a->n_more = 0;
+    for (size_t i = 0; i < g->n_headers; i++) {
+        const char *source = g->from[i];
+        int rc = *source == '/' ? add_pointed(a, source, a->text.len, g->names[i])
+                                : add_word(a, source, a->text.len, g->names[i]);
+        if (rc < 0) return rc;
+        ends[i] = a->text.len;
+    }
+    for (size_t i = 0; i < g->n_headers; from = ends[i++]) {
+        cb_slice value = {a->text.base + from, ends[i] - from};
+        if (!value.len) continue;
+        if (!cb_field_value_ok(value)) return no_field(g->names[i]);
+        a->more[a->n_more++] = (cb_field){cb_slice_str(g->names[i]), value};
+    }
+    return CB_OK;
+}
+
+void cb_pass_drop_credentials(const cb_pass *pass, cb_forward *f) {
+    const cb_route_guard *g = pass->guard;
+    bool keep = g->keep_credentials && pass->auth;
+    size_t to = 0;
+    for (size_t i = 0; i < f->n; i++) {
+        bool exact = cb_authn_reads(g->authn, f->at[i].name);
+        bool like = !exact && cb_authn_reads_like(g->authn, f->at[i].name); /* nobody has looked at it */
+        if ((exact && !keep) || like) continue;
+        f->at[to++] = f->at[i];
+    }
+    f->n = to;
+}
+
+/* ---- the gate ---- */
+
+static int refuse(cb_pass *pass) {
+    size_t n = 0;
+    const cb_field *fields = cb_authn_challenges(pass->auth->call, &n);
+    int status = cb_authn_status(pass->auth->call);
+    const char *reason = status == 400   ? "bad_credentials"
+                         : status == 401 ? "unauthorized"
+                         : status == 403 ? "forbidden"
+                                         : "auth_unavailable";
+    pass->proxy->stats.refused++;
+    return cb_pass_refuse_with(pass, status, reason, fields, n);
+}
+
+static int let_in(cb_pass *pass) {
+    int rc = make_fields(pass->auth, pass->guard);
+    if (rc == CB_EAUTH) {
+        pass->proxy->stats.refused++;
+        return cb_pass_refuse(pass, 403, "identity_field");
+    }
+    return rc < 0 ? rc : cb_pass_start(pass);
+}
+
+static int decided(cb_pass *pass, int rc) {
+    if (rc == CB_OK) return let_in(pass);
+    return rc == CB_EAUTH ? refuse(pass) : rc;
+}
+
+static void on_decided(cb_authn_call *call, int rc, void *user) {
+    cb_pass *pass = user;
+    (void)call;
+    pass->auth->waiting = false;
+    if (decided(pass, rc) < 0 && pass->front) cb_pass_refuse(pass, 502, "internal");
+    if (pass->front) cb_exchange_resume(pass->front);
+}
+
+static bool is_preflight(const cb_exchange *x) {
+    return cb_slice_eq(cb_exchange_method(x), "OPTIONS") && cb_exchange_field(x, "origin").len &&
+           cb_exchange_field(x, "access-control-request-method").len;
+}
+
+int cb_pass_authenticate(cb_pass *pass) {
+    cb_exchange *x = pass->front;
+    const cb_route_guard *g = pass->guard;
+    cb_authn_request request;
+    struct timespec wall;
+    if (cb_exchange_is_early(x) || cb_exchange_field(x, "early-data").base)
+        return cb_pass_refuse(pass, 425, "early_data");
+    if (g->pass_preflight && is_preflight(x)) return cb_pass_start(pass);
+    pass->auth = auth_get(pass->proxy);
+    if (!pass->auth) return cb_fail(CB_ENOMEM, "no memory for one more request");
+    clock_gettime(CLOCK_REALTIME_COARSE, &wall);
+    cb_authn_request_of(&request, x, (int64_t)wall.tv_sec);
+    pass->auth->waiting = true;
+    int rc = cb_authn_begin(pass->auth->call, g->authn, &request, on_decided, pass);
+    if (rc == CB_EAGAIN) return CB_OK;
+    pass->auth->waiting = false;
+    return decided(pass, rc);
+}
