@@ -20,7 +20,8 @@ int cb_authn_call_new(cb_authn_call **out) {
 }
 
 static void part_clear(cb_authn_part *p) {
-    if (p->release) p->release(p->owner);
+    cb_jwt_unref(p->token);
+    if (p->own_claims) cb_json_close(&p->claims);
     *p = (cb_authn_part){.present = false};
 }
 
@@ -130,25 +131,12 @@ void cb_authn_request_of(cb_authn_request *out, const cb_exchange *x, int64_t no
 }
 
 int cb_authn_claims_read(cb_authn_part *out, cb_slice text) {
-    size_t room = cb_json_room((const char *)text.base, text.len);
     if (!text.len || text.len > CB_JWT_TOKEN_BYTES_MAX) return cb_fail(CB_EINVAL, "claims of %zu bytes", text.len);
-    char *block = cb_mem_get(&cb_alloc_libc, room * sizeof(cb_json_node) + text.len + 1);
-    if (!block) return cb_fail(CB_ENOMEM, "no memory for claims");
-    cb_json_node *nodes = (cb_json_node *)(void *)block;
-    char *copy = (char *)(nodes + room);
-    memcpy(copy, text.base, text.len);
-    copy[text.len] = '\0';
-    if (cb_json_read(&out->claims, copy, text.len, nodes, room) || nodes->kind != CB_JSON_OBJECT) {
-        cb_mem_free(&cb_alloc_libc, block);
-        return cb_fail(CB_EINVAL, "claims are one JSON object");
-    }
-    out->owner = block;
-    out->release = cb_authn_block_free;
+    int rc = cb_json_open(&out->claims, text);
+    if (rc == CB_ENOMEM) return rc;
+    out->own_claims = rc == 0;
+    if (rc || out->claims.nodes->kind != CB_JSON_OBJECT) return cb_fail(CB_EINVAL, "claims are one JSON object");
     return CB_OK;
-}
-
-void cb_authn_block_free(void *block) {
-    cb_mem_free(&cb_alloc_libc, block);
 }
 
 /* ---- the identity ---- */

@@ -34,8 +34,8 @@ typedef struct cb_refusal {
 /* What a source says of a request. */
 typedef struct cb_authn_part {
     cb_json claims;
-    void *owner; /* of the claims */
-    void (*release)(void *owner);
+    cb_jwt *token;   /* that the claims are of; NULL: */
+    bool own_claims; /* a copy of its own, else the source's */
     const char *spiffe_id;
     bool present, good;
 } cb_authn_part;
@@ -107,10 +107,9 @@ int cb_authn_deny(cb_authn_call *c, int status, int error, int grave, const char
 /* The source does not take this scheme, or there is no Authorization: what judge() returns then. The token of a scheme
  * that it takes: CB_OK. */
 int cb_authn_scheme(const cb_authn_source *s, cb_authn_call *c);
-/* A claims object from text, into a block of its own. CB_EINVAL, CB_ENOMEM. */
+/* Claims from text, copied. CB_EINVAL, CB_ENOMEM. */
 int cb_authn_claims_read(cb_authn_part *out, cb_slice text);
 
-void cb_authn_block_free(void *block); /* a release() */
 /* What a source said after CB_EAGAIN: goes on, and tells done. */
 void cb_authn_go_on(cb_authn_call *c, int rc);
 

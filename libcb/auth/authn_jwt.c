@@ -79,10 +79,6 @@ static bool foreign(int reason) {
     return memchr(rows, reason, sizeof rows) != NULL;
 }
 
-static void token_release(void *token) {
-    cb_jwt_unref(token);
-}
-
 static int jwt_judge(const cb_authn_source *head, cb_authn_call *c, cb_authn_part *out) {
     const jwt_source *s = (const jwt_source *)head;
     const cb_authn_request *r = &c->request;
@@ -111,8 +107,7 @@ static int jwt_judge(const cb_authn_source *head, cb_authn_call *c, cb_authn_par
         return rc;
     }
     out->claims = token->claims;
-    out->owner = token;
-    out->release = token_release;
+    out->token = token;
     return CB_OK;
 }
 
