@@ -39,7 +39,7 @@ struct cb_loop {
     unsigned served;       /* descriptors, in this turn */
     unsigned kept_waiting; /* and since cb_defer_idle() found work to wait */
     bool running;          /* inside cb_loop_run() */
-    bool dirty;   /* libuv has changes that its epoll descriptor does not know yet */
+    bool dirty;            /* libuv has changes that its epoll descriptor does not know yet */
     atomic_bool stop;
     pthread_mutex_t lock; /* guards the next three */
     cb_post *posts, **posts_end;
