@@ -16,8 +16,7 @@ void cb_buf_free(cb_buf *b) {
     cb_buf_init(b, b->alloc, b->max);
 }
 
-int cb_buf_reserve(cb_buf *b, size_t more) {
-    if (more <= b->cap - b->len) return CB_OK;
+int cb_buf_grow(cb_buf *b, size_t more) {
     if (b->len > b->max || more > b->max - b->len)
         return cb_fail(CB_ELIMIT, "a buffer would grow past its limit of %zu bytes", b->max);
     size_t want = b->len + more;

@@ -68,30 +68,41 @@ static int make_room(const cb_chain *c, size_t len, cb_chunk **out) {
     return CB_OK;
 }
 
-int cb_chain_add(cb_chain *c, const void *data, size_t len) {
-    if (!len) return CB_OK;
+/* Room was made. */
+static void fill(cb_chain *c, cb_slice from) {
+    while (from.len) {
+        cb_chunk *k = c->tail;
+        size_t n = k->cap - k->len;
+        if (n > from.len) n = from.len;
+        memcpy(k->data + k->len, from.base, n);
+        k->len += (uint32_t)n;
+        from.base += n;
+        from.len -= n;
+        if (from.len) c->tail = k->next;
+    }
+}
+
+int cb_chain_addv(cb_chain *c, const cb_slice *v, size_t n) {
     cb_chunk *fresh = NULL;
+    size_t len = 0;
+    for (size_t i = 0; i < n; i++)
+        len += v[i].len;
+    if (!len) return CB_OK;
     int rc = make_room(c, len, &fresh);
     if (rc < 0) return rc;
-
     if (!c->tail) {
         c->head = c->tail = c->cursor = fresh;
     } else {
         c->tail->next = fresh;
     }
-    const uint8_t *from = data;
     c->len += len;
-    for (;;) {
-        cb_chunk *k = c->tail;
-        size_t n = k->cap - k->len;
-        if (n > len) n = len;
-        if (n) memcpy(k->data + k->len, from, n);
-        k->len += (uint32_t)n;
-        from += n;
-        len -= n;
-        if (!len) return CB_OK;
-        c->tail = k->next;
-    }
+    for (size_t i = 0; i < n; i++)
+        fill(c, v[i]);
+    return CB_OK;
+}
+
+int cb_chain_add(cb_chain *c, const void *data, size_t len) {
+    return cb_chain_addv(c, &(cb_slice){data, len}, 1);
 }
 
 size_t cb_chain_peek(const cb_chain *c, cb_slice *out, size_t n) {

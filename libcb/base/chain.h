@@ -21,6 +21,8 @@ typedef struct cb_chain {
 void cb_chain_init(cb_chain *c, const cb_alloc *alloc);
 void cb_chain_free(cb_chain *c);                             /* everything goes; still usable */
 int cb_chain_add(cb_chain *c, const void *data, size_t len); /* all or nothing: CB_ENOMEM */
+/* The same for several: what does not fit the last chunk goes into one, as far as a chunk reaches. */
+int cb_chain_addv(cb_chain *c, const cb_slice *v, size_t n);
 /* Up to n slices from the cursor on; returns how many. Does not move the cursor. */
 size_t cb_chain_peek(const cb_chain *c, cb_slice *out, size_t n);
 void cb_chain_take(cb_chain *c, size_t bytes); /* moves the cursor; bytes <= len - taken */

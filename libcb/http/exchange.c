@@ -155,11 +155,7 @@ static void finalize(cb_exchange *x) {
     release(x, h);
 }
 
-bool cb_exchange_leave(cb_exchange *x) {
-    if (x->busy > 1 || x->done) {
-        x->busy--;
-        return x->closed;
-    }
+bool cb_exchange_left(cb_exchange *x) {
     /* Without a loop there is no end of a turn: what was resumed is delivered here. */
     while (!x->loop && x->resume_due && (!x->closed || x->close_rc == CB_OK)) {
         resumed(x);

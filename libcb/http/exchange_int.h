@@ -9,7 +9,12 @@
 static inline void cb_exchange_enter(cb_exchange *x) {
     x->busy++;
 }
-bool cb_exchange_leave(cb_exchange *x);
+bool cb_exchange_left(cb_exchange *x); /* the last one did */
+static inline bool cb_exchange_leave(cb_exchange *x) {
+    if (x->busy == 1 && !x->done) return cb_exchange_left(x);
+    x->busy--;
+    return x->closed;
+}
 
 /* Calls of the user; the result is CB_OK, CB_ECLOSED (x ended meanwhile) or CB_EUSER. */
 int cb_exchange_tell(cb_exchange *x, int (*fn)(cb_exchange *x, void *user), const char *what);

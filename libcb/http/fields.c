@@ -65,11 +65,9 @@ void cb_fields_fix(const cb_fields *f, cb_slice *s) {
         s->base = (const uint8_t *)"";
 }
 
-int cb_fields_room(const cb_fields *f, size_t more) {
+int cb_fields_over(const cb_fields *f) {
     if (f->len >= f->max_fields) return cb_fail(CB_ELIMIT, "more than %u fields", (unsigned)f->max_fields);
-    if (more > f->max_bytes || f->bytes > f->max_bytes - more)
-        return cb_fail(CB_ELIMIT, "the fields take more than %u bytes", (unsigned)f->max_bytes);
-    return CB_OK;
+    return cb_fail(CB_ELIMIT, "the fields take more than %u bytes", (unsigned)f->max_bytes);
 }
 
 int cb_fields_note(cb_fields *f, size_t name_at, size_t name_len, size_t value_at, size_t value_len) {
@@ -225,12 +223,10 @@ static uint8_t lower(uint8_t c) {
     return c >= 'A' && c <= 'Z' ? (uint8_t)(c | 0x20) : c;
 }
 
-bool cb_slice_ieq(cb_slice a, const char *b) {
-    for (size_t i = 0; i < a.len; i++) {
-        uint8_t c = (uint8_t)b[i];
-        if (!c || (a.base[i] != c && lower(a.base[i]) != lower(c))) return false;
-    }
-    return !b[a.len];
+bool cb_slice_same_letters(cb_slice a, const char *b) {
+    for (size_t i = 0; i < a.len; i++)
+        if (lower(a.base[i]) != lower((uint8_t)b[i])) return false;
+    return true;
 }
 
 bool cb_list_next(cb_slice *list, cb_slice *item) {
@@ -265,8 +261,8 @@ bool cb_field_is_hop(cb_slice name) {
         return cb_slice_ieq(name, "te");
     case 7:
         return cb_slice_ieq(name, "upgrade");
-    case 10:
-        return cb_slice_ieq(name, "connection") || cb_slice_ieq(name, "keep-alive");
+    case 10: /* "user-agent" is as long */
+        return lower(name.base[0]) == 'c' ? cb_slice_ieq(name, "connection") : cb_slice_ieq(name, "keep-alive");
     case 16:
         return cb_slice_ieq(name, "proxy-connection");
     case 17:
@@ -386,8 +382,9 @@ static int64_t digits(cb_slice s) {
 }
 
 int64_t cb_content_length(cb_slice value) {
-    int64_t all = -1;
+    int64_t all = digits(value);
     cb_slice item;
+    if (all >= 0) return all; /* nearly always */
     if (value.len && (value.base[0] == ',' || value.base[value.len - 1] == ',')) return -1;
     while (cb_list_next(&value, &item)) {
         int64_t one = digits(item);

@@ -31,7 +31,11 @@ cb_slice cb_fields_get(const cb_fields *f, const char *lower_name); /* the first
  * arena already. CB_ELIMIT, CB_ENOMEM. */
 int cb_fields_put(cb_fields *f, cb_slice bytes, cb_slice *out);
 int cb_fields_note(cb_fields *f, size_t name_at, size_t name_len, size_t value_at, size_t value_len);
-int cb_fields_room(const cb_fields *f, size_t more); /* CB_ELIMIT when `more` bytes would be over a limit */
+int cb_fields_over(const cb_fields *f);                             /* the error of cb_fields_room() */
+static inline int cb_fields_room(const cb_fields *f, size_t more) { /* CB_ELIMIT when `more` bytes would be too many */
+    bool fits = f->len < f->max_fields && more <= f->max_bytes && f->bytes <= f->max_bytes - more;
+    return fits ? CB_OK : cb_fields_over(f);
+}
 void cb_fields_fix(const cb_fields *f, cb_slice *s);
 
 extern const uint8_t cb_token_lower[256]; /* the lower-case byte of a token's byte; 0: no token contains it */
@@ -47,13 +51,16 @@ bool cb_field_value_ok(cb_slice value);              /* no CR, LF, NUL or other 
 static inline bool cb_slice_eq(cb_slice a, const char *b) {
     return a.len == strlen(b) && (!a.len || !memcmp(a.base, b, a.len));
 }
+bool cb_slice_same_letters(cb_slice a, const char *b);       /* of the same length */
+static inline bool cb_slice_ieq(cb_slice a, const char *b) { /* ASCII case-insensitive */
+    return cb_slice_eq(a, b) || (a.len == strlen(b) && cb_slice_same_letters(a, b));
+}
 static inline void cb_status_text(char out[4], int status) {
     out[0] = (char)('0' + status / 100 % 10);
     out[1] = (char)('0' + status / 10 % 10);
     out[2] = (char)('0' + status % 10);
     out[3] = '\0';
 }
-bool cb_slice_ieq(cb_slice a, const char *b);              /* ASCII case-insensitive */
 bool cb_field_has_token(cb_slice list, const char *token); /* comma list, case-insensitive */
 bool cb_field_is_hop(
     cb_slice lower_name);                 /* connection, keep-alive, proxy-connection, te, transfer-encoding, upgrade */

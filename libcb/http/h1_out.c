@@ -92,13 +92,22 @@ static void put_slice(cb_buf *b, cb_slice s) {
     put(b, s.base, s.len);
 }
 
+static uint8_t *copy(uint8_t *to, cb_slice s) {
+    if (s.len) memcpy(to, s.base, s.len);
+    return to + s.len;
+}
+
 static void put_fields(cb_buf *b, const cb_field *f, size_t n) {
+    uint8_t *p = b->base + b->len;
     for (size_t i = 0; i < n; i++) {
-        put_slice(b, f[i].name);
-        put(b, ": ", 2);
-        put_slice(b, f[i].value);
-        put(b, "\r\n", 2);
+        p = copy(p, f[i].name);
+        *p++ = ':';
+        *p++ = ' ';
+        p = copy(p, f[i].value);
+        *p++ = '\r';
+        *p++ = '\n';
     }
+    b->len = (size_t)(p - b->base);
 }
 
 static void put_line(cb_buf *b, const char *name, const char *value) {

@@ -221,7 +221,7 @@ static int make_room(cb_forward *f, const cb_field *in, size_t n, size_t extra_t
     f->length = -1;
     f->text.len = 0;
     for (size_t i = 0; i < n; i++)
-        if (is_forwarding(in[i].name) || cb_slice_eq(in[i].name, "cookie")) text += in[i].value.len + 2;
+        if (in[i].name.len && initial_known(in[i].name.base[0])) text += in[i].value.len + 2; /* more than is used */
     int rc = cb_buf_reserve(&f->text, text);
     if (rc < 0) return rc;
     size_t cap = n + EXTRA_FIELDS + extra_fields;
@@ -290,8 +290,8 @@ static bool all_values(cb_forward *f, const cb_field *in, size_t n, const char *
 }
 
 /* The rightmost address that no trusted peer has added. */
-static cb_slice client_of(cb_slice list, const cb_forward_env *env) {
-    cb_slice client = host_part(cb_slice_str(env->remote));
+static cb_slice client_of(cb_slice list, cb_slice peer, const cb_forward_env *env) {
+    cb_slice client = peer;
     while (list.len) {
         cb_slice hop = last_item(&list);
         if (!hop.len) continue;
@@ -309,10 +309,10 @@ static cb_slice client_of(cb_slice list, const cb_forward_env *env) {
 }
 
 static void add_x_forwarded(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env, bool trusted) {
-    cb_slice peer = host_part(cb_slice_str(env->remote));
     size_t from = f->text.len;
+    const cb_slice peer = f->client;
     if (trusted && all_values(f, in, n, "x-forwarded-for", ", ")) {
-        f->client = client_of(text_from(f, from), env);
+        f->client = client_of(text_from(f, from), peer, env);
         add_text(f, cb_slice_str(", "));
     }
     add_text(f, peer);
@@ -336,19 +336,21 @@ static void add_x_forwarded(cb_forward *f, const cb_field *in, size_t n, const c
 
 /* A value of RFC 7239: a token, or quoted. */
 static void add_pair(cb_forward *f, const char *name, cb_slice value, bool node) {
-    bool v6 = node && memchr(value.base, ':', value.len);
-    bool token = !v6 && cb_field_name_ok(value);
-    if (!value.len || memchr(value.base, '"', value.len) || memchr(value.base, '\\', value.len)) return;
+    if (!value.len) return;
+    bool token = cb_field_name_ok(value);
+    bool v6 = !token && node && memchr(value.base, ':', value.len);
+    bool quotable = token || !(memchr(value.base, '"', value.len) || memchr(value.base, '\\', value.len));
+    if (!quotable) return;
     add_text(f, cb_slice_str(name));
     add_text(f, cb_slice_str(token ? "=" : v6 ? "=\"[" : "=\""));
     add_text(f, value);
     add_text(f, cb_slice_str(token ? "" : v6 ? "]\"" : "\""));
 }
 
-static void add_forwarded(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env, bool trusted) {
+static void add_forwarded(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env, cb_slice peer,
+                          bool trusted) {
     size_t from = f->text.len;
     if (trusted && all_values(f, in, n, "forwarded", ", ")) add_text(f, cb_slice_str(", "));
-    cb_slice peer = host_part(cb_slice_str(env->remote));
     add_pair(f, "for", peer.len ? peer : cb_slice_str("unknown"), true);
     if (env->authority.len) add_pair(f, ";host", env->authority, false);
     add_pair(f, ";proto", cb_slice_str(env->secure ? "https" : "http"), false);
@@ -379,7 +381,8 @@ int cb_forward_request(cb_forward *f, const cb_field *in, size_t n, const cb_for
     if (rc < 0) return rc;
     if (passed_too_often(in, n, env->via)) return cb_fail(CB_ELIMIT, "the request goes round in circles");
     hop_names_read(&hops, in, n);
-    f->client = host_part(cb_slice_str(env->remote));
+    const cb_slice peer = host_part(cb_slice_str(env->remote));
+    f->client = peer;
     for (size_t i = 0; i < n; i++) {
         cb_slice name = in[i].name;
         if (cb_slice_eq(name, "te") && cb_field_has_token(in[i].value, "trailers")) wants_trailers = true;
@@ -402,7 +405,7 @@ int cb_forward_request(cb_forward *f, const cb_field *in, size_t n, const cb_for
     if (wants_trailers) put(f, "te", cb_slice_str("trailers"));
     if (env->early || early_data) put(f, "early-data", cb_slice_str("1"));
     add_x_forwarded(f, in, n, env, trusted);
-    if (!env->no_forwarded) add_forwarded(f, in, n, env, trusted);
+    if (!env->no_forwarded) add_forwarded(f, in, n, env, peer, trusted);
     add_via(f, env);
     for (size_t i = 0; i < env->n_more; i++)
         f->at[f->n++] = env->more[i];

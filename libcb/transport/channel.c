@@ -198,11 +198,8 @@ static int queue(void *user, const cb_slice *v, size_t n) {
     cb_channel *c = user;
     if (c->closed || c->write_broken) return cb_fail(CB_ECLOSED, "the connection is closed");
     if (c->ended) return CB_OK; /* an answer of TLS itself to a message that came after our close_notify */
-    for (size_t i = 0; i < n; i++) {
-        if (v[i].len == 0) continue;
-        int rc = cb_chain_add(&c->out, v[i].base, v[i].len);
-        if (rc < 0) return rc;
-    }
+    int rc = cb_chain_addv(&c->out, v, n);
+    if (rc < 0) return rc;
     if (c->out.len >= c->high_water) c->above = true; /* cb_channel_room() is 0 now: a drain will follow */
     cb_defer_later(&c->turn);
     return CB_OK;
