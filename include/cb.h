@@ -19,6 +19,7 @@
 #include <cb/proxy.h>
 #include <cb/quic.h>
 #include <cb/quic_lb.h>
+#include <cb/renewal.h>
 #include <cb/resolver.h>
 #include <cb/sim.h>
 #include <cb/tls.h>

@@ -2,7 +2,8 @@
 #ifndef CBCTL_H
 #define CBCTL_H
 
-enum { CBCTL_OK = 0, CBCTL_FAILED = 1, CBCTL_USAGE = 2 };
+/* CBCTL_EXPIRED: it failed, and what it was for is not valid any more. */
+enum { CBCTL_OK = 0, CBCTL_FAILED = 1, CBCTL_USAGE = 2, CBCTL_EXPIRED = 3 };
 
 typedef struct cbctl_command {
     const char *group, *name; /* "ca", "dev" */
@@ -26,6 +27,7 @@ int cbctl_ca_sign(int argc, char **argv);
 int cbctl_ca_revoke(int argc, char **argv);
 int cbctl_ca_crl(int argc, char **argv);
 int cbctl_ca_list(int argc, char **argv);
+int cbctl_ca_renew(int argc, char **argv);
 int cbctl_ca_ocsp(int argc, char **argv);
 int cbctl_ca_staple(int argc, char **argv);
 int cbctl_tickets_turn(int argc, char **argv);

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { NAME_BYTES = 256, TEN_DAYS = 10 * 86400 };
+enum { NAME_BYTES = 256 };
 
 static int tls_fail(int rc, int grc, const char *what) {
     return cb_fail(grc == GNUTLS_E_MEMORY_ERROR ? CB_ENOMEM : rc, "%s: %s", what, gnutls_strerror(grc));
@@ -207,9 +207,4 @@ int cb_acme_cert_read(cb_acme_cert *out, cb_slice pem, cb_buf *der) {
     }
     free_chain(chain, len);
     return rc;
-}
-
-int64_t cb_acme_renewal(int64_t begin, int64_t end) {
-    const int64_t life = end - begin;
-    return life < TEN_DAYS ? begin + life / 2 : begin + life / 3 * 2;
 }

@@ -21,7 +21,5 @@ int cb_acme_chain_check(cb_slice pem, cb_slice key_pem, const char *const *names
 int cb_acme_cert_read(cb_acme_cert *out, cb_slice pem, cb_buf *der);
 /* Is the first certificate in pem one for these names and no others? */
 bool cb_acme_cert_has_names(cb_slice pem, const char *const *names, size_t n);
-/* When to renew without word from the server: 2/3 of the life, 1/2 of one under 10 days. */
-int64_t cb_acme_renewal(int64_t not_before_s, int64_t not_after_s);
 
 #endif

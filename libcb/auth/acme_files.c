@@ -1,6 +1,7 @@
 /* What an ACME client keeps: keys, the account, orders under way, certificates. */
 #include "auth/acme_int.h"
 #include "auth/ca_cert.h"
+#include "auth/renew_time.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include <stdio.h>
@@ -185,7 +186,7 @@ int cb_acme_files_keep(cb_acme *a) {
     cb_acme_store_name(name, a->names.at[0], ".pem");
     if (rc >= 0) rc = cb_acme_store_write(&a->store, name, cb_buf_slice(&whole));
     if (rc >= 0) rc = cb_acme_cert_read(&a->cert, cb_buf_slice(&whole), NULL);
-    a->renew_at_s = cb_acme_renewal(a->cert.not_before_s, a->cert.not_after_s);
+    a->renew_at_s = cb_renew_at(a->cert.not_before_s, a->cert.not_after_s, 0);
     if (whole.base) cb_mem_wipe(whole.base, whole.len);
     cb_buf_free(&whole);
     return rc;

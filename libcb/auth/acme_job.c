@@ -1,6 +1,7 @@
 /* A job: perhaps a probe for a key that was being rolled, perhaps renewal information, then what was asked for. The
  * core's requests go through an HTTP client, its state into files. */
 #include "auth/acme_int.h"
+#include "auth/renew_time.h"
 #include "base/error.h"
 #include "base/list.h"
 #include "base/mem.h"
@@ -166,7 +167,7 @@ static bool next_part(cb_acme *a) {
         snprintf(a->core.detail, sizeof a->core.detail, "%s", cb_last_error());
     } else if (part == CB_ACME_JOB_ARI) { /* no renewal information is no failure: the lifetime tells too */
         a->renew_at_s = rc >= 0 && a->core.renew_at_s ? a->core.renew_at_s
-                                                      : cb_acme_renewal(a->cert.not_before_s, a->cert.not_after_s);
+                                                      : cb_renew_at(a->cert.not_before_s, a->cert.not_after_s, 0);
         if (a->renew_at_s <= cb_acme_wall_ms() / 1000) return begin(a, CB_ACME_JOB_ORDER) >= 0;
         rc = CB_OK;
     } else if (part == CB_ACME_JOB_ORDER) {

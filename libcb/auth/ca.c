@@ -412,7 +412,7 @@ static int certify(cb_ca *ca, const cb_leaf_opts *o, gnutls_pubkey_t pub, gnutls
     return rc;
 }
 
-static int issue(cb_ca *ca, const cb_leaf_opts *o, gnutls_datum_t *crt, gnutls_datum_t *key) {
+int cb_ca_make_leaf(cb_ca *ca, const cb_leaf_opts *o, gnutls_datum_t *crt, gnutls_datum_t *key) {
     gnutls_privkey_t x = NULL;
     gnutls_pubkey_t pub = NULL;
     int rc = check_names(o); /* before a key is made for nothing */
@@ -425,9 +425,10 @@ static int issue(cb_ca *ca, const cb_leaf_opts *o, gnutls_datum_t *crt, gnutls_d
     return rc;
 }
 
-static void wipe(gnutls_datum_t *pem) {
+void cb_ca_wipe(gnutls_datum_t *pem) {
     if (pem->data) cb_mem_wipe(pem->data, pem->size);
     cb_mem_free(heap, pem->data);
+    *pem = (gnutls_datum_t){NULL, 0};
 }
 
 int cb_ca_issue_pem(cb_ca *ca, const cb_leaf_opts *opts, char **cert, char **key) {
@@ -435,9 +436,9 @@ int cb_ca_issue_pem(cb_ca *ca, const cb_leaf_opts *opts, char **cert, char **key
     cb_leaf_opts o;
     gnutls_datum_t crt_pem = {NULL, 0}, key_pem = {NULL, 0};
     int rc = cb_opts_read(&o, sizeof o, opts, "cb_leaf_opts");
-    if (rc >= 0) rc = issue(ca, &o, &crt_pem, &key_pem);
+    if (rc >= 0) rc = cb_ca_make_leaf(ca, &o, &crt_pem, &key_pem);
     if (rc < 0) {
-        wipe(&key_pem);
+        cb_ca_wipe(&key_pem);
         return rc;
     }
     *cert = (char *)crt_pem.data;
@@ -503,12 +504,12 @@ int cb_ca_issue(cb_ca *ca, const cb_leaf_opts *opts, char **cert_path, char **ke
     if (rc < 0) return rc;
     rc = give_path(cert_path ? &crt_text : NULL, ca->dir, stem, ".pem");
     if (rc >= 0) rc = give_path(key_path ? &key_text : NULL, ca->dir, stem, "-key.pem");
-    if (rc >= 0) rc = issue(ca, &o, &crt, &key);
+    if (rc >= 0) rc = cb_ca_make_leaf(ca, &o, &crt, &key);
     if (rc >= 0) {
         const struct cb_ca_file files[] = {{"-key.pem", key, 0600}, {".pem", crt, 0644}};
         rc = cb_ca_write(ca->dir, stem, files, 2);
     }
-    wipe(&key);
+    cb_ca_wipe(&key);
     cb_mem_free(heap, crt.data);
     if (rc < 0) {
         cb_ca_text_free(crt_text);

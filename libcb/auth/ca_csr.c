@@ -8,7 +8,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { REQUEST_MAX = 64 << 10, NAMES_MAX = 100, NAME_BYTES = 2100, RSA_MIN = 2048, RSA_MAX = 8192 };
+enum { REQUEST_MAX = 64 << 10, RSA_MIN = 2048, RSA_MAX = 8192 };
 
 static const cb_alloc *const heap = &cb_alloc_libc;
 
@@ -79,33 +79,32 @@ static int check_authority(gnutls_x509_crq_t crq) {
     return CB_OK;
 }
 
-/* One name as text: into `to` (NAME_BYTES). */
-static int name_text(int type, const char *from, size_t len, char *to) {
+int cb_ca_name_text(int type, const char *from, size_t len, char to[CB_CA_NAME]) {
     if (type == GNUTLS_SAN_IPADDRESS) {
-        if (len != 4 && len != 16) return cb_fail(CB_EINVAL, "the request has an address of %zu bytes", len);
-        inet_ntop(len == 4 ? AF_INET : AF_INET6, from, to, NAME_BYTES);
+        if (len != 4 && len != 16) return cb_fail(CB_EINVAL, "an address of %zu bytes", len);
+        inet_ntop(len == 4 ? AF_INET : AF_INET6, from, to, CB_CA_NAME);
         return CB_OK;
     }
     if (type != GNUTLS_SAN_DNSNAME && type != GNUTLS_SAN_URI) {
-        return cb_fail(CB_EINVAL, "the request asks for a name that is neither DNS name, address nor URI");
+        return cb_fail(CB_EINVAL, "a name that is neither DNS name, address nor URI");
     }
-    if (memchr(from, '\0', len)) return cb_fail(CB_EINVAL, "the request has a name with a NUL inside");
+    if (memchr(from, '\0', len)) return cb_fail(CB_EINVAL, "a name with a NUL inside");
     memcpy(to, from, len);
     to[len] = '\0';
     return type == GNUTLS_SAN_URI ? cb_cert_check_uri(to) : cb_cert_check_name(to);
 }
 
 static int read_names(cb_csr *c, const cb_leaf_opts *o) {
-    char raw[NAME_BYTES], *to = c->text;
+    char raw[CB_CA_NAME], *to = c->text;
     for (unsigned i = 0;; i++) {
         size_t len = sizeof raw - 1;
         unsigned kind = 0, critical = 0;
         int type = gnutls_x509_crq_get_subject_alt_name(c->crq, i, raw, &len, &kind, &critical);
         if (type == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE) return CB_OK;
-        if (i == NAMES_MAX) return cb_fail(CB_EINVAL, "the request has more than %d names", NAMES_MAX);
+        if (i == CB_CA_NAMES) return cb_fail(CB_EINVAL, "the request has more than %d names", CB_CA_NAMES);
         if (type == GNUTLS_E_SHORT_MEMORY_BUFFER) return cb_fail(CB_EINVAL, "the request has a name of %zu bytes", len);
         if (type < 0) return cb_fail(CB_EINVAL, "the request's names cannot be read: %s", gnutls_strerror(type));
-        int rc = name_text(type, raw, len, to);
+        int rc = cb_ca_name_text(type, raw, len, to);
         if (rc < 0) return rc;
         bool uri = type == GNUTLS_SAN_URI;
         if (!(uri ? uri_allowed(to, o->uris, o->uris_len) : allowed(to, o->names, o->names_len))) {
@@ -119,19 +118,19 @@ static int read_names(cb_csr *c, const cb_leaf_opts *o) {
 
 /* A request without names gets what opts say. */
 static void default_names(cb_csr *c, const cb_leaf_opts *o) {
-    for (size_t i = 0; i < o->names_len && i < NAMES_MAX; i++) {
+    for (size_t i = 0; i < o->names_len && i < CB_CA_NAMES; i++) {
         c->names[c->names_len++] = o->names[i];
     }
-    for (size_t i = 0; i < o->uris_len && i < NAMES_MAX; i++) {
+    for (size_t i = 0; i < o->uris_len && i < CB_CA_NAMES; i++) {
         c->uris[c->uris_len++] = o->uris[i];
     }
 }
 
 int cb_csr_read(cb_csr *out, cb_slice request, const cb_leaf_opts *o) {
     cb_csr c = {0};
-    c.names = cb_mem_new(heap, 2 * NAMES_MAX * sizeof *c.names);
-    c.uris = c.names ? c.names + NAMES_MAX : NULL;
-    c.text = cb_mem_new(heap, REQUEST_MAX + (size_t)NAMES_MAX * INET6_ADDRSTRLEN + NAME_BYTES);
+    c.names = cb_mem_new(heap, 2 * CB_CA_NAMES * sizeof *c.names);
+    c.uris = c.names ? c.names + CB_CA_NAMES : NULL;
+    c.text = cb_mem_new(heap, REQUEST_MAX + (size_t)CB_CA_NAMES * INET6_ADDRSTRLEN + CB_CA_NAME);
     int rc = c.names && c.text ? CB_OK : cb_fail(CB_ENOMEM, "no memory for a signing request");
     int grc = gnutls_x509_crq_init(&c.crq);
     if (grc >= 0) grc = gnutls_pubkey_init(&c.pub);

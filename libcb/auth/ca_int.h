@@ -3,8 +3,9 @@
 #define CB_AUTH_CA_INT_H
 
 #include "auth/ca_cert.h"
+#include <cb/renewal.h>
 
-enum { CB_CA_PATH = 4096, CB_DAY = 86400, CB_SERIAL_TEXT = 48 };
+enum { CB_CA_PATH = 4096, CB_DAY = 86400, CB_SERIAL_TEXT = 48, CB_CA_NAMES = 100, CB_CA_NAME = 2100 };
 
 struct cb_ca {
     char *dir, *chain; /* PEM of ca.pem when leaves carry it, NULL for a root */
@@ -26,6 +27,13 @@ struct cb_ca_file {
     unsigned mode;
 };
 int cb_ca_path(char out[CB_CA_PATH], const char *dir, const char *stem, const char *tail);
+struct cb_ca_place {
+    const char *path;
+    gnutls_datum_t text;
+    unsigned mode;
+    bool keep; /* the owner and the mode of the file that is there */
+};
+int cb_ca_replace(const struct cb_ca_place *files, size_t n);
 /* All files are whole beside their places before the first takes its place; the last one is placed last. */
 int cb_ca_write(const char *dir, const char *stem, const struct cb_ca_file *files, size_t n);
 /* One process at a time changes a directory; closing the descriptor unlocks. Makes the directory when `make`. */
@@ -53,7 +61,16 @@ typedef struct cb_csr {
     size_t names_len, uris_len;
     char *text;
 } cb_csr;
+/* An alternative name as text. CB_EINVAL: of a kind, or with characters, that are not certified. */
+int cb_ca_name_text(int type, const char *from, size_t len, char to[CB_CA_NAME]);
 int cb_csr_read(cb_csr *out, cb_slice request, const cb_leaf_opts *opts);
 void cb_csr_clear(cb_csr *csr);
+
+/* A new key and a certificate for it, which the index knows, as PEM (ca.c). */
+int cb_ca_make_leaf(cb_ca *ca, const cb_leaf_opts *o, gnutls_datum_t *crt, gnutls_datum_t *key);
+/* The dates of the certificate in a file; nothing when there is none that can be read (ca_renew.c). */
+void cb_renew_dates(const char *cert_file, cb_renew_result *r);
+/* Wipes and frees what that gave. */
+void cb_ca_wipe(gnutls_datum_t *pem);
 
 #endif

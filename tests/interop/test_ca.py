@@ -2,14 +2,17 @@
 
 import base64
 import json
+import socket
+import ssl
 import stat
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 
 import pytest
-from conftest import free_port, peer, program, run
+from conftest import free_port, peer, program, run, wait_tcp
 
 
 def ca(*words, code=0):
@@ -210,7 +213,77 @@ def test_staple(chain, spawn):
     ca("staple", "--dir", chain, "/nonexistent", code=1)
 
 
+def test_renew(chain):
+    paths = issue(chain, "--days", "30", "--key-type", "rsa-2048", "--must-staple", "--profile", "server", "a.example.org", "127.0.0.1")
+    text = lambda: run(peer("openssl"), "x509", "-in", paths["certificate"], "-noout", "-ext", "subjectAltName,tlsfeature,extendedKeyUsage").stdout
+    serial, extensions = serial_of(paths["certificate"]), text()
+    assert ca("renew", "--dir", chain, "--if-due", paths["certificate"]).stdout.startswith("kept:")
+    assert serial_of(paths["certificate"]) == serial
+    renewed = json.loads(ca("renew", "--dir", chain, "--json", paths["certificate"]).stdout)
+    assert renewed["outcome"] == "renewed" and renewed["expires"] > renewed["renew_at"]
+    assert serial_of(paths["certificate"]) != serial and text() == extensions
+    assert verify(paths, "-verify_hostname", "a.example.org").returncode == 0
+    ca("revoke", "--dir", chain, serial_of(paths["certificate"]))
+    assert "revoked" in ca("renew", "--dir", chain, paths["certificate"], code=1).stderr
+    other = issue(chain, "b.example.org")
+    assert "no process" in ca("renew", "--dir", chain, "--pid-file", other["certificate"], other["certificate"], code=1).stderr
+
+
+def test_an_edge_whose_certificate_is_renewed_again_and_again(chain, spawn, tmp_path):
+    """Each renewal is taken up by SIGHUP; of the connections that are made all the while none fails."""
+    paths = issue(chain, "localhost.example.org", "127.0.0.1")
+    both = tmp_path / "edge.pem"
+    both.write_text(open(paths["certificate"]).read() + open(paths["key"]).read())
+    both.chmod(0o600)
+    port, origin = free_port(), free_port()
+    spawn("python3", "-m", "http.server", "--bind", "127.0.0.1", origin, "--directory", tmp_path, name="origin")
+    wait_tcp(origin)
+    config, pid_file = tmp_path / "edge.json", tmp_path / "edge.pid"
+    config.write_text(json.dumps({
+        "pid_file": str(pid_file),
+        "listeners": {"https": {"address": f"127.0.0.1:{port}", "tls": {"certificates": [{"cert_file": str(both), "key_file": str(both)}]}}},
+        "groups": {"app": {"origins": [{"url": f"http://127.0.0.1:{origin}"}]}},
+        "routes": [{"group": "app"}]}))
+    edge = spawn(program("cb-edge"), "-c", config)
+    wait_tcp(port)
+    context = ssl.create_default_context(cafile=chain / "root.pem")
+    context.check_hostname = False
+    (tmp_path / "page").write_text("it works")
+    serials, failures, done = set(), [], threading.Event()
+
+    def client():
+        while not done.is_set():
+            try:
+                with socket.create_connection(("127.0.0.1", port), 10) as raw, context.wrap_socket(raw) as tls:
+                    serials.add(tls.getpeercert()["serialNumber"])
+                    tls.sendall(b"GET /page HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                    answer = b"".join(iter(lambda: tls.recv(65536), b""))
+                    if not answer.startswith(b"HTTP/1.1 200") or not answer.endswith(b"it works"):
+                        failures.append(answer[:200])
+            except OSError as why:
+                failures.append(repr(why))
+
+    clients = [threading.Thread(target=client) for _ in range(4)]
+    for one in clients:
+        one.start()
+    try:
+        for renewal in range(20):
+            ca("renew", "--dir", chain, "--key", both, "--pid-file", pid_file, both)
+            end, serial = time.monotonic() + 30, serial_of(both)
+            while serial not in serials and not failures:
+                assert time.monotonic() < end, f"renewal {renewal} was not taken up:\n{edge.output()}"
+                time.sleep(0.01)
+    finally:
+        done.set()
+        for one in clients:
+            one.join()
+    assert not failures, failures[:3]
+    assert len(serials) >= 21 and edge.alive()
+
+
 @pytest.mark.parametrize("words, code, says", [
+    (["renew"], 2, "FILE"),
+    (["renew", "/nonexistent.pem"], 1, "ca"),
     (["ocsp"], 2, "--listen"),
     (["ocsp", "--listen", ":1", "--cert", "x"], 2, "go together"),
     (["ocsp", "--listen", ":1", "--hours", "169"], 2, "168"),

@@ -8,7 +8,7 @@ from typing import Iterable, NamedTuple, Optional, Sequence, Tuple, Type, Union
 
 from ._cb import ffi, lib
 
-__all__ = ["Error", "Identity", "Peer", "Tickets", "Sessions", "CA", "Ocsp", "OcspAnswer", "HTTP_1", "HTTP_2", "HTTP_3", "version"]
+__all__ = ["Error", "Identity", "Peer", "Tickets", "Sessions", "CA", "Renewed", "Ocsp", "OcspAnswer", "HTTP_1", "HTTP_2", "HTTP_3", "version"]
 
 HTTP_1: int = lib.CB_HTTP_1
 HTTP_2: int = lib.CB_HTTP_2
@@ -147,6 +147,14 @@ class Sessions(_Handle):
         check(lib.cb_sessions_flush(self.pointer))
 
 
+class Renewed(NamedTuple):
+    """What came of renewing a certificate: is it new, when it expires and when it is due, in seconds since 1970."""
+
+    renewed: bool
+    expires: int
+    renew_at: int
+
+
 class CA(_Handle):
     """A private certificate authority in a directory. With a parent, a new one is an intermediate signed by it."""
 
@@ -206,6 +214,15 @@ class CA(_Handle):
             return ffi.string(out[0]).decode()
         finally:
             lib.cb_ca_text_free(out[0])
+
+    def renew(self, cert_file: Path, key_file: Optional[Path] = None, *, if_due: bool = False) -> Renewed:
+        """Renews a certificate in its place: a new key, the same names and lifetime; with if_due only when it is time."""
+        keep: list = []
+        opts = _options("cb_renew_opts")
+        opts.cert_file, opts.key_file, opts.if_due = _text(keep, cert_file), _text(keep, key_file), if_due
+        result = _options("cb_renew_result")
+        check(lib.cb_ca_renew(self.pointer, opts, result))
+        return Renewed(bool(result.renewed), result.not_after_s, result.renew_at_s)
 
     def revoke(self, serial: str, reason: int = 0) -> None:
         """Takes back the certificate with this serial number (hexadecimal); crl() then tells."""

@@ -38,3 +38,16 @@ def test_ocsp(tmp_path):
             assert len(own.staple(open(certificate, "rb").read()).der) != len(before), "revoked is said with its time"
             with pytest.raises(cb.Error, match="not a PEM certificate"):
                 own.staple(b"nonsense")
+
+
+def test_renew(tmp_path):
+    with cb.CA(tmp_path / "ca") as ca:
+        certificate, key = ca.issue("a.example.org")
+        before = open(certificate).read(), open(key).read()
+        kept = ca.renew(certificate, if_due=True)
+        assert not kept.renewed and kept.renew_at < kept.expires and open(certificate).read() == before[0]
+        assert ca.renew(certificate).renewed
+        assert open(certificate).read() != before[0] and open(key).read() != before[1]
+        cb.Identity(certificate, key).close()
+        with pytest.raises(cb.Error, match="not issued by"):
+            ca.renew(ca.ca_file)
