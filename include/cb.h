@@ -15,6 +15,7 @@
 #include <cb/http.h>
 #include <cb/loop.h>
 #include <cb/metrics.h>
+#include <cb/oidc.h>
 #include <cb/peer.h>
 #include <cb/proxy.h>
 #include <cb/quic.h>

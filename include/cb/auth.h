@@ -69,7 +69,8 @@ enum cb_jwt_reason {
     CB_JWT_DPOP_TOKEN = 29,  /* ath */
     CB_JWT_DPOP_NONCE = 30,  /* a nonce of this server is missing or too old: answer with a new one */
     CB_JWT_DPOP_REPLAY = 31, /* this proof was used before */
-    CB_JWT_DPOP_FULL = 32    /* too many proofs to remember: refused, not forgotten */
+    CB_JWT_DPOP_FULL = 32,   /* too many proofs to remember: refused, not forgotten */
+    CB_JWT_INACTIVE = 33     /* its provider says that it is not active (cb/oidc.h) */
 };
 
 /* A short stable name, such as "expired" or "key-alg", for logs and metrics. Never NULL; static. */

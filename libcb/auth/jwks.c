@@ -63,22 +63,15 @@ static int read_keys(cb_jwks *set, const cb_json *j, const cb_jwks_opts *o, size
 }
 
 static int read_document(cb_jwks *set, const cb_jwks_opts *o, size_t room) {
-    size_t limit = o->max_bytes ? o->max_bytes : BYTES, nodes_room = 0;
+    const size_t limit = o->max_bytes ? o->max_bytes : BYTES;
+    cb_json j;
     if (!o->json.len) return CB_OK;
     if (o->json.len > limit)
         return cb_fail(CB_ELIMIT, "a key set of %zu bytes: at most %zu are taken", o->json.len, limit);
-    nodes_room = cb_json_room((const char *)o->json.base, o->json.len);
-    char *text = cb_mem_get(&cb_alloc_libc, o->json.len + 1);
-    cb_json_node *nodes = cb_mem_get(&cb_alloc_libc, nodes_room * sizeof *nodes);
-    cb_json j;
-    int rc = text && nodes ? CB_OK : cb_fail(CB_ENOMEM, "no memory for a key set");
-    if (rc == CB_OK) {
-        memcpy(text, o->json.base, o->json.len);
-        rc = cb_json_read(&j, text, o->json.len, nodes, nodes_room) ? CB_EINVAL : read_keys(set, &j, o, room);
-    }
-    if (text) cb_mem_wipe(text, o->json.len);
-    cb_mem_free(&cb_alloc_libc, text);
-    cb_mem_free(&cb_alloc_libc, nodes);
+    int rc = cb_json_open(&j, o->json);
+    if (rc != 0) return rc < 0 ? rc : CB_EINVAL;
+    rc = read_keys(set, &j, o, room);
+    cb_json_close(&j);
     return rc;
 }
 
@@ -112,6 +105,18 @@ static int check_opts(const cb_jwks_opts *o) {
     return CB_OK;
 }
 
+static cb_jwks *set_new(size_t room) {
+    cb_jwks *set = cb_mem_new(&cb_alloc_libc, sizeof *set);
+    if (set) set->keys = cb_mem_new(&cb_alloc_libc, (room + 1) * sizeof *set->keys);
+    if (!set || !set->keys) {
+        cb_mem_free(&cb_alloc_libc, set);
+        cb_fail(CB_ENOMEM, "no memory for a key set");
+        return NULL;
+    }
+    atomic_init(&set->refs, 1);
+    return set;
+}
+
 int cb_jwks_new(cb_jwks **out, const cb_jwks_opts *opts) {
     cb_jwks_opts o;
     if (!out || !opts) return cb_fail(CB_EINVAL, "cb_jwks_new: out and opts are needed");
@@ -120,13 +125,8 @@ int cb_jwks_new(cb_jwks **out, const cb_jwks_opts *opts) {
     if (rc < 0) return rc;
     size_t room = o.max_keys ? o.max_keys : KEYS;
     if (o.keys_len > room) return cb_fail(CB_ELIMIT, "%zu keys: at most %zu are taken (max_keys)", o.keys_len, room);
-    cb_jwks *set = cb_mem_new(&cb_alloc_libc, sizeof *set);
-    if (set) set->keys = cb_mem_new(&cb_alloc_libc, (room + 1) * sizeof *set->keys);
-    if (!set || !set->keys) {
-        cb_mem_free(&cb_alloc_libc, set);
-        return cb_fail(CB_ENOMEM, "no memory for a key set");
-    }
-    atomic_init(&set->refs, 1);
+    cb_jwks *set = set_new(room);
+    if (!set) return CB_ENOMEM;
     for (size_t i = 0; i < o.keys_len && rc == CB_OK; i++)
         rc = add_configured(set, o.keys[i], i);
     if (rc == CB_OK) rc = read_document(set, &o, room - set->len);
@@ -136,6 +136,44 @@ int cb_jwks_new(cb_jwks **out, const cb_jwks_opts *opts) {
     }
     *out = set;
     return CB_OK;
+}
+
+static int copy_key(cb_jwk *to, const cb_jwk *from) {
+    cb_json j;
+    int rc = cb_json_open(&j, cb_slice_str(from->json));
+    if (rc != 0) return rc < 0 ? rc : CB_EINVAL;
+    rc = cb_jwk_read(to, &j, j.nodes, CB_JWK_VERIFY, from->jwa->alg);
+    cb_json_close(&j);
+    return rc < 0 ? rc : cb_jwk_name(to, from->kid);
+}
+
+int cb_jwks_union(cb_jwks **out, cb_jwks *const *sets, size_t n) {
+    size_t room = 0;
+    int rc = CB_OK;
+    for (size_t i = 0; i < n; i++)
+        room += sets[i]->len;
+    cb_jwks *made = set_new(room);
+    if (!made) return CB_ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; rc == CB_OK && k < sets[i]->len; k++) {
+            const cb_jwk *key = sets[i]->keys + k;
+            if (!key->json || taken(made, key)) continue;
+            rc = copy_key(made->keys + made->len++, key); /* cleared with the set if that failed */
+        }
+    }
+    if (rc < 0) {
+        cb_jwks_unref(made);
+        return rc;
+    }
+    *out = made;
+    return CB_OK;
+}
+
+bool cb_jwks_same(const cb_jwks *a, const cb_jwks *b) {
+    if (a->len != b->len) return false;
+    for (size_t i = 0; i < a->len; i++)
+        if (!cb_jwks_holds(b, a->keys[i].print)) return false;
+    return true;
 }
 
 cb_jwks *cb_jwks_ref(cb_jwks *set) {

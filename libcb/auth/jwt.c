@@ -116,27 +116,18 @@ static const cb_jwk *find_key(const cb_jws *s, const cb_jwks *keys, int32_t *rea
 
 /* ---- claims ---- */
 
-int cb_jwt_payload(void **block, size_t lead, cb_slice payload, cb_json *claims, size_t *bytes, int32_t *reason) {
-    size_t room = cb_base64url_room(payload.len), head = (lead + 15) & ~(size_t)15;
-    char *text = cb_mem_get(&cb_alloc_libc, room + 1);
-    if (!text) return cb_fail(CB_ENOMEM, "no memory for a token");
-    int64_t n = cb_base64url_decode(text, payload.base, payload.len);
-    if (n < 0) {
-        cb_mem_free(&cb_alloc_libc, text);
-        return cb_jwt_refuse(reason, CB_JWT_BASE64, "the claims are not strict base64url");
-    }
-    size_t nodes = cb_json_room(text, (size_t)n), size = head + nodes * sizeof(cb_json_node) + (size_t)n + 1;
+/* A block with room for `lead` bytes, the table of the document, and its text. */
+static int read_block(void **block, size_t lead, cb_slice text, cb_json *claims, size_t *bytes, int32_t *reason) {
+    const size_t head = (lead + 15) & ~(size_t)15, nodes = cb_json_room((const char *)text.base, text.len);
+    const size_t size = head + nodes * sizeof(cb_json_node) + text.len + 1;
     char *made = cb_mem_get(&cb_alloc_libc, size);
-    int rc = made ? CB_OK : cb_fail(CB_ENOMEM, "no memory for a token");
-    if (rc == CB_OK) {
-        cb_json_node *table = (cb_json_node *)(void *)(made + head);
-        char *copy = (char *)(table + nodes);
-        memset(made, 0, head);
-        memcpy(copy, text, (size_t)n);
-        copy[n] = '\0';
-        rc = read_json(claims, copy, (size_t)n, table, nodes, reason);
-    }
-    cb_mem_free(&cb_alloc_libc, text);
+    if (!made) return cb_fail(CB_ENOMEM, "no memory for a token");
+    cb_json_node *table = (cb_json_node *)(void *)(made + head);
+    char *copy = (char *)(table + nodes);
+    memset(made, 0, head);
+    if (text.len) memcpy(copy, text.base, text.len);
+    copy[text.len] = '\0';
+    int rc = read_json(claims, copy, text.len, table, nodes, reason);
     if (rc < 0) {
         cb_mem_free(&cb_alloc_libc, made);
         return rc;
@@ -144,6 +135,16 @@ int cb_jwt_payload(void **block, size_t lead, cb_slice payload, cb_json *claims,
     *block = made;
     *bytes = size;
     return CB_OK;
+}
+
+int cb_jwt_payload(void **block, size_t lead, cb_slice payload, cb_json *claims, size_t *bytes, int32_t *reason) {
+    char *text = cb_mem_get(&cb_alloc_libc, cb_base64url_room(payload.len) + 1);
+    if (!text) return cb_fail(CB_ENOMEM, "no memory for a token");
+    int64_t n = cb_base64url_decode(text, payload.base, payload.len);
+    int rc = n < 0 ? cb_jwt_refuse(reason, CB_JWT_BASE64, "the claims are not strict base64url")
+                   : read_block(block, lead, (cb_slice){(const uint8_t *)text, (size_t)n}, claims, bytes, reason);
+    cb_mem_free(&cb_alloc_libc, text);
+    return rc;
 }
 
 int cb_jwt_date(const cb_json *claims, const char *name, double *out, int32_t *reason) {
@@ -235,6 +236,28 @@ int cb_jwt_open(cb_jwt **out, cb_slice token, const cb_jwks *keys, size_t max_by
         cb_mem_free(&cb_alloc_libc, t);
         return rc;
     }
+    *out = t;
+    return CB_OK;
+}
+
+int cb_jwt_from_claims(cb_jwt **out, cb_slice json, const char *issuer, int32_t *reason) {
+    void *block = NULL;
+    cb_json claims;
+    size_t bytes = 0;
+    int rc = read_block(&block, sizeof(cb_jwt) + strlen(issuer) + 1, json, &claims, &bytes, reason);
+    if (rc < 0) return rc;
+    cb_jwt *t = block;
+    char *at = (char *)(t + 1);
+    const char *own = copy_text(&at, issuer);
+    atomic_init(&t->refs, 1);
+    t->claims = claims;
+    t->bytes = bytes;
+    rc = read_claims(t, reason);
+    if (rc < 0) {
+        cb_mem_free(&cb_alloc_libc, t);
+        return rc;
+    }
+    if (!t->issuer) t->issuer = own;
     *out = t;
     return CB_OK;
 }

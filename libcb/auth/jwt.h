@@ -46,11 +46,16 @@ int cb_jws_read(cb_jws *s, cb_slice token, size_t max_bytes, int32_t *reason);
 int cb_jwt_payload(void **block, size_t lead, cb_slice payload, cb_json *claims, size_t *bytes, int32_t *reason);
 /* The token, verified by the keys. No claim is judged, but those registered have their types. */
 int cb_jwt_open(cb_jwt **out, cb_slice token, const cb_jwks *keys, size_t max_bytes, int32_t *reason);
+/* The answer to an introspection, as a token: its members are the claims, and iss, when it has none, is `issuer`.
+ * Errors as cb_jwt_open(). */
+int cb_jwt_from_claims(cb_jwt **out, cb_slice json, const char *issuer, int32_t *reason);
 /* A time claim: NAN when it is not there. */
 int cb_jwt_date(const cb_json *claims, const char *name, double *out, int32_t *reason);
 
 /* Judges all but revocation. Both structs are read by cb_jwt_rules_read() before. */
 int cb_jwt_rules_read(cb_jwt_rules *rules, cb_jwt_facts *facts, const cb_jwt_rules *given, const cb_jwt_facts *seen);
+/* Judges exp (if there is one), nbf and iat only, with the usual leeway. */
+int cb_jwt_judge_time(const cb_jwt *t, int64_t now_s, int32_t *reason);
 int cb_jwt_judge(const cb_jwt *t, const cb_jwt_rules *rules, const cb_jwt_facts *facts, int32_t *reason);
 
 #endif

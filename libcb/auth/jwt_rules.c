@@ -11,12 +11,12 @@ enum { LEEWAY_S = 30, LEEWAY_MAX_S = 300 };
 
 const char *cb_jwt_reason_text(int reason) {
     static const char *const names[] = {
-        "good",     "size",       "format",     "encrypted",   "base64",   "json",        "duplicate",
-        "header",   "alg",        "crit",       "unencoded",   "kid",      "unknown-key", "key-alg",
-        "sig-form", "signature",  "type",       "claim",       "issuer",   "audience",    "no-expiry",
-        "expired",  "not-yet",    "too-old",    "revoked",     "binding",  "dpop-key",    "dpop-method",
-        "dpop-url", "dpop-token", "dpop-nonce", "dpop-replay", "dpop-full"};
-    return reason >= 0 && reason <= CB_JWT_DPOP_FULL ? names[reason] : "unknown";
+        "good",     "size",       "format",     "encrypted",   "base64",    "json",        "duplicate",
+        "header",   "alg",        "crit",       "unencoded",   "kid",       "unknown-key", "key-alg",
+        "sig-form", "signature",  "type",       "claim",       "issuer",    "audience",    "no-expiry",
+        "expired",  "not-yet",    "too-old",    "revoked",     "binding",   "dpop-key",    "dpop-method",
+        "dpop-url", "dpop-token", "dpop-nonce", "dpop-replay", "dpop-full", "inactive"};
+    return reason >= 0 && reason <= CB_JWT_INACTIVE ? names[reason] : "unknown";
 }
 
 int cb_jwt_rules_read(cb_jwt_rules *r, cb_jwt_facts *f, const cb_jwt_rules *given, const cb_jwt_facts *seen) {
@@ -70,6 +70,11 @@ static int judge_time(const cb_jwt *t, const cb_jwt_rules *r, double now, int32_
     if (r->max_age_s && (isnan(t->iat) || now > t->iat + r->max_age_s + leeway))
         return cb_jwt_refuse(reason, CB_JWT_TOO_OLD, "the token has no iat, or one older than %u s", r->max_age_s);
     return CB_OK;
+}
+
+int cb_jwt_judge_time(const cb_jwt *t, int64_t now_s, int32_t *reason) {
+    const cb_jwt_rules rules = {.exp_optional = 1, .leeway_s = LEEWAY_S};
+    return judge_time(t, &rules, (double)now_s, reason);
 }
 
 /* Every binding that the token names must hold (RFC 8705 3, RFC 9449 6). */

@@ -1,0 +1,511 @@
+/* A provider over real HTTP on loopback: keys for all threads, introspection, grants, and what hostile ones answer. */
+#include "base/buf.h"
+#include "base/mem.h"
+#include "support/http_fixture.h"
+#include "support/jwt_keys.h"
+#include <cb/oidc.h>
+#include <criterion/criterion.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define ED_PRIVATE "{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"kid\":\"ed\"," ED_X "," ED_D "}"
+#define EC_PRIVATE "{\"kty\":\"EC\",\"crv\":\"P-256\",\"kid\":\"ec\"," EC_XY "," EC_D "}"
+#define ED_SET     "{\"keys\":[{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"kid\":\"ed\"," ED_X "}]}"
+#define EC_SET     "{\"keys\":[{\"kty\":\"EC\",\"crv\":\"P-256\",\"kid\":\"ec\"," EC_XY "}]}"
+
+enum { PATHS = 8 };
+
+/* What a path answers. NULL body: nothing, for ever. */
+typedef struct page {
+    const char *path, *type, *body, *field, *value; /* one more field */
+    int status;
+    atomic_int asked;
+} page;
+
+typedef struct idp {
+    http_world w;
+    char meta[1024];
+    page pages[PATHS];
+    char last_body[8192], last_authorization[1024]; /* of the last POST */
+    cb_oidc *provider;
+    int done, rc, calls;
+    int32_t reason;
+    char detail[512], subject[64];
+} idp;
+
+typedef struct visit {
+    idp *at;
+    page *page;
+    cb_buf body;
+} visit;
+
+static int64_t on_body(cb_exchange *x, cb_slice data, void *user) {
+    (void)x;
+    visit *v = user;
+    return cb_buf_add(&v->body, data.base, data.len) < 0 ? CB_ELIMIT : (int64_t)data.len;
+}
+
+static int on_end(cb_exchange *x, void *user) {
+    visit *v = user;
+    page *p = v->page;
+    if (v->body.len)
+        snprintf(v->at->last_body, sizeof v->at->last_body, "%.*s", (int)v->body.len, (const char *)v->body.base);
+    const cb_slice who = cb_exchange_field(x, "authorization");
+    snprintf(v->at->last_authorization, sizeof v->at->last_authorization, "%.*s", (int)who.len, (const char *)who.base);
+    if (!p) return cb_exchange_send_text(x, 404, "nothing here");
+    p->asked++;
+    if (!p->body) return CB_OK;
+    const cb_field fields[] = {{cb_slice_str("content-type"), cb_slice_str(p->type)},
+                               {cb_slice_str(p->field), cb_slice_str(p->value)}};
+    return cb_exchange_send(x, p->status, fields, p->field ? 2 : 1, cb_slice_str(p->body));
+}
+
+static void on_close(cb_exchange *x, int rc, void *user) {
+    (void)x;
+    (void)rc;
+    visit *v = user;
+    cb_buf_free(&v->body);
+    free(v);
+}
+
+static int on_head(cb_exchange *x, void *user) {
+    static const cb_exchange_ops ops = {.size = sizeof ops, .on_body = on_body, .on_end = on_end, .on_close = on_close};
+    idp *at = CB_CONTAINER(user, idp, w);
+    visit *v = calloc(1, sizeof *v);
+    const cb_slice path = cb_exchange_path(x);
+    v->at = at;
+    cb_buf_init(&v->body, &cb_alloc_libc, 65536);
+    for (size_t i = 0; i < PATHS; i++)
+        if (at->pages[i].path && strlen(at->pages[i].path) == path.len &&
+            memcmp(at->pages[i].path, path.base, path.len) == 0)
+            v->page = at->pages + i;
+    return cb_exchange_handle(x, &ops, v);
+}
+
+static page *set_page(idp *at, int i, const char *path, const char *body) {
+    page *p = at->pages + i;
+    p->path = path;
+    p->body = body;
+    p->type = "application/json";
+    p->status = 200;
+    return p;
+}
+
+enum { META, KEYS, TOKEN, INTROSPECT, REVOKE, DEVICE };
+
+static void open_idp(idp *at, cb_oidc_opts o) {
+    static const cb_exchange_ops ops = {.size = sizeof ops, .on_head = on_head};
+    memset(at, 0, sizeof *at);
+    http_world_open(&at->w);
+    http_serve(&at->w, (cb_http_server_opts){.ops = &ops});
+    http_client_make(&at->w, (cb_http_client_opts){0});
+    const char *u = at->w.url;
+    snprintf(
+        at->meta, sizeof at->meta,
+        "{\"issuer\":\"%s\",\"jwks_uri\":\"%s/keys\",\"token_endpoint\":\"%s/token\",\"introspection_endpoint\":\"%s/"
+        "introspect\",\"revocation_endpoint\":\"%s/revoke\",\"device_authorization_endpoint\":\"%s/device\","
+        "\"authorization_endpoint\":\"%s/auth\",\"authorization_response_iss_parameter_supported\":true}",
+        u, u, u, u, u, u, u);
+    set_page(at, META, "/.well-known/openid-configuration", at->meta);
+    set_page(at, KEYS, "/keys", ED_SET);
+    o.size = sizeof o;
+    o.issuer = u;
+    o.loopback_http = 1;
+    cr_assert_eq(cb_oidc_new(&at->provider, &o), CB_OK, "%s", cb_last_error());
+}
+
+static void close_idp(idp *at) {
+    cb_oidc_stop(at->provider);
+    cb_oidc_unref(at->provider);
+    http_world_close(&at->w);
+}
+
+static int64_t now_s(void) {
+    return (int64_t)time(NULL);
+}
+
+static char *token_by(const idp *at, const char *jwk) {
+    cb_jwt_signer *s = NULL;
+    char *token = NULL;
+    cr_assert_eq(cb_jwt_signer_new(&s, CB_OPTS(cb_jwt_signer_opts, .jwk = cb_slice_str(jwk))), CB_OK);
+    const cb_jwt_field claims[] = {{.name = "iss", .text = at->w.url},
+                                   {.name = "sub", .text = "joe"},
+                                   {.name = "aud", .text = "api"},
+                                   {.name = "exp", .number = now_s() + 300}};
+    cr_assert_eq(cb_jwt_sign(&token, s, NULL, 0, claims, 4), CB_OK);
+    cb_jwt_signer_unref(s);
+    return token;
+}
+
+/* Turns the loop until cond() holds. */
+static void run_until(idp *at, bool (*cond)(idp *at)) {
+    for (int i = 0; i < 20000 && !cond(at); i++) {
+        cb_loop_step(at->w.loop);
+        if (!cond(at)) nanosleep(&(struct timespec){.tv_nsec = 500000}, NULL);
+    }
+    cr_assert(cond(at), "it did not happen");
+}
+
+static bool has_keys(idp *at) {
+    cb_jwks *keys = cb_oidc_keys(at->provider);
+    cb_jwks_unref(keys);
+    return keys != NULL;
+}
+
+static bool is_done(idp *at) {
+    return at->done > 0;
+}
+
+static int verify(idp *at, const char *token, int32_t *reason) {
+    static const char *const audiences[] = {"api"};
+    cb_jwt *t = NULL;
+    int rc = cb_oidc_verify(at->provider, NULL, &t, cb_slice_str(token),
+                            CB_OPTS(cb_jwt_rules, .audiences = audiences, .audiences_len = 1),
+                            CB_OPTS(cb_jwt_facts, .now_s = now_s()), reason);
+    cb_jwt_unref(t);
+    return rc;
+}
+
+/* ---- keys ---- */
+
+static bool knows_ec(idp *at) {
+    cb_jwks *keys = cb_oidc_keys(at->provider);
+    const bool has = keys && cb_jwks_has(keys, "ec");
+    cb_jwks_unref(keys);
+    return has;
+}
+
+Test(oidc, keys_are_there_for_whoever_verifies) {
+    idp at;
+    int32_t reason = -1;
+    cb_oidc_stats stats = {.size = sizeof stats};
+    char url[1025];
+    open_idp(&at, (cb_oidc_opts){0});
+    char *ed = token_by(&at, ED_PRIVATE), *ec = token_by(&at, EC_PRIVATE);
+    cr_expect_eq(verify(&at, ed, &reason), CB_EAGAIN, "no keys yet");
+    cr_expect_eq(cb_oidc_endpoint(at.provider, CB_OIDC_TOKEN, url, sizeof url), CB_EAGAIN);
+    cr_assert_eq(cb_oidc_run(at.provider, at.w.loop, at.w.client), CB_OK, "%s", cb_last_error());
+    cr_expect_eq(cb_oidc_run(at.provider, at.w.loop, at.w.client), CB_EEXIST);
+    run_until(&at, has_keys);
+    cr_expect_eq(verify(&at, ed, &reason), CB_OK, "%s", cb_last_error());
+    cr_expect_eq(verify(&at, ec, &reason), CB_EAUTH);
+    cr_expect_eq(reason, CB_JWT_UNKNOWN_KEY);
+    cr_expect_gt(cb_oidc_endpoint(at.provider, CB_OIDC_TOKEN, url, sizeof url), 0);
+    cr_expect_str_eq(url + strlen(url) - 6, "/token");
+    cr_expect_eq(cb_oidc_endpoint(at.provider, CB_OIDC_USERINFO, url, sizeof url), CB_ENOENT);
+    cr_expect_eq(cb_oidc_endpoint(at.provider, CB_OIDC_TOKEN, url, 5), CB_ELIMIT);
+    cr_assert_eq(cb_oidc_stats_get(at.provider, &stats), CB_OK);
+    cr_expect_eq(stats.fetches, 1);
+    cr_expect_eq(stats.misses, 1);
+    cr_expect_eq(stats.keys, 1);
+    cr_expect(now_s() - stats.good_at_s < 60);
+    cb_jwt_text_free(ed);
+    cb_jwt_text_free(ec);
+    close_idp(&at);
+}
+
+typedef struct reader {
+    pthread_t thread;
+    idp *at;
+    const char *token;
+    atomic_bool *stop;
+    uint64_t good, bad;
+} reader;
+
+static void *read_on(void *user) {
+    reader *r = user;
+    while (!atomic_load(r->stop)) {
+        int32_t reason = 0;
+        if (verify(r->at, r->token, &reason) == CB_OK)
+            r->good++;
+        else
+            r->bad++;
+        cb_oidc_miss(r->at->provider);
+    }
+    return NULL;
+}
+
+/* Old and new keys are published by turns: with the grace time, no thread ever sees one missing. */
+Test(oidc, threads_verify_while_keys_turn) {
+    idp at;
+    atomic_bool stop = false;
+    reader readers[3] = {0};
+    open_idp(&at, (cb_oidc_opts){.refresh_s = 1});
+    cr_assert_eq(cb_oidc_run(at.provider, at.w.loop, at.w.client), CB_OK);
+    run_until(&at, has_keys);
+    char *ed = token_by(&at, ED_PRIVATE);
+    at.pages[KEYS].body = EC_SET;
+    for (size_t i = 0; i < 3; i++) {
+        readers[i] = (reader){.at = &at, .token = ed, .stop = &stop};
+        cr_assert_eq(pthread_create(&readers[i].thread, NULL, read_on, readers + i), 0);
+    }
+    run_until(&at, knows_ec);
+    atomic_store(&stop, true);
+    for (size_t i = 0; i < 3; i++) {
+        pthread_join(readers[i].thread, NULL);
+        cr_expect_eq(readers[i].bad, 0);
+        cr_expect_gt(readers[i].good, 0);
+    }
+    cb_jwt_text_free(ed);
+    close_idp(&at);
+}
+
+static bool failed(idp *at) {
+    char text[64];
+    return cb_oidc_error(at->provider, text, sizeof text) > 0;
+}
+
+Test(oidc, hostile_providers_are_refused) {
+    static char huge[400000];
+    memset(huge, ' ', sizeof huge - 1);
+    huge[0] = '{';
+    const struct {
+        int status;
+        const char *type, *body, *field, *value, *why;
+        uint32_t timeout_ms;
+    } rows[] = {
+        {302, "application/json", "{}", "location", "https://evil.example/", "redirects are not followed", 0},
+        {200, "application/json", huge, NULL, NULL, "more than 262144 bytes", 0},
+        {200, "text/html", "<html>", NULL, NULL, "another content type", 0},
+        {200, "application/json", "{\"issuer\":\"https://other.example\"}", NULL, NULL, "the issuer is", 0},
+        {200, "application/json", NULL, NULL, NULL, "", 50}, /* it never answers */
+        {503, "application/json", "{}", "retry-after", "1", "status 503", 0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        idp at;
+        char text[512];
+        open_idp(&at, (cb_oidc_opts){.timeout_ms = rows[i].timeout_ms});
+        page *p = set_page(&at, META, "/.well-known/openid-configuration", rows[i].body);
+        p->status = rows[i].status;
+        p->type = rows[i].type;
+        p->field = rows[i].field;
+        p->value = rows[i].value;
+        cr_assert_eq(cb_oidc_run(at.provider, at.w.loop, at.w.client), CB_OK);
+        run_until(&at, failed);
+        cb_oidc_error(at.provider, text, sizeof text);
+        cr_expect(strncmp(text, "discovery: ", 11) == 0 && strstr(text, rows[i].why), "row %zu: %s", i, text);
+        cr_expect_null(cb_oidc_keys(at.provider));
+        close_idp(&at);
+    }
+}
+
+Test(oidc, options_are_judged) {
+    cb_oidc *o = NULL;
+    const cb_oidc_opts rows[] = {
+        {.issuer = NULL},
+        {.issuer = "id.example"},
+        {.issuer = "http://id.example"},
+        {.issuer = "http://127.0.0.1"},
+        {.issuer = "https://id.example?x"},
+        {.issuer = "https://id.example#x"},
+        {.issuer = "https://u@id.example"},
+        {.issuer = "https://id.example", .client_secret = "s"},
+        {.issuer = "https://id.example", .client_id = ""},
+        {.issuer = "https://id.example", .client_id = "c", .client_auth = CB_OIDC_AUTH_KEY},
+        {.issuer = "https://id.example", .client_id = "c", .client_auth = CB_OIDC_AUTH_POST},
+        {.issuer = "https://id.example", .client_id = "c", .client_auth = 9},
+        {.issuer = "https://id.example", .refresh_s = 100000},
+        {.issuer = "https://id.example", .introspect_ttl_s = 4000},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        cb_oidc_opts opts = rows[i];
+        opts.size = sizeof opts;
+        cr_expect_eq(cb_oidc_new(&o, &opts), CB_EINVAL, "row %zu", i);
+        cr_expect(strstr(cb_last_error(), "cb_oidc_opts") != NULL, "row %zu: %s", i, cb_last_error());
+    }
+}
+
+/* ---- introspection ---- */
+
+static void on_told(int rc, cb_jwt *token, int32_t reason, void *user) {
+    idp *at = user;
+    at->done++;
+    at->calls++;
+    at->rc = rc;
+    at->reason = reason;
+    snprintf(at->detail, sizeof at->detail, "%s", cb_last_error());
+    snprintf(at->subject, sizeof at->subject, "%s", token && cb_jwt_subject(token) ? cb_jwt_subject(token) : "");
+}
+
+static cb_introspector *introspector(idp *at) {
+    cb_introspector *in = NULL;
+    cr_assert_eq(cb_introspector_new(&in, at->w.loop,
+                                     CB_OPTS(cb_introspector_opts, .provider = at->provider, .client = at->w.client)),
+                 CB_OK, "%s", cb_last_error());
+    return in;
+}
+
+static int ask(idp *at, cb_introspector *in, const char *text) {
+    cb_jwt *token = NULL;
+    at->done = 0;
+    int rc = cb_introspect(in, NULL, cb_slice_str(text), now_s(), &token, &at->reason, on_told, at);
+    if (rc == CB_OK) cr_expect_str_eq(cb_jwt_subject(token), "joe");
+    cb_jwt_unref(token);
+    return rc;
+}
+
+static int ask_and_wait(idp *at, cb_introspector *in, const char *text) {
+    int rc = ask(at, in, text);
+    if (rc != CB_EAGAIN) return rc;
+    run_until(at, is_done);
+    return at->rc;
+}
+
+#define CLIENT .client_id = "edge", .client_secret = "s:e c"
+
+Test(oidc, introspection_is_remembered) {
+    idp at;
+    open_idp(&at, (cb_oidc_opts){CLIENT});
+    page *p = set_page(&at, INTROSPECT, "/introspect", "{\"active\":true,\"sub\":\"joe\",\"scope\":\"read\"}");
+    cb_introspector *in = introspector(&at), *other = introspector(&at);
+    cr_expect_eq(ask_and_wait(&at, in, "opaque-1"), CB_OK, "%s", at.detail);
+    cr_expect_str_eq(at.subject, "joe");
+    cr_expect_str_eq(at.last_body, "token=opaque-1&token_type_hint=access_token");
+    cr_expect_str_eq(at.last_authorization, "Basic ZWRnZTpzJTNBZStj", "RFC 6749 2.3.1");
+    cr_expect_eq(ask(&at, in, "opaque-1"), CB_OK, "at once");
+    cr_expect_eq(ask(&at, other, "opaque-1"), CB_OK, "for others too");
+    cr_expect_eq(p->asked, 1);
+    cb_oidc_forget(at.provider, cb_slice_str("opaque-1"));
+    cr_expect_eq(ask_and_wait(&at, in, "opaque-1"), CB_OK);
+    cr_expect_eq(p->asked, 2);
+    p->body = "{\"active\":false}";
+    cr_expect_eq(ask_and_wait(&at, in, "opaque-2"), CB_EAUTH);
+    cr_expect_eq(at.reason, CB_JWT_INACTIVE);
+    at.reason = 0;
+    cr_expect_eq(ask(&at, other, "opaque-2"), CB_EAUTH);
+    cr_expect_eq(at.reason, CB_JWT_INACTIVE);
+    cr_expect_eq(p->asked, 3);
+    cb_oidc_forget(at.provider, (cb_slice){0});
+    cr_expect_eq(ask(&at, in, "opaque-1"), CB_EAGAIN);
+    cr_expect_eq(ask(&at, in, ""), CB_EINVAL);
+    cr_expect_eq(ask(&at, in, "a b"), CB_EINVAL);
+    cr_expect_eq(ask(&at, in, "a\r\nx: y"), CB_EINVAL);
+    cr_expect_eq(ask(&at, in, "==="), CB_EINVAL);
+    cb_introspector_free(in);
+    cb_introspector_free(other);
+    cr_expect_eq(at.done, 0, "freed: nobody is told");
+    close_idp(&at);
+}
+
+static bool both_done(idp *at) {
+    return at->calls >= 4;
+}
+
+Test(oidc, one_question_at_a_time_is_under_way) {
+    idp at;
+    open_idp(&at, (cb_oidc_opts){CLIENT});
+    page *p = set_page(&at, INTROSPECT, "/introspect", "{\"active\":true,\"sub\":\"joe\"}");
+    cb_introspector *in = introspector(&at), *other = introspector(&at);
+    cb_introspection *gone = NULL;
+    cb_jwt *token = NULL;
+    for (int i = 0; i < 2; i++) {
+        cr_expect_eq(ask(&at, in, "t"), CB_EAGAIN);
+        cr_expect_eq(ask(&at, other, "t"), CB_EAGAIN);
+    }
+    cr_expect_eq(cb_introspect(in, &gone, cb_slice_str("t"), now_s(), &token, NULL, on_told, &at), CB_EAGAIN);
+    cb_introspection_cancel(gone);
+    run_until(&at, both_done);
+    cr_expect_eq(at.calls, 4);
+    cr_expect_eq(p->asked, 1);
+    at.calls = 0;
+    cr_expect_eq(ask(&at, in, "u"), CB_EAGAIN);
+    cr_expect_eq(ask(&at, other, "u"), CB_EAGAIN);
+    cb_introspector_free(in); /* which was asking: the other one takes over */
+    run_until(&at, is_done);
+    cr_expect_eq(at.rc, CB_OK, "%s", at.detail);
+    cr_expect_eq(at.calls, 1);
+    cb_introspector_free(other);
+    close_idp(&at);
+}
+
+Test(oidc, what_nobody_waits_for_is_not_asked) {
+    idp at;
+    cb_introspector *in = NULL;
+    cb_introspection *asks[3] = {NULL};
+    cb_jwt *token = NULL;
+    open_idp(&at, (cb_oidc_opts){CLIENT});
+    page *p = set_page(&at, INTROSPECT, "/introspect", "{\"active\":true,\"sub\":\"joe\"}");
+    cr_assert_eq(cb_introspector_new(&in, at.w.loop,
+                                     CB_OPTS(cb_introspector_opts, .provider = at.provider, .client = at.w.client,
+                                             .max_requests = 1, .max_waiting = 3)),
+                 CB_OK);
+    static const char *const names[] = {"a", "b", "c"};
+    for (int i = 0; i < 3; i++)
+        cr_expect_eq(cb_introspect(in, asks + i, cb_slice_str(names[i]), now_s(), &token, NULL, on_told, &at),
+                     CB_EAGAIN);
+    cr_expect_eq(cb_introspect(in, NULL, cb_slice_str("d"), now_s(), &token, NULL, on_told, &at), CB_ELIMIT);
+    cb_introspection_cancel(asks[1]);
+    run_until(&at, is_done);
+    at.done = 0;
+    run_until(&at, is_done);
+    cr_expect_eq(at.calls, 2);
+    cr_expect_eq(p->asked, 2);
+    cb_introspector_free(in);
+    close_idp(&at);
+}
+
+Test(oidc, revocation_holds_for_what_is_remembered) {
+    idp at;
+    cb_revocations *gone = NULL;
+    char body[200];
+    cr_assert_eq(cb_revocations_new(&gone, 0), CB_OK);
+    open_idp(&at, (cb_oidc_opts){CLIENT, .revocations = gone});
+    snprintf(body, sizeof body, "{\"active\":true,\"sub\":\"joe\",\"iat\":%lld}", (long long)now_s() - 5);
+    set_page(&at, INTROSPECT, "/introspect", body);
+    cb_introspector *in = introspector(&at);
+    cr_expect_eq(ask_and_wait(&at, in, "t"), CB_OK);
+    cr_expect_eq(ask(&at, in, "t"), CB_OK);
+    cr_assert_eq(cb_revocations_add(gone,
+                                    CB_OPTS(cb_revocation, .issuer = at.w.url, .subject = "joe", .before_s = now_s(),
+                                            .until_s = now_s() + 600),
+                                    now_s()),
+                 CB_OK);
+    cr_expect_eq(ask(&at, in, "t"), CB_EAUTH);
+    cr_expect_eq(at.reason, CB_JWT_REVOKED);
+    cb_introspector_free(in);
+    close_idp(&at);
+    cb_revocations_unref(gone);
+}
+
+Test(oidc, introspection_answers_are_judged) {
+    const struct {
+        int status;
+        const char *type, *body;
+        int rc;
+        int32_t reason;
+        const char *why;
+    } rows[] = {
+        {200, "application/json", "{\"active\":\"true\"}", CB_EPROTO, 0, "active"},
+        {200, "application/json", "{}", CB_EPROTO, 0, "active"},
+        {200, "application/json", "{\"active\":true,\"active\":false}", CB_EPROTO, 0, "twice"},
+        {200, "application/json", "{\"active\":true,\"exp\":1}", CB_EAUTH, CB_JWT_EXPIRED, "expired"},
+        {200, "application/json", "{\"active\":true,\"exp\":\"1\"}", CB_EPROTO, 0, "exp"},
+        {200, "application/json", "{\"active\":true,\"nbf\":99999999999}", CB_EAUTH, CB_JWT_NOT_YET, "valid in"},
+        {200, "application/json", "{\"active\":true,\"iss\":\"https://evil.example\"}", CB_EAUTH, CB_JWT_ISSUER, "iss"},
+        {200, "application/json", "[true]", CB_EPROTO, 0, "object"},
+        {200, "text/plain", "{\"active\":true}", CB_EPROTO, 0, "content type"},
+        {401, "application/json", "{\"error\":\"invalid_client\"}", CB_EPROTO, 0, "does not take our client"},
+        {302, "application/json", "{\"active\":true}", CB_EPROTO, 0, "redirects"},
+        {503, "application/json", "{\"active\":true}", CB_EUNREACH, 0, "503"},
+    };
+    idp at;
+    open_idp(&at, (cb_oidc_opts){CLIENT});
+    cb_introspector *in = introspector(&at);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char text[16];
+        page *p = set_page(&at, INTROSPECT, "/introspect", rows[i].body);
+        p->status = rows[i].status;
+        p->type = rows[i].type;
+        snprintf(text, sizeof text, "t%zu", i);
+        cr_expect_eq(ask_and_wait(&at, in, text), rows[i].rc, "row %zu: %s", i, at.detail);
+        cr_expect_eq(at.reason, rows[i].reason, "row %zu: %d", i, at.reason);
+        cr_expect(strstr(at.detail, rows[i].why) != NULL, "row %zu: %s", i, at.detail);
+    }
+    cr_expect_eq(at.pages[INTROSPECT].asked, (int)(sizeof rows / sizeof *rows) + 2, "503 is tried three times");
+    cb_introspector_free(in);
+    close_idp(&at);
+}
