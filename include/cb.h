@@ -17,6 +17,7 @@
 #include <cb/metrics.h>
 #include <cb/oidc.h>
 #include <cb/peer.h>
+#include <cb/policy.h>
 #include <cb/proxy.h>
 #include <cb/quic.h>
 #include <cb/quic_lb.h>

@@ -87,6 +87,22 @@ bool cb_claims_has(const cb_json *j, const char *path, const char *text) {
     return false;
 }
 
+static bool scalar_is(const cb_json *j, const cb_json_node *at, const char *text, size_t len) {
+    if (at->kind == CB_JSON_TRUE || at->kind == CB_JSON_FALSE)
+        return strcmp(text, at->kind == CB_JSON_TRUE ? "true" : "false") == 0;
+    return (at->kind == CB_JSON_TEXT || at->kind == CB_JSON_NUMBER) && at->len == len &&
+           memcmp(j->text + at->at, text, len) == 0;
+}
+
+bool cb_claims_is(const cb_json *j, const cb_json_node *of, const char *text) {
+    const size_t len = strlen(text);
+    if (of->kind == CB_JSON_OBJECT) return cb_json_get(j, of, text, len) != NULL;
+    if (of->kind != CB_JSON_LIST) return scalar_is(j, of, text, len);
+    for (const cb_json_node *at = cb_json_first(j, of); at; at = cb_json_next(j, of, at))
+        if (scalar_is(j, at, text, len)) return true;
+    return false;
+}
+
 bool cb_claims_has_scope(const cb_json *j, const char *scope) {
     size_t len = strlen(scope);
     const char *p = cb_claims_text(j, "scope");

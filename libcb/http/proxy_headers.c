@@ -10,39 +10,6 @@ enum { TOKENS_MAX = 32, LOOP_MAX = 10, TEXT_MAX = 1 << 20, EXTRA_FIELDS = 12 };
 
 /* ---- addresses ---- */
 
-static bool address_bytes(uint8_t out[16], const char *text, uint8_t *shift) {
-    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
-    *shift = 0;
-    if (inet_pton(AF_INET6, text, out) == 1) return true;
-    memcpy(out, mapped, sizeof mapped);
-    *shift = 96;
-    return inet_pton(AF_INET, text, out + 12) == 1;
-}
-
-int cb_prefix_parse(cb_prefix *out, const char *text) {
-    char address[INET6_ADDRSTRLEN];
-    const char *slash = text ? strchr(text, '/') : NULL;
-    size_t n = slash ? (size_t)(slash - text) : text ? strlen(text) : 0;
-    cb_prefix p;
-    uint8_t shift = 0;
-    if (!n || n >= sizeof address) return cb_fail(CB_EINVAL, "\"%s\" is not an IP prefix", text ? text : "");
-    memcpy(address, text, n);
-    address[n] = '\0';
-    if (!address_bytes(p.bytes, address, &shift)) return cb_fail(CB_EINVAL, "\"%s\" is not an IP prefix", text);
-    unsigned long bits = 128u - shift;
-    if (slash) {
-        size_t digits = strspn(slash + 1, "0123456789");
-        unsigned long asked = digits && digits <= 3 && !slash[1 + digits] ? strtoul(slash + 1, NULL, 10) : 999;
-        if (asked > bits) return cb_fail(CB_EINVAL, "\"%s\": the prefix length does not fit", text);
-        bits = asked;
-    }
-    p.bits = (uint8_t)(bits + shift);
-    for (unsigned i = p.bits; i < 128; i++)
-        p.bytes[i / 8] &= (uint8_t) ~(0x80u >> i % 8);
-    *out = p;
-    return CB_OK;
-}
-
 static cb_slice slice_of(const void *at, size_t n) {
     return (cb_slice){at, n};
 }
@@ -68,13 +35,9 @@ bool cb_prefix_any(const cb_prefix *at, size_t n, cb_slice host_port) {
     text[host.len] = '\0';
     char *scope = strchr(text, '%');
     if (scope) *scope = '\0';
-    if (!address_bytes(bytes, text, &shift)) return false;
-    for (size_t i = 0; i < n; i++) {
-        size_t whole = at[i].bits / 8;
-        uint8_t mask = (uint8_t)(0xff00u >> at[i].bits % 8);
-        if (memcmp(bytes, at[i].bytes, whole) != 0) continue;
-        if (!mask || whole == 16 || (bytes[whole] & mask) == at[i].bytes[whole]) return true;
-    }
+    if (!cb_prefix_address(bytes, text, &shift)) return false;
+    for (size_t i = 0; i < n; i++)
+        if (cb_prefix_has(&at[i], bytes)) return true;
     return false;
 }
 
@@ -301,7 +264,7 @@ static cb_slice client_of(cb_slice list, cb_slice peer, const cb_forward_env *en
         if (!host.len || host.len >= sizeof text) break;
         memcpy(text, host.base, host.len);
         text[host.len] = '\0';
-        if (!address_bytes(bytes, text, &shift)) break;
+        if (!cb_prefix_address(bytes, text, &shift)) break;
         client = host;
         if (!cb_prefix_any(env->trusted, env->n_trusted, host)) break;
     }

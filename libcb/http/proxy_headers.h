@@ -3,16 +3,10 @@
 #define CB_HTTP_PROXY_HEADERS_H
 
 #include "base/buf.h"
+#include "base/prefix.h"
 #include <cb/http.h>
 #include <stdbool.h>
 
-/* An address prefix; IPv4 is kept v4-mapped. */
-typedef struct cb_prefix {
-    uint8_t bytes[16];
-    uint8_t bits;
-} cb_prefix;
-
-int cb_prefix_parse(cb_prefix *out, const char *text); /* "10.0.0.0/8", "::1"; CB_EINVAL */
 /* Is the host of "address", "address:port" or "[address]:port" within one of them? False when it is no address. */
 bool cb_prefix_any(const cb_prefix *at, size_t n, cb_slice host_port);
 
