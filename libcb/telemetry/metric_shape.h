@@ -2,8 +2,8 @@
 #ifndef CB_TELEMETRY_METRIC_SHAPE_H
 #define CB_TELEMETRY_METRIC_SHAPE_H
 
-#include "base/buf.h"
 #include "telemetry/metric_bounds.h"
+#include "telemetry/protobuf.h"
 #include <stdbool.h>
 
 typedef struct cb_metric_shape {
@@ -31,10 +31,9 @@ typedef struct cb_metric_sample {
 /* Each writes a family: _begin before its series, _sample for each. CB_ELIMIT, CB_ENOMEM. */
 int cb_metric_text_begin(cb_buf *out, const cb_metric_shape *f, bool openmetrics);
 int cb_metric_text_sample(cb_buf *out, const cb_metric_shape *f, const cb_metric_sample *s, bool openmetrics);
-/* A family is one message: `body` gathers its parts and _end frames it. */
-int cb_metric_proto_begin(cb_buf *body, const cb_metric_shape *f);
-int cb_metric_proto_sample(cb_buf *body, const cb_metric_shape *f, const cb_metric_sample *s);
-int cb_metric_proto_end(cb_buf *out, const cb_buf *body);
+/* A family is one message: it ends by cb_pb_close(p, mark). */
+int cb_metric_proto_begin(cb_pb *p, const cb_metric_shape *f, size_t *mark);
+int cb_metric_proto_sample(cb_pb *p, const cb_metric_shape *f, const cb_metric_sample *s);
 
 /* An integer of a family, in its unit: exact, without trailing zeros. */
 int cb_metric_number(cb_buf *out, uint64_t magnitude, bool negative, uint32_t decimals);

@@ -9,8 +9,9 @@ enum { FAMILY_MAX_BYTES = 256 << 20, PIECE = 32 << 10 };
 /* One rendering: a family is written under its lock into memory, and leaves when the lock is free again. */
 typedef struct rendering {
     int format;
-    cb_buf out, body; /* body: a message in the making */
-    uint64_t *sums;   /* room for the largest series */
+    cb_buf out;
+    cb_pb proto;    /* writes to out */
+    uint64_t *sums; /* room for the largest series */
     cb_sample_exemplar exemplars[CB_METRIC_BOUNDS_MAX + 1];
 } rendering;
 
@@ -44,7 +45,7 @@ static int series(rendering *r, const cb_metric *f, const cb_series *s) {
             cb_series_exemplar(s, i, &r->exemplars[i]);
         sample.exemplars = r->exemplars;
     }
-    if (r->format == CB_METRICS_PROTOBUF) return cb_metric_proto_sample(&r->body, &f->shape, &sample);
+    if (r->format == CB_METRICS_PROTOBUF) return cb_metric_proto_sample(&r->proto, &f->shape, &sample);
     return cb_metric_text_sample(&r->out, &f->shape, &sample, r->format == CB_METRICS_OPENMETRICS);
 }
 
@@ -54,14 +55,15 @@ static int family(rendering *r, cb_metric *f, int64_t now_ms) {
     pthread_mutex_lock(&f->lock);
     cb_metric_prune(f, now_ms);
     bool some = !cb_list_empty(&f->series), message = r->format == CB_METRICS_PROTOBUF;
-    r->body.len = 0;
+    size_t mark = 0;
     if (some) {
-        rc = message ? cb_metric_proto_begin(&r->body, &f->shape)
+        rc = message ? cb_metric_proto_begin(&r->proto, &f->shape, &mark)
                      : cb_metric_text_begin(&r->out, &f->shape, r->format == CB_METRICS_OPENMETRICS);
     }
     for (cb_list *n = f->series.next; n != &f->series && rc >= 0; n = n->next)
         rc = series(r, f, CB_CONTAINER(n, cb_series, node));
-    if (some && message && rc >= 0) rc = cb_metric_proto_end(&r->out, &r->body);
+    if (some && message) cb_pb_close(&r->proto, mark);
+    if (message && rc >= 0) rc = r->proto.rc;
     pthread_mutex_unlock(&f->lock);
     return rc;
 }
@@ -92,7 +94,7 @@ int cb_metrics_render(cb_metrics *m, int format, int64_t now_ms, int (*write)(cb
     r->format = format;
     r->sums = (uint64_t *)(void *)(r + 1);
     cb_buf_init(&r->out, &m->alloc, FAMILY_MAX_BYTES);
-    cb_buf_init(&r->body, &m->alloc, FAMILY_MAX_BYTES);
+    r->proto.out = &r->out;
     collect(m);
     int rc = CB_OK;
     for (cb_metric *f = next_family(m, NULL); f && rc >= 0; f = next_family(m, f)) {
@@ -102,7 +104,6 @@ int cb_metrics_render(cb_metrics *m, int format, int64_t now_ms, int (*write)(cb
     if (rc >= 0 && format == CB_METRICS_OPENMETRICS) rc = cb_buf_text(&r->out, "# EOF\n");
     if (rc >= 0) rc = give(r, 0, write, user);
     cb_buf_free(&r->out);
-    cb_buf_free(&r->body);
     cb_mem_free(&m->alloc, r);
     return rc < 0 ? rc : CB_OK;
 }

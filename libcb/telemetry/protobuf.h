@@ -1,54 +1,27 @@
-/* Writes protocol buffers (the wire format of proto2 and proto3) into a buffer, from front to back. A message inside
- * another is written into a buffer of its own and then added, because its length comes first. */
+/* Writes protocol buffers (the wire format of proto2 and proto3) into a buffer, from front to back. The first failure
+ * stays in rc and the rest does nothing, so that a message is written without a question after each field. */
 #ifndef CB_TELEMETRY_PROTOBUF_H
 #define CB_TELEMETRY_PROTOBUF_H
 
 #include "base/buf.h"
-#include <string.h>
 
-enum { CB_PB_VARINT = 0, CB_PB_FIXED64 = 1, CB_PB_BYTES = 2 };
+typedef struct cb_pb {
+    cb_buf *out;
+    int rc; /* CB_OK, CB_ELIMIT, CB_ENOMEM */
+} cb_pb;
 
-static inline int cb_pb_raw_varint(cb_buf *out, uint64_t v) {
-    uint8_t b[10];
-    size_t n = 0;
-    for (; v > 0x7F; v >>= 7)
-        b[n++] = (uint8_t)(v | 0x80);
-    b[n++] = (uint8_t)v;
-    return cb_buf_add(out, b, n);
-}
-
-static inline int cb_pb_varint(cb_buf *out, uint32_t field, uint64_t v) {
-    int rc = cb_pb_raw_varint(out, field << 3 | CB_PB_VARINT);
-    return rc < 0 ? rc : cb_pb_raw_varint(out, v);
-}
-
-/* sint32 and sint64: small negative numbers stay short. */
-static inline uint64_t cb_pb_zigzag(int64_t v) {
-    return (uint64_t)v << 1 ^ (uint64_t)(v >> 63);
-}
-
-static inline int cb_pb_fixed64(cb_buf *out, uint32_t field, uint64_t v) {
-    uint8_t b[8];
-    for (int i = 0; i < 8; i++)
-        b[i] = (uint8_t)(v >> (8 * i));
-    int rc = cb_pb_raw_varint(out, field << 3 | CB_PB_FIXED64);
-    return rc < 0 ? rc : cb_buf_add(out, b, sizeof b);
-}
-
-static inline int cb_pb_double(cb_buf *out, uint32_t field, double v) {
-    uint64_t bits;
-    memcpy(&bits, &v, sizeof bits);
-    return cb_pb_fixed64(out, field, bits);
-}
-
-static inline int cb_pb_bytes(cb_buf *out, uint32_t field, const void *data, size_t len) {
-    int rc = cb_pb_raw_varint(out, field << 3 | CB_PB_BYTES);
-    if (rc >= 0) rc = cb_pb_raw_varint(out, len);
-    return rc < 0 ? rc : cb_buf_add(out, data, len);
-}
-
-static inline int cb_pb_text(cb_buf *out, uint32_t field, const char *text) {
-    return cb_pb_bytes(out, field, text, strlen(text));
-}
+void cb_pb_raw(cb_pb *p, const void *data, size_t len);
+void cb_pb_varint(cb_pb *p, uint32_t field, uint64_t v); /* int32, int64, uint32, uint64, bool, enum */
+void cb_pb_sint(cb_pb *p, uint32_t field, int64_t v);    /* sint32, sint64 */
+void cb_pb_fixed64(cb_pb *p, uint32_t field, uint64_t v);
+void cb_pb_fixed32(cb_pb *p, uint32_t field, uint32_t v);
+void cb_pb_double(cb_pb *p, uint32_t field, double v);
+void cb_pb_bytes(cb_pb *p, uint32_t field, const void *data, size_t len);
+void cb_pb_text(cb_pb *p, uint32_t field, const char *text);
+/* A message inside the message: what is written between the two is its content. `mark` goes from one to the other. */
+size_t cb_pb_open(cb_pb *p, uint32_t field);
+void cb_pb_close(cb_pb *p, size_t mark);
+/* The same without a field before it, as in streams of messages: the length comes first. */
+size_t cb_pb_open_delimited(cb_pb *p);
 
 #endif
