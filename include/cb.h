@@ -25,5 +25,6 @@
 #include <cb/resolver.h>
 #include <cb/sim.h>
 #include <cb/tls.h>
+#include <cb/trace.h>
 
 #endif

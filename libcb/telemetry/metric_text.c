@@ -1,5 +1,6 @@
 /* Prometheus text 0.0.4 and OpenMetrics 1.0.0. */
 #include "telemetry/metric_shape.h"
+#include "telemetry/text.h"
 #include <cb/metrics.h>
 #include <inttypes.h>
 #include <math.h>
@@ -70,21 +71,11 @@ static int head(cb_buf *out, const cb_metric_shape *f, const char *suffix, const
     return rc < 0 ? rc : cb_buf_text(out, " ");
 }
 
-static int hex(cb_buf *out, const uint8_t *bytes, size_t n) {
-    static const char digits[] = "0123456789abcdef";
-    char text[32];
-    for (size_t i = 0; i < n; i++) {
-        text[2 * i] = digits[bytes[i] >> 4];
-        text[2 * i + 1] = digits[bytes[i] & 15];
-    }
-    return cb_buf_add(out, text, 2 * n);
-}
-
 static int exemplar(cb_buf *out, const cb_metric_shape *f, const cb_sample_exemplar *e) {
     int rc = cb_buf_text(out, " # {trace_id=\"");
-    if (rc >= 0) rc = hex(out, e->trace_id, 16);
+    if (rc >= 0) rc = cb_text_hex(out, e->trace_id, 16);
     if (rc >= 0) rc = cb_buf_text(out, "\",span_id=\"");
-    if (rc >= 0) rc = hex(out, e->span_id, 8);
+    if (rc >= 0) rc = cb_text_hex(out, e->span_id, 8);
     if (rc >= 0) rc = cb_buf_text(out, "\"} ");
     if (rc >= 0) rc = cb_metric_number(out, e->value, false, f->decimals);
     if (rc >= 0 && e->time_ms > 0) rc = cb_buf_text(out, " ");

@@ -1,7 +1,7 @@
 #include "base/error.h"
 #include "base/mem.h"
-#include "base/utf8.h"
 #include "telemetry/metrics_int.h"
+#include "telemetry/text.h"
 #include <string.h>
 
 enum { VALUE_MAX_BYTES = 256 };
@@ -11,26 +11,14 @@ static size_t n_sums(const cb_metric *f) {
     return f->shape.bounds ? 1 + f->shape.bounds->n : 1;
 }
 
-/* Adds a label's value as it will be shown: valid UTF-8, without NUL, and cut between characters. */
-static int clean(cb_buf *out, cb_slice value) {
-    size_t start = out->len;
-    int rc = CB_OK;
-    for (size_t i = 0; i < value.len && rc >= 0;) {
-        size_t n = cb_utf8_len(value.base + i, value.len - i);
-        bool good = n > 0 && value.base[i] != 0;
-        if (out->len - start + (good ? n : 3) > VALUE_MAX_BYTES) break;
-        rc = good ? cb_buf_add(out, value.base + i, n) : cb_buf_add(out, "\xEF\xBF\xBD", 3);
-        i += good ? n : 1;
-    }
-    return rc < 0 ? rc : cb_buf_add(out, "", 1);
-}
-
 int cb_series_key(cb_buf *key, const cb_metric *f, const cb_slice *values) {
     int rc = CB_OK;
     if (!values && f->shape.n_labels > 0)
         return cb_fail(CB_EINVAL, "metric %s: values of its labels are needed", f->shape.name);
-    for (uint32_t i = 0; i < f->shape.n_labels && rc >= 0; i++)
-        rc = clean(key, values[i]);
+    for (uint32_t i = 0; i < f->shape.n_labels && rc >= 0; i++) {
+        rc = cb_text_clean(key, values[i], VALUE_MAX_BYTES);
+        if (rc >= 0) rc = cb_buf_add(key, "", 1);
+    }
     return rc;
 }
 
