@@ -235,5 +235,69 @@ CB_API int cb_oidc_request_start(cb_oidc_request **out, cb_loop *loop, const cb_
 /* Also after it is over, and inside its callbacks. NULL is fine. */
 CB_API void cb_oidc_request_free(cb_oidc_request *r);
 
+/* Reads a key file of a Zitadel service account ({"type":"serviceaccount","keyId","key","userId"}) or application
+ * ("application", with clientId). *key is the caller's reference; id (cap bytes with its NUL; 256 are enough) gets
+ * userId, the `subject` of JWT_BEARER, or clientId, the client_id beside this client_key. CB_EINVAL (the detail says
+ * what), CB_ELIMIT (cap), CB_ENOMEM. */
+CB_API int cb_oidc_account_read(cb_jwt_signer **key, char *id, size_t cap, cb_slice json);
+
+/* ---- logins: authorization code with PKCE (RFC 6749 4.1, RFC 7636, OpenID Connect Core 3.1) ---- */
+
+/* One login of one person: state, nonce and verifier are random, the challenge is S256. Never changes; keep it where
+ * the browser that began finds it again, such as under a cookie of that browser. Thread-safe. */
+typedef struct cb_oidc_login cb_oidc_login;
+
+typedef struct cb_oidc_login_opts {
+    size_t size;
+    const char *redirect_uri; /* where the browser comes back to, exactly as the provider knows it; required */
+    const char *scope;        /* NULL = "openid"; without openid in it there is no ID token, and none is asked for */
+    const char *prompt;       /* such as "login" or "select_account"; NULL = none is sent */
+    const char *login_hint;   /* NULL = none */
+    const char *acr_values;   /* NULL = none */
+    const char *resource;     /* RFC 8707; NULL = none */
+    uint32_t max_age_s;       /* the person must have shown who they are within so long; 0 = no limit */
+    uint32_t reserved;
+} cb_oidc_login_opts;
+
+/* CB_EAGAIN: the provider was not discovered yet; CB_ENOTSUP: it has no authorization endpoint, or no S256; CB_EINVAL
+ * (out, o without a client_id; the detail names the field), CB_ETLS (no random bytes), CB_ENOMEM, CB_E2BIG. */
+CB_API int cb_oidc_login_new(cb_oidc_login **out, cb_oidc *o, const cb_oidc_login_opts *opts);
+CB_API void cb_oidc_login_free(cb_oidc_login *l);               /* NULL is fine */
+CB_API const char *cb_oidc_login_url(const cb_oidc_login *l);   /* send the browser there (302 or 303) */
+CB_API const char *cb_oidc_login_state(const cb_oidc_login *l); /* what `state` of the answer will be */
+/* The browser came back with this query (what is behind "?"): fills code, redirect_uri, verifier, nonce and type of
+ * *request, which live as long as l and the next call for it; provider, client and size are the caller's. CB_EAUTH: the
+ * state is another, the answer comes from another issuer (RFC 9207), or the provider says an error such as
+ * access_denied: error (64 bytes, may be NULL) gets its code, else "". CB_EPROTO: no code, or a parameter twice;
+ * CB_ENOMEM. */
+CB_API int cb_oidc_login_answer(cb_oidc_login *l, cb_slice query, cb_oidc_request_opts *request, char *error);
+
+/* ---- a token that is always good ---- */
+
+/* Keeps an access token on one loop: asks for one, and for the next after 80 % of its lifetime (less up to a tenth of
+ * it, by chance). Failures are tried again after 1 s, then after twice as long up to 60 s; the token that is there
+ * stays until it expires. */
+typedef struct cb_token_source cb_token_source;
+
+typedef struct cb_token_source_opts {
+    size_t size;
+    /* CLIENT_CREDENTIALS, JWT_BEARER or REFRESH (whose new refresh tokens take the place of the old one); copied. */
+    const cb_oidc_request_opts *request;
+    /* A token came (rc CB_OK; tokens is valid during the call: a refresh token is to be kept by whoever wants to go on
+     * with it later), or an attempt failed. May free s. NULL = nobody is told. */
+    void (*on_token)(cb_token_source *s, int rc, const cb_oidc_tokens *tokens, void *user);
+    void *user;
+    uint32_t lifetime_s; /* of tokens whose answer does not say it; 0 = 300 */
+    uint32_t reserved;
+} cb_token_source_opts;
+
+/* Errors as cb_oidc_request_start(). Keeps cb_loop_run() going. */
+CB_API int cb_token_source_new(cb_token_source **out, cb_loop *loop, const cb_token_source_opts *opts);
+CB_API void cb_token_source_free(cb_token_source *s); /* on its loop's thread. NULL is fine */
+/* Copies the token (cap bytes with its NUL) and returns its length; *expires_s (may be NULL) gets when it expires. Any
+ * thread, while s exists. CB_EAGAIN: there is none (yet), or it has expired: the detail says why; CB_ELIMIT (cap),
+ * CB_EINVAL (s, out). */
+CB_API int64_t cb_token_source_get(cb_token_source *s, char *out, size_t cap, int64_t *expires_s);
+
 CB_END
 #endif

@@ -509,3 +509,230 @@ Test(oidc, introspection_answers_are_judged) {
     cb_introspector_free(in);
     close_idp(&at);
 }
+
+/* ---- requests ---- */
+
+static void on_tokens(cb_oidc_request *r, int rc, const cb_oidc_tokens *t, const char *error, void *user) {
+    idp *at = user;
+    at->done++;
+    at->rc = rc;
+    snprintf(at->subject, sizeof at->subject, "%s", t ? t->access_token : error);
+    snprintf(at->detail, sizeof at->detail, "%s", cb_last_error());
+    cb_oidc_request_free(r);
+}
+
+static int request(idp *at, cb_oidc_request_opts o) {
+    cb_oidc_request *r = NULL;
+    o.size = sizeof o;
+    o.provider = at->provider;
+    o.client = at->w.client;
+    at->done = 0;
+    int rc = cb_oidc_request_start(&r, at->w.loop, &o, on_tokens, at);
+    if (rc < 0) return rc;
+    run_until(at, is_done);
+    return at->rc;
+}
+
+Test(oidc, requests_send_what_the_standards_say) {
+    static const struct {
+        cb_oidc_request_opts o;
+        const char *body;
+    } rows[] = {
+        {{.type = CB_OIDC_CLIENT_CREDENTIALS, .scope = "a b", .resource = "https://x"},
+         "grant_type=client_credentials&scope=a+b&resource=https%3A%2F%2Fx"},
+        {{.type = CB_OIDC_CODE, .code = "c&d", .redirect_uri = "https://me/cb", .verifier = "v", .scope = "unsent"},
+         "grant_type=authorization_code&code=c%26d&redirect_uri=https%3A%2F%2Fme%2Fcb&code_verifier=v"},
+        {{.type = CB_OIDC_REFRESH, .token = "r"}, "grant_type=refresh_token&refresh_token=r"},
+        {{.type = CB_OIDC_REVOKE, .token = "r", .token_hint = "refresh_token"},
+         "token=r&token_type_hint=refresh_token"},
+    };
+    idp at;
+    open_idp(&at, (cb_oidc_opts){CLIENT});
+    set_page(&at, TOKEN, "/token", "{\"access_token\":\"good\",\"token_type\":\"Bearer\",\"expires_in\":300}");
+    set_page(&at, REVOKE, "/revoke", "")->type = "text/plain";
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        cr_expect_eq(request(&at, rows[i].o), CB_OK, "row %zu: %s", i, at.detail);
+        cr_expect_str_eq(at.last_body, rows[i].body);
+        cr_expect_str_eq(at.last_authorization, "Basic ZWRnZTpzJTNBZStj");
+        cr_expect_str_eq(at.subject, rows[i].o.type == CB_OIDC_REVOKE ? "" : "good");
+    }
+    cr_expect_eq(at.pages[META].asked, 1, "what one request has discovered serves the next");
+    page *p = set_page(&at, TOKEN, "/token", "{\"error\":\"invalid_scope\"}");
+    p->status = 400;
+    cr_expect_eq(request(&at, rows[0].o), CB_EAUTH);
+    cr_expect_str_eq(at.subject, "invalid_scope");
+    const cb_oidc_request_opts bad[] = {{.type = 0},
+                                        {.type = 7},
+                                        {.type = CB_OIDC_CODE, .code = "c"},
+                                        {.type = CB_OIDC_REFRESH},
+                                        {.type = CB_OIDC_REVOKE},
+                                        {.type = CB_OIDC_JWT_BEARER, .subject = "s"},
+                                        {.type = CB_OIDC_DEVICE_CODE}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        cr_expect_eq(request(&at, bad[i]), CB_EINVAL, "row %zu", i);
+    close_idp(&at);
+}
+
+/* The keys of a service account sign an assertion about its user. */
+Test(oidc, service_accounts) {
+    static const char file[] = "{\"type\":\"serviceaccount\",\"keyId\":\"17\",\"userId\":\"4711\",\"key\":\"-----BEGIN "
+                               "PRIVATE KEY-----\\nMC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\\n"
+                               "-----END PRIVATE KEY-----\\n\"}";
+    static const struct {
+        const char *json, *why;
+    } rows[] = {{"{}", "type"},
+                {"[]", "object"},
+                {"{\"type\":\"serviceaccount\",\"keyId\":\"1\",\"key\":\"x\"}", "userId"},
+                {"{\"type\":\"application\",\"keyId\":\"1\",\"key\":\"x\",\"userId\":\"u\"}", "clientId"},
+                {"{\"type\":\"serviceaccount\",\"keyId\":\"1\",\"key\":\"x\",\"userId\":\"u\"}", "key"},
+                {"{\"type\":\"serviceaccount\",\"type\":\"application\"}", "twice"}};
+    char id[32];
+    cb_jwt_signer *key = NULL;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        cr_expect_eq(cb_oidc_account_read(&key, id, sizeof id, cb_slice_str(rows[i].json)), CB_EINVAL, "row %zu", i);
+        cr_expect(strstr(cb_last_error(), rows[i].why) != NULL, "row %zu: %s", i, cb_last_error());
+    }
+    cr_expect_eq(cb_oidc_account_read(&key, id, 4, cb_slice_str(file)), CB_ELIMIT);
+    cr_assert_eq(cb_oidc_account_read(&key, id, sizeof id, cb_slice_str(file)), CB_OK, "%s", cb_last_error());
+    cr_expect_str_eq(id, "4711");
+    idp at;
+    open_idp(&at, (cb_oidc_opts){0});
+    set_page(&at, TOKEN, "/token", "{\"access_token\":\"good\",\"token_type\":\"Bearer\"}");
+    cr_assert_eq(
+        request(&at, (cb_oidc_request_opts){.type = CB_OIDC_JWT_BEARER, .key = key, .subject = id, .scope = "openid"}),
+        CB_OK, "%s", at.detail);
+    static const char lead[] =
+        "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&scope=openid&assertion=";
+    cr_assert_eq(strncmp(at.last_body, lead, sizeof lead - 1), 0, "%s", at.last_body);
+    cb_jwks *keys = NULL;
+    cb_jwt *t = NULL;
+    const char *const to[] = {at.w.url};
+    cr_assert_eq(cb_jwks_new(&keys, CB_OPTS(cb_jwks_opts, .json = cb_slice_str(cb_jwt_signer_jwk(key)))), CB_OK);
+    cr_assert_eq(cb_jwt_verify(&t, cb_slice_str(at.last_body + sizeof lead - 1), keys,
+                               CB_OPTS(cb_jwt_rules, .issuer = "4711", .audiences = to, .audiences_len = 1),
+                               CB_OPTS(cb_jwt_facts, .now_s = now_s()), NULL),
+                 CB_OK, "%s", cb_last_error());
+    cr_expect_str_eq(cb_jwt_subject(t), "4711");
+    cb_jwt_unref(t);
+    cb_jwks_unref(keys);
+    cb_jwt_signer_unref(key);
+    close_idp(&at);
+}
+
+/* ---- token sources ---- */
+
+static void on_source(cb_token_source *s, int rc, const cb_oidc_tokens *t, void *user) {
+    idp *at = user;
+    (void)s;
+    at->done++;
+    at->rc = rc;
+    snprintf(at->subject, sizeof at->subject, "%s", t ? t->access_token : "");
+}
+
+static bool renewed(idp *at) {
+    return at->done >= 2;
+}
+
+Test(oidc, a_token_source_has_a_token_and_renews_it) {
+    idp at;
+    char text[64], scope[] = "read";
+    int64_t expires = 0;
+    cb_token_source *s = NULL;
+    open_idp(&at, (cb_oidc_opts){CLIENT});
+    page *p = set_page(&at, TOKEN, "/token", "{\"access_token\":\"first\",\"token_type\":\"Bearer\",\"expires_in\":1}");
+    cb_oidc_request_opts r = {.size = sizeof r,
+                              .provider = at.provider,
+                              .client = at.w.client,
+                              .type = CB_OIDC_CLIENT_CREDENTIALS,
+                              .scope = scope};
+    cr_assert_eq(cb_token_source_new(&s, at.w.loop,
+                                     CB_OPTS(cb_token_source_opts, .request = &r, .on_token = on_source, .user = &at)),
+                 CB_OK, "%s", cb_last_error());
+    scope[0] = '!';
+    cr_expect_eq(cb_token_source_get(s, text, sizeof text, NULL), CB_EAGAIN);
+    run_until(&at, is_done);
+    cr_expect_eq(cb_token_source_get(s, text, 3, NULL), CB_ELIMIT);
+    p->body = "{\"access_token\":\"second\",\"token_type\":\"Bearer\",\"expires_in\":300}";
+    run_until(&at, renewed);
+    cr_assert_eq(cb_token_source_get(s, text, sizeof text, &expires), 6);
+    cr_expect_str_eq(text, "second");
+    cr_expect(expires > now_s() + 200);
+    cr_expect_str_eq(at.last_body, "grant_type=client_credentials&scope=read");
+    cb_token_source_free(s);
+    r.type = CB_OIDC_CODE;
+    cr_expect_eq(cb_token_source_new(&s, at.w.loop, CB_OPTS(cb_token_source_opts, .request = &r)), CB_EINVAL);
+    close_idp(&at);
+}
+
+/* ---- logins ---- */
+
+static bool discovered(idp *at) {
+    char url[1025];
+    return cb_oidc_endpoint(at->provider, CB_OIDC_AUTHORIZATION, url, sizeof url) > 0;
+}
+
+static void expand(char *out, size_t cap, const char *from, const char *state, const char *issuer) {
+    size_t n = 0;
+    for (; *from && n + 1 < cap; from++) {
+        if (*from == '$') {
+            n += (size_t)snprintf(out + n, cap - n, "%s", *++from == 's' ? state : issuer);
+        } else {
+            out[n++] = *from;
+        }
+    }
+    out[n] = '\0';
+}
+
+Test(oidc, logins_come_back_to_who_began_them) {
+    idp at;
+    cb_oidc_login *l = NULL;
+    cb_oidc_request_opts r = {.size = sizeof r};
+    char error[64], query[512], issuer[200];
+    const cb_oidc_login_opts o = {
+        .size = sizeof o, .redirect_uri = "https://me/cb", .scope = "openid email", .prompt = "login"};
+    open_idp(&at, (cb_oidc_opts){.client_id = "app"});
+    cr_expect_eq(cb_oidc_login_new(&l, at.provider, &o), CB_EAGAIN);
+    cr_assert_eq(cb_oidc_run(at.provider, at.w.loop, at.w.client), CB_OK);
+    run_until(&at, discovered);
+    cr_assert_eq(cb_oidc_login_new(&l, at.provider, &o), CB_OK, "%s", cb_last_error());
+    const char *url = cb_oidc_login_url(l), *state = cb_oidc_login_state(l);
+    cr_expect_eq(strncmp(url, at.w.url, strlen(at.w.url)), 0);
+    cr_expect(strstr(
+        url, "/auth?response_type=code&client_id=app&redirect_uri=https%3A%2F%2Fme%2Fcb&scope=openid+email&state="));
+    cr_expect(strstr(url, state) && strstr(url, "&code_challenge_method=S256&prompt=login"));
+    cr_expect_eq(strlen(state), 43);
+    snprintf(issuer, sizeof issuer, "http%%3A%%2F%%2F%.90s", at.w.url + 7);
+    const struct {
+        const char *query; /* $s: the state, $i: the issuer */
+        int rc;
+        const char *error, *why;
+    } rows[] = {
+        {"code=a%2Bb&state=$s&iss=$i", CB_OK, "", ""},
+        {"state=$s&iss=$i&error=access_denied&error_description=no+way", CB_EAUTH, "access_denied",
+         "access_denied: no way"},
+        {"code=c&state=$s&iss=https%3A%2F%2Fevil.example", CB_EAUTH, "", "another issuer"},
+        {"code=c&state=$s", CB_EAUTH, "", "without issuer"},
+        {"code=c&state=x$s&iss=$i", CB_EAUTH, "", "state is another"},
+        {"code=c&iss=$i", CB_EAUTH, "", "state is missing"},
+        {"code=c&state=$s&iss=$i&code=d", CB_EPROTO, "", "twice"},
+        {"state=$s&iss=$i", CB_EPROTO, "", "no code"},
+        {"code=&state=$s&iss=$i", CB_EPROTO, "", "no code"},
+        {"code=%00&state=$s&iss=$i", CB_EPROTO, "", "no text"},
+        {"code=%4&state=$s&iss=$i", CB_EPROTO, "", "no text"},
+        {"", CB_EAUTH, "", "state is missing"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        expand(query, sizeof query, rows[i].query, state, issuer);
+        cr_expect_eq(cb_oidc_login_answer(l, cb_slice_str(query), &r, error), rows[i].rc, "row %zu: %s: %s", i, query,
+                     cb_last_error());
+        cr_expect_str_eq(error, rows[i].error, "row %zu", i);
+        if (rows[i].rc < 0) cr_expect(strstr(cb_last_error(), rows[i].why) != NULL, "row %zu: %s", i, cb_last_error());
+    }
+    cr_expect_eq(r.type, CB_OIDC_CODE);
+    cr_expect_str_eq(r.code, "a+b");
+    cr_expect_str_eq(r.redirect_uri, "https://me/cb");
+    cr_expect_eq(strlen(r.verifier), 43);
+    cr_expect_eq(strlen(r.nonce), 43);
+    cb_oidc_login_free(l);
+    close_idp(&at);
+}
