@@ -329,6 +329,7 @@ static int upgrade_wanted(const cb_exchange *front) {
 
 static int no_route(cb_pass *pass, int miss) {
     if (miss == CB_ROUTE_BAD_PATH) return cb_pass_refuse(pass, 400, "bad_path");
+    if (miss == CB_ROUTE_AMBIGUOUS) return cb_pass_refuse(pass, 400, "ambiguous_path");
     if (miss == CB_ROUTE_NO_PATH) return cb_pass_refuse(pass, 404, "no_route");
     bool other = cb_exchange_version(pass->front) != CB_HTTP_1 && cb_exchange_is_secure(pass->front);
     return cb_pass_refuse(pass, other ? 421 : 404, "no_host");

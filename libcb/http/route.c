@@ -355,6 +355,44 @@ static bool plain(const char *path, size_t n) {
     return !memchr(path, '%', n) && !memmem(path, n, "/.", 2);
 }
 
+/* As origins may read it that decode more than they must: all of %XX, a backslash as a slash, several slashes as one,
+ * and nothing of a segment from ";" on. */
+static int64_t path_loose(char *out, const char *path, size_t len) {
+    char text[PATH_MAX_NORMAL];
+    size_t n = 0;
+    bool cut = false;
+    for (size_t i = 0; i < len; i++) {
+        int c = (unsigned char)path[i];
+        if (c == '%' && len - i > 2 && hex((uint8_t)path[i + 1]) >= 0 && hex((uint8_t)path[i + 2]) >= 0) {
+            c = hex((uint8_t)path[i + 1]) * 16 + hex((uint8_t)path[i + 2]);
+            i += 2;
+        }
+        if (c == '\\') c = '/';
+        if (c == '/') cut = false;
+        if (c == ';' || c == '\0') cut = true;
+        if (cut || (c == '/' && n && text[n - 1] == '/')) continue;
+        if (n == sizeof text) return -1;
+        text[n++] = (char)c;
+    }
+    for (size_t i = 0; i < n; i++)
+        if (text[i] == '?') text[i] = '_'; /* it was %3f: no query begins here */
+    return cb_path_normal(out, PATH_MAX_NORMAL, (cb_slice){(const uint8_t *)text, n});
+}
+
+static bool has_other_readings(const char *path, size_t n) {
+    return memchr(path, '%', n) || memchr(path, '\\', n) || memchr(path, ';', n) || memmem(path, n, "//", 2);
+}
+
+/* Is there a way to read the path by which it is on a route with another guard? */
+static bool is_ambiguous(const cb_router *r, const cb_host_routes *h, const cb_route *route, const char *path,
+                         size_t n) {
+    char loose[PATH_MAX_NORMAL];
+    if (!r->guards || !n || !has_other_readings(path, n)) return false;
+    int64_t len = path_loose(loose, path, n);
+    const cb_route *other = len < 0 ? NULL : find_path(h, loose, (size_t)len);
+    return !other || other->guard != route->guard;
+}
+
 const cb_route *cb_router_find(const cb_router *r, cb_slice authority, cb_slice path, int *miss) {
     char normal[PATH_MAX_NORMAL];
     const char *at = (const char *)path.base;
@@ -362,7 +400,8 @@ const cb_route *cb_router_find(const cb_router *r, cb_slice authority, cb_slice 
     *miss = CB_ROUTE_NO_HOST;
     if (!h) return NULL;
     const uint8_t *query = path.len ? memchr(path.base, '?', path.len) : NULL;
-    int64_t n = (int64_t)(query ? (size_t)(query - path.base) : path.len);
+    const size_t raw = query ? (size_t)(query - path.base) : path.len;
+    int64_t n = (int64_t)raw;
     if (!n || (n == 1 && *at == '*')) {
         at = "/"; /* OPTIONS *, CONNECT */
         n = 1;
@@ -371,5 +410,8 @@ const cb_route *cb_router_find(const cb_router *r, cb_slice authority, cb_slice 
         at = normal;
     }
     *miss = n < 0 ? CB_ROUTE_BAD_PATH : CB_ROUTE_NO_PATH;
-    return n < 0 ? NULL : find_path(h, at, (size_t)n);
+    const cb_route *route = n < 0 ? NULL : find_path(h, at, (size_t)n);
+    if (!route || !is_ambiguous(r, h, route, (const char *)path.base, raw)) return route;
+    *miss = CB_ROUTE_AMBIGUOUS;
+    return NULL;
 }

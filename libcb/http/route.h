@@ -57,10 +57,12 @@ struct cb_router {
     size_t n_hidden;
 };
 
-enum cb_route_miss { CB_ROUTE_NO_HOST = 1, CB_ROUTE_NO_PATH = 2, CB_ROUTE_BAD_PATH = 3 };
+enum cb_route_miss { CB_ROUTE_NO_HOST = 1, CB_ROUTE_NO_PATH = 2, CB_ROUTE_BAD_PATH = 3, CB_ROUTE_AMBIGUOUS = 4 };
 
 /* The route for an authority and a path (with query), or NULL with *miss set. Paths are compared in normal form (RFC
- * 3986, 6.2.2: dot segments resolved, unreserved bytes decoded), so that no spelling of a path gets round a route. */
+ * 3986, 6.2.2: dot segments resolved, unreserved bytes decoded), so that no spelling of a path gets round a route.
+ * Origins differ in what else they take for a slash (%2f, a backslash, several in a row) and whether they cut off ";":
+ * a path that would be on a route with another guard if read so is ambiguous. */
 const cb_route *cb_router_find(const cb_router *r, cb_slice authority, cb_slice path, int *miss);
 
 /* --- route_guard.c --- */

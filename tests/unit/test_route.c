@@ -153,3 +153,61 @@ Test(route, normal_paths) {
     char small[3];
     cr_expect_eq(cb_path_normal(small, sizeof small, text("/abc")), -1);
 }
+
+static int look(cb_authn_call *call, cb_slice token, void *user) {
+    (void)call, (void)token, (void)user;
+    return CB_EAUTH;
+}
+
+/* What some origin would take for another path than we do must not lead past a guard. */
+Test(route, paths_that_can_be_read_in_two_ways) {
+    static const cb_authn_token_ops ops = {.size = sizeof ops, .look = look};
+    static const struct {
+        const char *path;
+        int found; /* 'o'pen, 'g'uarded, 'a'mbiguous */
+    } rows[] = {{"/open/x", 'o'},
+                {"/secret", 'g'},
+                {"/secret/x", 'g'},
+                {"/open/../secret", 'g'},
+                {"/open/..%2fsecret", 'a'},
+                {"/open/..%2Fsecret", 'a'},
+                {"/open/..%5csecret", 'a'},
+                {"/open/..\\secret", 'a'},
+                {"//secret", 'a'},
+                {"/open//../../secret", 'a'},
+                {"/;x/secret", 'a'},
+                {"/open;/../secret", 'g'},
+                {"/open/..;/secret", 'a'},
+                {"/open/..;x=1/secret", 'a'},
+                {"/%73ecret", 'g'},
+                {"/open/%252e%252e/secret", 'a'},
+                {"/open/a%2fb", 'o'},
+                {"/open//a", 'o'},
+                {"/open/a;b=c", 'o'},
+                {"/secret/a%2fb", 'g'},
+                {"/secret%2fx", 'a'},
+                {"/secret/..%2fopen", 'a'},
+                {"/open/%3f/../secret", 'o'},
+                {"/open//../secret", 'a'},
+                {"/open/..%2f..%2f..%2fx", 'a'},
+                {"/open/x?y=//..%2fsecret", 'o'}};
+    cb_router *r = NULL;
+    cb_authn_source *source = NULL;
+    cb_authn *gate = NULL;
+    cr_assert_eq(cb_authn_source_token(&source, CB_OPTS(cb_authn_token_opts, .name = "k", .ops = &ops)), CB_OK);
+    cr_assert_eq(cb_authn_new(&gate, CB_OPTS(cb_authn_opts, .sources = &source, .n_sources = 1)), CB_OK);
+    const cb_route_auth auth = {.size = sizeof auth, .authn = gate};
+    cr_assert_eq(cb_router_new(&r), CB_OK);
+    cr_assert_eq(cb_router_group(r, CB_OPTS(cb_origin_group_opts, .name = "g")), CB_OK);
+    cr_assert_eq(cb_router_route(r, CB_OPTS(cb_route_opts, .group = "g")), CB_OK);
+    cr_assert_eq(cb_router_route(r, CB_OPTS(cb_route_opts, .group = "g", .path = "/secret", .auth = &auth)), CB_OK);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        int miss = 0;
+        const cb_route *route = cb_router_find(r, text("host"), text(rows[i].path), &miss);
+        int found = route ? route->guard ? 'g' : 'o' : miss == CB_ROUTE_AMBIGUOUS ? 'a' : '?';
+        cr_expect_eq(found, rows[i].found, "%s: %c", rows[i].path, found);
+    }
+    cb_router_unref(r);
+    cb_authn_unref(gate);
+    cb_authn_source_unref(source);
+}
