@@ -147,6 +147,14 @@ CB_API int cb_revocations_new(cb_revocations **out, uint32_t max);
 /* Adds one, or prolongs it; what is over at now_s makes room. CB_EINVAL (what is missing), CB_ELIMIT (full: nothing is
  * forgotten for it), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_revocations_add(cb_revocations *r, const cb_revocation *what, int64_t now_s);
+/* Adds what a file says: lines, one JSON object each, with issuer, and jti or subject or neither, before and until as
+ * above (seconds since 1970; without until it is never forgotten), and note for people. Empty lines and those that
+ * begin with # are skipped. A line that is no good is named, and nothing is added. Blocks. CB_EINVAL, CB_ELIMIT (32
+ * MiB, or no room: what was added stays), CB_ENOENT, CB_EPERM, CB_ESYS, CB_ENOMEM. */
+CB_API int cb_revocations_load(cb_revocations *r, const char *path, int64_t now_s);
+/* A line for such a file, without a newline, to be freed with cb_jwt_text_free(). until_s 0: never forgotten. CB_EINVAL
+ * (what is missing, or not UTF-8), CB_ENOMEM, CB_E2BIG. */
+CB_API int cb_revocation_line(char **out, const cb_revocation *what);
 CB_API size_t cb_revocations_len(const cb_revocations *r);
 CB_API cb_revocations *cb_revocations_ref(cb_revocations *r);
 CB_API void cb_revocations_unref(cb_revocations *r); /* NULL is fine */

@@ -2,6 +2,7 @@
 #include "auth/api_keys.h"
 #include "auth/base64url.h"
 #include "auth/claims.h"
+#include "auth/file.h"
 #include "base/error.h"
 #include "base/map.h"
 #include "base/mem.h"
@@ -95,17 +96,9 @@ static int read_line(cb_api_keys *keys, cb_slice line) {
 
 static int read_lines(cb_api_keys *keys, cb_slice text) {
     size_t number = 0;
-    while (text.len) {
-        const uint8_t *end = memchr(text.base, '\n', text.len);
-        size_t n = end ? (size_t)(end - text.base) : text.len, skip = n + (end != NULL);
-        cb_slice line = {text.base, n};
-        text = (cb_slice){text.base + skip, text.len - skip};
-        number++;
-        while (line.len && strchr(" \t\r", line.base[line.len - 1]))
-            line.len--;
-        if (!line.len || *line.base == '#') continue;
+    char why[300];
+    for (cb_slice line; cb_line_next(&text, &line, &number);) {
         int rc = read_line(keys, line);
-        char why[300];
         if (rc == CB_OK) continue;
         snprintf(why, sizeof why, "%s", cb_last_error());
         return cb_fail(rc, "line %zu: %s", number, why);

@@ -1,5 +1,6 @@
 /* The two files of API keys. */
 #include "auth/api_keys.h"
+#include "auth/file.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include <errno.h>
@@ -11,23 +12,6 @@
 #include <unistd.h>
 
 enum { FILE_BYTES = 8 << 20, HASH_KEY_BYTES = 32 };
-
-static int read_whole(const char *path, char **out, size_t *len, size_t most) {
-    FILE *f = fopen(path, "rbe");
-    if (!f) return cb_fail_errno(errno, "\"%s\"", path);
-    char *text = cb_mem_get(&cb_alloc_libc, most + 1);
-    int rc = text ? CB_OK : cb_fail(CB_ENOMEM, "no memory for \"%s\"", path);
-    if (rc == CB_OK) *len = fread(text, 1, most + 1, f);
-    if (rc == CB_OK && ferror(f)) rc = cb_fail_errno(errno, "\"%s\"", path);
-    if (rc == CB_OK && *len > most) rc = cb_fail(CB_ELIMIT, "\"%s\": more than %zu bytes", path, most);
-    fclose(f);
-    if (rc < 0) {
-        cb_mem_free(&cb_alloc_libc, text);
-        return rc;
-    }
-    *out = text;
-    return CB_OK;
-}
 
 static int make_hash_key(const char *path, uint8_t out[HASH_KEY_BYTES]) {
     if (gnutls_rnd(GNUTLS_RND_KEY, out, HASH_KEY_BYTES) < 0) return cb_fail(CB_ETLS, "no random bytes");
@@ -64,7 +48,7 @@ int cb_api_keys_load(cb_api_keys **out, const char *keys_file, const char *hash_
     if (!out || !hash_key_file) return cb_fail(CB_EINVAL, "cb_api_keys_load: out and hash_key_file are needed");
     int rc = read_hash_key(hash_key_file, hash_key);
     if (rc == CB_ENOENT && make) rc = make_hash_key(hash_key_file, hash_key);
-    if (rc == CB_OK && keys_file) rc = read_whole(keys_file, &text, &len, FILE_BYTES);
+    if (rc == CB_OK && keys_file) rc = cb_file_read(&text, &len, keys_file, "API keys", FILE_BYTES);
     if (rc == CB_OK) {
         rc = cb_api_keys_new(out, (cb_slice){(const uint8_t *)text, len}, (cb_slice){hash_key, sizeof hash_key});
         if (rc < 0 && keys_file) {

@@ -1,29 +1,12 @@
+#include "auth/file.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include "base/opts.h"
 #include <cb/auth.h>
-#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 
 enum { FILE_BYTES = 1024 * 1024 };
-
-static int read_file(const char *path, char **out, size_t *len) {
-    FILE *f = fopen(path, "rbe");
-    if (!f) return cb_fail_errno(errno, "keys \"%s\"", path);
-    char *text = cb_mem_get(&cb_alloc_libc, FILE_BYTES + 1);
-    int rc = text ? CB_OK : cb_fail(CB_ENOMEM, "no memory for \"%s\"", path);
-    if (rc == CB_OK) *len = fread(text, 1, FILE_BYTES + 1, f);
-    if (rc == CB_OK && ferror(f)) rc = cb_fail_errno(errno, "keys \"%s\"", path);
-    if (rc == CB_OK && *len > FILE_BYTES) rc = cb_fail(CB_ELIMIT, "keys \"%s\": more than 1 MiB", path);
-    fclose(f);
-    if (rc < 0) {
-        cb_mem_free(&cb_alloc_libc, text);
-        return rc;
-    }
-    *out = text;
-    return CB_OK;
-}
 
 int cb_jwks_load(cb_jwks **out, const char *path, int alg, const cb_jwks_opts *opts) {
     cb_jwks_opts o;
@@ -31,7 +14,7 @@ int cb_jwks_load(cb_jwks **out, const char *path, int alg, const cb_jwks_opts *o
     size_t len = 0, at = 0;
     if (!out || !path) return cb_fail(CB_EINVAL, "cb_jwks_load: out and path are needed");
     int rc = cb_opts_read(&o, sizeof o, opts, "cb_jwks_opts");
-    if (rc == CB_OK) rc = read_file(path, &text, &len);
+    if (rc == CB_OK) rc = cb_file_read(&text, &len, path, "keys", FILE_BYTES);
     if (rc < 0) return rc;
     while (at < len && (text[at] == ' ' || text[at] == '\t' || text[at] == '\r' || text[at] == '\n'))
         at++;
