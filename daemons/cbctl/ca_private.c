@@ -13,7 +13,7 @@ enum { REQUEST_MAX = 64 << 10, DAY = 86400 };
 static int make(const ca_args *a, cb_ca *parent) {
     cb_ca *ca = NULL;
     char path[3][4096];
-    static const char *const names[3] = {"ca.pem", "ca-key.pem", "root.pem"};
+    const char *const names[3] = {"ca.pem", a->key_url ? "ca-key.url" : "ca-key.pem", "root.pem"};
     bool root = !parent;
     unsigned long path_len = a->path_len;
     int rc = cb_ca_open(&ca, CB_OPTS(cb_ca_opts, .dir = a->dir, .mode = CB_CA_MAKE, .parent = parent,
@@ -24,8 +24,8 @@ static int make(const ca_args *a, cb_ca *parent) {
                                      .days = (uint32_t)(a->days ? a->days
                                                         : root  ? 3650
                                                                 : 1825),
-                                     .key_type = a->key_type, .path_len = (uint32_t)path_len, .permitted = a->names,
-                                     .permitted_len = a->names_len));
+                                     .key_type = a->key_type, .key_url = a->key_url, .path_len = (uint32_t)path_len,
+                                     .permitted = a->names, .permitted_len = a->names_len));
     if (rc < 0) return cbctl_ca_failed(rc);
     cb_ca_free(ca);
     for (size_t i = 0; i < 3; i++) {
@@ -40,7 +40,7 @@ static int make(const ca_args *a, cb_ca *parent) {
 
 int cbctl_ca_init(int argc, char **argv) {
     ca_args a;
-    int code = cbctl_ca_parse(&a, argc, argv, " dir cn organization days key-type path-len json ");
+    int code = cbctl_ca_parse(&a, argc, argv, " dir cn organization days key-type key-url path-len json ");
     if (code != CBCTL_OK) return code;
     if (a.rest_len) return cbctl_usage("ca init: what is \"%s\"?", a.rest[0]);
     bool given = false;
@@ -54,7 +54,8 @@ int cbctl_ca_init(int argc, char **argv) {
 int cbctl_ca_intermediate(int argc, char **argv) {
     ca_args a;
     cb_ca *parent = NULL;
-    int code = cbctl_ca_parse(&a, argc, argv, " dir parent cn organization days key-type path-len permit json ");
+    int code =
+        cbctl_ca_parse(&a, argc, argv, " dir parent cn organization days key-type key-url path-len permit json ");
     if (code != CBCTL_OK) return code;
     if (a.rest_len) return cbctl_usage("ca intermediate: what is \"%s\"?", a.rest[0]);
     if (!a.parent) return cbctl_usage("ca intermediate: which --parent DIR signs it?");

@@ -65,6 +65,7 @@ static const cbctl_command commands[] = {
      "  --organization NAME  its organization and that of all it certifies (default: libcb)\n"
      "  --days N             how long it is valid (default: 3650)\n"
      "  --key-type TYPE      ecdsa-p384 (default), ecdsa-p256, rsa-2048 or ed25519\n"
+     "  --key-url URL        its key is on a PKCS#11 token: pkcs11:token=T;object=K?pin-source=file:/path\n"
      "  --path-len N         how many intermediates may stand below each other (default: 1)\n"
      "  --json               print the paths as JSON\n",
      cbctl_ca_init},
@@ -73,7 +74,8 @@ static const cbctl_command commands[] = {
      "  --parent DIR   whose authority signs it\n"
      "  --dir DIR      where it lives; there must be none yet (default: ca)\n"
      "  --permit NAME  certify only this DNS name and all below it, or this prefix (10.0.0.0/8)\n"
-     "  --cn, --organization, --days (default: 1825), --key-type, --path-len (default: 0), --json as of \"ca init\"\n",
+     "  --cn, --organization, --days (default: 1825), --key-type, --key-url, --path-len (default: 0), --json as\n"
+     "                 of \"ca init\"\n",
      cbctl_ca_intermediate},
     {"ca", "issue", "[--dir DIR] [--hours N|--days N] [--profile NAME] [--uri URI]... [OPTION]... [NAME]...",
      "make a key and a short-lived certificate for NAMEs",

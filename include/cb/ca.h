@@ -1,10 +1,10 @@
 /* cb/ca.h - a private certificate authority in a directory: roots, intermediates, short-lived leaves, revocation.
  *
  * The directory (mode 0700) holds ca.pem (the authority's certificate; of an intermediate also those above it, without
- * the root), ca-key.pem, root.pem (what others trust), index (which serial numbers were
- * given and taken back; only appended to), ca.crl, and NAME.pem / NAME-key.pem for each leaf. Keys have mode 0600;
- * files are replaced whole. Calls block (files, key generation): not for a loop that serves. An object is used
- * by one thread at a time; several processes may open one directory. */
+ * the root), ca-key.pem (or ca-key.url, when the key is on a PKCS#11 token), root.pem (what others trust), index (which
+ * serial numbers were given and taken back; only appended to), ca.crl, and NAME.pem / NAME-key.pem for each leaf. Keys
+ * have mode 0600; files are replaced whole. Calls block (files, key generation): not for a loop that serves. An object
+ * is used by one thread at a time; several processes may open one directory. */
 #ifndef CB_CA_H
 #define CB_CA_H
 
@@ -48,11 +48,13 @@ typedef struct cb_ca_opts {
     uint8_t lazy_index; /* 1 = do not wait until the index is on the disk: a power cut may forget certificates that were
                          * issued in the last seconds, so that they cannot be revoked by name; a crash does not */
     uint8_t reserved[3];
+    const char *key_url; /* of a new one: its key is on a PKCS#11 token ("pkcs11:token=T;object=K", as key_file of
+                          * cb_identity_opts), and stays there; key_type does not count. Kept in ca-key.url */
 } cb_ca_opts;
 
 /* Opens the authority in dir, or makes it. CB_EINVAL (out, dir missing, key_type, permitted, the parent may not have
  * intermediates below it, files that are no CA), CB_ENOENT (mode, or no folder above dir), CB_EEXIST (mode), CB_EPERM,
- * CB_ESYS, CB_ETLS (GnuTLS cannot make or use a key), CB_ENOMEM, CB_E2BIG. */
+ * CB_ESYS, CB_ETLS (GnuTLS cannot make or use a key), CB_EAUTH (the token's PIN), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_ca_open(cb_ca **out, const cb_ca_opts *opts);
 
 /* What a certificate is for: its key usages and extended key usages (RFC 5280, 4.2.1.3, 4.2.1.12). */
@@ -146,7 +148,7 @@ typedef struct cb_ocsp_opts {
     size_t size;
     const char *dir; /* the authority's directory, as of cb_ca_opts; required. Its key is read only when it signs */
     const char *cert_file; /* PEM, of a delegated responder; NULL = the authority's key signs */
-    const char *key_file;  /* and its key; PEM */
+    const char *key_file;  /* and its key; PEM, or a PKCS#11 URL */
     uint32_t valid_s;   /* from thisUpdate to nextUpdate; 0 = 3,600, at most 604,800. Never beyond the signer's end */
     uint32_t max_certs; /* that one request may ask for; 0 = 8, at most 64 */
 } cb_ocsp_opts;

@@ -15,14 +15,17 @@ typedef struct cb_identity cb_identity;
 typedef struct cb_identity_opts {
     size_t size;
     const char *cert_file; /* PEM chain, leaf first. NULL with key_file NULL: no certificate (a client) */
-    const char *key_file;  /* PEM private key (unencrypted PKCS#8, EC or RSA) */
+    const char *key_file;  /* PEM private key (unencrypted PKCS#8, EC or RSA), or the URL of one on a PKCS#11 token (RFC
+                            * 7512): "pkcs11:token=edge;object=key?pin-source=file:/path". The file of the PIN must not
+                            * be open to others; without one the environment has it: GNUTLS_PIN */
     const char *ca_file;   /* PEM trust roots for verifying the peer; NULL = the system's roots */
 } cb_identity_opts;
 
 /* Reads the files and gives an identity with one reference. opts may be NULL: no certificate, the system's roots. A key
  * that others may read (mode & 077) is used, with a warning in cb_last_error(). CB_ENOENT, CB_EPERM, CB_ESYS: a file
  * cannot be read; CB_EINVAL: not PEM, no certificate in it, or key and certificate do not belong together (the detail
- * names the file); CB_ETLS: the system has no trust roots, or GnuTLS cannot be set up; CB_ENOMEM, CB_E2BIG. */
+ * names the file), or a token or its key is not there; CB_EAUTH: the PIN is missing or wrong; CB_ETLS: the system has
+ * no trust roots, or GnuTLS cannot be set up; CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_identity_new(cb_identity **out, const cb_identity_opts *opts);
 
 /* Adds one more chain and key (ca_file must be NULL). Names come from the certificate's subject alternative names:

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/opts.h"
 #include "transport/tls_cert.h"
+#include "transport/token_key.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -17,9 +18,20 @@ static const cb_alloc *const heap = &cb_alloc_libc;
 
 /* --- opening --- */
 
+static int load_token_key(gnutls_privkey_t *out, gnutls_x509_crt_t crt, const char *crt_path, const char *url) {
+    int rc = cb_token_key_open(out, NULL, url);
+    if (rc < 0) return rc;
+    rc = cb_token_key_check(*out, crt, url, crt_path);
+    if (rc >= 0) return CB_OK;
+    gnutls_privkey_deinit(*out);
+    *out = NULL;
+    return rc;
+}
+
 int cb_ca_key_load(gnutls_privkey_t *out, gnutls_x509_crt_t crt, const char *crt_path, const char *key_path) {
     gnutls_datum_t pem;
     gnutls_x509_privkey_t x = NULL;
+    if (cb_token_is_url(key_path)) return load_token_key(out, crt, crt_path, key_path);
     int rc = cb_tls_file_read(key_path, &pem, NULL);
     if (rc < 0) return rc;
     int grc = gnutls_x509_privkey_init(&x);
@@ -38,6 +50,25 @@ int cb_ca_key_load(gnutls_privkey_t *out, gnutls_x509_crt_t crt, const char *crt
     if (same) return cb_key_wrap(out, x);
     gnutls_x509_privkey_deinit(x);
     return cb_fail(CB_EINVAL, "%s is not the key of %s", key_path, crt_path);
+}
+
+int cb_ca_key_place(char out[CB_CA_PATH], const char *dir) {
+    gnutls_datum_t text;
+    int rc = cb_ca_path(out, dir, "ca", "-key.url");
+    if (rc >= 0 && access(out, F_OK) == 0) {
+        rc = cb_tls_file_read(out, &text, NULL);
+        if (rc < 0) return rc;
+        size_t len = 0;
+        while (len < text.size && len < CB_CA_PATH - 1 && text.data[len] > ' ') {
+            len++;
+        }
+        memcpy(out, text.data, len);
+        out[len] = '\0';
+        gnutls_free(text.data);
+        return cb_token_is_url(out) ? CB_OK : cb_fail(CB_EINVAL, "%s: ca-key.url has no PKCS#11 URL", dir);
+    }
+    if (rc >= 0) rc = cb_ca_path(out, dir, "ca", "-key.pem");
+    return rc < 0 || access(out, F_OK) == 0 ? rc : cb_fail(CB_ENOENT, "%s: ca-key.pem is missing beside ca.pem", dir);
 }
 
 static int load_constraints(cb_ca *ca) {
@@ -184,16 +215,20 @@ static int record(const cb_ca *ca, gnutls_x509_crt_t crt, const cb_cert_plan *pl
 
 static int write_authority(cb_ca *ca, const cb_ca_opts *o) {
     char path[CB_CA_PATH];
-    gnutls_datum_t crt = {NULL, 0}, key = {NULL, 0}, root = {NULL, 0};
+    gnutls_datum_t crt = {NULL, 0}, key = {NULL, 0}, root = {NULL, 0}, url = {NULL, 0};
     int rc = export_pem(ca->crt, o->parent ? o->parent->chain : NULL, &crt);
-    if (rc >= 0) rc = export_key(ca->key, &key);
+    if (rc >= 0 && !o->key_url) rc = export_key(ca->key, &key);
+    if (rc >= 0 && o->key_url && asprintf((char **)&url.data, "%s\n", o->key_url) < 0)
+        rc = cb_fail(CB_ENOMEM, "no memory for a CA");
     if (rc >= 0 && o->parent) {
         rc = cb_ca_path(path, o->parent->dir, o->parent->chain ? "root" : "ca", ".pem");
         if (rc >= 0) rc = cb_tls_file_read(path, &root, NULL);
     }
     if (rc >= 0) {
         const struct cb_ca_file top = {"root.pem", o->parent ? root : crt, 0644};
-        const struct cb_ca_file own[] = {{"-key.pem", key, 0600}, {".pem", crt, 0644}};
+        if (url.data) url.size = (unsigned)strlen((const char *)url.data);
+        const struct cb_ca_file own[] = {{url.data ? "-key.url" : "-key.pem", url.data ? url : key, 0600},
+                                         {".pem", crt, 0644}};
         rc = cb_ca_write(ca->dir, "", &top, 1);
         if (rc >= 0) rc = cb_ca_write(ca->dir, "ca", own, 2);
     }
@@ -204,8 +239,8 @@ static int write_authority(cb_ca *ca, const cb_ca_opts *o) {
         if (grc >= 0) grc = gnutls_x509_crt_import(ca->crt, &crt, GNUTLS_X509_FMT_PEM);
         rc = grc < 0 ? cb_fail(CB_ETLS, "%s: %s", ca->dir, gnutls_strerror(grc)) : adopt(ca, &crt);
     }
-    if (key.data) cb_mem_wipe(key.data, key.size);
-    cb_mem_free(heap, key.data);
+    cb_ca_wipe(&key);
+    free(url.data);
     cb_mem_free(heap, crt.data);
     gnutls_free(root.data);
     return rc;
@@ -241,8 +276,9 @@ static int make(cb_ca *ca, const cb_ca_opts *o) {
         rc = above <= now ? cb_fail(CB_EINVAL, "%s: the authority has expired", parent->dir)
                           : check_parent(parent, o->path_len);
     }
-    if (rc >= 0) rc = make_key(&ca->key, o->key_type ? o->key_type : CB_KEY_ECDSA_P384);
-    if (rc >= 0) rc = cb_cert_public(&pub, ca->key);
+    if (rc >= 0 && o->key_url) rc = cb_token_key_open(&ca->key, &pub, o->key_url);
+    if (rc >= 0 && !o->key_url) rc = make_key(&ca->key, o->key_type ? o->key_type : CB_KEY_ECDSA_P384);
+    if (rc >= 0 && !o->key_url) rc = cb_cert_public(&pub, ca->key);
     if (rc >= 0) rc = cb_cert_build(&ca->crt, &plan, pub, parent ? parent->crt : NULL, parent ? parent->key : ca->key);
     if (pub) gnutls_pubkey_deinit(pub);
     if (rc >= 0 && parent) {
@@ -258,18 +294,15 @@ static int make(cb_ca *ca, const cb_ca_opts *o) {
 static int load_or_make(cb_ca *ca, const cb_ca_opts *o) {
     char crt_path[CB_CA_PATH], key_path[CB_CA_PATH];
     int rc = cb_ca_path(crt_path, ca->dir, "ca", ".pem");
-    if (rc >= 0) rc = cb_ca_path(key_path, ca->dir, "ca", "-key.pem");
     if (rc < 0) return rc;
     bool no_crt = access(crt_path, F_OK) < 0 && errno == ENOENT;
-    bool no_key = access(key_path, F_OK) < 0 && errno == ENOENT;
-    if (no_crt && no_key) {
+    int key = cb_ca_key_place(key_path, ca->dir);
+    if (no_crt && key == CB_ENOENT) {
         return o->mode == CB_CA_OPEN ? cb_fail(CB_ENOENT, "%s: no authority in this folder", ca->dir) : make(ca, o);
     }
     if (o->mode == CB_CA_MAKE) return cb_fail(CB_EEXIST, "%s: there is an authority already", ca->dir);
-    if (no_crt || no_key) {
-        return cb_fail(CB_EINVAL, "%s: %s is missing beside %s", ca->dir, no_crt ? "ca.pem" : "ca-key.pem",
-                       no_crt ? "ca-key.pem" : "ca.pem");
-    }
+    if (no_crt) return cb_fail(CB_EINVAL, "%s: ca.pem is missing beside its key", ca->dir);
+    if (key < 0) return key == CB_ENOENT ? cb_fail(CB_EINVAL, "%s: ca-key.pem is missing beside ca.pem", ca->dir) : key;
     return load(ca, crt_path, key_path);
 }
 
@@ -282,6 +315,7 @@ int cb_ca_open(cb_ca **out, const cb_ca_opts *opts) {
     if (o.days > DAYS_MAX) return cb_fail(CB_EINVAL, "cb_ca_opts: %u days are more than 100 years", o.days);
     if (o.max_leaf_days > DAYS_MAX) return cb_fail(CB_EINVAL, "cb_ca_opts: max_leaf_days is more than 100 years");
     if (o.mode < CB_CA_OPEN_OR_MAKE || o.mode > CB_CA_MAKE) return cb_fail(CB_EINVAL, "cb_ca_opts: no mode %d", o.mode);
+    if (o.key_url && !cb_token_is_url(o.key_url)) return cb_fail(CB_EINVAL, "cb_ca_opts: key_url is no pkcs11: URL");
     if (o.parent && strcmp(o.parent->dir, o.dir) == 0) return cb_fail(CB_EINVAL, "%s: the parent lives here", o.dir);
     cb_ca *ca = cb_mem_new(heap, sizeof *ca);
     if (!ca || !(ca->dir = cb_mem_text(heap, o.dir))) {

@@ -17,7 +17,10 @@ struct cb_ca {
     bool lazy;
 };
 
-/* The private key in a file (ca.c). CB_EINVAL when it is not that of the certificate. */
+/* Where the authority's key is (ca.c): the path of ca-key.pem, or the URL in ca-key.url. CB_ENOENT: neither is there.
+ */
+int cb_ca_key_place(char out[CB_CA_PATH], const char *dir);
+/* The private key in a file or, by URL, on a token (ca.c). CB_EINVAL when it is not that of the certificate. */
 int cb_ca_key_load(gnutls_privkey_t *out, gnutls_x509_crt_t crt, const char *crt_path, const char *key_path);
 
 /* --- files (ca_files.c) --- */

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "base/opts.h"
 #include "transport/tls_cert.h"
+#include "transport/token_key.h"
 #include <cb/renewal.h>
 #include <stdio.h>
 #include <string.h>
@@ -174,6 +175,9 @@ static int renew(cb_ca *ca, const cb_renew_opts *o, old_cert *old, cb_renew_resu
     if (rc >= 0) rc = read_old(ca, old, o->cert_file);
     if (rc == CB_ENOENT && o->leaf) rc = CB_OK; /* the first one */
     if (rc < 0) return rc;
+    if (cb_token_is_url(key_file)) {
+        return cb_fail(CB_EINVAL, "%s: a key on a token is not renewed: sign a new request for it", key_file);
+    }
     if (old->there && access(key_file, F_OK) < 0) {
         return cb_fail(CB_ENOENT, "%s: the key is missing; what was made from a signing request needs a new request",
                        key_file);

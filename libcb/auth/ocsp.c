@@ -185,7 +185,7 @@ static int load_own_key(cb_ocsp *r) {
     char crt_path[CB_CA_PATH], key_path[CB_CA_PATH];
     cb_ocsp_signer fresh = {0};
     int rc = cb_ca_path(crt_path, r->dir, "ca", ".pem");
-    if (rc >= 0) rc = cb_ca_path(key_path, r->dir, "ca", "-key.pem");
+    if (rc >= 0) rc = cb_ca_key_place(key_path, r->dir);
     if (rc >= 0) rc = cb_ca_key_load(&fresh.key, r->issuer, crt_path, key_path);
     if (rc < 0) return rc;
     fresh.name = r->issuer_name;

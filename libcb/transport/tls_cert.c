@@ -1,6 +1,7 @@
 #include "transport/tls_cert.h"
 #include "base/error.h"
 #include "base/mem.h"
+#include "transport/token_key.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <gnutls/x509.h>
@@ -153,11 +154,13 @@ int cb_tls_cert_load(cb_tls_cert *out, const char *cert_file, const char *key_fi
     int rc = load_chain(cert_file, &list, &len);
     if (rc < 0) return rc;
     if (len > CHAIN_MAX) rc = cb_fail(CB_EINVAL, "%s: more than %d certificates in one chain", cert_file, CHAIN_MAX);
-    if (rc >= 0) rc = load_key(&cert.key, key_file);
+    bool token = cb_token_is_url(key_file);
+    if (rc >= 0) rc = token ? cb_token_key_open(&cert.key, NULL, key_file) : load_key(&cert.key, key_file);
     if (rc >= 0 && (cert.ability = ability_of(list[0])) == 0) {
         rc = cb_fail(CB_EINVAL, "%s: a key type that TLS 1.3 has no signature for", cert_file);
     }
-    if (rc >= 0) {
+    if (rc >= 0 && token) rc = cb_token_key_check(cert.key, list[0], key_file, cert_file);
+    if (rc >= 0 && !token) {
         int same = same_key(list[0], cert.key);
         if (same < 0) rc = cb_fail(CB_EINVAL, "%s: %s", key_file, gnutls_strerror(same));
         if (same == 0) rc = cb_fail(CB_EINVAL, "%s is not the key of %s", key_file, cert_file);
