@@ -20,6 +20,7 @@
 
 #include <cb/auth.h>
 #include <cb/http.h>
+#include <cb/oidc.h>
 #include <cb/peer.h>
 
 CB_BEGIN
@@ -54,15 +55,16 @@ typedef struct cb_authn_claims {
 
 typedef struct cb_authn_jwt_opts {
     size_t size;
-    const char *name;              /* for logs; required */
-    cb_jwks *keys;                 /* referenced; required */
-    const cb_jwt_rules *rules;     /* copied, revocations referenced; required */
-    cb_jwt_cache *cache;           /* referenced; share one by all sources of a process; NULL = one of its own */
-    cb_dpop *dpop;                 /* referenced; NULL = the scheme DPoP is not taken, and neither are tokens bound to
-                                    * a key. Workers of a process, and its reloads, must share one */
+    const char *name;          /* for logs; required */
+    cb_jwks *keys;             /* referenced; this or provider is required */
+    const cb_jwt_rules *rules; /* copied, revocations referenced; required. With a provider, issuer NULL is its own */
+    cb_jwt_cache *cache;       /* referenced; share one by all sources of a process; NULL = one of its own */
+    cb_dpop *dpop;             /* referenced; NULL = the scheme DPoP is not taken, and neither are tokens bound to
+                                * a key. Workers of a process, and its reloads, must share one */
     const cb_authn_claims *claims; /* copied; NULL = defaults */
     int32_t need_dpop;             /* 1: the scheme Bearer is not taken */
     uint32_t reserved;
+    cb_oidc *provider; /* referenced: the keys that it publishes at the time of each request; some loop must run it */
 } cb_authn_jwt_opts;
 
 /* CB_EINVAL (out; the detail names the field), CB_ENOMEM, CB_E2BIG. */
@@ -99,6 +101,21 @@ CB_API void cb_authn_answer(cb_authn_call *call, int rc, cb_slice claims);
 /* Whatever the owner of a source keeps with a call that waits. */
 CB_API void cb_authn_call_keep(cb_authn_call *call, void *kept);
 CB_API void *cb_authn_call_kept(const cb_authn_call *call);
+
+/* Opaque tokens, about which a provider is asked (RFC 7662); its answers are remembered, see cb_oidc_opts. */
+typedef struct cb_authn_introspect_opts {
+    size_t size;
+    const char *name;          /* required */
+    cb_oidc *provider;         /* referenced; with a client_id; some loop must run it; required */
+    const cb_jwt_rules *rules; /* copied, for the claims of an answer: typ NULL, and any_audience or exp_optional where
+                                * the provider tells neither; issuer NULL is the provider's; required */
+    cb_identity *identity;     /* referenced: trust roots for the provider; NULL = the system's */
+    const char *resolver;      /* DNS servers; copied; NULL = the system's */
+    const cb_authn_claims *claims; /* copied; NULL = defaults */
+} cb_authn_introspect_opts;
+
+/* Its calls must be made with a cb_authn_worker. Bearer only. CB_EINVAL, CB_ENOMEM, CB_E2BIG. */
+CB_API int cb_authn_source_introspect(cb_authn_source **out, const cb_authn_introspect_opts *opts);
 
 /* What of a certificate is the subject. */
 enum cb_authn_name {
@@ -223,8 +240,17 @@ typedef struct cb_authn_request {
 /* Fills a request from an exchange of a server. */
 CB_API void cb_authn_request_of(cb_authn_request *out, const cb_exchange *x, int64_t now_s);
 
-/* CB_EINVAL (out), CB_ENOMEM. It belongs to the calling thread; used again, it allocates nothing in the end. */
-CB_API int cb_authn_call_new(cb_authn_call **out);
+/* What calls of one loop need to ask providers: HTTP clients and introspectors, made when they are first needed. */
+typedef struct cb_authn_worker cb_authn_worker;
+
+/* CB_EINVAL (out, loop), CB_ENOMEM. */
+CB_API int cb_authn_worker_new(cb_authn_worker **out, cb_loop *loop);
+/* Reset its calls first. NULL is fine. */
+CB_API void cb_authn_worker_free(cb_authn_worker *worker);
+
+/* worker: borrowed; NULL = without sources of cb_authn_source_introspect(), which cannot tell then. CB_EINVAL (out),
+ * CB_ENOMEM. It belongs to the calling thread; used again, it allocates nothing in the end. */
+CB_API int cb_authn_call_new(cb_authn_call **out, cb_authn_worker *worker);
 /* Cancels what is under way, and forgets the result. */
 CB_API void cb_authn_call_reset(cb_authn_call *call);
 CB_API void cb_authn_call_free(cb_authn_call *call); /* NULL is fine */

@@ -10,11 +10,12 @@ enum { TEXT_MAX = 16384 };
 
 /* ---- life ---- */
 
-int cb_authn_call_new(cb_authn_call **out) {
+int cb_authn_call_new(cb_authn_call **out, cb_authn_worker *worker) {
     if (!out) return cb_fail(CB_EINVAL, "cb_authn_call_new: out is NULL");
     cb_authn_call *c = cb_mem_new(&cb_alloc_libc, sizeof *c);
     if (!c) return cb_fail(CB_ENOMEM, "no memory for a call");
     cb_buf_init(&c->text, &cb_alloc_libc, TEXT_MAX);
+    c->worker = worker;
     *out = c;
     return CB_OK;
 }
@@ -31,7 +32,7 @@ void cb_authn_call_reset(cb_authn_call *c) {
     if (c->waiting) {
         const cb_authn_source *s = a->sources[c->at];
         c->waiting = false;
-        cb_authn_token_cancel(s, c);
+        if (s->vt->cancel) s->vt->cancel(s, c);
     }
     for (size_t i = 0; i < a->n; i++)
         part_clear(&c->parts[i]);

@@ -46,7 +46,8 @@ typedef struct cb_authn_source_vt {
     /* CB_OK: *out is filled. CB_ENOENT: no such credential. CB_EAGAIN: cb_authn_answer() follows. CB_EAUTH: refused
      * with cb_authn_deny(). Others: no memory and the like. */
     int (*judge)(const cb_authn_source *s, cb_authn_call *c, cb_authn_part *out);
-    void (*free)(cb_authn_source *s); /* what is beyond the head */
+    void (*cancel)(const cb_authn_source *s, cb_authn_call *c); /* what waits; NULL: nothing ever does */
+    void (*free)(cb_authn_source *s);                           /* what is beyond the head */
 } cb_authn_source_vt;
 
 struct cb_authn_source {
@@ -57,6 +58,14 @@ struct cb_authn_source {
     cb_revocations *revocations;
     bool bearer, dpop; /* schemes that it takes */
 };
+
+/* Rules with texts of their own. */
+typedef struct cb_authn_rules {
+    cb_jwt_rules rules; /* for cb_jwt_check() */
+    char *issuer, *typ;
+    char **audiences;
+    size_t n_audiences;
+} cb_authn_rules;
 
 struct cb_authn {
     _Atomic uint32_t refs;
@@ -73,6 +82,8 @@ struct cb_authn_call {
     cb_authn_request request;
     cb_authn_done done;
     void *user, *kept;
+    cb_authn_worker *worker; /* NULL: none */
+    cb_introspection *ask;   /* under way */
     /* read from the request once */
     cb_slice scheme, token, proof;
     unsigned n_authorization, n_proof;
@@ -113,8 +124,17 @@ int cb_authn_claims_read(cb_authn_part *out, cb_slice text);
 /* What a source said after CB_EAGAIN: goes on, and tells done. */
 void cb_authn_go_on(cb_authn_call *c, int rc);
 
-/* --- authn_token.c --- */
-void cb_authn_token_cancel(const cb_authn_source *s, cb_authn_call *c);
+/* --- authn_rules.c --- */
+/* issuer: where the rules name none; may be NULL. */
+int cb_authn_rules_copy(cb_authn_rules *out, const cb_jwt_rules *rules, const char *issuer);
+void cb_authn_rules_clear(cb_authn_rules *r);
+/* What is known of the request beside a proof. */
+cb_jwt_facts cb_authn_facts(const cb_authn_call *c, const char *jkt);
+
+/* --- authn_worker.c --- */
+/* The introspector of a provider on this loop. */
+int cb_authn_worker_ask(cb_introspector **out, cb_authn_worker *w, cb_oidc *provider, cb_identity *identity,
+                        const char *resolver);
 
 /* --- authn_answer.c --- */
 void cb_authn_challenge(cb_authn_call *c);

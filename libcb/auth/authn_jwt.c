@@ -12,24 +12,20 @@ enum { METHOD_BYTES = 32 };
 
 typedef struct jwt_source {
     cb_authn_source head;
-    cb_jwks *keys;
+    cb_jwks *keys;     /* or: */
+    cb_oidc *provider; /* whose keys they are */
     cb_jwt_cache *cache;
     cb_dpop *dpop;
-    cb_jwt_rules rules;
-    char *issuer, *typ;
-    char **audiences;
-    size_t n_audiences;
+    cb_authn_rules with;
 } jwt_source;
 
 static void jwt_free(cb_authn_source *head) {
     jwt_source *s = (jwt_source *)head;
     cb_jwks_unref(s->keys);
+    cb_oidc_unref(s->provider);
     cb_jwt_cache_unref(s->cache);
     cb_dpop_unref(s->dpop);
-    cb_revocations_unref(s->rules.revocations);
-    cb_mem_free(&cb_alloc_libc, s->issuer);
-    cb_mem_free(&cb_alloc_libc, s->typ);
-    cb_authn_texts_free(s->audiences, s->n_audiences);
+    cb_authn_rules_clear(&s->with);
 }
 
 /* ---- proofs (RFC 9449, 4.3 and 7.1) ---- */
@@ -79,24 +75,25 @@ static bool foreign(int reason) {
     return memchr(rows, reason, sizeof rows) != NULL;
 }
 
+static int verify(const jwt_source *s, cb_authn_call *c, cb_jwt **out, const char *jkt) {
+    const cb_jwt_facts facts = cb_authn_facts(c, jkt);
+    int32_t reason = 0;
+    int rc = s->provider ? cb_oidc_verify(s->provider, s->cache, out, c->token, &s->with.rules, &facts, &reason)
+                         : cb_jwt_cache_verify(s->cache, out, c->token, s->keys, &s->with.rules, &facts, &reason);
+    if (rc == CB_EAGAIN) return cb_authn_deny(c, 503, CB_AUTHN_ERROR_NONE, 2, "provider");
+    if (rc != CB_EAUTH) return rc;
+    return cb_authn_deny(c, 401, CB_AUTHN_INVALID_TOKEN, !foreign(reason), cb_jwt_reason_text(reason));
+}
+
 static int jwt_judge(const cb_authn_source *head, cb_authn_call *c, cb_authn_part *out) {
     const jwt_source *s = (const jwt_source *)head;
-    const cb_authn_request *r = &c->request;
     cb_dpop_proof proof;
     cb_jwt *token = NULL;
-    int32_t reason = 0;
     int rc = cb_authn_scheme(head, c);
     if (rc != CB_OK) return rc;
     bool dpop = cb_slice_ieq(c->scheme, "dpop");
     if (dpop) rc = look_at_proof(s, c, &proof);
-    if (rc < 0) return rc;
-    const cb_jwt_facts facts = {.size = sizeof facts,
-                                .now_s = r->now_s,
-                                .cert_sha256 = r->peer ? cb_peer_cert_sha256(r->peer) : NULL,
-                                .jkt = dpop ? proof.jkt : NULL};
-    rc = cb_jwt_cache_verify(s->cache, &token, c->token, s->keys, &s->rules, &facts, &reason);
-    if (rc == CB_EAUTH)
-        return cb_authn_deny(c, 401, CB_AUTHN_INVALID_TOKEN, !foreign(reason), cb_jwt_reason_text(reason));
+    if (rc == CB_OK) rc = verify(s, c, &token, dpop ? proof.jkt : NULL);
     if (rc < 0) return rc;
     /* RFC 9449, 7.1: the scheme DPoP is for tokens that are bound to the key. */
     if (dpop && !token->bound_key)
@@ -114,42 +111,24 @@ static int jwt_judge(const cb_authn_source *head, cb_authn_call *c, cb_authn_par
 static const cb_authn_source_vt jwt_vt = {
     .kind = CB_AUTHN_JWT, .carrier = CB_CARRIER_AUTHORIZATION, .judge = jwt_judge, .free = jwt_free};
 
-static int copy_rules(jwt_source *s, const cb_jwt_rules *rules) {
-    const cb_jwt_facts facts = {.size = sizeof facts, .now_s = 1};
-    cb_jwt_facts seen;
-    cb_jwt_rules r;
-    int rc = cb_jwt_rules_read(&r, &seen, rules, &facts); /* refuses here what each token would be refused for */
-    if (rc == CB_OK) rc = cb_opts_read(&s->rules, sizeof s->rules, rules, "cb_jwt_rules");
-    if (rc < 0) return rc;
-    s->rules.size = sizeof s->rules;
-    if (s->rules.revocations) cb_revocations_ref(s->rules.revocations);
-    s->issuer = cb_mem_text(&cb_alloc_libc, r.issuer);
-    s->typ = cb_mem_text(&cb_alloc_libc, r.typ);
-    if ((r.issuer && !s->issuer) || (r.typ && !s->typ)) return cb_fail(CB_ENOMEM, "no memory for rules");
-    rc = cb_authn_texts(&s->audiences, &s->n_audiences, r.audiences, r.audiences_len, "cb_jwt_rules: audiences");
-    s->rules.issuer = s->issuer;
-    s->rules.typ = s->typ;
-    s->rules.audiences = (const char *const *)s->audiences;
-    s->rules.audiences_len = s->n_audiences;
-    return rc;
-}
-
 int cb_authn_source_jwt(cb_authn_source **out, const cb_authn_jwt_opts *opts) {
     cb_authn_jwt_opts o;
     cb_authn_source *head = NULL;
     if (!out) return cb_fail(CB_EINVAL, "cb_authn_source_jwt: out is NULL");
     int rc = cb_opts_read(&o, sizeof o, opts, "cb_authn_jwt_opts");
     if (rc < 0) return rc;
-    if (!o.keys || !o.rules) return cb_fail(CB_EINVAL, "cb_authn_jwt_opts: keys and rules are needed");
+    if (!o.keys == !o.provider || !o.rules)
+        return cb_fail(CB_EINVAL, "cb_authn_jwt_opts: rules, and keys or a provider, are needed");
     if (o.need_dpop && !o.dpop) return cb_fail(CB_EINVAL, "cb_authn_jwt_opts: need_dpop needs dpop");
     rc = cb_authn_source_make(&head, sizeof(jwt_source), &jwt_vt, o.name, o.claims, NULL);
     if (rc < 0) return rc;
     jwt_source *s = (jwt_source *)head;
-    s->keys = cb_jwks_ref(o.keys);
+    s->keys = o.keys ? cb_jwks_ref(o.keys) : NULL;
+    s->provider = o.provider ? cb_oidc_ref(o.provider) : NULL;
     s->dpop = o.dpop ? cb_dpop_ref(o.dpop) : NULL;
     head->dpop = o.dpop != NULL;
     head->bearer = !o.need_dpop;
-    rc = copy_rules(s, o.rules);
+    rc = cb_authn_rules_copy(&s->with, o.rules, o.provider ? cb_oidc_issuer(o.provider) : NULL);
     if (rc == CB_OK && o.cache)
         s->cache = cb_jwt_cache_ref(o.cache);
     else if (rc == CB_OK)

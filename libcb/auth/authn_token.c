@@ -21,7 +21,7 @@ static void token_free(cb_authn_source *head) {
     if (s->ops && s->ops->release) s->ops->release(s->user);
 }
 
-void cb_authn_token_cancel(const cb_authn_source *head, cb_authn_call *c) {
+static void token_cancel(const cb_authn_source *head, cb_authn_call *c) {
     const token_source *s = (const token_source *)head;
     if (s->ops->cancel) s->ops->cancel(c, s->user);
 }
@@ -90,8 +90,11 @@ static int token_judge(const cb_authn_source *head, cb_authn_call *c, cb_authn_p
     return take(c, rc == CB_OK ? CB_EINVAL : rc, (cb_slice){.base = NULL}); /* CB_OK without claims is no answer */
 }
 
-static const cb_authn_source_vt token_vt = {
-    .kind = CB_AUTHN_TOKEN, .carrier = CB_CARRIER_AUTHORIZATION, .judge = token_judge, .free = token_free};
+static const cb_authn_source_vt token_vt = {.kind = CB_AUTHN_TOKEN,
+                                            .carrier = CB_CARRIER_AUTHORIZATION,
+                                            .judge = token_judge,
+                                            .cancel = token_cancel,
+                                            .free = token_free};
 
 int cb_authn_source_token(cb_authn_source **out, const cb_authn_token_opts *opts) {
     cb_authn_token_opts o;

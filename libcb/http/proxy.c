@@ -96,6 +96,7 @@ int cb_proxy_new(cb_proxy **out, cb_loop *loop, const cb_proxy_opts *opts) {
     p->via = cb_mem_text(p->alloc, via);
     rc = p->via ? cb_resolver_new(&p->resolver, loop, CB_OPTS(cb_resolver_opts, .servers = o.resolver))
                 : cb_fail(CB_ENOMEM, "no memory for a proxy");
+    if (rc == CB_OK) rc = cb_authn_worker_new(&p->asks, loop);
     if (rc == CB_OK) rc = cb_proxy_table_new(&p->table, p, o.router);
     if (rc < 0)
         cb_proxy_free(p);
@@ -144,6 +145,8 @@ void cb_proxy_free(cb_proxy *p) {
         cb_pool_free(pool->pool);
         pool->pool = NULL;
     }
+    cb_authn_worker_free(p->asks);
+    p->asks = NULL;
     if (p->resolver) cb_resolver_free(p->resolver);
     p->resolver = NULL;
     cb_proxy_unref(p);

@@ -19,7 +19,7 @@ static cb_pass_auth *auth_get(cb_proxy *p) {
     cb_pass_auth *a = cb_mem_new(p->alloc, sizeof *a);
     if (!a) return NULL;
     cb_buf_init(&a->text, p->alloc, TEXT_MAX);
-    if (cb_authn_call_new(&a->call) == CB_OK) return a;
+    if (cb_authn_call_new(&a->call, p->asks) == CB_OK) return a;
     cb_mem_free(p->alloc, a);
     return NULL;
 }

@@ -84,6 +84,7 @@ struct cb_proxy {
     cb_resolver *resolver;
     cb_proxy_table *table;
     cb_list tables, pools, passes, spare, spare_auth;
+    cb_authn_worker *asks; /* providers, for gates */
     cb_access_log *log;
     cb_forward forward; /* scratch for the message at hand */
     cb_alarm alarm;     /* the nearest time limit of a pass */

@@ -134,7 +134,7 @@ Test(authn, bearer_tokens) {
     cb_authn_source *s = jwt_source("staff", "me", NULL, gone, &claims);
     cb_authn *a = gate_of((cb_authn_opts){
         .sources = &s, .n_sources = 1, .realm = "shop", .need_tenant = 1, .scopes = scopes, .n_scopes = 2});
-    cr_assert_eq(cb_authn_call_new(&c), CB_OK);
+    cr_assert_eq(cb_authn_call_new(&c, NULL), CB_OK);
     const char good[] = "org=\"acme\";scope=\"read write\";" ROLES "={\"admin\":{\"1\":\"x\"},\"dev\":{}}";
 
     cr_expect_eq(bear(c, a, sign("me", good)), CB_OK, "%s", cb_authn_reason(c));
@@ -209,7 +209,7 @@ Test(authn, what_is_no_credential) {
     cb_authn *a = gate_of((cb_authn_opts){.sources = &s, .n_sources = 1});
     cb_authn_call *c = NULL;
     asked q;
-    cr_assert_eq(cb_authn_call_new(&c), CB_OK);
+    cr_assert_eq(cb_authn_call_new(&c, NULL), CB_OK);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         cr_expect_eq(go(c, a, rows[i].line), CB_EAUTH, "%s", rows[i].line);
         cr_expect_eq(cb_authn_status(c), rows[i].status, "%s: %d", rows[i].line, cb_authn_status(c));
@@ -284,7 +284,7 @@ Test(authn, proofs_of_possession) {
     cr_assert_eq(cb_dpop_new(&dpop, CB_OPTS(cb_dpop_opts, .need_nonce = 1)), CB_OK);
     cb_authn_source *s = jwt_source("staff", "me", dpop, NULL, NULL);
     cb_authn *a = gate_of((cb_authn_opts){.sources = &s, .n_sources = 1});
-    cr_assert_eq(cb_authn_call_new(&c), CB_OK);
+    cr_assert_eq(cb_authn_call_new(&c, NULL), CB_OK);
     snprintf(cnf, sizeof cnf, "cnf={\"jkt\":\"%s\"}", thumbprint());
     char *bound = sign("me", cnf), *loose = sign("me", NULL), line[2048];
 
@@ -359,7 +359,7 @@ Test(authn, api_keys) {
     cr_assert_eq(cb_revocations_new(&gone, 0), CB_OK);
     cb_authn_source *s = key_source(key, gone, NOW + 10);
     cb_authn *a = gate_of((cb_authn_opts){.sources = &s, .n_sources = 1, .need_tenant = 1});
-    cr_assert_eq(cb_authn_call_new(&c), CB_OK);
+    cr_assert_eq(cb_authn_call_new(&c, NULL), CB_OK);
     snprintf(line, sizeof line, "x-api-key: %s", key);
     cr_expect_eq(go(c, a, line), CB_OK, "%s", cb_authn_reason(c));
     cr_expect_str_eq(cb_authn_principal(c)->subject, "robot");
@@ -467,7 +467,7 @@ Test(authn, client_certificates) {
     cb_authn_source *s = cert_source(CB_AUTHN_NAME_ANY, gone), *strict = cert_source(CB_AUTHN_NAME_SPIFFE, NULL);
     cb_authn *a = gate_of((cb_authn_opts){.sources = &s, .n_sources = 1, .need_tenant = 1});
     cb_authn *b = gate_of((cb_authn_opts){.sources = &strict, .n_sources = 1});
-    cr_assert_eq(cb_authn_call_new(&c), CB_OK);
+    cr_assert_eq(cb_authn_call_new(&c, NULL), CB_OK);
     ask(&q, NULL, NULL, NULL)->r.now_s = (int64_t)time(NULL);
     cr_expect_eq(cb_authn_begin(c, a, &q.r, NULL, NULL), CB_EAUTH);
     cr_expect_eq(cb_authn_status(c), 403, "no challenge brings a certificate: %d", cb_authn_status(c));
@@ -530,7 +530,7 @@ Test(authn, any_and_all) {
     cb_authn *gates[2];
     cb_authn_call *c = NULL;
     asked q;
-    cr_assert_eq(cb_authn_call_new(&c), CB_OK);
+    cr_assert_eq(cb_authn_call_new(&c, NULL), CB_OK);
     for (int all = 0; all < 2; all++)
         cr_assert_eq(cb_authn_new(&gates[all], CB_OPTS(cb_authn_opts, .sources = both, .n_sources = 2, .all = all)),
                      CB_OK);
@@ -572,7 +572,7 @@ Test(authn, two_issuers) {
                                jwt_source("theirs", "them", NULL, NULL, NULL)};
     cb_authn *a = gate_of((cb_authn_opts){.sources = both, .n_sources = 2});
     cb_authn_call *c = NULL;
-    cr_assert_eq(cb_authn_call_new(&c), CB_OK);
+    cr_assert_eq(cb_authn_call_new(&c, NULL), CB_OK);
     cr_expect_eq(bear(c, a, sign("them", NULL)), CB_OK);
     cr_expect_str_eq(cb_authn_principal(c)->source, "theirs");
     cr_expect_eq(bear(c, a, sign("us", NULL)), CB_OK);
@@ -646,7 +646,7 @@ Test(authn, opaque_tokens) {
     cr_assert_eq(cb_authn_source_token(&s, CB_OPTS(cb_authn_token_opts, .name = "idp", .ops = &ops, .user = &o)),
                  CB_OK);
     cb_authn *a = gate_of((cb_authn_opts){.sources = &s, .n_sources = 1});
-    cr_assert_eq(cb_authn_call_new(&c), CB_OK);
+    cr_assert_eq(cb_authn_call_new(&c, NULL), CB_OK);
     ask(&q, "authorization: Bearer opaque", NULL, NULL);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         o = (oracle){.rc = rows[i].rc, .claims = rows[i].claims};

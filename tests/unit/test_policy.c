@@ -393,7 +393,7 @@ Test(policy, of_who_a_gate_let_in) {
                                                       .rules = &token_rules, .claims = &claims)),
                  CB_OK, "%s", cb_last_error());
     cr_assert_eq(cb_authn_new(&gate, CB_OPTS(cb_authn_opts, .sources = &source, .n_sources = 1)), CB_OK);
-    cr_assert_eq(cb_authn_call_new(&call), CB_OK);
+    cr_assert_eq(cb_authn_call_new(&call, NULL), CB_OK);
     cr_assert_eq(cb_policy_request_of(&r, call), CB_OK);
     r.path = cb_slice_str("/a");
     expect(p, &r, 0, "nobody");
