@@ -19,6 +19,10 @@ typedef struct cb_identity_opts {
                             * 7512): "pkcs11:token=edge;object=key?pin-source=file:/path". The file of the PIN must not
                             * be open to others; without one the environment has it: GNUTLS_PIN */
     const char *ca_file;   /* PEM trust roots for verifying the peer; NULL = the system's roots */
+    const char
+        *ocsp_file; /* OCSP answer to staple (RFC 6066, 8), DER or PEM; NULL = none. It must be about the leaf and
+                     * signed by its issuer or by whom that one delegated. An old one is read, and not sent */
+    const char *issuer_file; /* PEM: the leaf's issuer, to check that, when cert_file does not have it */
 } cb_identity_opts;
 
 /* Reads the files and gives an identity with one reference. opts may be NULL: no certificate, the system's roots. A key
@@ -37,6 +41,61 @@ CB_API int cb_identity_add(cb_identity *id, const cb_identity_opts *opts);
 /* Reads every file again and swaps the whole set at once: new handshakes use the new certificates,
  * connections that exist are not touched. On failure the old set stays. Errors as cb_identity_new(). */
 CB_API int cb_identity_reload(cb_identity *id);
+
+/* The same when a revocation list or an OCSP answer has another time, size or inode than when it was read: to be called
+ * every now and then, by a thread that may wait for a disk. 1: it was read again; 0: nothing has changed. */
+CB_API int cb_identity_refresh(cb_identity *id);
+
+/* What a server asks of its clients. */
+enum cb_clients {
+    CB_CLIENTS_DEFAULT = 0, /* what the server was told: request_client_cert */
+    CB_CLIENTS_NONE = 1,    /* no certificate is asked for */
+    CB_CLIENTS_ASK = 2,     /* one that is shown must be good; none is fine, too */
+    CB_CLIENTS_REQUIRE = 3
+};
+
+/* Whom we let in: a rule for the clients of one host of a server, or for the servers of a client. */
+typedef struct cb_trust_opts {
+    size_t size;
+    const char *host; /* server: for clients that ask for this name (SNI); "*.example.org" covers one label; NULL = all
+                       * others. Client: NULL */
+    const char *ca_file;  /* PEM: roots, and authorities below them that are trusted by themselves. NULL = the system's
+                           * roots, which is not for a rule with a host unless it asks for no certificate */
+    const char *crl_file; /* revocation lists (RFC 5280, 5), PEM or DER, each signed by a certificate of ca_file. A peer
+                           * whose issuer has no list in it is refused, as is everybody while the list is past its
+                           * nextUpdate. Certificates in the middle are checked where there is a list of their issuer */
+    const char *const
+        *names; /* one of these must fit (cb_peer_is()): SPIFFE IDs, DNS names, addresses, e-mail addresses.
+                 * On a client they replace the server's name. NULL = any, and the server's name */
+    size_t names_len;
+    const char *const *pins; /* the peer's key, or that of an authority above it in its chain, must be one of these:
+                              * SHA-256 of the SubjectPublicKeyInfo in base64 (RFC 7469), "sha256/" in front or not. Two
+                              * at least: one is the spare */
+    size_t pins_len;
+    const cb_log *log;      /* hears of who fits no pin with pins_report (module "tls"); borrowed; NULL = nobody. Called
+                             * on the threads of connections */
+    int32_t clients;        /* server: enum cb_clients */
+    uint32_t max_chain;     /* certificates that a peer may send; 0 = 16, the most */
+    uint8_t pins_report;    /* 1 = who fits no pin is let in, and the log says so */
+    uint8_t single_pin;     /* 1 = one pin is enough */
+    uint8_t stale_crl;      /* 1 = lists past their nextUpdate still count; 0 = they let nobody in */
+    uint8_t require_staple; /* client: the server must staple a good OCSP answer, whatever its certificate says. One
+                             * with the must-staple feature (RFC 7633) has to in any case */
+    uint8_t reserved[4];
+} cb_trust_opts;
+
+/* Adds the rule, or puts it in the place of the one with the same host; without a host it replaces ca_file of
+ * cb_identity_new(). New handshakes go by it. A session is resumed only under the very rule that it began with: another
+ * root, revocation list, name or pin means a full handshake. Texts are copied. CB_EINVAL: a file is none (the detail
+ * names it), a list is not signed by ca_file, host, clients, max_chain, names, pins, more than 1,024 rules; CB_ENOENT,
+ * CB_EPERM, CB_ESYS, CB_ETLS, CB_ENOMEM, CB_E2BIG; on failure nothing changes. */
+CB_API int cb_identity_trust(cb_identity *id, const cb_trust_opts *opts);
+
+/* Calls fn with a line for each thing that has expired or will within within_s seconds from now_s (seconds since 1970):
+ * certificates, roots, revocation lists, OCSP answers; and for each certificate that must staple and has no good answer
+ * to. level: CB_LOG_ERROR when it does harm now, else CB_LOG_WARN. fn must not change the identity. */
+CB_API void cb_identity_examine(cb_identity *id, int64_t now_s, uint32_t within_s,
+                                void (*fn)(int level, const char *text, void *user), void *user);
 
 /* Exchanges what two identities hold: files, certificates and roots. With a new identity made from other files this
  * changes what a server presents without touching its sockets: new handshakes use the new certificates. Cannot fail. */

@@ -132,20 +132,32 @@ void cb_server_conn_gone(cb_drive *d) {
 
 /* ---- what framing tells ---- */
 
-/* Does this connection's certificate stand for the host (RFC 9110, 15.5.20; RFC 9113, 9.1.2)? */
+/* The host of an authority as names of certificates and rules are written; "" for an IPv6 address and what is none. */
+static bool host_of(cb_slice authority, char host[256]) {
+    const uint8_t *colon = authority.len ? memchr(authority.base, ':', authority.len) : NULL;
+    size_t len = colon ? (size_t)(colon - authority.base) : authority.len;
+    if (authority.len && authority.base[0] == '[') len = 0;
+    if (len > 0 && authority.base[len - 1] == '.') len--;
+    if (len >= 256) return false;
+    for (size_t i = 0; i < len; i++)
+        host[i] =
+            (char)(authority.base[i] >= 'A' && authority.base[i] <= 'Z' ? authority.base[i] + 32 : authority.base[i]);
+    host[len] = '\0';
+    return true;
+}
+
+/* Is the host none that this connection's certificate stands for (RFC 9110, 15.5.20; RFC 9113, 9.1.2), or does it ask
+ * for other client certificates than the name that the connection was opened for? */
 static bool misdirected(const cb_http_server *s, const cb_exchange *x) {
     const char *sni = cb_exchange_sni(x);
-    cb_slice a = cb_exchange_authority(x);
-    if (!s->opts.identity || !*sni || a.len == 0 || a.base[0] == '[') return false;
-    const uint8_t *colon = memchr(a.base, ':', a.len);
-    if (colon) a.len = (size_t)(colon - a.base);
     char host[256];
-    if (cb_slice_ieq(a, sni) || a.len >= sizeof host) return false;
-    for (size_t i = 0; i < a.len; i++)
-        host[i] = (char)(a.base[i] >= 'A' && a.base[i] <= 'Z' ? a.base[i] + 32 : a.base[i]);
-    host[a.len] = '\0';
+    if (!s->opts.identity || cb_slice_ieq(cb_exchange_authority(x), sni)) return false;
+    if (!host_of(cb_exchange_authority(x), host)) return true;
+    if (strcmp(host, sni) == 0) return false;
     cb_identity_view *view = cb_identity_view_get(s->opts.identity);
-    bool other = cb_identity_view_choose(view, host, 0) != cb_identity_view_choose(view, sni, 0);
+    bool other = cb_identity_view_trust(view, host) != cb_identity_view_trust(view, sni);
+    if (!other && *sni && *host)
+        other = cb_identity_view_choose(view, host, 0) != cb_identity_view_choose(view, sni, 0);
     cb_identity_view_unref(view);
     return other;
 }

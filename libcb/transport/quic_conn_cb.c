@@ -100,7 +100,7 @@ static int on_crypto(ngtcp2_conn *ng, ngtcp2_encryption_level level, uint64_t of
         return NGTCP2_ERR_PROTO;
     }
     if ((rv == 0 || !gnutls_error_is_fatal(rv)) && !ngtcp2_conn_get_handshake_completed(ng)) {
-        rv = gnutls_handshake(session);
+        rv = cb_tls_session_handshake(c->tls);
         if (rv == 0) rv = check_done(c);
         if (rv == 0) ngtcp2_conn_tls_handshake_completed(ng);
     }

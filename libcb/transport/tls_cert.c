@@ -146,34 +146,61 @@ static void free_list(gnutls_x509_crt_t *list, unsigned len) {
     gnutls_free(list);
 }
 
-int cb_tls_cert_load(cb_tls_cert *out, const char *cert_file, const char *key_file, int64_t *expires,
-                     int (*on_name)(void *user, const char *name), void *user) {
+static int take_key(cb_tls_cert *cert, gnutls_x509_crt_t leaf, const cb_identity_opts *f) {
+    const bool token = cb_token_is_url(f->key_file);
+    int rc = token ? cb_token_key_open(&cert->key, NULL, f->key_file) : load_key(&cert->key, f->key_file);
+    if (rc < 0) return rc;
+    if ((cert->ability = ability_of(leaf)) == 0)
+        return cb_fail(CB_EINVAL, "%s: a key type that TLS 1.3 has no signature for", f->cert_file);
+    if (token) return cb_token_key_check(cert->key, leaf, f->key_file, f->cert_file);
+    int same = same_key(leaf, cert->key);
+    if (same < 0) return cb_fail(CB_EINVAL, "%s: %s", f->key_file, gnutls_strerror(same));
+    return same ? CB_OK : cb_fail(CB_EINVAL, "%s is not the key of %s", f->key_file, f->cert_file);
+}
+
+/* Puts the list in order, too. */
+static int take_chain(cb_tls_cert *cert, gnutls_x509_crt_t *list, unsigned len, const char *cert_file) {
+    if (!(cert->chain = gnutls_calloc(len, sizeof *cert->chain))) return cb_fail(CB_ENOMEM, "%s", cert_file);
+    int grc = gnutls_pcert_import_x509_list(cert->chain, list, &len, GNUTLS_X509_CRT_LIST_SORT);
+    cert->chain_len = grc >= 0 ? len : 0;
+    return grc < 0 ? cb_fail(CB_EINVAL, "%s: not a chain: %s", cert_file, gnutls_strerror(grc)) : CB_OK;
+}
+
+static gnutls_x509_crt_t issuer_in(gnutls_x509_crt_t leaf, gnutls_x509_crt_t *list, unsigned len) {
+    for (unsigned i = 0; i < len; i++)
+        if (gnutls_x509_crt_check_issuer(leaf, list[i])) return list[i];
+    return NULL;
+}
+
+static int take_staple(cb_tls_cert *cert, gnutls_x509_crt_t *list, unsigned len, const cb_identity_opts *f) {
+    gnutls_x509_crt_t *more = NULL, issuer = issuer_in(list[0], list, len);
+    unsigned more_len = 0;
+    int rc = !issuer && f->issuer_file ? load_chain(f->issuer_file, &more, &more_len) : CB_OK;
+    if (rc < 0) return rc;
+    if (!issuer) issuer = issuer_in(list[0], more, more_len);
+    if (issuer)
+        rc = cb_tls_staple_read(&cert->staple, f->ocsp_file, list[0], issuer);
+    else
+        rc = cb_fail(CB_EINVAL, "%s: cannot be checked: the issuer's certificate is %s", f->ocsp_file,
+                     f->issuer_file ? "not in issuer_file" : "neither in cert_file nor in issuer_file");
+    free_list(more, more_len);
+    return rc;
+}
+
+int cb_tls_cert_load(cb_tls_cert *out, const cb_identity_opts *f, int (*on_name)(void *user, const char *name),
+                     void *user) {
     gnutls_x509_crt_t *list = NULL;
     unsigned len = 0;
     cb_tls_cert cert = {0};
-    int rc = load_chain(cert_file, &list, &len);
+    int rc = load_chain(f->cert_file, &list, &len);
     if (rc < 0) return rc;
-    if (len > CHAIN_MAX) rc = cb_fail(CB_EINVAL, "%s: more than %d certificates in one chain", cert_file, CHAIN_MAX);
-    bool token = cb_token_is_url(key_file);
-    if (rc >= 0) rc = token ? cb_token_key_open(&cert.key, NULL, key_file) : load_key(&cert.key, key_file);
-    if (rc >= 0 && (cert.ability = ability_of(list[0])) == 0) {
-        rc = cb_fail(CB_EINVAL, "%s: a key type that TLS 1.3 has no signature for", cert_file);
-    }
-    if (rc >= 0 && token) rc = cb_token_key_check(cert.key, list[0], key_file, cert_file);
-    if (rc >= 0 && !token) {
-        int same = same_key(list[0], cert.key);
-        if (same < 0) rc = cb_fail(CB_EINVAL, "%s: %s", key_file, gnutls_strerror(same));
-        if (same == 0) rc = cb_fail(CB_EINVAL, "%s is not the key of %s", key_file, cert_file);
-    }
-    if (rc >= 0 && !(cert.chain = gnutls_calloc(len, sizeof *cert.chain))) rc = cb_fail(CB_ENOMEM, "%s", cert_file);
-    if (rc >= 0) {
-        unsigned n = len;
-        int grc = gnutls_pcert_import_x509_list(cert.chain, list, &n, GNUTLS_X509_CRT_LIST_SORT);
-        cert.chain_len = grc >= 0 ? n : 0;
-        if (grc < 0) rc = cb_fail(CB_EINVAL, "%s: not a chain: %s", cert_file, gnutls_strerror(grc));
-    }
+    if (len > CHAIN_MAX) rc = cb_fail(CB_EINVAL, "%s: more than %d certificates in one chain", f->cert_file, CHAIN_MAX);
+    if (rc >= 0) rc = take_key(&cert, list[0], f);
+    if (rc >= 0) rc = take_chain(&cert, list, len, f->cert_file);
     if (rc >= 0) rc = report_names(list[0], on_name, user);
-    if (rc >= 0) *expires = gnutls_x509_crt_get_expiration_time(list[0]);
+    if (rc >= 0 && f->ocsp_file) rc = take_staple(&cert, list, len, f);
+    cert.expires = gnutls_x509_crt_get_expiration_time(list[0]);
+    cert.must_staple = cb_tls_must_staple(list[0]);
     free_list(list, len);
     if (rc < 0) {
         cb_tls_cert_clear(&cert);
@@ -189,5 +216,6 @@ void cb_tls_cert_clear(cb_tls_cert *cert) {
     }
     gnutls_free(cert->chain);
     if (cert->key) gnutls_privkey_deinit(cert->key);
+    cb_tls_staple_clear(&cert->staple);
     *cert = (cb_tls_cert){0};
 }

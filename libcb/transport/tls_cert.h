@@ -9,10 +9,10 @@
 /* A whole file of at most 4 MiB; free data with gnutls_free(). `open_to_others` (may be NULL): mode & 077. */
 int cb_tls_file_read(const char *path, gnutls_datum_t *out, bool *open_to_others);
 
-/* Reads a chain and its key, checks that they belong together, and reports each DNS name of the leaf. Nothing is held
- * on failure. */
-int cb_tls_cert_load(cb_tls_cert *out, const char *cert_file, const char *key_file, int64_t *expires,
-                     int (*on_name)(void *user, const char *name), void *user);
+/* Reads a chain, its key and its OCSP answer, checks that they belong together, and reports each DNS name of the leaf.
+ * Nothing is held on failure. */
+int cb_tls_cert_load(cb_tls_cert *out, const cb_identity_opts *files, int (*on_name)(void *user, const char *name),
+                     void *user);
 void cb_tls_cert_clear(cb_tls_cert *cert);
 
 #endif

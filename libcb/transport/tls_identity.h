@@ -2,9 +2,9 @@
 #ifndef CB_TRANSPORT_TLS_IDENTITY_H
 #define CB_TRANSPORT_TLS_IDENTITY_H
 
-#include <cb/tls.h>
+#include "transport/tls_staple.h"
+#include "transport/tls_trust.h"
 #include <gnutls/abstract.h>
-#include <gnutls/gnutls.h>
 
 /* One chain with its key. */
 typedef struct cb_tls_cert {
@@ -12,6 +12,9 @@ typedef struct cb_tls_cert {
     unsigned chain_len;
     gnutls_privkey_t key;
     unsigned ability; /* enum cb_sig_ability that a client needs for it */
+    bool must_staple;
+    int64_t expires;
+    cb_tls_staple staple;
 } cb_tls_cert;
 
 /* Which protocol versions a session may use. */
@@ -23,19 +26,16 @@ typedef struct cb_identity_view cb_identity_view;
 cb_identity_view *cb_identity_view_get(cb_identity *id); /* a reference on the current one */
 cb_identity_view *cb_identity_view_ref(cb_identity_view *view);
 void cb_identity_view_unref(cb_identity_view *view);
-/* With roots for verifying a peer: reads the system's when no ca_file was given. CB_ETLS: none are to be had. */
+/* The rule for a lower-case name ("" = none): its own, one with a wildcard, or that for all others. */
+const cb_tls_trust *cb_identity_view_trust(const cb_identity_view *view, const char *name);
+/* With roots for verifying a peer by that last one: reads the system's when it has no ca_file. CB_ETLS: none are to be
+ * had. */
 int cb_identity_view_need_roots(cb_identity_view *view);
-gnutls_certificate_credentials_t cb_identity_view_credentials(cb_identity_view *view);
 gnutls_priority_t cb_identity_view_priority(const cb_identity_view *view, enum cb_tls_flavour flavour);
-/* 32 bytes that stand for the trust roots: a ticket must not outlive a change of them. */
-const uint8_t *cb_identity_view_roots_digest(const cb_identity_view *view);
-/* 32 bytes that stand for what a client is and whom it trusts: its roots and its certificate. */
+/* 32 bytes that stand for what a client is and whom it trusts: its rule and its certificate. */
 const uint8_t *cb_identity_view_client_digest(const cb_identity_view *view);
 /* The certificate for a lower-case name ("" = none) and a client's abilities (0 = not known). NULL: there is none. */
 const cb_tls_cert *cb_identity_view_choose(const cb_identity_view *view, const char *name, unsigned abilities);
-/* Has the identity an own ca_file? */
-int cb_identity_view_own_roots(const cb_identity_view *view);
-
 /* The certificate callback of every credential made here; lives with the sessions. */
 int cb_tls_retrieve_cert(gnutls_session_t session, const struct gnutls_cert_retr_st *info, gnutls_pcert_st **certs,
                          unsigned *certs_len, gnutls_ocsp_data_st **ocsp, unsigned *ocsp_len, gnutls_privkey_t *key,

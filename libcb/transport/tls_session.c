@@ -5,6 +5,7 @@
 #include "transport/tls_tickets.h"
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 enum { ALPN_MAX = 8, EXTRA_MAX = 4096, TICKETS_FRESH = 2, TICKETS_RESUMED = 1, UNTOLD_LIFE_S = 3600 };
 
@@ -17,9 +18,10 @@ int cb_tls_retrieve_cert(gnutls_session_t session, const struct gnutls_cert_retr
                          unsigned *flags) {
     cb_tls_session *s = session_of(session);
     const cb_tls_cert *cert = cb_identity_view_choose(s->view, s->server ? s->sni : "", s->abilities);
+    const bool staple = s->server && cert && cb_tls_staple_usable(&cert->staple, (int64_t)time(NULL));
     (void)info;
-    *ocsp = NULL;
-    *ocsp_len = 0;
+    *ocsp = staple ? (gnutls_ocsp_data_st *)(uintptr_t)&cert->staple.data : NULL;
+    *ocsp_len = staple;
     *flags = 0;
     *certs = cert ? cert->chain : NULL;
     *certs_len = cert ? cert->chain_len : 0;
@@ -33,7 +35,7 @@ static int choose_ticket_key(cb_tls_session *s, const cb_client_hello *hello) {
     cb_ticket_scope scope = {
         .context = s->ticket_context,
         .host = s->sni,
-        .roots = s->want_cert ? cb_identity_view_roots_digest(s->view) : NULL,
+        .roots = s->want_cert ? s->trust->digest : NULL,
         .cert_needed = s->need_cert,
     };
     uint8_t key[CB_TICKET_KEY];
@@ -46,6 +48,32 @@ static int choose_ticket_key(cb_tls_session *s, const cb_client_hello *hello) {
     return rc;
 }
 
+/* Goes by the rule for the name. */
+static int set_trust(cb_tls_session *s, const cb_tls_trust *t) {
+    s->trust = t;
+    s->want_cert = t->clients == CB_CLIENTS_DEFAULT ? s->asked : t->clients != CB_CLIENTS_NONE;
+    s->need_cert = t->clients == CB_CLIENTS_DEFAULT ? s->asked_hard : t->clients == CB_CLIENTS_REQUIRE;
+    gnutls_certificate_server_set_request(s->gnutls, s->need_cert   ? GNUTLS_CERT_REQUIRE
+                                                     : s->want_cert ? GNUTLS_CERT_REQUEST
+                                                                    : GNUTLS_CERT_IGNORE);
+    /* The system's roots would make a list of 15 KB that helps no client to choose. */
+    gnutls_certificate_send_x509_rdn_sequence(s->gnutls, s->want_cert && !t->own_roots);
+    return gnutls_credentials_set(s->gnutls, GNUTLS_CRD_CERTIFICATE, t->credentials);
+}
+
+/* The name asked for. After a HelloRetryRequest it must be the same (RFC 8446, 4.1.2): rule and ticket key went by it.
+ */
+static int take_name(cb_tls_session *s, const char *name) {
+    if (s->greeted) return strcmp(s->sni, name) == 0 ? 0 : GNUTLS_E_RECEIVED_ILLEGAL_PARAMETER;
+    char *copy = cb_mem_text(s->alloc, name);
+    if (!copy) return GNUTLS_E_MEMORY_ERROR;
+    cb_mem_free(s->alloc, s->sni);
+    s->sni = copy;
+    s->greeted = true;
+    const cb_tls_trust *t = cb_identity_view_trust(s->view, name);
+    return t == s->trust ? 0 : set_trust(s, t);
+}
+
 /* Before GnuTLS parses the ClientHello. It may come twice (HelloRetryRequest); the ticket key is chosen once. */
 static int on_client_hello(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
                            const gnutls_datum_t *message) {
@@ -55,15 +83,26 @@ static int on_client_hello(gnutls_session_t session, unsigned type, unsigned whe
     (void)when;
     if (!incoming) return 0;
     int read = cb_client_hello_read(&hello, (cb_slice){message->data, message->size});
-    char *name = cb_mem_text(s->alloc, hello.sni);
-    if (!name) return GNUTLS_E_MEMORY_ERROR;
-    cb_mem_free(s->alloc, s->sni);
-    s->sni = name;
+    int rc = take_name(s, hello.sni);
+    if (rc < 0) return rc;
     s->abilities = hello.abilities;
     if (read >= 0 && !hello.has_tls13 && !s->tls12) return GNUTLS_E_UNSUPPORTED_VERSION_PACKET;
     if (s->quic && hello.has_session_id) return GNUTLS_E_RECEIVED_ILLEGAL_PARAMETER;      /* RFC 9001, 8.4 */
     if (read >= 0 && s->quic && !hello.has_alpn) return GNUTLS_E_NO_APPLICATION_PROTOCOL; /* RFC 9001, 8.1 */
     return s->tickets && !s->ticket_keyed ? choose_ticket_key(s, &hello) : 0;
+}
+
+/* Who resumes is who was verified then, under the very same rule (that is bound into the key of the ticket); but a
+ * certificate may have expired meanwhile, or a revocation list become too old. GnuTLS knows the certificate again when
+ * the server's flight has been made: before early data is read. */
+int cb_tls_session_handshake(cb_tls_session *s) {
+    unsigned n = 0;
+    int rc = gnutls_handshake(s->gnutls);
+    if ((rc < 0 && gnutls_error_is_fatal(rc)) || !s->want_cert || s->judged) return rc;
+    if (!gnutls_session_is_resumed(s->gnutls) || (rc < 0 && !gnutls_certificate_get_peers(s->gnutls, &n))) return rc;
+    s->judged = true;
+    int verdict = cb_tls_verify_peer(s->gnutls);
+    return verdict < 0 ? verdict : rc;
 }
 
 int cb_tls_session_send_tickets(cb_tls_session *s) {
@@ -76,8 +115,8 @@ int cb_tls_session_send_tickets(cb_tls_session *s) {
 
 static int prepare_server(cb_tls_session *s, const cb_tls_opts *o) {
     s->tickets = o->tickets ? cb_tickets_ref(o->tickets) : NULL;
-    s->need_cert = o->require_client_cert;
-    s->want_cert = o->request_client_cert || o->require_client_cert;
+    s->asked_hard = o->require_client_cert;
+    s->asked = o->request_client_cert || o->require_client_cert;
     if (o->ticket_context && !(s->ticket_context = cb_mem_text(s->alloc, o->ticket_context))) return CB_ENOMEM;
     if (!(s->sni = cb_mem_text(s->alloc, ""))) return CB_ENOMEM;
     if (s->tickets) gnutls_db_set_cache_expiration(s->gnutls, cb_tickets_lifetime(s->tickets));
@@ -86,14 +125,10 @@ static int prepare_server(cb_tls_session *s, const cb_tls_opts *o) {
         cb_tickets_guard_replay(s->tickets, s->gnutls);
         gnutls_record_set_max_early_data_size(s->gnutls, UINT32_MAX); /* RFC 9001, 4.6.1 */
     }
-    gnutls_certificate_server_set_request(s->gnutls, s->need_cert   ? GNUTLS_CERT_REQUIRE
-                                                     : s->want_cert ? GNUTLS_CERT_REQUEST
-                                                                    : GNUTLS_CERT_IGNORE);
-    if (!s->want_cert) return CB_OK;
-    /* The system's roots would make a list of 15 KB that helps no client to choose. */
-    if (!cb_identity_view_own_roots(s->view)) gnutls_certificate_send_x509_rdn_sequence(s->gnutls, 1);
     gnutls_session_set_verify_function(s->gnutls, cb_tls_verify_peer);
-    return cb_identity_view_need_roots(s->view);
+    int rc = set_trust(s, s->trust);
+    if (rc < 0) return cb_fail(CB_ETLS, "cannot make a TLS session: %s", gnutls_strerror(rc));
+    return s->want_cert ? cb_identity_view_need_roots(s->view) : CB_OK;
 }
 
 /* --- client --- */
@@ -269,9 +304,8 @@ static int prepare(cb_tls_session *s, const cb_tls_opts *o) {
     s->early = takes_early(o);
     int grc = gnutls_init(&s->gnutls, init_flags(o, s->early));
     if (grc >= 0) grc = gnutls_priority_set(s->gnutls, cb_identity_view_priority(s->view, flavour));
-    if (grc >= 0) {
-        grc = gnutls_credentials_set(s->gnutls, GNUTLS_CRD_CERTIFICATE, cb_identity_view_credentials(s->view));
-    }
+    s->trust = cb_identity_view_trust(s->view, "");
+    if (grc >= 0) grc = gnutls_credentials_set(s->gnutls, GNUTLS_CRD_CERTIFICATE, s->trust->credentials);
     if (grc < 0) return cb_fail(CB_ETLS, "cannot make a TLS session: %s", gnutls_strerror(grc));
     gnutls_db_set_ptr(s->gnutls, s);
     if (o->alpn) rc = set_alpn(s, o->alpn);
@@ -353,6 +387,7 @@ void cb_tls_session_finish(cb_tls_session *s) {
     s->gnutls = NULL;
     cb_identity_view_unref(s->view);
     s->view = NULL;
+    s->trust = NULL;
     cb_tickets_unref(s->tickets);
     s->tickets = NULL;
     cb_mem_free(s->alloc, s->ticket_context);

@@ -51,6 +51,8 @@ void cb_tls_session_free(cb_tls_session *s);
 /* gnutls_session_set_ptr() is left to the owner (ngtcp2 wants its ngtcp2_crypto_conn_ref there); the database pointer
  * and the handshake hook are taken. */
 gnutls_session_t cb_tls_session_handle(cb_tls_session *s);
+/* As gnutls_handshake(); verifies the peer of a resumed session, too. */
+int cb_tls_session_handshake(cb_tls_session *s);
 /* After the handshake: verification result is part of the handshake (it fails with an alert); these read what came out.
  */
 const char *cb_tls_session_sni(const cb_tls_session *s);  /* "" when none */

@@ -11,14 +11,15 @@ struct cb_tls_session {
     gnutls_session_t gnutls;
     const cb_alloc *alloc;
     cb_identity_view *view;
-    cb_tickets *tickets;     /* server */
-    char *ticket_context;    /* server */
-    char *sni;               /* server: what the client asked for; client: what is sent */
-    char *peer_name;         /* client: name or address to verify; NULL = none */
-    cb_peer *peer;           /* who showed a certificate, once somebody asked */
-    char *detail;            /* why the peer was refused */
-    cb_session_cache *cache; /* client */
-    char *cache_key;         /* with what must be equal beside the owner's key */
+    const cb_tls_trust *trust; /* the view's */
+    cb_tickets *tickets;       /* server */
+    char *ticket_context;      /* server */
+    char *sni;                 /* server: what the client asked for; client: what is sent */
+    char *peer_name;           /* client: name or address to verify; NULL = none */
+    cb_peer *peer;             /* who showed a certificate, once somebody asked */
+    char *detail;              /* why the peer was refused */
+    cb_session_cache *cache;   /* client */
+    char *cache_key;           /* with what must be equal beside the owner's key */
     void (*ticket_extra)(void *user, cb_buf *out);
     void *user;
     cb_buf extra;         /* client: came with the session that is resumed */
@@ -26,6 +27,9 @@ struct cb_tls_session {
     unsigned abilities;
     int alert; /* the alert that fits the refusal, -1 = GnuTLS's choice */
     bool server, quic, tls12, early, want_cert, need_cert, ticket_keyed, ticket_newest, refused;
+    bool asked, asked_hard; /* server: what the owner wants where the rule leaves it to him: want_cert and need_cert */
+    bool greeted;           /* server: a ClientHello has come */
+    bool judged;            /* server: the certificate of a resumed session */
     bool finished, resumed, peer_cert; /* finished: the other two are what GnuTLS said */
     char alpn[32];                     /* filled when asked for */
 
@@ -43,7 +47,7 @@ struct cb_tls_session {
     bool running;    /* inside feed or resume */
 };
 
-/* gnutls_certificate_verify_function of every session that verifies. */
+/* gnutls_certificate_verify_function of every session that verifies; also of what a resumed session brings. */
 int cb_tls_verify_peer(gnutls_session_t session);
 void cb_tls_stream_clear(cb_tls_session *s);
 /* Client on TLS 1.2, after the handshake: keeps the session (on TLS 1.3 the ticket's message does). */

@@ -59,7 +59,7 @@ static bool again(int gnutls_rc) {
 static int handshake(cb_tls_session *s) {
     int rc;
     do {
-        rc = gnutls_handshake(s->gnutls);
+        rc = cb_tls_session_handshake(s);
     } while (rc < 0 && !gnutls_error_is_fatal(rc) && s->in.len > 0);
     if (rc < 0 && !gnutls_error_is_fatal(rc)) return CB_OK; /* more is needed */
     if (rc < 0) return fail(s, rc);

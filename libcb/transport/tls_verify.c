@@ -110,6 +110,12 @@ static void describe_rest(cb_tls_session *s, unsigned status, gnutls_x509_crt_t 
     refuse(s, GNUTLS_A_BAD_CERTIFICATE, text);
 }
 
+static void describe_status(cb_tls_session *s, int alert, const char *what, gnutls_x509_crt_t leaf) {
+    char text[512], name[NAME_TEXT];
+    snprintf(text, sizeof text, "the certificate (%s) %s", subject(leaf, false, name), what);
+    refuse(s, alert, text);
+}
+
 static void describe(cb_tls_session *s, unsigned status) {
     gnutls_x509_crt_t chain[CHAIN_MAX];
     unsigned n = 0, sent = 0;
@@ -129,12 +135,35 @@ static void describe(cb_tls_session *s, unsigned status) {
         describe_dates(s, chain, n, (status & GNUTLS_CERT_EXPIRED) != 0);
     } else if (status & GNUTLS_CERT_SIGNER_NOT_FOUND) {
         describe_issuer(s, chain, n);
+    } else if (status & GNUTLS_CERT_MISSING_OCSP_STATUS) {
+        refuse(s, GNUTLS_A_CERTIFICATE_UNKNOWN,
+               "the certificate asks its server to staple an OCSP answer (must-staple), and there is none");
+    } else if (status & GNUTLS_CERT_REVOKED) {
+        describe_status(s, GNUTLS_A_CERTIFICATE_REVOKED, "was revoked, by the OCSP answer of its server", chain[0]);
+    } else if (status & GNUTLS_CERT_INVALID_OCSP_STATUS) {
+        describe_status(s, GNUTLS_A_BAD_CERTIFICATE, "has an OCSP answer that is too old or not its own", chain[0]);
     } else {
         describe_rest(s, status, chain[0]);
     }
     while (n > 0) {
         gnutls_x509_crt_deinit(chain[--n]);
     }
+}
+
+/* What the rule asks for beyond the chain. */
+static int judge_more(cb_tls_session *s) {
+    const cb_peer *peer = cb_tls_session_peer(s);
+    int alert = GNUTLS_A_BAD_CERTIFICATE;
+    if (!peer) {
+        refuse(s, alert, cb_last_error());
+    } else if (s->trust->require_staple && !gnutls_ocsp_status_request_is_checked(s->gnutls, 0)) {
+        refuse(s, GNUTLS_A_BAD_CERTIFICATE, "the server stapled no good OCSP answer, and one is required");
+    } else if (cb_tls_trust_judge(s->trust, peer, (int64_t)time(NULL), &alert) == CB_OK) {
+        return 0;
+    } else {
+        refuse(s, alert, cb_last_error());
+    }
+    return GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR;
 }
 
 int cb_tls_verify_peer(gnutls_session_t session) {
@@ -149,13 +178,13 @@ int cb_tls_verify_peer(gnutls_session_t session) {
     }
     const char *purpose = s->server ? GNUTLS_KP_TLS_WWW_CLIENT : GNUTLS_KP_TLS_WWW_SERVER;
     data[n++] = (gnutls_typed_vdata_st){GNUTLS_DT_KEY_PURPOSE_OID, (unsigned char *)(uintptr_t)purpose, 0};
-    if (!s->server && s->peer_name) {
+    if (!s->server && s->peer_name && s->trust->names_len == 0) {
         unsigned ip_len = cb_tls_ip_literal(s->peer_name, ip);
         data[n++] = ip_len ? (gnutls_typed_vdata_st){GNUTLS_DT_IP_ADDRESS, ip, ip_len}
                            : (gnutls_typed_vdata_st){GNUTLS_DT_DNS_HOSTNAME, (unsigned char *)s->peer_name, 0};
     }
     int rc = gnutls_certificate_verify_peers(session, data, n, &status);
-    if (rc >= 0 && status == 0) return 0;
+    if (rc >= 0 && status == 0) return judge_more(s);
     if (rc < 0) {
         refuse(s, GNUTLS_A_BAD_CERTIFICATE, "the certificate cannot be read");
     } else {

@@ -1,4 +1,5 @@
 /* Mutual TLS as HTTP sees it: who is there, on both sides, over every version. */
+#include "base/addr.h"
 #include "support/http_fixture.h"
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -142,4 +143,43 @@ Test(mtls, a_resumed_session_has_the_identity) {
     for (int i = 2; i < HTTP_WAYS; i++)
         resume(&http_ways[i], false);
     resume(&http_ways[HTTP_WAYS - 1], true);
+}
+
+/* A connection that was opened for a host without a rule is no way to one that has one, nor the other way round. */
+Test(mtls, an_authority_with_another_rule_is_misdirected) {
+    static const struct {
+        const char *sni, *host;
+        int status;
+    } rows[] = {
+        {"b.test", "a.test", 421},    {"b.test", "A.Test", 421},    {"b.test", "b.test", 200},
+        {"b.test", "localhost", 200}, {"b.test", "127.0.0.1", 200}, {"127.0.0.1", "a.test", 421},
+        {"a.test", "a.test", 200},    {"a.test", "b.test", 421},    {"b.test", "a.test.", 421},
+        {"a.test", "a.test.", 200},
+    };
+    for (int i = 2; i < HTTP_WAYS; i++) {
+        http_world w;
+        seen s = {0};
+        char url[160], at[CB_ADDR_TEXT];
+        http_world_open(&w);
+        cb_identity *me = spiffe_client(&w.pki, "spiffe://td.test/client", "client");
+        int rc = cb_identity_trust(
+            w.me, CB_OPTS(cb_trust_opts, .host = "a.test", .ca_file = w.pki.ca_file, .clients = CB_CLIENTS_REQUIRE));
+        cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
+        http_serve(&w, (cb_http_server_opts){
+                           .identity = w.me, .versions = http_ways[i].version, .ops = &note_ops, .user = &s});
+        snprintf(at, sizeof at, "%s", cb_http_server_address(w.server));
+        for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+            http_reply r = {0};
+            http_client_make(&w, (cb_http_client_opts){
+                                     .versions = http_ways[i].version, .server_name = rows[k].sni, .identity = me});
+            snprintf(url, sizeof url, "https://%s:%s/", rows[k].host, strrchr(at, ':') + 1);
+            http_fetch(&r, &w, (cb_request){.connect_to = at}, url);
+            cr_expect_eq(r.status, rows[k].status, "%s row %zu: %d %s", http_ways[i].name, k, r.status, r.detail);
+            cb_http_client_free(w.client);
+            w.client = NULL;
+        }
+        cb_peer_unref(s.peer);
+        cb_identity_unref(me);
+        http_world_close(&w);
+    }
 }
