@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -205,7 +206,8 @@ Test(quic_handshake, versions_and_controllers) {
         uint8_t version;
         int cc, runs;
         uint32_t wire;
-    } table[] = {{0, 0, CB_CC_CUBIC, 1}, {2, CB_CC_RENO, CB_CC_RENO, 0x6b3343cf}, {1, CB_CC_BBRV3, CB_CC_BBRV3, 1}};
+    } table[] = {{0, 0, 0, 1}, {2, CB_CC_RENO, CB_CC_RENO, 0x6b3343cf}, {1, CB_CC_BBRV3, CB_CC_BBRV3, 1}};
+    const int unsaid = cb_quic_cc_choose(0, getenv("CBR_CC")); /* what runs where the options leave it open */
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         qt_world w;
         qt_world_make(&w);
@@ -224,7 +226,7 @@ Test(quic_handshake, versions_and_controllers) {
         cb_quic_conn_stats_get(w.server.conn, &t);
         cr_assert_eq(s.version, table[i].wire);
         cr_assert_eq(t.version, table[i].wire);
-        cr_assert_eq(s.cc, table[i].runs);
+        cr_assert_eq(s.cc, table[i].runs ? table[i].runs : unsaid);
         cr_assert_gt(s.min_rtt_ns, 0);
         cr_assert_gt(s.tx_packets, 2);
         cr_assert_gt(s.rx_bytes, 1000);
