@@ -7,8 +7,7 @@
 
 static const double STARTUP_WINDOW_GAIN = 4; /* a window in a quarter of a round trip: as early as cubic's */
 static const double STARTUP_GAIN = 2.77, DRAIN_GAIN = 0.5, UP_GAIN = 1.25, UP_GAIN_SHARED = 1.15, DOWN_GAIN = 0.9;
-static const double SEVERAL_FLOWS = 1.3; /* governed flows together keep the round trip below this multiple */
-static const double SHARE_FLOOR = 0.93;  /* what a flow gives up at most in a cycle to those who share the path */
+static const double SHARE_FLOOR = 0.93; /* what a flow gives up at most in a cycle to those who share the path */
 static const double LEAST_GAIN = 0.85, MOST_GAIN = 1.1;
 static const double FULL_GROWTH = 1.25; /* startup: less growth than this for three rounds: the path is full */
 enum {
@@ -16,13 +15,16 @@ enum {
     DRAIN_ROUNDS = 3,
     CYCLE_ROUNDS = 8,
     CROWDED_ROUNDS = 10,
+    CROWDED_AGAIN = 4,
     SWOLLEN_ROUNDS = 10,
-    CALM_ROUNDS = 3,
+    SAME_LEASTS = 3,
+    FULL_YIELDS = 1,
+    SLOT_ROUNDS = 50,
     UNPACED_PACKETS = 48
 };
 static const uint64_t PROBE_RTT_AFTER = 5 * SECOND;
-static const uint64_t PROBE_RTT_CHECK = 3 * SECOND, PROBE_RTT_CHECK_MAX = 24 * SECOND;
-static const uint64_t COMPETE_CHECK = 10 * SECOND, OVERFLOW_MEMORY = 30 * SECOND;
+static const uint64_t SLOT = 4 * SECOND, SLOT_MAX = 16 * SECOND;
+static const uint64_t COMPETE_MEMORY = 30 * SECOND;
 static const uint64_t SLACK = 2 * MS; /* how much lateness the pacer makes up for */
 
 static const char *const names[] = {"none", "startup", "drain", "up", "down", "cruise", "probe_rtt", "compete"};
@@ -38,8 +40,7 @@ void cb_gov_init(cb_gov *g, cb_time now, size_t packet) {
     g->alone = true;
     g->cap = UINT64_MAX;
     g->phase_since = now;
-    g->checked_at = now;
-    g->check_every = PROBE_RTT_CHECK;
+    g->yielded_at = now;
     g->jitter = (uint32_t)(now / 1000) * 2654435761u + 1;
 }
 
@@ -49,12 +50,11 @@ void cb_gov_restart(cb_gov *g, cb_time now) {
     g->m.round_min_rtt = g->m.last_min_rtt = UINT64_MAX;
     g->m.round_max_rtt = g->m.last_max_rtt = 0;
     g->path.latest_rtt = 0;
-    g->checked_at = now;
-    g->check_every = PROBE_RTT_CHECK;
+    g->yielded_at = now;
     g->alone = true;
-    g->competing = g->suspicious = false;
+    g->competing = false;
     g->competed_at = g->overflow_at = 0;
-    g->crowded = g->swollen = g->calm = 0;
+    g->crowded = g->swollen = g->full = g->same = 0;
     if (g->phase > CB_GOV_DRAIN) {
         g->phase = CB_GOV_CRUISE;
         g->cycle_since = now;
@@ -68,10 +68,10 @@ static uint64_t whole(double x) {
 
 static void enter(cb_gov *g, cb_time now, int phase) {
     g->phase = (uint8_t)phase;
-    if (phase == CB_GOV_PROBE_RTT) g->rtt_before = g->m.last_min_rtt == UINT64_MAX ? 0 : g->m.last_min_rtt;
     g->phase_since = now;
     g->phase_rounds = 0;
     g->held = false;
+    if (phase == CB_GOV_PROBE_RTT) g->yield_until = now + 2 * g->path.latest_rtt;
 }
 
 static void start_cycle(cb_gov *g, cb_time now) {
@@ -121,10 +121,32 @@ static void start_competing(cb_gov *g, cb_time now) {
     if (!g->competing) g->compete_cap = cb_gov_model_bdp(&g->m) * 5 / 4 + 4 * g->m.packet;
     g->competing = true;
     g->competed_at = now;
-    g->compete_check = now;
-    g->calm = 0;
-    g->suspicious = false;
+    g->crowded = 0;
     enter(g, now, CB_GOV_COMPETE);
+}
+
+/* What a round of half a window found. */
+static void judge(cb_gov *g, cb_time now, uint64_t least) {
+    cb_gov_model *m = &g->m;
+    bool emptied = least <= m->min_rtt + queue_limit(g);
+    uint64_t apart = least > g->least ? least - g->least : g->least - least;
+    g->same = !emptied && apart <= least / 64 + MS / 4 ? (uint8_t)(g->same + 1) : 0;
+    g->least = least;
+    if (g->same >= SAME_LEASTS) { /* the path itself has become longer */
+        m->min_rtt = least;
+        g->same = 0;
+        emptied = true;
+    }
+    g->full = !emptied && (g->competing || g->crowded >= CROWDED_ROUNDS) ? (uint8_t)(g->full + 1) : 0;
+    g->crowded = 0;
+    g->yielded_at = now;
+    m->min_at = now;
+    if (!emptied && (g->competing || g->full >= FULL_YIELDS)) {
+        start_competing(g, now);
+        return;
+    }
+    g->competing = false;
+    start_cycle(g, now);
 }
 
 static void probe_rtt(cb_gov *g, cb_time now) {
@@ -137,49 +159,29 @@ static void probe_rtt(cb_gov *g, cb_time now) {
         m->round_min_rtt = UINT64_MAX;
         return;
     }
-    if (g->phase_rounds < 1 || now - g->phase_since < m->min_rtt) return;
+    if (g->phase_rounds < 1 || now - g->phase_since < m->min_rtt || now < g->yield_until) return;
     uint64_t least = m->last_min_rtt < m->round_min_rtt ? m->last_min_rtt : m->round_min_rtt;
-    if (least == UINT64_MAX) least = m->min_rtt;
-    /* A queue that falls by half when we yield was at least as much ours. */
-    uint64_t fallen = g->rtt_before > m->min_rtt ? (uint64_t)((double)(g->rtt_before - m->min_rtt) * 0.5) : 0;
-    bool emptied = least <= m->min_rtt + (fallen > queue_limit(g) ? fallen : queue_limit(g));
-    uint64_t apart = least > g->least ? least - g->least : g->least - least;
-    /* Twice the same, and longer than before: the path itself has become longer. */
-    if (!emptied && apart <= least / 64 + MS / 4) {
-        m->min_rtt = least;
-        emptied = true;
-    }
-    g->least = least;
-    g->checked_at = now;
-    g->check_every = g->check_every * 2 > PROBE_RTT_CHECK_MAX ? PROBE_RTT_CHECK_MAX : g->check_every * 2;
-    m->min_at = now;
-    g->crowded = 0;
-    if (emptied) {
-        g->competing = false;
-        g->suspicious = false;
-        start_cycle(g, now);
-        return;
-    }
-    if (g->competing || g->suspicious)
-        start_competing(g, now);
-    else
-        start_cycle(g, now);
+    judge(g, now, least == UINT64_MAX ? m->min_rtt : least);
 }
 
 /* A queue that stands although we yield is somebody else's. Governed flows hold two packets each, which is the more
- * delay for each of them the more they are; more than eight of them look like one that does not yield. */
+ * delay for each of them the more they are, and never less than four are in flight. */
 static bool crowded(const cb_gov *g) {
     const cb_gov_model *m = &g->m;
     double rate = m->last_rate > g->peak / 8 ? m->last_rate : g->peak / 8;
     if (m->last_min_rtt == UINT64_MAX || rate <= 0) return false;
-    double held = 2.0 * (double)m->packet * 1e9 / rate;
-    double base = (double)m->min_rtt, several = 1.2 * base + held;
-    return (double)m->last_min_rtt > (several > SEVERAL_FLOWS * base ? several : SEVERAL_FLOWS * base) + 1e6;
+    double held = 4.0 * (double)m->packet * 1e9 / rate;
+    return (double)m->last_min_rtt > 1.1 * (double)m->min_rtt + held + 1e6;
 }
 
-/* Flows that share a queue see it empty only when they yield together. Those of one host have one clock. */
-static bool slot(cb_time now) {
-    return now % SECOND < SECOND / 20;
+/* Flows that share a queue see it empty only when they yield together: at the same seconds of the clock, which those of
+ * one host share. Long paths yield less often, at some of the same seconds. */
+static bool slot(const cb_gov *g, cb_time now, unsigned every) {
+    uint64_t length = SLOT;
+    while (length < SLOT_MAX && length < SLOT_ROUNDS * g->m.min_rtt)
+        length *= 2;
+    length *= every;
+    return now % length < SECOND / 20 && now - g->yielded_at > length / 2;
 }
 
 static uint8_t count(uint8_t rounds, bool more) {
@@ -193,7 +195,7 @@ static bool overflows(cb_gov *g, cb_time now) {
     bool swollen = m->last_min_rtt != UINT64_MAX && m->last_min_rtt > m->min_rtt + m->min_rtt / 8 + MS;
     g->swollen = count(g->swollen, swollen);
     if (!m->last_lost || g->swollen < SWOLLEN_ROUNDS) return false;
-    bool again = g->overflow_at && now - g->overflow_at < OVERFLOW_MEMORY;
+    bool again = g->overflow_at && now - g->overflow_at < COMPETE_MEMORY;
     g->overflow_at = now;
     g->swollen = 0;
     return again;
@@ -203,29 +205,31 @@ static bool overflows(cb_gov *g, cb_time now) {
 static bool beset(cb_gov *g, cb_time now) {
     if (!g->m.round_started || g->phase < CB_GOV_UP || g->phase > CB_GOV_CRUISE) return false;
     g->crowded = count(g->crowded, crowded(g));
-    if (overflows(g, now)) {
-        start_competing(g, now);
-        return true;
-    }
-    if (g->crowded < CROWDED_ROUNDS || !slot(now)) return false;
-    g->suspicious = true;
-    enter(g, now, CB_GOV_PROBE_RTT);
-    g->crowded = 0;
+    bool again = g->competed_at && now - g->competed_at < COMPETE_MEMORY && g->crowded >= CROWDED_AGAIN;
+    if (!overflows(g, now) && !again) return false;
+    start_competing(g, now);
     return true;
 }
 
 static void compete(cb_gov *g, cb_time now) {
     const cb_gov_model *m = &g->m;
+    if (slot(g, now, 2)) {
+        enter(g, now, CB_GOV_PROBE_RTT);
+        return;
+    }
+    if (now - g->cycle_since >= g->cycle) { /* the filters must not keep what was before */
+        cb_gov_model_cycle(&g->m);
+        g->cycle_since = now;
+    }
     if (!m->round_started) return;
     if (g->compete_cap < UINT64_MAX / 2) g->compete_cap += g->compete_cap / 4;
     if (m->last_lost || g->compete_cap > g->path.cwnd) g->compete_cap = UINT64_MAX;
-    g->calm = crowded(g) ? 0 : (uint8_t)(g->calm + 1);
-    bool due = now - g->compete_check > COMPETE_CHECK / 2 && now % COMPETE_CHECK < SECOND / 5;
-    if (g->calm >= CALM_ROUNDS || due) enter(g, now, CB_GOV_PROBE_RTT);
 }
 
-static bool rtt_is_old(const cb_gov *g, cb_time now) {
-    return now - g->m.min_at > PROBE_RTT_AFTER || (!g->alone && now - g->checked_at > g->check_every);
+/* The empty path was not seen for long; or others are there, and yield now. */
+static bool time_to_yield(const cb_gov *g, cb_time now) {
+    uint64_t old = now - g->m.min_at;
+    return slot(g, now, 1) && (!g->alone || old > PROBE_RTT_AFTER);
 }
 
 static void advance(cb_gov *g, cb_time now) {
@@ -237,6 +241,10 @@ static void advance(cb_gov *g, cb_time now) {
     if (m->inflight > g->most_inflight) g->most_inflight = m->inflight;
     if (g->path.latest_rtt > g->most_rtt) g->most_rtt = g->path.latest_rtt;
     if (beset(g, now)) return;
+    if (g->phase >= CB_GOV_UP && g->phase <= CB_GOV_CRUISE && time_to_yield(g, now)) {
+        enter(g, now, CB_GOV_PROBE_RTT);
+        return;
+    }
     switch (g->phase) {
     case CB_GOV_STARTUP:
         startup(g, now);
@@ -257,10 +265,7 @@ static void advance(cb_gov *g, cb_time now) {
             enter(g, now, CB_GOV_CRUISE);
         return;
     case CB_GOV_CRUISE:
-        if (rtt_is_old(g, now) && slot(now))
-            enter(g, now, CB_GOV_PROBE_RTT);
-        else if (now - g->cycle_since >= g->cycle && !m->limited_until)
-            start_cycle(g, now);
+        if (now - g->cycle_since >= g->cycle && !m->limited_until) start_cycle(g, now);
         return;
     case CB_GOV_PROBE_RTT:
         probe_rtt(g, now);

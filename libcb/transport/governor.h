@@ -57,24 +57,25 @@ typedef struct cb_gov {
     double pacing;
     uint64_t cap;
     cb_time next_tx; /* when the pacer lets the next packet go */
-    cb_time phase_since, cycle_since, checked_at;
-    uint64_t cycle;       /* length of the cycle under way */
-    uint64_t check_every; /* until the next ProbeRTT that nothing but age asks for */
+    cb_time phase_since, cycle_since;
+    cb_time yielded_at;  /* end of the latest ProbeRTT */
+    cb_time yield_until; /* the one under way lasts at least: a queue leaves, and the empty path answers */
+    uint64_t cycle;      /* length of the cycle under way */
     cb_gov_path path;
     uint32_t jitter;                  /* of the length of cycles */
     bool alone;                       /* on the bottleneck: the latest probe was seen in full */
     bool blocked;                     /* it was not the pacer that ended the latest burst */
     uint64_t most_rtt, most_inflight; /* in this cycle */
-    uint64_t rtt_before;              /* of the last round before ProbeRTT */
     uint64_t least;                   /* round trip that the latest ProbeRTT found */
+    uint8_t same;                     /* ProbeRTTs in a row that found the same, and more than the path's */
     double peak;                      /* the most the path ever delivered */
     /* competition */
-    bool competing, suspicious; /* suspicious: the ProbeRTT under way is to tell */
-    uint8_t crowded;            /* rounds in a row with a queue that governed flows do not make */
-    uint8_t swollen;            /* ... with any queue */
-    uint8_t calm;               /* ... without one, while competing */
+    bool competing;
+    uint8_t crowded; /* rounds in a row with a queue that governed flows do not make */
+    uint8_t swollen; /* ... with any queue */
+    uint8_t full;    /* ProbeRTTs in a row that such a queue outlasted */
     uint64_t compete_cap;
-    cb_time compete_check, competed_at, overflow_at;
+    cb_time competed_at, overflow_at;
 } cb_gov;
 
 /* packet: bytes of a full packet. */
