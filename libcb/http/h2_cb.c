@@ -11,34 +11,34 @@ static h2_stream *stream_of(nghttp2_session *ng, int32_t id) {
 
 static int begin_request(h2_conn *c, int32_t id) {
     cb_exchange *x = NULL;
-    if (c->closed) return NGHTTP2_ERR_CALLBACK_FAILURE;
-    if (cb_hconn_exchange(&c->h, &x) < 0) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    if (c->m.closed) return NGHTTP2_ERR_CALLBACK_FAILURE;
+    if (cb_hconn_exchange(&c->m.h, &x) < 0) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     h2_stream *s = h2_stream_new(c, x);
     if (!s) {
         cb_exchange_closed(x, CB_ENOMEM);
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     }
     s->id = id;
-    s->open = true;
+    s->m.open = true;
     x->stream_id = id;
-    x->started = c->now;
+    x->started = c->m.now;
     nghttp2_session_set_stream_user_data(c->ng, id, s);
     c->section = s;
-    c->section_since = c->now;
-    if (++c->n_opened >= c->h.env.limits->max_requests && !c->h.draining) h2_drain(&c->h);
+    c->section_since = c->m.now;
+    cb_mux_count_request(&c->m);
     return 0;
 }
 
 static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *user) {
     h2_conn *c = user;
     h2_stream *s = stream_of(ng, frame->hd.stream_id);
-    if (!s && c->h.env.server && frame->headers.cat == NGHTTP2_HCAT_REQUEST)
+    if (!s && c->m.h.env.server && frame->headers.cat == NGHTTP2_HCAT_REQUEST)
         return begin_request(c, frame->hd.stream_id);
     c->section = s;
-    c->section_since = c->now;
+    c->section_since = c->m.now;
     if (s) {
-        s->section_rc = CB_OK;
-        s->in_trailer = s->x && s->x->head_in;
+        s->m.section_rc = CB_OK;
+        s->in_trailer = s->m.x && s->m.x->head_in;
     }
     return 0;
 }
@@ -49,14 +49,14 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
     h2_conn *c = user;
     h2_stream *s = c->section;
     /* After the first error the section is still decoded, because HPACK's state must go on; nothing is kept of it. */
-    if (!s || !s->x || s->section_rc < 0) return 0;
+    if (!s || !s->m.x || s->m.section_rc < 0) return 0;
     cb_slice n = {name, name_len}, v = {value, value_len};
     if (s->in_trailer)
-        s->section_rc = cb_exchange_in_trailer(s->x, n, v);
+        s->m.section_rc = cb_exchange_in_trailer(s->m.x, n, v);
     else if (name_len && name[0] == ':')
-        s->section_rc = cb_exchange_in_pseudo(s->x, n, v);
+        s->m.section_rc = cb_exchange_in_pseudo(s->m.x, n, v);
     else
-        s->section_rc = cb_exchange_in_field(s->x, n, v);
+        s->m.section_rc = cb_exchange_in_field(s->m.x, n, v);
     return 0;
 }
 
@@ -66,29 +66,21 @@ static int on_invalid_header(nghttp2_session *ng, const nghttp2_frame *frame, co
     (void)ng, (void)frame, (void)value, (void)value_len, (void)flags;
     h2_conn *c = user;
     char text[64];
-    if (c->section && c->section->section_rc == CB_OK)
-        c->section->section_rc = cb_fail(CB_EPROTO, "field \"%s\" is malformed",
-                                         cb_text_escape(text, sizeof text, (cb_slice){name, name_len}));
+    if (c->section && c->section->m.section_rc == CB_OK)
+        c->section->m.section_rc = cb_fail(CB_EPROTO, "field \"%s\" is malformed",
+                                           cb_text_escape(text, sizeof text, (cb_slice){name, name_len}));
     return 0;
 }
 
 static void section_over(h2_conn *c, h2_stream *s, bool end) {
-    bool server = c->h.env.server;
-    int rc = s->section_rc;
     c->section = NULL;
-    if (!s->x || s->x->failing) return;
-    if (rc == CB_OK && s->in_trailer)
-        rc = end ? cb_exchange_in_end(s->x) : CB_OK;
-    else if (rc == CB_OK)
-        rc = cb_exchange_in_head(s->x, end);
-    if (rc < 0) {
-        h2_stream_failed(c, s, rc);
-        return;
-    }
-    if (end)
-        cb_list_del(&s->body.link);
-    else if (server && s->x && !s->x->connect && !s->x->end_in)
-        cb_quiet_touch(&c->bodies, &s->body, c->now);
+    if (!s->m.x || s->m.x->failing) return;
+    if (!s->in_trailer)
+        cb_mux_head(&c->m, &s->m, end);
+    else if (s->m.section_rc < 0)
+        cb_mux_failed(&c->m, &s->m, s->m.section_rc);
+    else if (end)
+        cb_mux_end(&c->m, &s->m);
 }
 
 /* ---- bodies ---- */
@@ -97,19 +89,13 @@ static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t
     (void)flags;
     h2_conn *c = user;
     h2_stream *s = stream_of(ng, id);
-    if (c->closed) return NGHTTP2_ERR_CALLBACK_FAILURE;
-    if (!s || !s->x || s->x->failing) {
+    if (c->m.closed) return NGHTTP2_ERR_CALLBACK_FAILURE;
+    if (!s || !s->m.x || s->m.x->failing) {
         nghttp2_session_consume(ng, id, len);
         return 0;
     }
-    if (!cb_list_empty(&s->body.link)) cb_quiet_touch(&c->bodies, &s->body, c->now);
-    s->owed += len;
-    size_t passed = len;
-    int rc = s->x->connect ? cb_tunnel_in_feed(&s->tunnel, s->x, s->capsules, (cb_slice){data, len}, &passed)
-                           : cb_exchange_in_body(s->x, (cb_slice){data, len});
-    h2_credit(c, s, len - passed);
-    if (rc < 0) h2_stream_failed(c, s, rc);
-    return c->closed ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+    cb_mux_data(&c->m, &s->m, (cb_slice){data, len});
+    return c->m.closed ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
 /* ---- frames ---- */
@@ -124,7 +110,7 @@ static void earn_updates(h2_conn *c, size_t len) {
 }
 
 static bool too_many_updates(h2_conn *c, uint32_t max) {
-    if (!c->earned) return cb_rate_over(&c->updates, max, c->now);
+    if (!c->earned) return cb_rate_over(&c->updates, max, c->m.now);
     c->earned--;
     return false;
 }
@@ -133,24 +119,24 @@ static bool too_many_updates(h2_conn *c, uint32_t max) {
 static int on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user) {
     (void)ng;
     h2_conn *c = user;
-    uint32_t max = c->h.env.limits->max_settings_per_s;
+    uint32_t max = c->m.h.env.limits->max_settings_per_s;
     if (c->ended) return 0;
     switch (hd->type) {
     case NGHTTP2_SETTINGS:
-        if (cb_rate_over(&c->settings, max, c->now)) h2_calm(c, "SETTINGS frames");
+        if (cb_rate_over(&c->settings, max, c->m.now)) h2_calm(c, "SETTINGS frames");
         break;
     case NGHTTP2_PING:
-        if (cb_rate_over(&c->pings, max, c->now)) h2_calm(c, "PING frames");
+        if (cb_rate_over(&c->pings, max, c->m.now)) h2_calm(c, "PING frames");
         break;
     case NGHTTP2_PRIORITY:
     case NGHTTP2_PRIORITY_UPDATE:
-        if (cb_rate_over(&c->priorities, max, c->now)) h2_calm(c, "PRIORITY frames");
+        if (cb_rate_over(&c->priorities, max, c->m.now)) h2_calm(c, "PRIORITY frames");
         break;
     case NGHTTP2_WINDOW_UPDATE:
         if (too_many_updates(c, max)) h2_calm(c, "WINDOW_UPDATE frames");
         break;
     default:
-        if (hd->type > NGHTTP2_CONTINUATION && cb_rate_over(&c->unknown, max, c->now)) h2_calm(c, "unknown frames");
+        if (hd->type > NGHTTP2_CONTINUATION && cb_rate_over(&c->unknown, max, c->m.now)) h2_calm(c, "unknown frames");
         break;
     }
     return 0;
@@ -165,30 +151,26 @@ static int on_extension(nghttp2_session *ng, void **payload, const nghttp2_frame
 static void got_data(h2_conn *c, const nghttp2_frame *frame, bool end) {
     h2_stream *s = stream_of(c->ng, frame->hd.stream_id);
     if (!end && frame->hd.length == frame->data.padlen &&
-        cb_rate_over(&c->empties, c->h.env.limits->max_settings_per_s, c->now))
+        cb_rate_over(&c->empties, c->m.h.env.limits->max_settings_per_s, c->m.now))
         h2_calm(c, "empty DATA frames");
-    if (!s || !end || (s->x && s->x->failing)) return;
-    cb_list_del(&s->body.link);
-    int rc = s->x ? cb_tunnel_in_end(s->tunnel) : CB_OK;
-    if (rc == CB_OK && s->x) rc = cb_exchange_in_end(s->x);
-    if (rc < 0) h2_stream_failed(c, s, rc);
+    if (s && end && s->m.x && !s->m.x->failing) cb_mux_end(&c->m, &s->m);
 }
 
 static void got_settings(h2_conn *c, const nghttp2_frame *frame) {
     if (frame->hd.flags & NGHTTP2_FLAG_ACK) return;
-    c->settings_in = true;
+    c->m.settings_in = true;
     h2_send_late(c);
-    if (!c->h.env.server && c->h.env.owner->capacity) c->h.env.owner->capacity(&c->h);
+    if (!c->m.h.env.server && c->m.h.env.owner->capacity) c->m.h.env.owner->capacity(&c->m.h);
 }
 
 static void got_goaway(h2_conn *c, const nghttp2_frame *frame) {
     char peer[CB_ADDR_TEXT];
-    cb_log_line(c->h.env.log, CB_LOG_DEBUG, "h2", "GOAWAY from %s: error %u, last stream %d",
-                cb_addr_text(&c->h.env.remote, peer), (unsigned)frame->goaway.error_code,
+    cb_log_line(c->m.h.env.log, CB_LOG_DEBUG, "h2", "GOAWAY from %s: error %u, last stream %d",
+                cb_addr_text(&c->m.h.env.remote, peer), (unsigned)frame->goaway.error_code,
                 (int)frame->goaway.last_stream_id);
-    if (c->h.env.server) return;
-    c->h.draining = true;
-    if (c->h.env.owner->capacity) c->h.env.owner->capacity(&c->h);
+    if (c->m.h.env.server) return;
+    c->m.h.draining = true;
+    if (c->m.h.env.owner->capacity) c->m.h.env.owner->capacity(&c->m.h);
 }
 
 static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *user) {
@@ -203,8 +185,8 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
         break;
     case NGHTTP2_RST_STREAM: {
         const h2_stream *s = stream_of(ng, frame->hd.stream_id);
-        bool early = s && s->x && !s->x->end_out;
-        if (early && c->h.env.server && cb_rate_over(&c->resets, c->h.env.limits->max_resets_per_s, c->now))
+        bool early = s && s->m.x && !s->m.x->end_out;
+        if (early && c->m.h.env.server && cb_rate_over(&c->m.resets, c->m.h.env.limits->max_resets_per_s, c->m.now))
             h2_calm(c, "resets");
         break;
     }
@@ -215,21 +197,21 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
         got_goaway(c, frame);
         break;
     case NGHTTP2_PING:
-        if ((frame->hd.flags & NGHTTP2_FLAG_ACK) && c->drain_at && !memcmp(frame->ping.opaque_data, "cb-drain", 8))
+        if ((frame->hd.flags & NGHTTP2_FLAG_ACK) && c->m.drain_at && !memcmp(frame->ping.opaque_data, "cb-drain", 8))
             h2_final_goaway(c);
         break;
     default:
         break;
     }
-    return c->closed ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+    return c->m.closed ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
 static int on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *frame, int error, void *user) {
     (void)ng;
     const h2_conn *c = user;
     char peer[CB_ADDR_TEXT];
-    cb_log_line(c->h.env.log, CB_LOG_DEBUG, "h2", "bad frame from %s: type %u, stream %d: %s",
-                cb_addr_text(&c->h.env.remote, peer), frame->hd.type, (int)frame->hd.stream_id,
+    cb_log_line(c->m.h.env.log, CB_LOG_DEBUG, "h2", "bad frame from %s: type %u, stream %d: %s",
+                cb_addr_text(&c->m.h.env.remote, peer), frame->hd.type, (int)frame->hd.stream_id,
                 nghttp2_strerror(error));
     return 0;
 }
@@ -240,7 +222,7 @@ static int on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *frame, int
  * one by one. */
 static void sent_end(h2_conn *c, int32_t id) {
     const h2_stream *s = stream_of(c->ng, id);
-    if (!c->h.env.server || !s || !s->x || s->x->tunnel) return;
+    if (!c->m.h.env.server || !s || !s->m.x || s->m.x->tunnel) return;
     if (nghttp2_session_get_stream_remote_close(c->ng, id)) return;
     nghttp2_submit_rst_stream(c->ng, NGHTTP2_FLAG_NONE, id, NGHTTP2_NO_ERROR);
 }
@@ -257,9 +239,9 @@ static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame, void *
     case NGHTTP2_RST_STREAM: {
         /* A peer can have streams reset by breaking rules as well as by RST_STREAM: both are work for nothing. */
         uint32_t e = frame->rst_stream.error_code;
-        if (c->h.env.server && !c->ended && e != NGHTTP2_NO_ERROR && e != NGHTTP2_CANCEL &&
+        if (c->m.h.env.server && !c->ended && e != NGHTTP2_NO_ERROR && e != NGHTTP2_CANCEL &&
             e != NGHTTP2_INTERNAL_ERROR && e != NGHTTP2_CONNECT_ERROR &&
-            cb_rate_over(&c->resets, c->h.env.limits->max_resets_per_s, c->now))
+            cb_rate_over(&c->m.resets, c->m.h.env.limits->max_resets_per_s, c->m.now))
             h2_calm(c, "resets");
         break;
     }
@@ -276,20 +258,20 @@ static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame, void *
 static int on_frame_not_send(nghttp2_session *ng, const nghttp2_frame *frame, int error, void *user) {
     (void)error;
     h2_conn *c = user;
-    if (frame->hd.type != NGHTTP2_HEADERS || c->h.env.server) return 0;
+    if (frame->hd.type != NGHTTP2_HEADERS || c->m.h.env.server) return 0;
     h2_stream *s = stream_of(ng, frame->hd.stream_id);
-    if (s && s->x && !s->x->head_in) s->refused = true;
+    if (s && s->m.x && !s->m.x->head_in) s->refused = true;
     return 0;
 }
 
 static int close_reason(h2_conn *c, const h2_stream *s, uint32_t error) {
-    const cb_exchange *x = s->x;
-    if (!c->h.env.server && !x->head_in && (error == NGHTTP2_REFUSED_STREAM || s->refused)) {
-        s->x->refused = true;
+    const cb_exchange *x = s->m.x;
+    if (!c->m.h.env.server && !x->head_in && (error == NGHTTP2_REFUSED_STREAM || s->refused)) {
+        s->m.x->refused = true;
         return cb_fail(CB_EAGAIN, "the peer did not process the request");
     }
     if (error == NGHTTP2_NO_ERROR && x->failing) return CB_OK; /* on_close gets the reason */
-    if (error == NGHTTP2_NO_ERROR && x->end_in && (x->end_out || !c->h.env.server)) return CB_OK;
+    if (error == NGHTTP2_NO_ERROR && x->end_in && (x->end_out || !c->m.h.env.server)) return CB_OK;
     if (error == NGHTTP2_NO_ERROR) return cb_fail(CB_ECLOSED, "the stream ended early");
     bool ours = error == NGHTTP2_PROTOCOL_ERROR || error == NGHTTP2_FLOW_CONTROL_ERROR ||
                 error == NGHTTP2_STREAM_CLOSED || error == NGHTTP2_FRAME_SIZE_ERROR;
@@ -300,13 +282,13 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void
     h2_conn *c = user;
     h2_stream *s = stream_of(ng, id);
     if (!s) return 0;
-    s->open = false;
+    s->m.open = false;
     if (c->section == s) c->section = NULL;
-    if (s->x)
-        h2_close(c, s, close_reason(c, s, error));
+    if (s->m.x)
+        cb_mux_close(&s->m, close_reason(c, s, error));
     else
-        h2_stream_drop(c, s);
-    if (!c->h.env.server && c->h.env.owner->capacity && !c->h.draining) c->h.env.owner->capacity(&c->h);
+        cb_mux_drop(&c->m, &s->m);
+    if (!c->m.h.env.server && c->m.h.env.owner->capacity && !c->m.h.draining) c->m.h.env.owner->capacity(&c->m.h);
     return 0;
 }
 

@@ -56,26 +56,26 @@ static void nv_request(nv_list *l, const cb_head *head) {
 
 static void submit_trailers(h2_conn *c, h2_stream *s) {
     nv_list l;
-    if (nv_init(&l, c->h.env.alloc, s->kept.len) < 0) return;
-    nv_fields(&l, s->kept.at, s->kept.len);
+    if (nv_init(&l, c->m.h.env.alloc, s->m.kept.len) < 0) return;
+    nv_fields(&l, s->m.kept.at, s->m.kept.len);
     nghttp2_submit_trailer(c->ng, s->id, l.at, l.len);
-    nv_done(&l, c->h.env.alloc);
+    nv_done(&l, c->m.h.env.alloc);
 }
 
 static ssize_t read_body(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t length, uint32_t *flags,
                          nghttp2_data_source *source, void *user) {
     (void)ng, (void)id, (void)buf;
     h2_stream *s = source->ptr;
-    size_t n = s->out.len < length ? s->out.len : length;
-    if (!n && !s->fin) {
-        s->deferred = true;
-        cb_list_del(&s->send.link);
+    size_t n = s->m.out.len < length ? s->m.out.len : length;
+    if (!n && !s->m.fin) {
+        s->m.deferred = true;
+        cb_list_del(&s->m.send.link);
         return NGHTTP2_ERR_DEFERRED;
     }
     *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
-    if (s->fin && n == s->out.len) {
+    if (s->m.fin && n == s->m.out.len) {
         *flags |= NGHTTP2_DATA_FLAG_EOF;
-        if (s->trailers) {
+        if (s->m.trailers) {
             *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
             submit_trailers(user, s);
         }
@@ -90,26 +90,26 @@ int h2_on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *fr
     h2_conn *c = user;
     h2_stream *s = source->ptr;
     if (!h2_has_room(c)) return NGHTTP2_ERR_WOULDBLOCK;
-    if (s->out.len < length) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    if (s->m.out.len < length) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     enum { SLICES = 12 };
     cb_slice v[SLICES] = {{framehd, 9}};
     size_t n = 1, left = length;
     for (;;) {
-        size_t count = n + cb_chain_peek(&s->out, v + n, SLICES - n), bytes = 0;
+        size_t count = n + cb_chain_peek(&s->m.out, v + n, SLICES - n), bytes = 0;
         for (; n < count && left; n++) {
             if (v[n].len > left) v[n].len = left;
             left -= v[n].len;
             bytes += v[n].len;
         }
         if (h2_write(c, v, n) < 0) return NGHTTP2_ERR_CALLBACK_FAILURE;
-        cb_chain_drop(&s->out, bytes);
-        c->h.queued -= bytes;
+        cb_chain_drop(&s->m.out, bytes);
+        c->m.h.queued -= bytes;
         if (!left) break;
         n = 0;
     }
-    if (length) cb_quiet_touch(&c->sends, &s->send, c->now);
-    if (!s->out.len) cb_list_del(&s->send.link);
-    if (s->x && !s->fin && cb_list_empty(&s->writable)) cb_list_add_tail(&c->writable, &s->writable);
+    if (length) cb_quiet_touch(&c->m.sends, &s->m.send, c->m.now);
+    if (!s->m.out.len) cb_list_del(&s->m.send.link);
+    if (s->m.x && !s->m.fin && cb_list_empty(&s->m.writable)) cb_list_add_tail(&c->m.writable, &s->m.writable);
     return 0;
 }
 
@@ -122,7 +122,7 @@ static const nghttp2_data_provider *body_of(h2_stream *s, nghttp2_data_provider 
 
 int h2_open(cb_hconn *h, cb_exchange *x) {
     h2_conn *c = h2_of(h);
-    if (c->closed || !h->vt->capacity(h)) return cb_fail(CB_EAGAIN, "the connection takes no more streams now");
+    if (c->m.closed || !h->vt->capacity(h)) return cb_fail(CB_EAGAIN, "the connection takes no more streams now");
     return h2_stream_new(c, x) ? CB_OK : cb_fail(CB_ENOMEM, "no memory for a stream");
 }
 
@@ -131,23 +131,23 @@ static int submit_request(h2_conn *c, h2_stream *s, const nv_list *l, bool end) 
     int32_t id = nghttp2_submit_request(c->ng, NULL, l->at, l->len, end ? NULL : body_of(s, &p), s);
     if (id < 0) return cb_fail(id == NGHTTP2_ERR_NOMEM ? CB_ENOMEM : CB_EAGAIN, "no stream: %s", nghttp2_strerror(id));
     s->id = id;
-    s->open = true;
-    if (s->x) s->x->stream_id = id;
+    s->m.open = true;
+    if (s->m.x) s->m.x->stream_id = id;
     return CB_OK;
 }
 
 /* RFC 8441, 3: extended CONNECT only after the peer's SETTINGS allowed it. Until they are here it waits. */
 static int keep_late(h2_conn *c, h2_stream *s, const nv_list *l, bool end) {
-    cb_fields_init(&s->kept, c->h.env.alloc, UINT32_MAX, UINT32_MAX);
+    cb_fields_init(&s->m.kept, c->m.h.env.alloc, UINT32_MAX, UINT32_MAX);
     for (size_t i = 0; i < l->len; i++) {
-        int rc = cb_fields_add(&s->kept, (cb_slice){l->at[i].name, l->at[i].namelen},
+        int rc = cb_fields_add(&s->m.kept, (cb_slice){l->at[i].name, l->at[i].namelen},
                                (cb_slice){l->at[i].value, l->at[i].valuelen});
         if (rc < 0) return rc;
     }
-    cb_fields_seal(&s->kept);
-    s->late = true;
-    c->n_late++;
-    s->late_end = end;
+    cb_fields_seal(&s->m.kept);
+    s->m.late = true;
+    c->m.n_late++;
+    s->m.late_end = end;
     return CB_OK;
 }
 
@@ -159,40 +159,32 @@ static int no_extended_connect(void) {
     return cb_fail(CB_ENOTSUP, "the peer does not take extended CONNECT over HTTP/2 (RFC 8441)");
 }
 
-static h2_stream *first_late(h2_conn *c) {
-    for (cb_list *i = c->streams.next; i != &c->streams; i = i->next) {
-        h2_stream *s = CB_CONTAINER(i, h2_stream, link);
-        if (s->late && s->x) return s;
-    }
-    return NULL;
-}
-
 void h2_send_late(h2_conn *c) {
-    for (h2_stream *s; c->n_late && (s = first_late(c));) {
-        c->n_late--;
-        s->late = false;
+    for (h2_stream *s; c->m.n_late && (s = (h2_stream *)cb_mux_first_late(&c->m));) {
+        c->m.n_late--;
+        s->m.late = false;
         nv_list l;
-        int rc = peer_takes_connect(c) ? nv_init(&l, c->h.env.alloc, s->kept.len) : no_extended_connect();
+        int rc = peer_takes_connect(c) ? nv_init(&l, c->m.h.env.alloc, s->m.kept.len) : no_extended_connect();
         if (rc == CB_OK) {
-            nv_fields(&l, s->kept.at, s->kept.len);
-            rc = submit_request(c, s, &l, s->late_end);
-            nv_done(&l, c->h.env.alloc);
+            nv_fields(&l, s->m.kept.at, s->m.kept.len);
+            rc = submit_request(c, s, &l, s->m.late_end);
+            nv_done(&l, c->m.h.env.alloc);
         }
-        cb_fields_free(&s->kept);
-        if (rc < 0) h2_close(c, s, rc);
+        cb_fields_free(&s->m.kept);
+        if (rc < 0) cb_mux_close(&s->m, rc);
     }
 }
 
 static int send_request(h2_conn *c, h2_stream *s, const cb_head *head, bool end) {
-    if (head->protocol.len && c->settings_in && !peer_takes_connect(c)) return no_extended_connect();
+    if (head->protocol.len && c->m.settings_in && !peer_takes_connect(c)) return no_extended_connect();
     nv_list l;
-    int rc = nv_init(&l, c->h.env.alloc, head->n);
+    int rc = nv_init(&l, c->m.h.env.alloc, head->n);
     if (rc < 0) return rc;
-    s->capsules = cb_tunnel_has_capsules(head->protocol);
+    s->m.capsules = cb_tunnel_has_capsules(head->protocol);
     nv_request(&l, head);
     nv_fields(&l, head->fields, head->n);
-    rc = head->protocol.len && !c->settings_in ? keep_late(c, s, &l, end) : submit_request(c, s, &l, end);
-    nv_done(&l, c->h.env.alloc);
+    rc = head->protocol.len && !c->m.settings_in ? keep_late(c, s, &l, end) : submit_request(c, s, &l, end);
+    nv_done(&l, c->m.h.env.alloc);
     return rc;
 }
 
@@ -201,12 +193,12 @@ static int send_response(h2_conn *c, h2_stream *s, const cb_head *head, bool end
     if (head->status < 100 || head->status > 999) return cb_fail(CB_EINVAL, "status %d", head->status);
     cb_status_text(status, head->status);
     nv_list l;
-    int rc = nv_init(&l, c->h.env.alloc, head->n);
+    int rc = nv_init(&l, c->m.h.env.alloc, head->n);
     if (rc < 0) return rc;
     nv_pseudo(&l, ":status", (cb_slice){(const uint8_t *)status, 3});
     nv_fields(&l, head->fields, head->n);
     cb_field ours[3];
-    size_t n = cb_head_extras(&c->h.env, head, ours);
+    size_t n = cb_head_extras(&c->m.h.env, head, ours);
     for (size_t i = 0; i < n; i++)
         nv_add(&l, ours[i].name, ours[i].value, NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE);
     nghttp2_data_provider p;
@@ -214,7 +206,7 @@ static int send_response(h2_conn *c, h2_stream *s, const cb_head *head, bool end
         rc = nghttp2_submit_headers(c->ng, NGHTTP2_FLAG_NONE, s->id, NULL, l.at, l.len, NULL);
     else
         rc = nghttp2_submit_response(c->ng, s->id, l.at, l.len, end ? NULL : body_of(s, &p));
-    nv_done(&l, c->h.env.alloc);
+    nv_done(&l, c->m.h.env.alloc);
     if (rc < 0) return cb_fail(rc == NGHTTP2_ERR_NOMEM ? CB_ENOMEM : CB_ECLOSED, "%s", nghttp2_strerror(rc));
     return CB_OK;
 }
@@ -222,87 +214,55 @@ static int send_response(h2_conn *c, h2_stream *s, const cb_head *head, bool end
 int h2_send_head(cb_hconn *h, cb_exchange *x, const cb_head *head, bool end) {
     h2_conn *c = h2_of(h);
     h2_stream *s = x->frame;
-    if (!s || c->closed || s->was_reset) return cb_fail(CB_ECLOSED, "the stream is closed");
-    if (h->env.server && !s->open) return cb_fail(CB_ECLOSED, "the stream is closed");
-    int rc = h->env.server ? send_response(c, s, head, end) : send_request(c, s, head, end);
-    if (x->tunnel) cb_list_del(&s->body.link); /* silence is no failure there */
-    h2_wake(c);
+    int rc = cb_mux_usable(&c->m, x->frame);
+    if (rc < 0) return rc;
+    if (h->env.server && !s->m.open) return cb_fail(CB_ECLOSED, "the stream is closed");
+    rc = h->env.server ? send_response(c, s, head, end) : send_request(c, s, head, end);
+    if (x->tunnel) cb_list_del(&s->m.body.link); /* silence is no failure there */
+    cb_mux_wake(&c->m);
     return rc;
 }
 
 /* ---- bodies ---- */
 
-size_t h2_room(const cb_hconn *h, const cb_exchange *x) {
-    const h2_stream *s = x->frame;
-    if (!s || s->fin || s->was_reset) return 0;
-    return cb_hconn_out_room(h, s->out.len);
-}
-
-static int put(h2_conn *c, h2_stream *s, const void *data, size_t len) {
-    int rc = cb_chain_add(&s->out, data, len);
-    if (rc == CB_OK) c->h.queued += len;
-    return rc;
-}
-
-static void have_output(h2_conn *c, h2_stream *s) {
-    if (cb_list_empty(&s->send.link)) cb_list_add_tail(&c->fresh, &s->send.link);
-    if (s->deferred) {
-        s->deferred = false;
+void h2_output(cb_mux *m, cb_mux_stream *stream) {
+    h2_conn *c = h2_of(&m->h);
+    const h2_stream *s = (const h2_stream *)stream;
+    if (cb_list_empty(&stream->send.link)) cb_list_add_tail(&c->fresh, &stream->send.link);
+    if (stream->deferred) {
+        stream->deferred = false;
         nghttp2_session_resume_data(c->ng, s->id);
     }
-    h2_wake(c);
-}
-
-int64_t h2_send_body(cb_hconn *h, cb_exchange *x, cb_slice data, bool end) {
-    h2_conn *c = h2_of(h);
-    h2_stream *s = x->frame;
-    if (!s || c->closed || s->was_reset) return cb_fail(CB_ECLOSED, "the stream is closed");
-    size_t n = h2_room(h, x);
-    if (n > data.len) n = data.len;
-    int rc = put(c, s, data.base, n);
-    if (rc < 0) return rc;
-    if (end && n == data.len) s->fin = true;
-    if (n || s->fin) have_output(c, s);
-    return (int64_t)n;
+    cb_mux_wake(m);
 }
 
 int h2_send_trailers(cb_hconn *h, cb_exchange *x, const cb_field *f, size_t n) {
     h2_conn *c = h2_of(h);
     h2_stream *s = x->frame;
-    if (!s || c->closed || s->was_reset) return cb_fail(CB_ECLOSED, "the stream is closed");
-    cb_fields_init(&s->kept, h->env.alloc, UINT32_MAX, UINT32_MAX);
+    int rc = cb_mux_usable(&c->m, x->frame);
+    if (rc < 0) return rc;
+    cb_fields_init(&s->m.kept, h->env.alloc, UINT32_MAX, UINT32_MAX);
     for (size_t i = 0; i < n; i++) {
-        int rc = cb_fields_add(&s->kept, f[i].name, f[i].value);
+        rc = cb_fields_add(&s->m.kept, f[i].name, f[i].value);
         if (rc < 0) {
-            cb_fields_free(&s->kept);
+            cb_fields_free(&s->m.kept);
             return rc;
         }
     }
-    cb_fields_seal(&s->kept);
-    s->trailers = n > 0;
-    s->fin = true;
-    have_output(c, s);
+    cb_fields_seal(&s->m.kept);
+    s->m.trailers = n > 0;
+    s->m.fin = true;
+    h2_output(&c->m, &s->m);
     return CB_OK;
 }
 
 /* ---- datagrams ---- */
 
-/* RFC 9297, 3.5: a DATAGRAM capsule. */
 int h2_send_datagram(cb_hconn *h, cb_exchange *x, cb_slice payload) {
     h2_conn *c = h2_of(h);
     h2_stream *s = x->frame;
-    if (!s || c->closed || s->was_reset || s->fin) return cb_fail(CB_ECLOSED, "the stream is closed");
-    if (payload.len > CB_DATAGRAM_MAX) return cb_fail(CB_ELIMIT, "a datagram of %zu bytes", payload.len);
-    uint8_t head[CB_CAPSULE_HEAD_MAX];
-    size_t n = cb_capsule_head(head, CB_CAPSULE_DATAGRAM, payload.len);
-    if (h2_room(h, x) < n + payload.len) return CB_EAGAIN;
-    int rc = put(c, s, head, n);
+    int rc = cb_mux_usable(&c->m, x->frame);
     if (rc < 0) return rc;
-    rc = put(c, s, payload.base, payload.len);
-    if (rc < 0) {
-        h->vt->reset(h, x, CB_RESET_INTERNAL); /* half a capsule cannot be taken back */
-        return rc;
-    }
-    have_output(c, s);
-    return CB_OK;
+    if (s->m.fin) return cb_fail(CB_ECLOSED, "the stream is closed");
+    return cb_mux_send_capsule(&c->m, &s->m, payload);
 }

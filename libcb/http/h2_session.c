@@ -16,14 +16,14 @@ enum {
 
 /* nghttp2 takes and gives some small pieces with each request. */
 static void *get(const h2_conn *c, size_t size) {
-    return c->plain_malloc ? cb_small_get(c->h.env.alloc, size) : cb_mem_get(c->h.env.alloc, size);
+    return c->plain_malloc ? cb_small_get(c->m.h.env.alloc, size) : cb_mem_get(c->m.h.env.alloc, size);
 }
 
 static void put(const h2_conn *c, void *p) {
     if (c->plain_malloc)
-        cb_small_put(c->h.env.alloc, p);
+        cb_small_put(c->m.h.env.alloc, p);
     else
-        cb_mem_free(c->h.env.alloc, p);
+        cb_mem_free(c->m.h.env.alloc, p);
 }
 
 /* A session's buffer for frames is one block of 16 KiB, of which heads rarely fill more than a few hundred bytes. */
@@ -31,7 +31,7 @@ static void *mem_malloc(size_t size, void *user) {
     h2_conn *c = user;
     if (!size) return NULL;
     if (size < FRAMES_MIN || size > CB_SPARSE || c->frames) return get(c, size);
-    return c->frames = cb_sparse_get(c->h.env.alloc);
+    return c->frames = cb_sparse_get(c->m.h.env.alloc);
 }
 
 static void mem_free(void *p, void *user) {
@@ -40,7 +40,7 @@ static void mem_free(void *p, void *user) {
         put(c, p);
         return;
     }
-    cb_sparse_put(c->h.env.alloc, p);
+    cb_sparse_put(c->m.h.env.alloc, p);
     c->frames = NULL;
 }
 
@@ -55,7 +55,7 @@ static void *mem_realloc(void *p, size_t size, void *user) {
     h2_conn *c = user;
     if (!p) return mem_malloc(size, user);
     if (p != c->frames)
-        return c->plain_malloc ? cb_small_grow(c->h.env.alloc, p, size) : cb_mem_grow(c->h.env.alloc, p, size);
+        return c->plain_malloc ? cb_small_grow(c->m.h.env.alloc, p, size) : cb_mem_grow(c->m.h.env.alloc, p, size);
     if (size && size <= CB_SPARSE) return p;
     void *grown = size ? get(c, size) : NULL;
     if (grown) memcpy(grown, p, CB_SPARSE);
@@ -89,12 +89,12 @@ static int make_option(nghttp2_option **out, const cb_http_limits *l) {
 static int make_session(h2_conn *c) {
     nghttp2_option *option = NULL;
     nghttp2_session_callbacks *callbacks = NULL;
-    int rc = make_option(&option, c->h.env.limits);
+    int rc = make_option(&option, c->m.h.env.limits);
     if (rc < 0) return rc;
     rc = h2_callbacks(&callbacks);
     if (rc == CB_OK) {
-        rc = (c->h.env.server ? nghttp2_session_server_new3 : nghttp2_session_client_new3)(&c->ng, callbacks, c, option,
-                                                                                           &c->mem);
+        rc = (c->m.h.env.server ? nghttp2_session_server_new3 : nghttp2_session_client_new3)(&c->ng, callbacks, c,
+                                                                                             option, &c->mem);
         if (rc) rc = cb_fail(CB_ENOMEM, "no memory for an HTTP/2 session");
         nghttp2_session_callbacks_del(callbacks);
     }
@@ -103,7 +103,7 @@ static int make_session(h2_conn *c) {
 }
 
 static int first_settings(h2_conn *c) {
-    const cb_http_limits *l = c->h.env.limits;
+    const cb_http_limits *l = c->m.h.env.limits;
     uint32_t window = l->stream_window_bytes < INT32_MAX ? l->stream_window_bytes : INT32_MAX;
     nghttp2_settings_entry e[8];
     size_t n = 0;
@@ -111,7 +111,7 @@ static int first_settings(h2_conn *c) {
     e[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, l->max_head_bytes};
     e[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_HEADER_TABLE_SIZE, l->table_bytes};
     e[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1};
-    if (c->h.env.server) {
+    if (c->m.h.env.server) {
         e[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, l->max_streams};
         e[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1};
     } else {
@@ -129,7 +129,7 @@ static int first_settings(h2_conn *c) {
 int h2_session_new(h2_conn *c) {
     c->mem = (nghttp2_mem){
         .mem_user_data = c, .malloc = mem_malloc, .free = mem_free, .calloc = mem_calloc, .realloc = mem_realloc};
-    c->plain_malloc = cb_alloc_is_libc(c->h.env.alloc);
+    c->plain_malloc = cb_alloc_is_libc(c->m.h.env.alloc);
     int rc = make_session(c);
     return rc == CB_OK ? first_settings(c) : rc;
 }

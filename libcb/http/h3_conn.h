@@ -1,14 +1,13 @@
-/* The inside of an HTTP/3 connection: h3_conn.c (life, output, time), h3_app.c (what QUIC tells), h3_cb.c (what nghttp3
- * tells), h3_send.c (what an exchange sends), h3_quic.c (the QUIC connection below). */
+/* The inside of an HTTP/3 connection, beyond what it shares with HTTP/2 (mux.h): h3_conn.c (life, output, time),
+ * h3_app.c (what QUIC tells), h3_cb.c (what nghttp3 tells), h3_send.c (what an exchange sends), h3_quic.c (the QUIC
+ * connection below). */
 #ifndef CB_HTTP_H3_CONN_H
 #define CB_HTTP_H3_CONN_H
 
 #include "http/h3_control.h"
 #include "http/h3_frames.h"
 #include "http/h3_settings.h"
-#include "http/hconn.h"
-#include "http/rate.h"
-#include "http/tunnel_in.h"
+#include "http/mux.h"
 #include "transport/quic_app.h"
 #include <nghttp3/nghttp3.h>
 
@@ -33,57 +32,37 @@ typedef struct h3_below {
 extern const h3_below cb_h3_below_quic;
 int cb_h3_new_on(cb_hconn **out, const cb_hconn_env *env, cb_quic_conn *qc, const h3_below *below);
 
-/* A request stream, from its opening until QUIC and the exchange have both forgotten it. */
+/* A request stream. */
 typedef struct h3_stream {
-    cb_list link; /* in h3_conn.streams */
+    cb_mux_stream m;
     struct h3_stream *hash_next;
-    cb_exchange *x;       /* NULL: none yet, or it was told to close */
-    cb_chain out;         /* written by the user, not yet acknowledged; taken: given to nghttp3 */
-    cb_fields kept;       /* a request that waits for the peer's SETTINGS */
-    cb_quiet head;        /* in h3_conn.heads: a request whose head is not complete */
-    cb_quiet body;        /* in h3_conn.bodies: the peer owes a body */
-    cb_quiet send;        /* in h3_conn.sends: the peer owes acknowledgements or credit */
-    cb_list writable;     /* in h3_conn.writable: room came back */
-    cb_tunnel_in *tunnel; /* capsules came */
-    size_t owed;          /* body bytes received, credit not given back */
     int64_t id;
     cb_h3_frames frames;    /* that the peer sends */
-    int section_rc;         /* first error of the field section that is being received */
-    unsigned open : 1;      /* QUIC knows it */
-    unsigned attached : 1;  /* an exchange points to it */
     unsigned submitted : 1; /* nghttp3 has our head */
-    unsigned fin : 1, trailers : 1, late : 1, late_end : 1, deferred : 1, was_reset : 1;
-    unsigned blocked : 1;  /* by the stream's flow control */
-    unsigned mute : 1;     /* the peer stopped reading: what is written is thrown away */
-    unsigned stopped : 1;  /* we stopped reading */
-    unsigned began : 1;    /* server: its exchange was made */
-    unsigned capsules : 1; /* a request of ours for a protocol of capsules */
+    unsigned blocked : 1;   /* by the stream's flow control */
+    unsigned stopped : 1;   /* we stopped reading */
+    unsigned began : 1;     /* server: its exchange was made */
 } h3_stream;
 
 enum { H3_BUCKETS = 16 }; /* IDs of streams follow each other, so chains stay short */
 
 struct h3_conn {
-    cb_hconn h;
+    cb_mux m;
     cb_quic_app app;
     cb_quic_conn *qc;
     const h3_below *below;
     nghttp3_conn *ng;
     nghttp3_mem mem;
     h3_stream *buckets[H3_BUCKETS];
-    cb_list streams; /* h3_stream.link */
-    cb_list heads, bodies, sends, writable;
-    cb_time now, idle_since, drain_at, linger_at, sent_at; /* 0: not running */
-    cb_time told;                                          /* the owner knows a deadline not later than this */
-    cb_rate resets, control_bytes, idle_frames, uni_streams;
-    uint64_t n_opened, max_bidi;
+    cb_list heads;              /* by cb_mux_stream.head */
+    cb_time linger_at, sent_at; /* 0: not running */
+    cb_time told;               /* the owner knows a deadline not later than this */
+    cb_rate control_bytes, idle_frames, uni_streams;
+    uint64_t max_bidi;
     size_t fed;            /* bytes of bodies in the delivery that nghttp3 reads now */
     cb_h3_control control; /* the peer's control stream */
     cb_h3_settings peer;   /* client: what the server allows */
-    uint32_t n_late;
-    int depth; /* library calls on the stack */
-    unsigned ready : 1, closed : 1, freed : 1, failed : 1, settings_in : 1, peer_datagram : 1, no_streams : 1,
-        drain_asked : 1, final_goaway : 1, drained : 1, rests : 1;
-    cb_grave grave;
+    unsigned ready : 1, failed : 1, peer_datagram : 1, no_streams : 1, drained : 1, rests : 1;
 };
 
 static inline h3_conn *h3_of(const cb_hconn *h) {
@@ -94,21 +73,13 @@ static inline h3_conn *h3_of(const cb_hconn *h) {
 h3_stream *h3_stream_new(h3_conn *c, int64_t id);
 h3_stream *h3_stream_find(const h3_conn *c, int64_t id);
 void h3_stream_unhash(h3_conn *c, h3_stream *s);
-void h3_stream_drop(h3_conn *c, h3_stream *s); /* frees it when nobody knows it any more */
 void h3_attach(h3_conn *c, h3_stream *s, cb_exchange *x);
 int h3_start(h3_conn *c); /* makes the nghttp3 connection */
 int h3_bind(h3_conn *c);  /* opens control and QPACK streams */
 void h3_told(h3_conn *c); /* tells the owner when the deadline has come nearer */
-void h3_enter(h3_conn *c);
-void h3_leave(h3_conn *c); /* c may be gone afterwards */
-void h3_limit(h3_conn *c, const char *what);
-void h3_close(h3_conn *c, h3_stream *s, int rc);         /* tells the exchange, once */
-void h3_stream_failed(h3_conn *c, h3_stream *s, int rc); /* answers or resets, then closes the exchange */
-void h3_credit(h3_conn *c, h3_stream *s, size_t n);
 int h3_fail(h3_conn *c, uint64_t code, const char *reason);
 int h3_failed(h3_conn *c, int error); /* an nghttp3 error */
 void h3_drain(cb_hconn *h);
-void h3_closed(cb_hconn *h, int rc);
 
 /* h3_app.c */
 extern const cb_quic_app_ops h3_app_ops;
@@ -121,10 +92,9 @@ extern const nghttp3_callbacks h3_callbacks;
 /* h3_send.c */
 int h3_open(cb_hconn *h, cb_exchange *x);
 int h3_send_head(cb_hconn *h, cb_exchange *x, const cb_head *head, bool end);
-size_t h3_room(const cb_hconn *h, const cb_exchange *x);
-int64_t h3_send_body(cb_hconn *h, cb_exchange *x, cb_slice data, bool end);
 int h3_send_trailers(cb_hconn *h, cb_exchange *x, const cb_field *f, size_t n);
 int h3_send_datagram(cb_hconn *h, cb_exchange *x, cb_slice payload);
 void h3_send_late(h3_conn *c); /* the peer's SETTINGS are here */
+void h3_output(cb_mux *m, cb_mux_stream *s);
 
 #endif

@@ -57,19 +57,19 @@ static nghttp3_ssize read_body(nghttp3_conn *ng, int64_t id, nghttp3_vec *vec, s
     enum { SLICES = 8 };
     h3_stream *s = stream_user;
     cb_slice v[SLICES];
-    size_t n = cb_chain_peek(&s->out, v, count < SLICES ? count : SLICES), bytes = 0;
-    if (!n && !s->fin) {
-        s->deferred = true;
+    size_t n = cb_chain_peek(&s->m.out, v, count < SLICES ? count : SLICES), bytes = 0;
+    if (!n && !s->m.fin) {
+        s->m.deferred = true;
         return NGHTTP3_ERR_WOULDBLOCK;
     }
     for (size_t i = 0; i < n; i++) {
         vec[i] = (nghttp3_vec){(uint8_t *)(uintptr_t)v[i].base, v[i].len};
         bytes += v[i].len;
     }
-    cb_chain_take(&s->out, bytes);
-    if (s->fin && !cb_chain_ready(&s->out)) {
+    cb_chain_take(&s->m.out, bytes);
+    if (s->m.fin && !cb_chain_ready(&s->m.out)) {
         *flags |= NGHTTP3_DATA_FLAG_EOF;
-        if (s->trailers) *flags |= NGHTTP3_DATA_FLAG_NO_END_STREAM;
+        if (s->m.trailers) *flags |= NGHTTP3_DATA_FLAG_NO_END_STREAM;
     }
     return (nghttp3_ssize)n;
 }
@@ -98,23 +98,23 @@ static int submit_request(h3_conn *c, h3_stream *s, const nv_list *l, bool end) 
     int error = nghttp3_conn_submit_request(c->ng, s->id, l->at, l->len, end ? NULL : &body_reader, s);
     if (error) return cb_fail(error == NGHTTP3_ERR_NOMEM ? CB_ENOMEM : CB_EAGAIN, "%s", nghttp3_strerror(error));
     s->submitted = true;
-    s->fin = end;
+    s->m.fin = end;
     c->below->wake(c->qc);
     return CB_OK;
 }
 
 /* RFC 9220, 3: extended CONNECT only after the peer's SETTINGS allowed it. Until they are here it waits. */
 static int keep_late(h3_conn *c, h3_stream *s, const nv_list *l, bool end) {
-    cb_fields_init(&s->kept, c->h.env.alloc, UINT32_MAX, UINT32_MAX);
-    s->late = true;
-    s->late_end = end;
-    c->n_late++;
+    cb_fields_init(&s->m.kept, c->m.h.env.alloc, UINT32_MAX, UINT32_MAX);
+    s->m.late = true;
+    s->m.late_end = end;
+    c->m.n_late++;
     for (size_t i = 0; i < l->len; i++) {
-        int rc = cb_fields_add(&s->kept, (cb_slice){l->at[i].name, l->at[i].namelen},
+        int rc = cb_fields_add(&s->m.kept, (cb_slice){l->at[i].name, l->at[i].namelen},
                                (cb_slice){l->at[i].value, l->at[i].valuelen});
         if (rc < 0) return rc;
     }
-    cb_fields_seal(&s->kept);
+    cb_fields_seal(&s->m.kept);
     return CB_OK;
 }
 
@@ -122,44 +122,36 @@ static int no_extended_connect(void) {
     return cb_fail(CB_ENOTSUP, "the peer does not take extended CONNECT over HTTP/3 (RFC 9220)");
 }
 
-static h3_stream *first_late(h3_conn *c) {
-    for (cb_list *i = c->streams.next; i != &c->streams; i = i->next) {
-        h3_stream *s = CB_CONTAINER(i, h3_stream, link);
-        if (s->late && s->x) return s;
-    }
-    return NULL;
-}
-
 void h3_send_late(h3_conn *c) {
-    for (h3_stream *s; c->n_late && (s = first_late(c));) {
-        c->n_late--;
-        s->late = false;
+    for (h3_stream *s; c->m.n_late && (s = (h3_stream *)cb_mux_first_late(&c->m));) {
+        c->m.n_late--;
+        s->m.late = false;
         nv_list l;
-        int rc = c->peer.connect ? nv_init(&l, c->h.env.alloc, s->kept.len) : no_extended_connect();
+        int rc = c->peer.connect ? nv_init(&l, c->m.h.env.alloc, s->m.kept.len) : no_extended_connect();
         if (rc == CB_OK) {
-            nv_fields(&l, s->kept.at, s->kept.len);
-            rc = submit_request(c, s, &l, s->late_end);
-            nv_done(&l, c->h.env.alloc);
+            nv_fields(&l, s->m.kept.at, s->m.kept.len);
+            rc = submit_request(c, s, &l, s->m.late_end);
+            nv_done(&l, c->m.h.env.alloc);
         }
-        cb_fields_free(&s->kept);
+        cb_fields_free(&s->m.kept);
         if (rc == CB_OK) continue;
-        cb_exchange *x = s->x;
-        c->h.vt->reset(&c->h, x, CB_RESET_CANCEL);
+        cb_exchange *x = s->m.x;
+        c->m.h.vt->reset(&c->m.h, x, CB_RESET_CANCEL);
         cb_exchange_closed(x, rc);
     }
-    c->n_late = 0;
+    c->m.n_late = 0;
 }
 
 static int send_request(h3_conn *c, h3_stream *s, const cb_head *head, bool end) {
-    if (head->protocol.len && c->settings_in && !c->peer.connect) return no_extended_connect();
+    if (head->protocol.len && c->m.settings_in && !c->peer.connect) return no_extended_connect();
     nv_list l;
-    int rc = nv_init(&l, c->h.env.alloc, head->n);
+    int rc = nv_init(&l, c->m.h.env.alloc, head->n);
     if (rc < 0) return rc;
-    s->capsules = cb_tunnel_has_capsules(head->protocol);
+    s->m.capsules = cb_tunnel_has_capsules(head->protocol);
     nv_request(&l, head);
     nv_fields(&l, head->fields, head->n);
-    rc = head->protocol.len && !c->settings_in ? keep_late(c, s, &l, end) : submit_request(c, s, &l, end);
-    nv_done(&l, c->h.env.alloc);
+    rc = head->protocol.len && !c->m.settings_in ? keep_late(c, s, &l, end) : submit_request(c, s, &l, end);
+    nv_done(&l, c->m.h.env.alloc);
     return rc;
 }
 
@@ -168,129 +160,87 @@ static int send_response(h3_conn *c, h3_stream *s, const cb_head *head, bool end
     if (head->status < 100 || head->status > 999) return cb_fail(CB_EINVAL, "status %d", head->status);
     cb_status_text(status, head->status);
     nv_list l;
-    int error = nv_init(&l, c->h.env.alloc, head->n);
+    int error = nv_init(&l, c->m.h.env.alloc, head->n);
     if (error < 0) return error;
     nv_pseudo(&l, ":status", (cb_slice){(const uint8_t *)status, 3});
     nv_fields(&l, head->fields, head->n);
     cb_field ours[3];
-    size_t n = cb_head_extras(&c->h.env, head, ours);
+    size_t n = cb_head_extras(&c->m.h.env, head, ours);
     for (size_t i = 0; i < n; i++)
         nv_add(&l, ours[i].name, ours[i].value, NGHTTP3_NV_FLAG_NO_COPY_NAME | NGHTTP3_NV_FLAG_NO_COPY_VALUE);
     if (head->status < 200)
         error = nghttp3_conn_submit_info(c->ng, s->id, l.at, l.len);
     else
         error = nghttp3_conn_submit_response(c->ng, s->id, l.at, l.len, end ? NULL : &body_reader);
-    nv_done(&l, c->h.env.alloc);
+    nv_done(&l, c->m.h.env.alloc);
     if (error) return cb_fail(error == NGHTTP3_ERR_NOMEM ? CB_ENOMEM : CB_ECLOSED, "%s", nghttp3_strerror(error));
     if (head->status >= 200) {
         s->submitted = true;
-        s->fin = end;
+        s->m.fin = end;
     }
     c->below->wake(c->qc);
     return CB_OK;
 }
 
-static int closed_stream(void) {
-    return cb_fail(CB_ECLOSED, "the stream is closed");
-}
-
 int h3_send_head(cb_hconn *h, cb_exchange *x, const cb_head *head, bool end) {
     h3_conn *c = h3_of(h);
     h3_stream *s = x->frame;
-    if (!s || c->closed || s->was_reset || !s->open) return closed_stream();
-    int rc = h->env.server ? send_response(c, s, head, end) : send_request(c, s, head, end);
-    if (x->tunnel) cb_list_del(&s->body.link); /* silence is no failure there */
+    int rc = cb_mux_usable(&c->m, x->frame);
+    if (rc < 0) return rc;
+    if (!s->m.open) return cb_fail(CB_ECLOSED, "the stream is closed");
+    rc = h->env.server ? send_response(c, s, head, end) : send_request(c, s, head, end);
+    if (x->tunnel) cb_list_del(&s->m.body.link); /* silence is no failure there */
     return rc;
 }
 
 /* ---- bodies ---- */
 
-size_t h3_room(const cb_hconn *h, const cb_exchange *x) {
-    const h3_stream *s = x->frame;
-    if (!s || s->fin || s->was_reset) return 0;
-    if (s->mute) return h->env.limits->send_buffer_bytes;
-    return cb_hconn_out_room(h, s->out.len);
-}
-
-static int put(h3_conn *c, h3_stream *s, const void *data, size_t len) {
-    int rc = cb_chain_add(&s->out, data, len);
-    if (rc == CB_OK) c->h.queued += len;
-    return rc;
-}
-
-static void have_output(h3_conn *c, h3_stream *s) {
-    if (s->deferred) {
-        s->deferred = false;
+void h3_output(cb_mux *m, cb_mux_stream *stream) {
+    h3_conn *c = h3_of(&m->h);
+    const h3_stream *s = (const h3_stream *)stream;
+    if (stream->deferred) {
+        stream->deferred = false;
         nghttp3_conn_resume_stream(c->ng, s->id);
     }
-    if (s->out.len && cb_list_empty(&s->send.link)) cb_quiet_touch(&c->sends, &s->send, c->below->now(c->qc));
+    if (stream->out.len && cb_list_empty(&stream->send.link))
+        cb_quiet_touch(&m->sends, &stream->send, c->below->now(c->qc));
     c->below->wake(c->qc);
     h3_told(c);
-}
-
-int64_t h3_send_body(cb_hconn *h, cb_exchange *x, cb_slice data, bool end) {
-    h3_conn *c = h3_of(h);
-    h3_stream *s = x->frame;
-    if (!s || c->closed || s->was_reset) return closed_stream();
-    if (s->mute) {
-        s->fin = s->fin || end;
-        return (int64_t)data.len;
-    }
-    size_t n = h3_room(h, x);
-    if (n > data.len) n = data.len;
-    int rc = put(c, s, data.base, n);
-    if (rc < 0) return rc;
-    if (end && n == data.len) s->fin = true;
-    if (n || s->fin) have_output(c, s);
-    return (int64_t)n;
 }
 
 int h3_send_trailers(cb_hconn *h, cb_exchange *x, const cb_field *f, size_t n) {
     h3_conn *c = h3_of(h);
     h3_stream *s = x->frame;
-    if (!s || c->closed || s->was_reset) return closed_stream();
-    s->fin = true;
-    if (s->mute) return CB_OK;
+    int rc = cb_mux_usable(&c->m, x->frame);
+    if (rc < 0) return rc;
+    s->m.fin = true;
+    if (s->m.mute) return CB_OK;
     nv_list l;
-    int rc = nv_init(&l, h->env.alloc, n);
+    rc = nv_init(&l, h->env.alloc, n);
     if (rc < 0) return rc;
     nv_fields(&l, f, n);
     /* nghttp3 sends them after the body. */
     int error = n ? nghttp3_conn_submit_trailers(c->ng, s->id, l.at, l.len) : 0;
     nv_done(&l, h->env.alloc);
     if (error) return cb_fail(error == NGHTTP3_ERR_NOMEM ? CB_ENOMEM : CB_ECLOSED, "%s", nghttp3_strerror(error));
-    s->trailers = n > 0;
-    have_output(c, s);
+    s->m.trailers = n > 0;
+    h3_output(&c->m, &s->m);
     return CB_OK;
 }
 
 /* ---- datagrams ---- */
 
-static int send_capsule(h3_conn *c, h3_stream *s, cb_exchange *x, cb_slice payload) {
-    if (payload.len > CB_DATAGRAM_MAX) return cb_fail(CB_ELIMIT, "a datagram of %zu bytes", payload.len);
-    uint8_t head[CB_CAPSULE_HEAD_MAX];
-    size_t n = cb_capsule_head(head, CB_CAPSULE_DATAGRAM, payload.len);
-    if (h3_room(&c->h, x) < n + payload.len) return CB_EAGAIN;
-    int rc = put(c, s, head, n);
-    if (rc < 0) return rc;
-    rc = put(c, s, payload.base, payload.len);
-    if (rc < 0) {
-        c->h.vt->reset(&c->h, x, CB_RESET_INTERNAL); /* half a capsule cannot be taken back */
-        return rc;
-    }
-    have_output(c, s);
-    return CB_OK;
-}
-
 /* RFC 9297: a QUIC DATAGRAM where the peer takes them, else a capsule on the stream. */
 int h3_send_datagram(cb_hconn *h, cb_exchange *x, cb_slice payload) {
     h3_conn *c = h3_of(h);
     h3_stream *s = x->frame;
-    if (!s || c->closed || s->was_reset || s->fin) return closed_stream();
-    if (s->mute) return CB_OK;
-    if (!c->settings_in) return CB_EAGAIN; /* not known yet what the peer takes */
+    int rc = cb_mux_usable(&c->m, x->frame);
+    if (rc < 0) return rc;
+    if (s->m.fin) return cb_fail(CB_ECLOSED, "the stream is closed");
+    if (s->m.mute) return CB_OK;
+    if (!c->m.settings_in) return CB_EAGAIN; /* not known yet what the peer takes */
     uint8_t head[CB_H3_DATAGRAM_HEAD_MAX];
     const cb_slice v[2] = {{head, cb_h3_datagram_head(head, s->id)}, payload};
-    int rc = c->peer_datagram ? c->below->datagram(c->qc, v, 2) : CB_ENOTSUP;
-    return rc == CB_ENOTSUP ? send_capsule(c, s, x, payload) : rc;
+    rc = c->peer_datagram ? c->below->datagram(c->qc, v, 2) : CB_ENOTSUP;
+    return rc == CB_ENOTSUP ? cb_mux_send_capsule(&c->m, &s->m, payload) : rc;
 }
