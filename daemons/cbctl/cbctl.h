@@ -30,6 +30,9 @@ int cbctl_ca_list(int argc, char **argv);
 int cbctl_ca_renew(int argc, char **argv);
 int cbctl_ca_ocsp(int argc, char **argv);
 int cbctl_ca_staple(int argc, char **argv);
+int cbctl_policy_check(int argc, char **argv);
+int cbctl_policy_explain(int argc, char **argv);
+int cbctl_policy_schema(int argc, char **argv);
 int cbctl_tickets_turn(int argc, char **argv);
 int cbctl_tickets_show(int argc, char **argv);
 

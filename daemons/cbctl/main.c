@@ -132,6 +132,22 @@ static const cbctl_command commands[] = {
      "  --out FILE where it goes (default: NAME.ocsp for NAME.pem)\n"
      "  --dir, --cert and --key as of \"ca ocsp\"\n",
      cbctl_ca_staple},
+    {"policy", "check", "[--json] FILE", "tell whether a policy is one, and each mistake with its place",
+     "  --json  print the result as JSON\n", cbctl_policy_check},
+    {"policy", "explain", "--tenant TENANT [OPTION]... FILE",
+     "tell what a policy decides, and which conditions of each rule do not fit; exit status 3 when it denies",
+     "  --tenant TEXT, --subject TEXT, --issuer TEXT, --spiffe ID\n"
+     "                     whose request it is\n"
+     "  --role TEXT        a role; may be repeated\n"
+     "  --claim PATH=TEXT  a claim by name or JSON pointer; may be repeated, also with the same PATH\n"
+     "  --route TEXT, --method TEXT, --path PATH, --target HOST:PORT, --verb TEXT\n"
+     "                     what is asked for\n"
+     "  --source ADDRESS   of the client\n"
+     "  --mtls             the client showed a certificate that was verified\n"
+     "  --time TIME        such as 2027-01-31T08:00:00Z (default: now)\n"
+     "  --json             print the result as JSON\n",
+     cbctl_policy_explain},
+    {"policy", "schema", "", "print the form of policies as JSON Schema", "", cbctl_policy_schema},
     {"tickets", "turn", "[--rotate-s N] [--lead-s N] [--force] FILE",
      "make a ring of session-ticket keys, or give it a new key when that is due",
      "  --rotate-s N  a new key so often (default: 43200, 12 h)\n"

@@ -50,9 +50,10 @@ typedef struct cb_policy_request {
     const cb_slice *roles; /* that the caller has established */
     size_t roles_len;
     const cb_jwt *token; /* verified; its claims are what "claims", "acr" and "amr" ask for. NULL = none */
-    /* In the place of a token, for claims from elsewhere: is the claim at path (a name, or "/" and a JSON pointer)
-     * equal to text, a list with it, or an object with a member of that name? 1 or 0. Only asked when token is NULL. */
-    int (*claim)(const char *path, const char *text, void *user);
+    /* In the place of a token, for claims from elsewhere: gives the next value of the claim at path (a name, or "/" and
+     * a JSON pointer), beginning with *it = 0. Its values are what a text, number, true or false is as text, each of
+     * these in a list, and the names of an object's members. 1, or 0 at the end. Only asked when token is NULL. */
+    int (*claim)(const char *path, uint32_t *it, cb_slice *value, void *user);
     void *user;
     cb_slice route;       /* the name of a route */
     cb_slice method;      /* "GET" */

@@ -87,19 +87,29 @@ bool cb_claims_has(const cb_json *j, const char *path, const char *text) {
     return false;
 }
 
-static bool scalar_is(const cb_json *j, const cb_json_node *at, const char *text, size_t len) {
+static bool scalar(const cb_json *j, const cb_json_node *at, cb_slice *value) {
     if (at->kind == CB_JSON_TRUE || at->kind == CB_JSON_FALSE)
-        return strcmp(text, at->kind == CB_JSON_TRUE ? "true" : "false") == 0;
-    return (at->kind == CB_JSON_TEXT || at->kind == CB_JSON_NUMBER) && at->len == len &&
-           memcmp(j->text + at->at, text, len) == 0;
+        *value = cb_slice_str(at->kind == CB_JSON_TRUE ? "true" : "false");
+    else if (at->kind == CB_JSON_TEXT || at->kind == CB_JSON_NUMBER)
+        *value = cb_json_slice(j, at);
+    else
+        return false;
+    return true;
 }
 
-bool cb_claims_is(const cb_json *j, const cb_json_node *of, const char *text) {
-    const size_t len = strlen(text);
-    if (of->kind == CB_JSON_OBJECT) return cb_json_get(j, of, text, len) != NULL;
-    if (of->kind != CB_JSON_LIST) return scalar_is(j, of, text, len);
-    for (const cb_json_node *at = cb_json_first(j, of); at; at = cb_json_next(j, of, at))
-        if (scalar_is(j, at, text, len)) return true;
+bool cb_claims_value(const cb_json *j, const cb_json_node *of, uint32_t *it, cb_slice *value) {
+    if (!of) return false;
+    if (of->kind != CB_JSON_LIST && of->kind != CB_JSON_OBJECT) return (*it)++ == 0 && scalar(j, of, value);
+    for (const cb_json_node *at = *it ? (*it < of->next ? j->nodes + *it : NULL) : cb_json_first(j, of); at;
+         at = cb_json_next(j, of, at)) {
+        *it = at->next;
+        if (of->kind == CB_JSON_OBJECT) {
+            *value = (cb_slice){(const uint8_t *)j->text + at->name, at->name_len};
+            return true;
+        }
+        if (scalar(j, at, value)) return true;
+    }
+    *it = of->next;
     return false;
 }
 

@@ -37,13 +37,12 @@ extern const cb_config_schema cb_policy_schema;
 
 /* ---- patterns: each _read gives NULL, or what is wrong with the text ---- */
 
-enum cb_policy_shape { CB_POLICY_EXACT = 0, CB_POLICY_BELOW = 1, CB_POLICY_WALK = 2 };
-
-/* Segments between slashes. "*" is any one segment, "**" at the end all below and the segment before itself. */
+/* Segments between slashes; "*" is any one segment. `below`: the pattern ended in "**", which is not in `text`: it fits
+ * the text itself and all below. Texts begin behind "/" and "spiffe://". */
 typedef struct cb_policy_segments {
-    const char *text; /* BELOW: without the slash and the stars */
+    const char *text;
     uint32_t len;
-    int32_t shape; /* enum cb_policy_shape */
+    int32_t below;
 } cb_policy_segments;
 
 typedef struct cb_policy_target {
@@ -70,10 +69,11 @@ const char *cb_policy_pointer_wrong(const char *text);
 
 /* ---- what they are compared with ---- */
 
-bool cb_policy_segments_fit(const cb_policy_segments *p, const char *text, size_t len);
+/* Compares with one pattern; the tree of the index compares with all. */
+bool cb_policy_segments_fit(const cb_policy_segments *p, cb_slice text);
 
-/* A path as it is judged: decoded, without query, repeated slashes and a slash at its end; `room` has
- * CB_POLICY_PATH_BYTES. False: it can be read in several ways. An empty one, and "*", come out empty. */
+/* A path as it is judged: decoded, without query, the slashes at its ends and repeated ones; `room` has
+ * CB_POLICY_PATH_BYTES. False: it can be read in several ways. When there is none, and of "*", base is NULL. */
 bool cb_policy_path_clear(cb_slice path, char *room, cb_slice *out);
 
 typedef struct cb_policy_host {

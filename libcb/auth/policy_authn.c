@@ -4,10 +4,9 @@
 #include "base/error.h"
 #include <cb/policy.h>
 
-static int claim_is(const char *path, const char *text, void *user) {
+static int claim(const char *path, uint32_t *it, cb_slice *value, void *user) {
     const cb_json *claims = user;
-    const cb_json_node *at = cb_claims_find(claims, path);
-    return at && cb_claims_is(claims, at, text);
+    return cb_claims_value(claims, cb_claims_find(claims, path), it, value);
 }
 
 static cb_slice text_of(const char *text) {
@@ -26,7 +25,7 @@ int cb_policy_request_of(cb_policy_request *out, const cb_authn_call *call) {
                                .mtls = who->with_cert};
     if (!call->claims) return CB_OK;
     out->issuer = text_of(cb_claims_text(call->claims, "iss"));
-    out->claim = claim_is;
+    out->claim = claim;
     out->user = (void *)(uintptr_t)call->claims;
     return CB_OK;
 }

@@ -16,22 +16,17 @@ static int hex(uint8_t c) {
 
 /* ---- segments ---- */
 
-/* Finds out of what shape a pattern is; NULL, or what is wrong. */
-static const char *shape_of(cb_policy_segments *p, const char *text, size_t len) {
-    *p = (cb_policy_segments){.text = text, .len = (uint32_t)len, .shape = CB_POLICY_EXACT};
+/* Takes a "**" at the end off; NULL, or what is wrong. */
+static const char *segments_read(cb_policy_segments *p, const char *text, size_t len) {
+    *p = (cb_policy_segments){.text = text, .len = (uint32_t)len};
     for (size_t i = 0; i < len;) {
         const char *end = memchr(text + i, '/', len - i);
         const size_t n = end ? (size_t)(end - text) - i : len - i;
-        const bool last = i + n == len;
         if (n == 2 && memcmp(text + i, "**", 2) == 0) {
-            if (!last) return "\"**\" may stand at the end only";
-            if (p->shape == CB_POLICY_EXACT) {
-                p->shape = CB_POLICY_BELOW;
-                p->len = (uint32_t)(i ? i - 1 : 0);
-            }
-        } else if (n == 1 && text[i] == '*') {
-            p->shape = CB_POLICY_WALK;
-        } else if (memchr(text + i, '*', n)) {
+            if (end) return "\"**\" may stand at the end only";
+            p->below = 1;
+            p->len = (uint32_t)(i ? i - 1 : 0);
+        } else if (memchr(text + i, '*', n) && n > 1) {
             return "\"*\" stands for a whole segment, and \"**\" for all below";
         }
         i += n + 1;
@@ -39,27 +34,21 @@ static const char *shape_of(cb_policy_segments *p, const char *text, size_t len)
     return NULL;
 }
 
-static bool walk(const char *p, size_t p_len, const char *s, size_t s_len) {
+bool cb_policy_segments_fit(const cb_policy_segments *p, cb_slice text) {
+    const char *s = (const char *)text.base;
     size_t i = 0, j = 0;
-    for (;;) {
-        const char *pe = memchr(p + i, '/', p_len - i), *se = memchr(s + j, '/', s_len - j);
-        const size_t pn = pe ? (size_t)(pe - p) - i : p_len - i, sn = se ? (size_t)(se - s) - j : s_len - j;
-        if (pn == 2 && p[i] == '*' && p[i + 1] == '*') return true;
-        const bool one = pn == 1 && p[i] == '*' && sn > 0;
-        if (!one && (pn != sn || memcmp(p + i, s + j, pn) != 0)) return false;
-        i += pn;
-        j += sn;
-        if (j == s_len) return i == p_len || (p_len - i == 3 && memcmp(p + i, "/**", 3) == 0);
-        if (i == p_len) return false;
-        i++;
-        j++;
+    while (i < p->len) {
+        const char *pe = memchr(p->text + i, '/', p->len - i),
+                   *se = j < text.len ? memchr(s + j, '/', text.len - j) : NULL;
+        const size_t pn = pe ? (size_t)(pe - p->text) - i : p->len - i;
+        if (j >= text.len) return false;
+        const size_t sn = se ? (size_t)(se - s) - j : text.len - j;
+        const bool one = pn == 1 && p->text[i] == '*' && sn > 0;
+        if (!one && (pn != sn || memcmp(p->text + i, s + j, pn) != 0)) return false;
+        i += pn + 1;
+        j += sn + 1;
     }
-}
-
-bool cb_policy_segments_fit(const cb_policy_segments *p, const char *text, size_t len) {
-    if (p->shape == CB_POLICY_WALK) return walk(p->text, p->len, text, len);
-    if (p->shape == CB_POLICY_EXACT) return len == p->len && memcmp(text, p->text, len) == 0;
-    return len >= p->len && memcmp(text, p->text, p->len) == 0 && (len == p->len || text[p->len] == '/');
+    return p->below || j >= text.len;
 }
 
 /* ---- paths ---- */
@@ -101,7 +90,7 @@ bool cb_policy_path_clear(cb_slice path, char *room, cb_slice *out) {
     }
     if (dots(room + begun, n - begun)) return false;
     if (n > 1 && room[n - 1] == '/') n--;
-    *out = (cb_slice){(const uint8_t *)room, n};
+    *out = (cb_slice){(const uint8_t *)room + 1, n - 1};
     return true;
 }
 
@@ -117,9 +106,9 @@ const char *cb_policy_path_read(cb_policy_segments *out, char *room, const char 
     if (!cb_policy_path_clear((cb_slice){(const uint8_t *)text, len}, clear, &path))
         return "can be read in several ways (\".\" and \"..\" segments, \";\", \"\\\", an encoded \"/\" or a bad "
                "\"%\")";
-    memcpy(room, clear, path.len);
+    memcpy(room, path.base, path.len);
     room[path.len] = '\0';
-    return shape_of(out, room, path.len);
+    return segments_read(out, room, path.len);
 }
 
 /* ---- SPIFFE IDs ---- */
@@ -142,13 +131,12 @@ const char *cb_policy_spiffe_read(cb_policy_segments *out, char *room, const cha
         if (!n && p[1]) return "has an empty segment";
     }
     if (!*path) return "has no path; all of the trust domain is \"spiffe://domain/**\"";
-    memcpy(room, text, len + 1);
-    if (text[len - 1] != '/') return shape_of(out, room, len);
-    const char *wrong = shape_of(out, room, len - 1); /* "spiffe://domain/a/" is all below, as for cb_peer_is() */
-    if (wrong) return wrong;
-    if (out->shape != CB_POLICY_EXACT) return "ends in \"/\": write \"/**\" after a \"*\"";
-    out->shape = CB_POLICY_BELOW;
-    return NULL;
+    memcpy(room, text + SCHEME, len - SCHEME + 1);
+    const bool all = text[len - 1] == '/'; /* "spiffe://domain/a/" is all below, as for cb_peer_is() */
+    const char *wrong = segments_read(out, room, len - SCHEME - all);
+    if (all && out->below) return "ends in \"/\" behind \"**\"";
+    if (all) out->below = 1;
+    return wrong;
 }
 
 /* ---- targets ---- */

@@ -41,6 +41,15 @@ def test_ca_dev_makes_what_openssl_accepts(tmp_path):
     (["audit", "show", "--outcome", "odd", "x"], 2, "--outcome"),
     (["audit", "show", "--syslog", "a b", "x"], 2, "--syslog"),
     (["audit", "show", "--since", "x"], 2, "--since"),
+    (["policy"], 2, "which command"),
+    (["policy", "check"], 2, "one FILE"),
+    (["policy", "check", "{tmp}/absent"], 1, "No such file"),
+    (["policy", "schema", "x"], 2, "no argument"),
+    (["policy", "explain", "--source", "10.0.0", "x"], 2, "--source"),
+    (["policy", "explain", "--target", "host", "x"], 2, "--target"),
+    (["policy", "explain", "--time", "now", "x"], 2, "--time"),
+    (["policy", "explain", "--claim", "acr", "x"], 2, "--claim"),
+    (["policy", "explain", "--tenant"], 2, "needs a value"),
     (["tickets"], 2, "which command"),
     (["tickets", "turn"], 2, "one FILE"),
     (["tickets", "turn", "--lead-s", "x", "{tmp}/t"], 2, "--lead-s"),
@@ -100,3 +109,52 @@ def test_an_audit_log_is_verified_and_shown(tmp_path):
     assert verify().returncode == 0 and json.loads(verify().stdout)["tail_bytes"] > 0
     cut = verify("--head", sound["head"])
     assert cut.returncode == 1 and json.loads(cut.stdout)["flaw"] == 7
+
+
+POLICY = """{"rules": [
+  // who reads
+  {"name": "read", "effect": "allow", "tenants": ["*"], "methods": ["GET"], "paths": ["/v1/**"],
+   "claims": [{"path": "/realm_access/roles", "any": ["reader"]}]},
+  {"name": "ops", "effect": "allow", "tenants": ["acme"], "roles": ["operator"], "verbs": ["reload"], "mtls": "present"},
+  {"name": "not-from-there", "effect": "deny", "tenants": ["*"], "sources": ["192.0.2.0/24", "2001:db8::/32"]},
+  {"name": "tunnel", "effect": "allow", "tenants": ["acme"], "targets": ["*.example.org:443", "[fd00::/8]:22"],
+   "times": [{"days": ["wed"]}]}]}"""
+
+
+def test_a_policy_is_checked_and_explains_itself(tmp_path):
+    file = tmp_path / "policy.json"
+    file.write_text(POLICY)
+
+    def explain(*words):
+        got = run(program("cbctl"), "policy", "explain", "--json", "--time", "2026-11-25T12:00:00Z", "--source", "198.51.100.1", *words, file)
+        said = json.loads(got.stdout)
+        assert got.returncode == (0 if said["allowed"] else 3), got
+        return said["allowed"], said["rule"], said["reason"], {rule["rule"]: rule["failed"] for rule in said["rules"]}
+
+    assert run(program("cbctl"), "policy", "check", file).stdout == "4 rules\n"
+    read = ["--tenant", "acme", "--method", "GET", "--path", "/v1/a?b", "--claim", "/realm_access/roles=reader"]
+    assert explain(*read)[:3] == (True, "read", "rule")
+    allowed, rule, reason, failed = explain(*read, "--method", "POST")
+    assert (allowed, rule, reason) == (False, None, "no-rule")
+    assert failed == {"read": ["methods"], "ops": ["roles", "verbs", "mtls"], "not-from-there": ["sources"], "tunnel": ["targets"]}
+    assert explain(*read, "--source", "2001:db8::1")[:3] == (False, "not-from-there", "rule")
+    assert explain(*read[2:])[:3] == (False, None, "no-tenant")
+    assert explain(*read, "--path", "/v1/../x")[:3] == (False, None, "unclear-path")
+    assert explain("--tenant", "acme", "--verb", "reload", "--role", "viewer", "--role", "operator", "--mtls")[:2] == (True, "ops")
+    assert explain("--tenant", "acme", "--target", "[fd00::1]:22")[:2] == (True, "tunnel")
+    assert explain("--tenant", "acme", "--target", "[fd00::1]:22", "--time", "2026-11-26T12:00:00Z")[0] is False
+    assert explain("--tenant", "acme", "--target", "127.1:443")[2] == "unclear-target"
+    got = run(program("cbctl"), "policy", "explain", "--source", "::1", *read, file)
+    assert got.returncode == 0 and got.stdout.splitlines()[-1] == 'allowed by "read"' and "DOES NOT FIT" in got.stdout
+    assert json.loads(run(program("cbctl"), "policy", "schema").stdout)["title"] == "libcb policy"
+
+
+def test_mistakes_in_a_policy_have_their_places(tmp_path):
+    file = tmp_path / "policy.json"
+    file.write_text(POLICY.replace('"/v1/**"', '"v1"').replace("fd00::/8", "fd00::1/8"))
+    got = run(program("cbctl"), "policy", "check", file)
+    assert got.returncode == 1 and got.stdout == ""
+    assert f"{file}:3:87: /rules/0/paths/0: " in got.stderr and "/rules/3/targets/1: " in got.stderr
+    got = run(program("cbctl"), "policy", "check", "--json", file)
+    assert got.returncode == 1 and [e["pointer"] for e in json.loads(got.stdout)["errors"]] == ["/rules/0/paths/0", "/rules/3/targets/1"]
+    assert run(program("cbctl"), "policy", "explain", "--tenant", "acme", file).returncode == 1

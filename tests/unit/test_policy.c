@@ -415,27 +415,31 @@ Test(policy, of_who_a_gate_let_in) {
     cb_jwks_unref(keys);
 }
 
-static int told(const char *path, const char *text, void *user) {
+static int told(const char *path, uint32_t *it, cb_slice *value, void *user) {
     ++*(int *)user;
-    return strcmp(path, "acr") == 0 && strcmp(text, "urn:two") == 0;
+    *value = cb_slice_str(*it ? "urn:two" : "urn:none");
+    return strcmp(path, "acr") == 0 && (*it)++ < 2;
 }
 
 Test(policy, claims) {
     static const struct {
         const char *members;
         int allowed;
-    } rows[] = {{"\"claims\": [{\"path\": \"/realm_access/roles\", \"any\": [\"x\", \"admin\"]}]", 1},
-                {"\"claims\": [{\"path\": \"/realm_access/roles\", \"any\": [\"x\"]}]", 0},
-                {"\"claims\": [{\"path\": \"/realm_access\", \"any\": [\"roles\"]}]", 1},
-                {"\"claims\": [{\"path\": \"level\", \"any\": [\"3\"]}]", 1},
-                {"\"claims\": [{\"path\": \"email_verified\", \"any\": [\"true\"]}]", 1},
-                {"\"claims\": [{\"path\": \"email_verified\", \"any\": [\"false\"]}]", 0},
-                {"\"claims\": [{\"path\": \"level\", \"any\": [\"3\"]}, {\"path\": \"gone\", \"any\": [\"3\"]}]", 0},
-                {"\"acr\": [\"urn:two\"], \"amr\": [\"hwk\", \"otp\"]", 1},
-                {"\"acr\": [\"urn:three\"]", 0},
-                {"\"amr\": [\"hwk\"]", 0},
-                {"\"subjects\": [\"ada\"], \"issuers\": [\"https://issuer.example\"]", 1},
-                {"\"subjects\": [\"bob\"]", 0}};
+    } rows[] = {
+        {"\"claims\": [{\"path\": \"/realm_access/roles\", \"any\": [\"x\", \"admin\"]}]", 1},
+        {"\"claims\": [{\"path\": \"/realm_access/roles\", \"any\": [\"x\"]}]", 0},
+        {"\"claims\": [{\"path\": \"/realm_access\", \"any\": [\"roles\"]}]", 1},
+        {"\"claims\": [{\"path\": \"level\", \"any\": [\"3\"]}]", 1},
+        {"\"claims\": [{\"path\": \"email_verified\", \"any\": [\"true\"]}]", 1},
+        {"\"claims\": [{\"path\": \"email_verified\", \"any\": [\"false\"]}]", 0},
+        {"\"claims\": [{\"path\": \"level\", \"any\": [\"3\"]}, {\"path\": \"gone\", \"any\": [\"3\"]}]", 0},
+        {"\"acr\": [\"urn:two\"], \"amr\": [\"hwk\", \"otp\"]", 1},
+        {"\"acr\": [\"urn:three\"]", 0},
+        {"\"amr\": [\"hwk\"]", 0},
+        {"\"subjects\": [\"ada\"], \"issuers\": [\"https://issuer.example\"]", 1},
+        {"\"subjects\": [\"bob\"]", 0},
+        {"\"claims\": [{\"path\": \"amr\", \"any\": [\"pwd\"]}, {\"path\": \"amr\", \"any\": [\"otp\", \"x\"]}]", 1},
+        {"\"amr\": [\"pwd\"], \"claims\": [{\"path\": \"amr\", \"any\": [\"hwk\"]}]", 0}};
     cb_jwt *token = token_of("{\"roles\":[\"user\",\"admin\"]}");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         cb_policy *p = allowing(rows[i].members);
