@@ -27,6 +27,7 @@ cb_need(LLHTTP libllhttp 9.0.0)
 cb_need(UV libuv 1.44.0)
 cb_need(CARES libcares 1.18.0)
 cb_need(CJSON libcjson 1.7.15)
+cb_need(SQLITE sqlite3 3.40.0)
 if(CB_DEPENDENCY_PROBLEMS)
     message(FATAL_ERROR "libcb cannot be built yet:${CB_DEPENDENCY_PROBLEMS}\n"
         "Run `scripts/setup build`: it installs them on Debian 12 and 13. Elsewhere, install them (or set "
@@ -49,5 +50,5 @@ else()
     message(STATUS "libipsec-mb is not used: GnuTLS protects packets")
 endif()
 target_link_libraries(cb_deps INTERFACE PkgConfig::NGTCP2 PkgConfig::NGTCP2_GNUTLS PkgConfig::NGHTTP3
-    PkgConfig::GNUTLS PkgConfig::TASN1 PkgConfig::NGHTTP2 PkgConfig::LLHTTP PkgConfig::UV PkgConfig::CARES PkgConfig::CJSON
+    PkgConfig::GNUTLS PkgConfig::TASN1 PkgConfig::NGHTTP2 PkgConfig::LLHTTP PkgConfig::UV PkgConfig::CARES PkgConfig::CJSON PkgConfig::SQLITE
     Threads::Threads m)

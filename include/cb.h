@@ -24,6 +24,7 @@
 #include <cb/renewal.h>
 #include <cb/resolver.h>
 #include <cb/sim.h>
+#include <cb/store.h>
 #include <cb/tls.h>
 #include <cb/trace.h>
 

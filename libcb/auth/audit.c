@@ -2,12 +2,12 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "base/opts.h"
+#include "base/thread.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <gnutls/crypto.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -341,15 +341,9 @@ static int use_file(cb_audit *log, uint64_t *tail) {
 }
 
 static int start_thread(cb_audit *log) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before); /* signals are the loops' */
-    int err = pthread_create(&log->thread, NULL, run, log);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (err) return cb_fail_errno(err, "a thread that writes %s", log->path);
-    (void)pthread_setname_np(log->thread, "cb-audit");
-    log->threaded = true;
-    return CB_OK;
+    int rc = cb_thread_start(&log->thread, "cb-audit", run, log);
+    log->threaded = rc == CB_OK;
+    return rc;
 }
 
 static int check_opts(cb_audit_opts *o, const cb_audit_opts *opts) {

@@ -10,11 +10,11 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/opts.h"
+#include "base/thread.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <gnutls/crypto.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -236,22 +236,17 @@ static void *run(void *user) {
 
 /* Something must be written. Called with the lock. */
 static void touched(cb_sessions *s) {
-    sigset_t all, before;
     if (!s->path) return;
     s->dirty = true;
     if (s->threaded) {
         pthread_cond_signal(&s->work);
         return;
     }
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before); /* signals are the loops' */
-    int err = pthread_create(&s->thread, NULL, run, s);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (err) {
-        note(s, cb_fail_errno(err, "a thread that writes %s", s->path));
+    int rc = cb_thread_start(&s->thread, "cb-sessions", run, s);
+    if (rc < 0) {
+        note(s, rc);
         return;
     }
-    (void)pthread_setname_np(s->thread, "cb-sessions");
     s->threaded = true;
 }
 
