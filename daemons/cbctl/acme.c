@@ -23,7 +23,7 @@ enum { CONTACTS = 16, KEY_TEXT = 1024, PATH_BYTES = 4096 };
 struct job {
     cb_acme_opts opts;
     cb_acme_order order;
-    const char *ca, *standalone, *webroot, *hook, *eab_key_file;
+    const char *ca, *standalone, *tls_alpn, *webroot, *hook, *eab_key_file;
     const char *contacts[CONTACTS];
     char eab_key[KEY_TEXT];
     unsigned long reason;
@@ -32,6 +32,7 @@ struct job {
     cb_loop *loop;
     cb_acme *acme;
     cb_http_server *server;
+    cb_alpn01 *alpn01; /* of tls_alpn */
 };
 
 /* --- answering challenges --- */
@@ -84,6 +85,7 @@ static int on_challenge(cb_acme *a, const cb_acme_challenge *c, void *user) {
     const struct job *j = user;
     (void)a;
     if (c->type == CB_ACME_DNS_01) return run_hook(j->hook, "add", c);
+    if (c->type == CB_ACME_TLS_ALPN_01) return cb_alpn01_set(j->alpn01, c->name, c->pem);
     return j->webroot ? write_token(j->webroot, c) : CB_OK;
 }
 
@@ -151,6 +153,7 @@ static int take_option(struct job *j, int option, const char *value) {
         {'u', &j->opts.directory}, {'d', &j->opts.dir},     {'C', &j->ca},
         {'s', &j->standalone},     {'w', &j->webroot},      {'h', &j->hook},
         {'p', &j->order.profile},  {'e', &j->opts.eab_kid}, {'E', &j->eab_key_file},
+        {'T', &j->tls_alpn},
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         if (texts[i].option != option) continue;
@@ -200,6 +203,7 @@ static int parse(struct job *j, int argc, char **argv, const char *what, const c
                                         {"dir", required_argument, NULL, 'd'},
                                         {"ca", required_argument, NULL, 'C'},
                                         {"standalone", required_argument, NULL, 's'},
+                                        {"tls-alpn", required_argument, NULL, 'T'},
                                         {"webroot", required_argument, NULL, 'w'},
                                         {"dns-hook", required_argument, NULL, 'h'},
                                         {"profile", required_argument, NULL, 'p'},
@@ -242,10 +246,31 @@ static int begin(struct job *j) {
     return cb_acme_issue(j->acme, &j->order);
 }
 
+/* What answers the challenges: port 80 or 443 of the names leads here. */
+static int open_server(struct job *j) {
+    static const cb_exchange_ops http = {.size = sizeof http, .on_head = on_request};
+    cb_identity *me = NULL;
+    char *pem = NULL;
+    int rc = CB_OK;
+    if (!j->standalone && !j->tls_alpn) return CB_OK;
+    if (j->tls_alpn) { /* who does not validate gets a certificate that nobody trusts */
+        static const char *const nobody[] = {"acme.invalid"};
+        rc = cb_acme_placeholder(&pem, nobody, 1, (int64_t)time(NULL));
+        if (rc >= 0) rc = cb_alpn01_new(&j->alpn01);
+        if (rc >= 0) rc = cb_identity_new(&me, CB_OPTS(cb_identity_opts, .pem = pem, .alpn01 = j->alpn01));
+    }
+    if (rc >= 0)
+        rc = cb_http_server_new(&j->server, j->loop,
+                                CB_OPTS(cb_http_server_opts, .listen = j->standalone ? j->standalone : j->tls_alpn,
+                                        .identity = me, .ops = &http, .user = j, .versions = CB_HTTP_1));
+    cb_acme_text_free(pem);
+    cb_identity_unref(me);
+    return rc;
+}
+
 static int run(struct job *j) {
     static const cb_acme_ops ops = {
         .size = sizeof ops, .on_challenge = on_challenge, .on_challenge_done = on_challenge_done, .on_done = on_done};
-    static const cb_exchange_ops http = {.size = sizeof http, .on_head = on_request};
     cb_identity *roots = NULL;
     cb_http_client *client = NULL;
     j->rc = CB_ECLOSED;
@@ -257,11 +282,7 @@ static int run(struct job *j) {
     j->opts.ops = &ops;
     j->opts.user = j;
     if (rc >= 0) rc = cb_acme_new(&j->acme, j->loop, &j->opts);
-    if (rc >= 0 && j->standalone) {
-        rc = cb_http_server_new(
-            &j->server, j->loop,
-            CB_OPTS(cb_http_server_opts, .listen = j->standalone, .ops = &http, .user = j, .versions = CB_HTTP_1));
-    }
+    if (rc >= 0) rc = open_server(j);
     if (rc >= 0) rc = begin(j);
     int code = rc < 0 ? cbctl_failed(rc) : CBCTL_OK;
     if (rc >= 0 && cb_loop_run(j->loop) < 0) code = cbctl_failed(CB_ESYS);
@@ -269,6 +290,7 @@ static int run(struct job *j) {
     if (rc == CB_EINVAL) code = CBCTL_USAGE;
     cb_acme_free(j->acme);
     cb_http_server_free(j->server);
+    cb_alpn01_unref(j->alpn01);
     cb_http_client_free(client);
     cb_identity_unref(roots);
     cb_loop_free(j->loop);
@@ -278,15 +300,16 @@ static int run(struct job *j) {
 
 static int issue(int argc, char **argv, const char *what, uint8_t if_due) {
     struct job j = {0};
-    int code = parse(&j, argc, argv, what, "udCswhpeEcaotk");
+    int code = parse(&j, argc, argv, what, "udCsTwhpeEcaotk");
     if (code != CBCTL_OK) return code;
     if (optind == argc) return cbctl_usage("acme %s: which NAME shall the certificate be for?", what);
-    if (!!j.standalone + !!j.webroot + !!j.hook != 1) {
-        return cbctl_usage("acme %s: one of --standalone, --webroot and --dns-hook answers the challenges", what);
+    if (!!j.standalone + !!j.tls_alpn + !!j.webroot + !!j.hook != 1) {
+        return cbctl_usage("acme %s: one of --standalone, --tls-alpn, --webroot and --dns-hook answers the challenges",
+                           what);
     }
     j.order.names = (const char *const *)(argv + optind);
     j.order.names_len = (size_t)(argc - optind);
-    j.order.challenge = j.hook ? CB_ACME_DNS_01 : CB_ACME_HTTP_01;
+    j.order.challenge = j.hook ? CB_ACME_DNS_01 : j.tls_alpn ? CB_ACME_TLS_ALPN_01 : CB_ACME_HTTP_01;
     j.order.if_due = if_due;
     return run(&j);
 }

@@ -19,6 +19,7 @@
     "  --eab-key-file FILE  and a file with the key in base64url\n"
 #define ACME_CERTIFICATE                                                                                               \
     "  --standalone ADDR    answer http-01 on this address, such as :80\n"                                             \
+    "  --tls-alpn ADDR      answer tls-alpn-01 on this address, such as :443\n"                                        \
     "  --webroot DIR        answer http-01 through the folder of a web server\n"                                       \
     "  --dns-hook COMMAND   answer dns-01: COMMAND add|remove NAME VALUE sets _acme-challenge.NAME TXT VALUE\n"        \
     "  --profile NAME       of the server, such as shortlived\n"                                                       \

@@ -8,6 +8,8 @@
  * cb_identity_opts. Every file is replaced as a whole, after it is on the disk: after a crash at any point the next
  * call goes on with the order that was under way. One process at a time uses a directory.
  *
+ * http-01 is answered by cb_acme_http01(), tls-alpn-01 by servers whose identities have a cb_alpn01 (cb/tls.h).
+ *
  * The server is not trusted: answers are bounded, every URL in them must be https and, unless `other_hosts` is set, of
  * the directory's origin; redirects are not followed; a certificate is kept only when it has the names that were asked
  * for and the key that was made for it. Everything runs on the loop's thread; files are written there (small ones). */
@@ -22,9 +24,10 @@ typedef struct cb_acme cb_acme;
 
 /* How control of a name is shown. */
 enum cb_acme_challenge_type {
-    CB_ACME_DEFAULT = 0, /* CB_ACME_HTTP_01 */
-    CB_ACME_HTTP_01 = 1, /* RFC 8555 8.3: the only one for IP addresses here */
-    CB_ACME_DNS_01 = 2   /* RFC 8555 8.4: needed for wildcards */
+    CB_ACME_DEFAULT = 0,    /* CB_ACME_HTTP_01 */
+    CB_ACME_HTTP_01 = 1,    /* RFC 8555 8.3, on port 80 */
+    CB_ACME_DNS_01 = 2,     /* RFC 8555 8.4: needed for wildcards, and not for IP addresses */
+    CB_ACME_TLS_ALPN_01 = 3 /* RFC 8737, on port 443 */
 };
 
 /* A challenge that has to be answered, valid during the call. Filled by the library. */
@@ -36,6 +39,7 @@ typedef struct cb_acme_challenge {
     const char *dns_value; /* dns-01: a TXT record of _acme-challenge.NAME; several may be there at a time */
     int32_t type;          /* enum cb_acme_challenge_type */
     uint32_t reserved;
+    const char *pem; /* tls-alpn-01: key and certificate for cb_alpn01_set(); NULL in on_challenge_done() */
 } cb_acme_challenge;
 
 /* What a job came to; valid during the call. Filled by the library; what does not apply is 0 or NULL. */
@@ -50,13 +54,14 @@ typedef struct cb_acme_result {
     int64_t retry_at_s; /* the server refused because of a rate limit: not before this */
     int32_t issued;     /* 1: file is new */
     uint32_t reserved;
+    int64_t check_at_s; /* ARI: when the server wants to be asked again (RFC 9773, 4.3): a minute to a day from now */
 } cb_acme_result;
 
 typedef struct cb_acme_ops {
     size_t size;
     /* Shows what c asks for, so that the server finds it from now on. Negative fails the job. NULL: nothing is to be
-     * done, since cb_acme_http01() answers. May block the loop (a command). Neither this nor on_challenge_done() may
-     * free the object. */
+     * done, since cb_acme_http01() answers (tls-alpn-01 needs it). May block the loop (a command). Neither this nor
+     * on_challenge_done() may free the object. */
     int (*on_challenge)(cb_acme *a, const cb_acme_challenge *c, void *user);
     /* It is not needed any more. Comes once for each on_challenge() that was good, unless the object is freed. */
     void (*on_challenge_done)(cb_acme *a, const cb_acme_challenge *c, void *user);
@@ -80,6 +85,9 @@ typedef struct cb_acme_opts {
     uint8_t agree_terms; /* 1: a new account agrees to the server's terms of service */
     uint8_t other_hosts; /* 1: URLs in answers may lead to other https hosts */
     uint8_t reserved[2];
+    uint32_t settle_ms; /* so long after the last on_challenge() the server is asked to look: time for name servers, and
+                         * for other hosts that answer, to learn of it; 0 = at once */
+    uint32_t reserved2;
 } cb_acme_opts;
 
 /* Opens the state, and makes the account's key when there is none. Nothing is sent. CB_EINVAL (out, loop; a field or a
@@ -128,6 +136,12 @@ enum { CB_ACME_HTTP01_BYTES = 384 };
  * knows the thumbprint, which is no secret, answers so, behind anycast too. Returns the length; CB_ENOENT: path is not
  * /.well-known/acme-challenge/ with a token; CB_EINVAL (out, cap, thumbprint). Thread-safe. */
 CB_API int64_t cb_acme_http01(char *out, size_t cap, const char *thumbprint, cb_slice path);
+
+/* A self-signed certificate and its key, PEM, for names that wait for their first certificate: a server can start with
+ * it (pem of cb_identity_opts), and no client trusts it. To be freed with cb_acme_text_free(), which wipes. CB_EINVAL
+ * (pem; a name: told), CB_ETLS, CB_ENOMEM. Thread-safe. */
+CB_API int cb_acme_placeholder(char **pem, const char *const *names, size_t names_len, int64_t now_s);
+CB_API void cb_acme_text_free(char *text); /* NULL is fine */
 
 CB_END
 #endif

@@ -12,6 +12,21 @@ CB_BEGIN
 /* Certificate chains with their keys, chosen by the client's server name (SNI), plus trust roots. */
 typedef struct cb_identity cb_identity;
 
+/* Certificates that only answer the validation of names by tls-alpn-01 (RFC 8737), beside those that serve. Shared by
+ * identities and workers; every call is thread-safe. */
+typedef struct cb_alpn01 cb_alpn01;
+
+/* Gives a set with one reference. CB_EINVAL, CB_ENOMEM. */
+CB_API int cb_alpn01_new(cb_alpn01 **out);
+/* Until it is taken back (pem NULL), servers on TCP whose identities have the set present pem, a self-signed
+ * certificate and its key as of cb_acme_challenge, to clients that ask for this name and offer "acme-tls/1" and nothing
+ * else; then they close. name: a DNS name, or an IP address (RFC 8738). Others of the name are not concerned. CB_EINVAL
+ * (not PEM; no name), CB_ELIMIT (more than 1,024 names), CB_ENOMEM. */
+CB_API int cb_alpn01_set(cb_alpn01 *a, const char *name, const char *pem);
+/* One more reference; returns a. */
+CB_API cb_alpn01 *cb_alpn01_ref(cb_alpn01 *a);
+CB_API void cb_alpn01_unref(cb_alpn01 *a); /* NULL is fine */
+
 typedef struct cb_identity_opts {
     size_t size;
     const char *cert_file; /* PEM chain, leaf first. NULL with key_file NULL: no certificate (a client) */
@@ -23,6 +38,8 @@ typedef struct cb_identity_opts {
         *ocsp_file; /* OCSP answer to staple (RFC 6066, 8), DER or PEM; NULL = none. It must be about the leaf and
                      * signed by its issuer or by whom that one delegated. An old one is read, and not sent */
     const char *issuer_file; /* PEM: the leaf's issuer, to check that, when cert_file does not have it */
+    const char *pem;         /* instead of the two files: key and chain, one text; copied */
+    cb_alpn01 *alpn01;       /* of a server: answers tls-alpn-01; referenced; NULL = nothing does */
 } cb_identity_opts;
 
 /* Reads the files and gives an identity with one reference. opts may be NULL: no certificate, the system's roots. A key
@@ -32,8 +49,8 @@ typedef struct cb_identity_opts {
  * no trust roots, or GnuTLS cannot be set up; CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_identity_new(cb_identity **out, const cb_identity_opts *opts);
 
-/* Adds one more chain and key (ca_file must be NULL). Names come from the certificate's subject alternative names:
- * an exact name wins over a wildcard ("*.example.org" covers one label); for one name an ECDSA and an RSA
+/* Adds one more chain and key (ca_file and alpn01 must be NULL). Names come from the certificate's subject alternative
+ * names: an exact name wins over a wildcard ("*.example.org" covers one label); for one name an ECDSA and an RSA
  * certificate may stand side by side and the client's abilities decide; the first chain added serves
  * unknown names. Errors as cb_identity_new(); on failure nothing changes. */
 CB_API int cb_identity_add(cb_identity *id, const cb_identity_opts *opts);

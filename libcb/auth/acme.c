@@ -70,6 +70,7 @@ int cb_acme_new(cb_acme **out, cb_loop *loop, const cb_acme_opts *opts) {
     a->ops = o.ops;
     a->user = o.user;
     a->patience_ms = (int64_t)(o.patience_s ? o.patience_s : PATIENCE_S) * 1000;
+    a->settle_ms = o.settle_ms;
     a->agree_terms = o.agree_terms;
     a->other_hosts = o.other_hosts;
     a->store.fd = -1;
@@ -112,7 +113,7 @@ static int check_order(const cb_acme_order *o) {
     if (!o->names || o->names_len == 0 || o->names_len > CB_ACME_NAMES) {
         return cb_fail(CB_EINVAL, "cb_acme_order: 1 to %d names", CB_ACME_NAMES);
     }
-    if (o->challenge < 0 || o->challenge > CB_ACME_DNS_01)
+    if (o->challenge < 0 || o->challenge > CB_ACME_TLS_ALPN_01)
         return cb_fail(CB_EINVAL, "cb_acme_order: challenge %d", o->challenge);
     if (o->key_type < 0 || o->key_type > CB_KEY_ED25519)
         return cb_fail(CB_EINVAL, "cb_acme_order: key_type %d", o->key_type);
@@ -124,6 +125,10 @@ static int check_order(const cb_acme_order *o) {
         if (rc < 0) return rc;
         if (o->names[i][0] == '*' && o->challenge != CB_ACME_DNS_01) {
             return cb_fail(CB_EINVAL, "%s: a wildcard needs dns-01", o->names[i]);
+        }
+        uint8_t ip[16];
+        if (o->challenge == CB_ACME_DNS_01 && cb_cert_ip(o->names[i], ip)) {
+            return cb_fail(CB_EINVAL, "%s: dns-01 shows no control of an IP address", o->names[i]);
         }
     }
     return CB_OK;

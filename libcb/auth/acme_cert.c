@@ -3,7 +3,6 @@
 #include "auth/ca_cert.h"
 #include "base/error.h"
 #include "base/mem.h"
-#include <arpa/inet.h>
 #include <gnutls/x509.h>
 #include <string.h>
 #include <strings.h>
@@ -46,16 +45,11 @@ static int read_key(gnutls_x509_privkey_t *out, cb_slice pem) {
     return tls_fail(CB_EINVAL, grc, "not a private key in PEM");
 }
 
-static unsigned ip_of(const char *name, uint8_t ip[16]) {
-    if (inet_pton(AF_INET, name, ip) == 1) return 4;
-    return inet_pton(AF_INET6, name, ip) == 1 ? 16 : 0;
-}
-
 static int fill_csr(gnutls_x509_crq_t crq, gnutls_x509_privkey_t key, const char *const *names, size_t n) {
     int grc = gnutls_x509_crq_set_version(crq, 1);
     for (size_t i = 0; grc >= 0 && i < n; i++) {
         uint8_t ip[16];
-        const unsigned len = ip_of(names[i], ip);
+        const unsigned len = cb_cert_ip(names[i], ip);
         grc = len ? gnutls_x509_crq_set_subject_alt_name(crq, GNUTLS_SAN_IPADDRESS, ip, len, GNUTLS_FSAN_APPEND)
                   : gnutls_x509_crq_set_subject_alt_name(crq, GNUTLS_SAN_DNSNAME, names[i], (unsigned)strlen(names[i]),
                                                          GNUTLS_FSAN_APPEND);
@@ -98,7 +92,7 @@ static void free_chain(gnutls_x509_crt_t *chain, unsigned n) {
 
 static bool is_name(const char *want, int type, const uint8_t *san, size_t len) {
     uint8_t ip[16];
-    const unsigned ip_len = ip_of(want, ip);
+    const unsigned ip_len = cb_cert_ip(want, ip);
     if (ip_len) return type == GNUTLS_SAN_IPADDRESS && len == ip_len && memcmp(ip, san, len) == 0;
     return type == GNUTLS_SAN_DNSNAME && strlen(want) == len && strncasecmp(want, (const char *)san, len) == 0;
 }
@@ -182,6 +176,8 @@ static int make_id(cb_acme_cert *out, gnutls_x509_crt_t leaf) {
         gnutls_x509_crt_get_serial(leaf, serial, &serial_len) < 0) {
         return CB_OK;
     }
+    if (serial_len >= sizeof out->spread)
+        memcpy(&out->spread, serial + serial_len - sizeof out->spread, sizeof out->spread);
     cb_buf_init(&b, &cb_alloc_libc, 256);
     int rc = cb_acme_base64url(&b, aki, aki_len);
     if (rc >= 0) rc = cb_buf_text(&b, ".");

@@ -9,6 +9,8 @@ enum { CB_ACME_CERT_ID = 128, CB_ACME_CHAIN = 10 };
 
 typedef struct cb_acme_cert {
     int64_t not_before_s, not_after_s;
+    uint32_t spread; /* for cb_renew_at(): a number that the certificate has by chance */
+    uint32_t reserved;
     char id[CB_ACME_CERT_ID]; /* RFC 9773 4.1; empty when it has no authority key identifier */
 } cb_acme_cert;
 

@@ -156,7 +156,7 @@ enum cb_acme_what cb_acme_core_next(cb_acme_core *c, int64_t now_ms) {
     return CB_ACME_SEND;
 }
 
-void cb_acme_core_presented(cb_acme_core *c, int rc) {
+void cb_acme_core_presented(cb_acme_core *c, int rc, int64_t now_ms) {
     c->present = false;
     if (rc < 0) {
         cb_acme_core_fail(c, rc);
@@ -165,7 +165,9 @@ void cb_acme_core_presented(cb_acme_core *c, int rc) {
     c->authz[c->at].presented = true;
     c->at++;
     c->step = c->at < c->authz_len ? STEP_AUTHZ : STEP_CHALLENGE;
-    if (c->step == STEP_CHALLENGE) c->at = 0;
+    if (c->step != STEP_CHALLENGE) return;
+    c->at = 0;
+    c->wake_ms = now_ms + c->plan->settle_ms;
 }
 
 /* --- answers --- */

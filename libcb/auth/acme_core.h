@@ -28,7 +28,7 @@ typedef struct cb_acme_plan {
     int challenge; /* enum cb_acme_challenge_type */
     const char *directory;
     bool other_hosts, agree_terms;
-    int64_t patience_ms;
+    int64_t patience_ms, settle_ms;
     const cb_acme_key *key, *new_key; /* new_key: ROLL */
     const char *const *contacts;
     size_t contacts_len;
@@ -84,7 +84,8 @@ typedef struct cb_acme_core {
         const char *accept;
     } request;
     cb_buf chain;                       /* the downloaded PEM */
-    int64_t renew_at_s, retry_at_s;     /* ARI; rate limits */
+    int64_t renew_at_s, check_at_s;     /* ARI */
+    int64_t retry_at_s;                 /* rate limits */
     char explanation[CB_WEB_URL_BYTES]; /* ARI */
     int rc;
     char detail[640];
@@ -98,7 +99,7 @@ enum cb_acme_what cb_acme_core_next(cb_acme_core *c, int64_t now_ms);
 void cb_acme_core_answer(cb_acme_core *c, const cb_acme_answer *a, int64_t now_ms);
 /* The request did not get an answer: sent again later, some times; then the job fails with rc and the detail. */
 void cb_acme_core_unanswered(cb_acme_core *c, int rc, int64_t now_ms);
-void cb_acme_core_presented(cb_acme_core *c, int rc);
+void cb_acme_core_presented(cb_acme_core *c, int rc, int64_t now_ms);
 /* Ends the job with rc and the thread's detail. */
 void cb_acme_core_fail(cb_acme_core *c, int rc);
 

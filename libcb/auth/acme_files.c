@@ -186,7 +186,7 @@ int cb_acme_files_keep(cb_acme *a) {
     cb_acme_store_name(name, a->names.at[0], ".pem");
     if (rc >= 0) rc = cb_acme_store_write(&a->store, name, cb_buf_slice(&whole));
     if (rc >= 0) rc = cb_acme_cert_read(&a->cert, cb_buf_slice(&whole), NULL);
-    a->renew_at_s = cb_renew_at(a->cert.not_before_s, a->cert.not_after_s, 0);
+    a->renew_at_s = cb_renew_at(a->cert.not_before_s, a->cert.not_after_s, a->cert.spread);
     if (whole.base) cb_mem_wipe(whole.base, whole.len);
     cb_buf_free(&whole);
     return rc;

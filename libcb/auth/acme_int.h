@@ -24,7 +24,7 @@ struct cb_acme {
     cb_acme_texts contacts, names;
     uint8_t eab_key[CB_ACME_EAB_BYTES];
     size_t eab_key_len;
-    int64_t patience_ms;
+    int64_t patience_ms, settle_ms;
     bool agree_terms, other_hosts;
     cb_acme_store store;
     cb_acme_key key, new_key;
@@ -38,7 +38,7 @@ struct cb_acme {
     cb_acme_cert cert; /* of the file that is there */
     cb_buf key_pem, csr, cert_der;
     char file[CB_ACME_PATH];
-    int64_t renew_at_s;
+    int64_t renew_at_s, check_at_s;
     cb_timer *timer;
     cb_fetch fetch;
 };

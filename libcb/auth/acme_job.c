@@ -1,6 +1,7 @@
 /* A job: perhaps a probe for a key that was being rolled, perhaps renewal information, then what was asked for. The
  * core's requests go through an HTTP client, its state into files. */
 #include "auth/acme_int.h"
+#include "auth/acme_self.h"
 #include "auth/renew_time.h"
 #include "base/error.h"
 #include "base/list.h"
@@ -45,6 +46,7 @@ static void fill_plan(cb_acme *a, int job) {
         .other_hosts = a->other_hosts,
         .agree_terms = a->agree_terms,
         .patience_ms = a->patience_ms,
+        .settle_ms = a->settle_ms,
         .key = job == CB_ACME_JOB_PROBE ? &a->new_key : &a->key,
         .new_key = &a->new_key,
         .contacts = cb_acme_list(&a->contacts),
@@ -96,12 +98,33 @@ static void give_challenge(const cb_acme *a, const cb_acme_authz *z, cb_acme_cha
                                .type = a->order.challenge};
 }
 
+/* What a TLS server has to show (RFC 8737, 3), for a week: longer than any order waits. */
+static int make_alpn01(cb_buf *pem, const cb_acme_challenge *c) {
+    const cb_acme_self o = {.names = &c->name,
+                            .names_len = 1,
+                            .common_name = "tls-alpn-01",
+                            .key_auth = c->key_auth,
+                            .now_s = cb_acme_wall_ms() / 1000,
+                            .days = 7};
+    int rc = cb_acme_self_signed(pem, &o);
+    return rc < 0 ? rc : cb_buf_add(pem, "", 1);
+}
+
 static void present(cb_acme *a) {
     char auth[CB_ACME_HTTP01_BYTES], dns[44];
     cb_acme_challenge c;
+    cb_buf pem;
+    int rc = CB_OK;
     give_challenge(a, &a->core.authz[a->core.at], &c, auth, dns);
-    int rc = a->ops->on_challenge ? a->ops->on_challenge(a, &c, a->user) : CB_OK;
-    cb_acme_core_presented(&a->core, rc);
+    cb_buf_init(&pem, heap, CB_ACME_KEY_BYTES);
+    if (c.type == CB_ACME_TLS_ALPN_01) {
+        rc = make_alpn01(&pem, &c);
+        c.pem = (const char *)pem.base;
+    }
+    if (rc >= 0 && a->ops->on_challenge) rc = a->ops->on_challenge(a, &c, a->user);
+    if (pem.base) cb_mem_wipe(pem.base, pem.len);
+    cb_buf_free(&pem);
+    cb_acme_core_presented(&a->core, rc, cb_acme_wall_ms());
 }
 
 static void clean(cb_acme *a) {
@@ -139,6 +162,7 @@ static void finish(cb_acme *a, int rc, const char *detail, bool issued) {
         .renew_at_s = a->renew_at_s,
         .retry_at_s = a->core.retry_at_s,
         .issued = issued,
+        .check_at_s = a->check_at_s,
     };
     cb_acme_job_end(a);
     a->busy = false;
@@ -166,8 +190,10 @@ static bool next_part(cb_acme *a) {
         if (rc >= 0) return begin(a, first_job(a)) >= 0;
         snprintf(a->core.detail, sizeof a->core.detail, "%s", cb_last_error());
     } else if (part == CB_ACME_JOB_ARI) { /* no renewal information is no failure: the lifetime tells too */
-        a->renew_at_s = rc >= 0 && a->core.renew_at_s ? a->core.renew_at_s
-                                                      : cb_renew_at(a->cert.not_before_s, a->cert.not_after_s, 0);
+        a->renew_at_s = rc >= 0 && a->core.renew_at_s
+                            ? a->core.renew_at_s
+                            : cb_renew_at(a->cert.not_before_s, a->cert.not_after_s, a->cert.spread);
+        a->check_at_s = rc >= 0 ? a->core.check_at_s : 0;
         if (a->renew_at_s <= cb_acme_wall_ms() / 1000) return begin(a, CB_ACME_JOB_ORDER) >= 0;
         rc = CB_OK;
     } else if (part == CB_ACME_JOB_ORDER) {
@@ -256,6 +282,7 @@ static void drive(cb_acme *a) {
 }
 
 int cb_acme_job_start(cb_acme *a, int job) {
+    a->check_at_s = 0;
     a->job = job;
     a->plan.reason = job == CB_ACME_JOB_REVOKE ? a->plan.reason : 0;
     int rc = begin(a, a->new_key.priv ? CB_ACME_JOB_PROBE : first_job(a));

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <strings.h>
 
+enum { ARI_S = 6 * 3600, ARI_MIN_S = 60, ARI_MAX_S = 86400 }; /* RFC 9773, 4.3 */
+
 static int keep_url(cb_acme_core *c, char **to, const char *url, const char *what) {
     int rc = cb_web_url_check(url, c->plan->directory, c->plan->other_hosts, what);
     return rc < 0 ? rc : cb_acme_core_copy(to, url);
@@ -89,12 +91,14 @@ static const char *ari_url(const cb_acme_core *c) {
 }
 
 static int take_ari(cb_acme_core *c, const cb_acme_answer *a, cb_acme_value json, int64_t now_ms) {
-    (void)a;
-    (void)now_ms;
+    const int64_t again = cb_web_retry_after(a->retry_after, now_ms) / 1000, now_s = now_ms / 1000;
     const cb_acme_value window = cb_acme_member(json, "suggestedWindow");
     const int64_t start = cb_web_date(cb_acme_text(window, "start")), end = cb_web_date(cb_acme_text(window, "end"));
     if (start < 0 || end < 0 || end <= start) return cb_fail(CB_EPROTO, "a suggestedWindow that is none");
     c->renew_at_s = start + (int64_t)((double)(end - start) * c->plan->spread / 4294967296.0);
+    c->check_at_s = again ? again : now_s + ARI_S;
+    if (c->check_at_s < now_s + ARI_MIN_S) c->check_at_s = now_s + ARI_MIN_S;
+    if (c->check_at_s > now_s + ARI_MAX_S) c->check_at_s = now_s + ARI_MAX_S;
     const char *page = cb_acme_text(json, "explanationURL");
     if (page) cb_web_plain(c->explanation, sizeof c->explanation, page);
     c->step = STEP_END;
@@ -400,7 +404,9 @@ static bool asked_for(const cb_acme_core *c, const char *name, bool wildcard) {
 }
 
 static int choose_challenge(cb_acme_core *c, cb_acme_authz *z, cb_acme_value json) {
-    const char *want = c->plan->challenge == CB_ACME_DNS_01 ? "dns-01" : "http-01";
+    static const char *const types[] = {
+        [CB_ACME_HTTP_01] = "http-01", [CB_ACME_DNS_01] = "dns-01", [CB_ACME_TLS_ALPN_01] = "tls-alpn-01"};
+    const char *want = types[c->plan->challenge];
     const cb_acme_value all = cb_acme_member(json, "challenges");
     for (cb_acme_value each = cb_acme_first(all); each.at; each = cb_acme_next(all, each)) {
         const char *type = cb_acme_text(each, "type"), *token = cb_acme_text(each, "token");

@@ -1,6 +1,7 @@
 /* The TCP half of cb_http_server: HTTP/1.1 and HTTP/2 on channels, chosen by ALPN, or by the preface on clear text. */
 #include "base/error.h"
 #include "http/server_int.h"
+#include "transport/client_hello.h"
 #include <string.h>
 #include <unistd.h>
 
@@ -25,7 +26,12 @@ static void on_open(cb_drive *d) {
         cb_alarm_set(&d->alarm, cb_loop_now(d->loop) + c->server->limits.idle_timeout_ms * CB_MS);
         return;
     }
-    int rc = start(c, strcmp(cb_tls_session_alpn(tls), "h2") == 0 ? CB_HTTP_2 : CB_HTTP_1);
+    const char *alpn = cb_tls_session_alpn(tls);
+    if (strcmp(alpn, CB_ALPN_ACME) == 0) { /* the handshake was all that it wanted */
+        cb_drive_end(d, CB_OK, false);
+        return;
+    }
+    int rc = start(c, strcmp(alpn, "h2") == 0 ? CB_HTTP_2 : CB_HTTP_1);
     if (rc < 0) cb_drive_end(d, rc, false);
 }
 

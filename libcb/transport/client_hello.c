@@ -11,6 +11,8 @@ enum {
     EXT_SUPPORTED_VERSIONS = 43
 };
 
+static const char acme_tls[] = CB_ALPN_ACME;
+
 static bool take(cb_slice *in, size_t n, cb_slice *out) {
     if (in->len < n) return false;
     *out = (cb_slice){in->base, n};
@@ -107,6 +109,8 @@ static bool read_extension(cb_client_hello *out, size_t type, cb_slice ext) {
         return read_signatures(out, ext);
     case EXT_ALPN:
         out->has_alpn = true;
+        out->only_acme =
+            ext.len == 2 + 1 + sizeof acme_tls - 1 && memcmp(ext.base + 3, acme_tls, sizeof acme_tls - 1) == 0;
         return true;
     case EXT_SESSION_TICKET:
         out->ticket = ext;

@@ -6,7 +6,8 @@
 #include <cb/base.h>
 #include <stdbool.h>
 
-#define CB_SNI_MAX 256 /* a DNS name has at most 253 bytes */
+#define CB_ALPN_ACME "acme-tls/1" /* RFC 8737, 6.2 */
+#define CB_SNI_MAX   256          /* a DNS name has at most 253 bytes */
 
 /* Keys whose signatures the client can check. */
 enum cb_sig_ability {
@@ -24,6 +25,7 @@ typedef struct cb_client_hello {
     unsigned abilities;   /* enum cb_sig_ability; 0 when the extension is absent */
     bool has_session_id;  /* TLS 1.2, or the middlebox compatibility mode of TLS 1.3 */
     bool has_alpn;
+    bool only_acme;        /* acme-tls/1 is the one protocol offered (RFC 8737, 3) */
     bool has_tls13;        /* supported_versions names TLS 1.3 */
     cb_slice psk_identity; /* first identity of pre_shared_key: a ticket, as a rule */
     cb_slice ticket;       /* of the session_ticket extension (TLS 1.2) */

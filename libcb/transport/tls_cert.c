@@ -104,39 +104,52 @@ static int same_key(gnutls_x509_crt_t crt, gnutls_privkey_t key) {
     return a_len == b_len && memcmp(a, b, a_len) == 0;
 }
 
-static int load_key(gnutls_privkey_t *out, const char *path) {
-    gnutls_datum_t pem;
-    bool loose = false;
-    int rc = cb_tls_file_read(path, &pem, &loose);
-    if (rc < 0) return rc;
+static gnutls_datum_t text_of(const char *pem) {
+    return (gnutls_datum_t){(unsigned char *)(uintptr_t)pem, (unsigned)strlen(pem)};
+}
+
+static int read_key(gnutls_privkey_t *out, const gnutls_datum_t *pem, const char *from) {
     gnutls_x509_privkey_t x = NULL;
     gnutls_privkey_t key = NULL;
     int grc = gnutls_x509_privkey_init(&x);
-    if (grc >= 0) grc = gnutls_x509_privkey_import2(x, &pem, GNUTLS_X509_FMT_PEM, NULL, 0);
-    cb_mem_wipe(pem.data, pem.size);
-    gnutls_free(pem.data);
+    if (grc >= 0) grc = gnutls_x509_privkey_import2(x, pem, GNUTLS_X509_FMT_PEM, NULL, 0);
     if (grc >= 0) grc = gnutls_privkey_init(&key);
     if (grc >= 0) grc = gnutls_privkey_import_x509(key, x, GNUTLS_PRIVKEY_IMPORT_AUTO_RELEASE);
     if (grc >= 0) {
         *out = key;
-        if (loose) cb_fail(CB_OK, "warning: %s: others may read this private key (chmod 600)", path);
         return CB_OK;
     }
     if (x) gnutls_x509_privkey_deinit(x);
     if (key) gnutls_privkey_deinit(key);
     bool encrypted = grc == GNUTLS_E_DECRYPTION_FAILED;
-    return cb_fail(CB_EINVAL, "%s: not an unencrypted PEM private key%s%s", path, encrypted ? "" : ": ",
+    return cb_fail(CB_EINVAL, "%s: not an unencrypted PEM private key%s%s", from, encrypted ? "" : ": ",
                    encrypted ? "" : gnutls_strerror(grc));
+}
+
+static int load_key(gnutls_privkey_t *out, const char *path) {
+    gnutls_datum_t pem;
+    bool loose = false;
+    int rc = cb_tls_file_read(path, &pem, &loose);
+    if (rc < 0) return rc;
+    rc = read_key(out, &pem, path);
+    cb_mem_wipe(pem.data, pem.size);
+    gnutls_free(pem.data);
+    if (rc >= 0 && loose) cb_fail(CB_OK, "warning: %s: others may read this private key (chmod 600)", path);
+    return rc;
+}
+
+static int read_chain(const gnutls_datum_t *pem, const char *from, gnutls_x509_crt_t **list, unsigned *len) {
+    int grc = gnutls_x509_crt_list_import2(list, len, pem, GNUTLS_X509_FMT_PEM, 0);
+    return grc < 0 ? cb_fail(CB_EINVAL, "%s: no PEM certificate in it: %s", from, gnutls_strerror(grc)) : CB_OK;
 }
 
 static int load_chain(const char *path, gnutls_x509_crt_t **list, unsigned *len) {
     gnutls_datum_t pem;
     int rc = cb_tls_file_read(path, &pem, NULL);
     if (rc < 0) return rc;
-    int grc = gnutls_x509_crt_list_import2(list, len, &pem, GNUTLS_X509_FMT_PEM, 0);
+    rc = read_chain(&pem, path, list, len);
     gnutls_free(pem.data);
-    if (grc < 0) return cb_fail(CB_EINVAL, "%s: no PEM certificate in it: %s", path, gnutls_strerror(grc));
-    return CB_OK;
+    return rc;
 }
 
 static void free_list(gnutls_x509_crt_t *list, unsigned len) {
@@ -147,8 +160,11 @@ static void free_list(gnutls_x509_crt_t *list, unsigned len) {
 }
 
 static int take_key(cb_tls_cert *cert, gnutls_x509_crt_t leaf, const cb_identity_opts *f) {
-    const bool token = cb_token_is_url(f->key_file);
-    int rc = token ? cb_token_key_open(&cert->key, NULL, f->key_file) : load_key(&cert->key, f->key_file);
+    const bool token = !f->pem && cb_token_is_url(f->key_file);
+    const gnutls_datum_t pem = text_of(f->pem ? f->pem : "");
+    int rc = f->pem  ? read_key(&cert->key, &pem, f->key_file)
+             : token ? cb_token_key_open(&cert->key, NULL, f->key_file)
+                     : load_key(&cert->key, f->key_file);
     if (rc < 0) return rc;
     if ((cert->ability = ability_of(leaf)) == 0)
         return cb_fail(CB_EINVAL, "%s: a key type that TLS 1.3 has no signature for", f->cert_file);
@@ -187,17 +203,20 @@ static int take_staple(cb_tls_cert *cert, gnutls_x509_crt_t *list, unsigned len,
     return rc;
 }
 
-int cb_tls_cert_load(cb_tls_cert *out, const cb_identity_opts *f, int (*on_name)(void *user, const char *name),
+int cb_tls_cert_load(cb_tls_cert *out, const cb_identity_opts *source, int (*on_name)(void *user, const char *name),
                      void *user) {
+    cb_identity_opts named = *source, *f = &named;
+    if (f->pem) f->cert_file = f->key_file = "pem"; /* as errors call it */
+    const gnutls_datum_t pem = text_of(f->pem ? f->pem : "");
     gnutls_x509_crt_t *list = NULL;
     unsigned len = 0;
     cb_tls_cert cert = {0};
-    int rc = load_chain(f->cert_file, &list, &len);
+    int rc = f->pem ? read_chain(&pem, f->cert_file, &list, &len) : load_chain(f->cert_file, &list, &len);
     if (rc < 0) return rc;
     if (len > CHAIN_MAX) rc = cb_fail(CB_EINVAL, "%s: more than %d certificates in one chain", f->cert_file, CHAIN_MAX);
     if (rc >= 0) rc = take_key(&cert, list[0], f);
     if (rc >= 0) rc = take_chain(&cert, list, len, f->cert_file);
-    if (rc >= 0) rc = report_names(list[0], on_name, user);
+    if (rc >= 0 && on_name) rc = report_names(list[0], on_name, user);
     if (rc >= 0 && f->ocsp_file) rc = take_staple(&cert, list, len, f);
     cert.expires = gnutls_x509_crt_get_expiration_time(list[0]);
     cert.must_staple = cb_tls_must_staple(list[0]);

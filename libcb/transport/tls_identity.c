@@ -42,6 +42,8 @@ static void source_clear(cb_identity_opts *s) {
     cb_mem_free(heap, (char *)(uintptr_t)s->key_file);
     cb_mem_free(heap, (char *)(uintptr_t)s->ocsp_file);
     cb_mem_free(heap, (char *)(uintptr_t)s->issuer_file);
+    if (s->pem) cb_mem_wipe((char *)(uintptr_t)s->pem, strlen(s->pem));
+    cb_mem_free(heap, (char *)(uintptr_t)s->pem);
     *s = (cb_identity_opts){.size = 0};
 }
 
@@ -50,9 +52,10 @@ static int source_copy(cb_identity_opts *out, const cb_identity_opts *o) {
                               .cert_file = cb_mem_text(heap, o->cert_file),
                               .key_file = cb_mem_text(heap, o->key_file),
                               .ocsp_file = cb_mem_text(heap, o->ocsp_file),
-                              .issuer_file = cb_mem_text(heap, o->issuer_file)};
-    bool whole =
-        out->cert_file && out->key_file && !o->ocsp_file == !out->ocsp_file && !o->issuer_file == !out->issuer_file;
+                              .issuer_file = cb_mem_text(heap, o->issuer_file),
+                              .pem = cb_mem_text(heap, o->pem)};
+    bool whole = ((out->cert_file && out->key_file) || out->pem) && !o->ocsp_file == !out->ocsp_file &&
+                 !o->issuer_file == !out->issuer_file;
     if (whole) return CB_OK;
     source_clear(out);
     return cb_fail(CB_ENOMEM, "no memory for an identity");
@@ -67,6 +70,7 @@ static void identity_free(cb_identity *id) {
     }
     cb_mem_free(heap, id->content.sources);
     cb_mem_free(heap, id->content.trusts);
+    cb_alpn01_unref(id->content.alpn01);
     cb_identity_view_unref(id->view);
     pthread_mutex_destroy(&id->view_lock);
     pthread_mutex_destroy(&id->change_lock);
@@ -78,7 +82,8 @@ static int check_files(const cb_identity_opts *o) {
         return cb_fail(CB_EINVAL, "cb_identity_opts: %s is set but not %s", o->cert_file ? "cert_file" : "key_file",
                        o->cert_file ? "key_file" : "cert_file");
     }
-    if ((o->ocsp_file || o->issuer_file) && !o->cert_file)
+    if (o->pem && o->cert_file) return cb_fail(CB_EINVAL, "cb_identity_opts: pem and cert_file exclude each other");
+    if ((o->ocsp_file || o->issuer_file) && !o->cert_file && !o->pem)
         return cb_fail(CB_EINVAL, "cb_identity_opts: %s without cert_file", o->ocsp_file ? "ocsp_file" : "issuer_file");
     return CB_OK;
 }
@@ -153,7 +158,8 @@ int cb_identity_new(cb_identity **out, const cb_identity_opts *opts) {
     pthread_mutex_init(&id->view_lock, NULL);
     pthread_mutex_init(&id->change_lock, NULL);
     rc = begin_trust(id, o.ca_file);
-    if (rc >= 0) rc = o.cert_file ? identity_extend(id, &o) : identity_load(id, &id->content);
+    if (o.alpn01) id->content.alpn01 = cb_alpn01_ref(o.alpn01);
+    if (rc >= 0) rc = o.cert_file || o.pem ? identity_extend(id, &o) : identity_load(id, &id->content);
     if (rc < 0) {
         identity_free(id);
         return rc;
@@ -169,7 +175,8 @@ int cb_identity_add(cb_identity *id, const cb_identity_opts *opts) {
     if (rc >= 0) rc = check_files(&o);
     if (rc < 0) return rc;
     if (o.ca_file) return cb_fail(CB_EINVAL, "cb_identity_add: ca_file belongs into cb_identity_new()");
-    if (!o.cert_file) return cb_fail(CB_EINVAL, "cb_identity_add: no cert_file");
+    if (o.alpn01) return cb_fail(CB_EINVAL, "cb_identity_add: alpn01 belongs into cb_identity_new()");
+    if (!o.cert_file && !o.pem) return cb_fail(CB_EINVAL, "cb_identity_add: no cert_file");
     pthread_mutex_lock(&id->change_lock);
     rc = identity_extend(id, &o);
     pthread_mutex_unlock(&id->change_lock);

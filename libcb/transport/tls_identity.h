@@ -36,6 +36,8 @@ gnutls_priority_t cb_identity_view_priority(const cb_identity_view *view, enum c
 const uint8_t *cb_identity_view_client_digest(const cb_identity_view *view);
 /* The certificate for a lower-case name ("" = none) and a client's abilities (0 = not known). NULL: there is none. */
 const cb_tls_cert *cb_identity_view_choose(const cb_identity_view *view, const char *name, unsigned abilities);
+/* What answers tls-alpn-01; NULL: nothing does. Lives as long as the view. */
+cb_alpn01 *cb_identity_view_alpn01(const cb_identity_view *view);
 /* The certificate callback of every credential made here; lives with the sessions. */
 int cb_tls_retrieve_cert(gnutls_session_t session, const struct gnutls_cert_retr_st *info, gnutls_pcert_st **certs,
                          unsigned *certs_len, gnutls_ocsp_data_st **ocsp, unsigned *ocsp_len, gnutls_privkey_t *key,

@@ -17,7 +17,8 @@ int cb_tls_retrieve_cert(gnutls_session_t session, const struct gnutls_cert_retr
                          unsigned *certs_len, gnutls_ocsp_data_st **ocsp, unsigned *ocsp_len, gnutls_privkey_t *key,
                          unsigned *flags) {
     cb_tls_session *s = session_of(session);
-    const cb_tls_cert *cert = cb_identity_view_choose(s->view, s->server ? s->sni : "", s->abilities);
+    const cb_tls_cert *cert = s->alpn01 ? cb_alpn01_cert_of(s->alpn01)
+                                        : cb_identity_view_choose(s->view, s->server ? s->sni : "", s->abilities);
     const bool staple = s->server && cert && cb_tls_staple_usable(&cert->staple, (int64_t)time(NULL));
     (void)info;
     *ocsp = staple ? (gnutls_ocsp_data_st *)(uintptr_t)&cert->staple.data : NULL;
@@ -74,6 +75,18 @@ static int take_name(cb_tls_session *s, const char *name) {
     return t == s->trust ? 0 : set_trust(s, t);
 }
 
+/* A validation of a name that it is waiting for: the handshake is all there is to it (RFC 8737, 3). Nothing else is
+ * asked of this client, and nothing of it resumes. True: it is one. */
+static bool answer_validation(cb_tls_session *s, int *rc) {
+    cb_alpn01 *answers = cb_identity_view_alpn01(s->view);
+    const gnutls_datum_t name = {(unsigned char *)(uintptr_t)CB_ALPN_ACME, sizeof CB_ALPN_ACME - 1};
+    if (!s->alpn01 && (s->quic || !answers || !(s->alpn01 = cb_alpn01_find(answers, s->sni)))) return false;
+    s->want_cert = s->need_cert = false;
+    gnutls_certificate_server_set_request(s->gnutls, GNUTLS_CERT_IGNORE);
+    *rc = gnutls_alpn_set_protocols(s->gnutls, &name, 1, GNUTLS_ALPN_MANDATORY);
+    return true;
+}
+
 /* Before GnuTLS parses the ClientHello. It may come twice (HelloRetryRequest); the ticket key is chosen once. */
 static int on_client_hello(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
                            const gnutls_datum_t *message) {
@@ -89,6 +102,7 @@ static int on_client_hello(gnutls_session_t session, unsigned type, unsigned whe
     if (read >= 0 && !hello.has_tls13 && !s->tls12) return GNUTLS_E_UNSUPPORTED_VERSION_PACKET;
     if (s->quic && hello.has_session_id) return GNUTLS_E_RECEIVED_ILLEGAL_PARAMETER;      /* RFC 9001, 8.4 */
     if (read >= 0 && s->quic && !hello.has_alpn) return GNUTLS_E_NO_APPLICATION_PROTOCOL; /* RFC 9001, 8.1 */
+    if (read >= 0 && hello.only_acme && answer_validation(s, &rc)) return rc;
     return s->tickets && !s->ticket_keyed ? choose_ticket_key(s, &hello) : 0;
 }
 
@@ -354,6 +368,7 @@ void cb_tls_session_free(cb_tls_session *s) {
     cb_mem_free(s->alloc, s->peer_name);
     cb_mem_free(s->alloc, s->detail);
     cb_peer_unref(s->peer);
+    cb_alpn01_cert_unref(s->alpn01);
     cb_mem_free(s->alloc, s->cache_key);
     cb_mem_free(s->alloc, s);
 }

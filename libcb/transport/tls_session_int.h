@@ -4,6 +4,7 @@
 
 #include "transport/client_hello.h"
 #include "transport/peer.h"
+#include "transport/tls_alpn01.h"
 #include "transport/tls_identity.h"
 #include "transport/tls_session.h"
 
@@ -17,6 +18,7 @@ struct cb_tls_session {
     char *sni;                 /* server: what the client asked for; client: what is sent */
     char *peer_name;           /* client: name or address to verify; NULL = none */
     cb_peer *peer;             /* who showed a certificate, once somebody asked */
+    cb_alpn01_cert *alpn01;    /* server: all that this session is for is to show this (RFC 8737) */
     char *detail;              /* why the peer was refused */
     cb_session_cache *cache;   /* client */
     char *cache_key;           /* with what must be equal beside the owner's key */

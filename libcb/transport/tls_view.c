@@ -30,6 +30,7 @@ struct cb_identity_view {
     size_t trusts_len;
     gnutls_priority_t priorities[CB_TLS_FLAVOURS];
     uint8_t client_digest[32];
+    cb_alpn01 *alpn01;          /* may be NULL */
     pthread_mutex_t roots_lock; /* guards reading the system's roots into the credentials */
     bool roots_ready;
 };
@@ -62,6 +63,7 @@ static void view_free(cb_identity_view *v) {
     }
     cb_mem_free(heap, v->certs);
     cb_mem_free(heap, v->names);
+    cb_alpn01_unref(v->alpn01);
     pthread_mutex_destroy(&v->roots_lock);
     cb_mem_free(heap, v);
 }
@@ -143,6 +145,7 @@ int cb_identity_view_load(cb_identity_view **out, const cb_identity_content *c) 
     cb_identity_view *v = NULL;
     int rc = view_new(&v);
     if (rc < 0) return rc;
+    if (c->alpn01) v->alpn01 = cb_alpn01_ref(c->alpn01);
     for (size_t i = 0; rc >= 0 && i < c->sources_len; i++) {
         rc = view_add_cert(v, &c->sources[i]);
     }
@@ -188,6 +191,10 @@ gnutls_priority_t cb_identity_view_priority(const cb_identity_view *view, enum c
 
 const uint8_t *cb_identity_view_client_digest(const cb_identity_view *view) {
     return view->client_digest;
+}
+
+cb_alpn01 *cb_identity_view_alpn01(const cb_identity_view *view) {
+    return view->alpn01;
 }
 
 /* "*.example.org" for "www.example.org"; false: the name has no label to spare. */

@@ -10,6 +10,7 @@ typedef struct cb_identity_content {
     size_t sources_len;
     cb_trust_source *trusts; /* sorted by host, one at least */
     size_t trusts_len;
+    cb_alpn01 *alpn01; /* may be NULL */
 } cb_identity_content;
 
 /* Reads everything. Errors as cb_identity_new(). */

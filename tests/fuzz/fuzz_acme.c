@@ -59,7 +59,7 @@ static void run(cb_acme_core *c, cb_slice rest, int64_t now) {
             break;
         case CB_ACME_PRESENT:
             if (!cb_web_is_token(c->authz[c->at].token, strlen(c->authz[c->at].token), CB_ACME_TOKEN_BYTES)) abort();
-            cb_acme_core_presented(c, CB_OK);
+            cb_acme_core_presented(c, CB_OK, now);
             break;
         case CB_ACME_SAVE:
             break;
@@ -78,7 +78,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (!key.priv && cb_acme_key_read(&key, cb_slice_str(key_text)) < 0) abort();
     cb_acme_core core;
     const cb_acme_plan plan = {.job = data[0] % (CB_ACME_JOB_ARI + 1),
-                               .challenge = CB_ACME_HTTP_01,
+                               .challenge = 1 + (data[0] >> 6) % 3,
                                .directory = "https://ca.example/dir",
                                .agree_terms = true,
                                .patience_ms = 600000,

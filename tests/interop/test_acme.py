@@ -29,7 +29,7 @@ class Client:
         self.answer = ["--standalone", f"127.0.0.1:{http_port}"]
 
     def command(self, verb, *words):
-        extra = self.answer if verb in ("issue", "renew") and "--dns-hook" not in words and "--webroot" not in words else []
+        extra = self.answer if verb in ("issue", "renew") and not {"--dns-hook", "--webroot", "--tls-alpn"} & set(words) else []
         terms = [] if verb == "revoke" else ["--agree-terms"]
         return [CBCTL(), "acme", verb, *self.common, *terms, *extra, *map(str, words)]
 
@@ -60,7 +60,7 @@ def pebble(tmp_path, spawn):
         server = spawn(binary, "-config", tmp_path / "pebble.json", "-dnsserver", f"127.0.0.1:{ports['dns']}", *words, env=env)
         server.wait_for("ACME directory available")
         client = Client(f"https://127.0.0.1:{ports['acme']}/dir", ca / "ca.pem", tmp_path / "state", ports["http"])
-        client.dns_admin, client.server = ports["dns_admin"], server
+        client.dns_admin, client.server, client.tls_port = ports["dns_admin"], server, ports["tls"]
         return client
     return start
 
@@ -123,6 +123,17 @@ def test_pebble_dns_01_with_a_wildcard_and_webroot(pebble, tmp_path):
     assert not [p for p in webroot.rglob("*") if p.is_file()]
     failed = acme("issue", "--dns-hook", "/bin/false", "x.example.org")
     assert failed.returncode == 1 and "/bin/false add x.example.org" in failed.stderr
+
+
+def test_pebble_tls_alpn_01_for_names_and_addresses(pebble):
+    acme = pebble(reject=20)
+    names = ("t.example.org", "u.example.org", "127.0.0.1")
+    acme.good("issue", "--tls-alpn", f"127.0.0.1:{acme.tls_port}", *names)
+    file = acme.state / "t.example.org.pem"
+    text = certificate(file)
+    assert all(name in text for name in ("DNS:t.example.org", "DNS:u.example.org", "IP Address:127.0.0.1")) and matches(file)
+    refused = acme("issue", "--tls-alpn", f"127.0.0.1:{free_port()}", "v.example.org")  # the server does not find us there
+    assert refused.returncode == 1 and "v.example.org is invalid" in refused.stderr
 
 
 def wait_port(port):
