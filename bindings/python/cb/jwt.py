@@ -108,18 +108,25 @@ class Token(_Handle):
         return bool(lib.cb_jwt_has_scope(self.pointer, scope.encode()))
 
 
+def _rules(keep: list, issuer, audience, typ, now, leeway_s, any_issuer, any_audience, exp_optional):
+    """cb_jwt_rules and cb_jwt_facts."""
+    rules, facts = _options("cb_jwt_rules"), _options("cb_jwt_facts")
+    wanted = [audience] if isinstance(audience, str) else list(audience or ())
+    array = ffi.new("const char *[]", [_text(keep, name) for name in wanted])
+    keep.append(array)
+    rules.issuer, rules.typ = _text(keep, issuer), _text(keep, typ)
+    rules.audiences, rules.audiences_len = array, len(wanted)
+    rules.leeway_s, rules.any_issuer, rules.any_audience, rules.exp_optional = leeway_s, any_issuer, any_audience, exp_optional
+    facts.now_s = int(time.time() if now is None else now)
+    return rules, facts
+
+
 def verify(token: Text, keys: Keys, issuer: Optional[str] = None, audience: Union[str, Iterable[str], None] = None,
            typ: Optional[str] = None, now: Optional[float] = None, leeway_s: int = 0, any_issuer: bool = False,
            any_audience: bool = False, exp_optional: bool = False) -> Token:
     """Verifies a token and judges its claims; raises Refused. ``issuer`` and ``audience`` are needed, or any_issuer and any_audience."""
     keep: list = []
-    rules, facts = _options("cb_jwt_rules"), _options("cb_jwt_facts")
-    wanted = [audience] if isinstance(audience, str) else list(audience or ())
-    array = ffi.new("const char *[]", [_text(keep, name) for name in wanted])
-    rules.issuer, rules.typ = _text(keep, issuer), _text(keep, typ)
-    rules.audiences, rules.audiences_len = array, len(wanted)
-    rules.leeway_s, rules.any_issuer, rules.any_audience, rules.exp_optional = leeway_s, any_issuer, any_audience, exp_optional
-    facts.now_s = int(time.time() if now is None else now)
+    rules, facts = _rules(keep, issuer, audience, typ, now, leeway_s, any_issuer, any_audience, exp_optional)
     data = ffi.from_buffer("uint8_t[]", token.encode() if isinstance(token, str) else token)
     bytes_ = ffi.new("cb_slice *", {"base": data, "len": len(data)})
     out, reason = ffi.new("cb_jwt **"), ffi.new("int32_t *")
@@ -154,6 +161,12 @@ class Signer(_Handle):
         out = ffi.new("cb_jwt_signer **")
         check(lib.cb_jwt_signer_new(out, opts))
         super().__init__(out[0], lib.cb_jwt_signer_unref)
+
+    @classmethod
+    def _of(cls, pointer) -> "Signer":
+        signer = cls.__new__(cls)
+        _Handle.__init__(signer, pointer, lib.cb_jwt_signer_unref)
+        return signer
 
     @property
     def jwk(self) -> Optional[str]:
