@@ -52,6 +52,22 @@ static const cbctl_command commands[] = {
      "  --key HEX           the public key that must have signed it; without, the one that it names\n"
      "  --json              print the report as JSON\n",
      cbctl_audit_verify},
+    {"auth", "token", "--issuer URL --client-id ID (--secret-file FILE|--key-file FILE|--device) [OPTION]...",
+     "get an access token from an OpenID provider and print it",
+     "  --issuer URL       the provider, exactly as it calls itself\n"
+     "  --client-id ID     who we are\n"
+     "  --secret-file FILE the client's secret is the first line of FILE (\"-\": standard input)\n"
+     "  --secret-post      show it in the form instead of in the field Authorization\n"
+     "  --key-file FILE    the client's private key, PEM or JWK (private_key_jwt); --key-id ID names it\n"
+     "  --account FILE     instead of these: the key file of a Zitadel service account or application\n"
+     "  --assertion-audience URL  to whom the key's assertions speak (default: the issuer)\n"
+     "  --device           for the person who sits here: says where to log in, and waits\n"
+     "  --scope TEXT, --audience TEXT, --resource URL  what the token is for\n"
+     "  --ca FILE          trust roots for the provider (default: the system's)\n"
+     "  --other-hosts      its endpoints may be on other https hosts than the issuer\n"
+     "  --loopback-http    http is fine for a provider on this machine\n"
+     "  --json             print all that came as JSON\n",
+     cbctl_auth_token},
     {"ca", "dev", "[--dir DIR] [--days N] [--key-type TYPE] [--json] NAME...",
      "make a certificate for NAMEs, signed by a development CA",
      "  --dir DIR        where the CA lives; made when absent (default: ca)\n"

@@ -236,9 +236,10 @@ CB_API int cb_oidc_request_start(cb_oidc_request **out, cb_loop *loop, const cb_
 CB_API void cb_oidc_request_free(cb_oidc_request *r);
 
 /* Reads a key file of a Zitadel service account ({"type":"serviceaccount","keyId","key","userId"}) or application
- * ("application", with clientId). *key is the caller's reference; id (cap bytes with its NUL; 256 are enough) gets
- * userId, the `subject` of JWT_BEARER, or clientId, the client_id beside this client_key. CB_EINVAL (the detail says
- * what), CB_ELIMIT (cap), CB_ENOMEM. */
+ * ("application", with clientId). *key is the caller's reference; id (cap bytes with its NUL; 256 are enough) gets who
+ * it is. Returns the type of request that it is for: CB_OIDC_JWT_BEARER, where key and id are its `key` and `subject`;
+ * or CB_OIDC_CLIENT_CREDENTIALS, where they are the client_key and client_id of cb_oidc_opts. CB_EINVAL (the detail
+ * says what), CB_ELIMIT (cap), CB_ENOMEM. */
 CB_API int cb_oidc_account_read(cb_jwt_signer **key, char *id, size_t cap, cb_slice json);
 
 /* ---- logins: authorization code with PKCE (RFC 6749 4.1, RFC 7636, OpenID Connect Core 3.1) ---- */

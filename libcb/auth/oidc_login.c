@@ -238,8 +238,9 @@ static int read_account(cb_jwt_signer **key, char *id, size_t cap, const cb_json
         return cb_fail(CB_EINVAL, "keyId, key or %s is missing", application ? "clientId" : "userId");
     if (strlen(who) >= cap) return cb_fail(CB_ELIMIT, "the id has %zu bytes", strlen(who));
     int rc = cb_jwt_signer_new(key, CB_OPTS(cb_jwt_signer_opts, .pem = cb_slice_str(pem), .kid = kid));
-    if (rc == CB_OK) memcpy(id, who, strlen(who) + 1);
-    return rc;
+    if (rc < 0) return rc;
+    memcpy(id, who, strlen(who) + 1);
+    return application ? CB_OIDC_CLIENT_CREDENTIALS : CB_OIDC_JWT_BEARER;
 }
 
 int cb_oidc_account_read(cb_jwt_signer **key, char *id, size_t cap, cb_slice json) {
@@ -256,5 +257,5 @@ int cb_oidc_account_read(cb_jwt_signer **key, char *id, size_t cap, cb_slice jso
         snprintf(why, sizeof why, "%s", cb_last_error());
         rc = rc < 0 ? rc : CB_EINVAL;
     }
-    return rc < 0 ? cb_fail(rc, "key file: %s", why) : CB_OK;
+    return rc < 0 ? cb_fail(rc, "key file: %s", why) : rc;
 }

@@ -12,7 +12,7 @@ import time
 import urllib.parse
 
 import pytest
-from conftest import TOP, compile_c, free_port, peer, run
+from conftest import TOP, compile_c, free_port, peer, program, run
 
 HERE = TOP / "tests" / "interop" / "oidc"
 API = "https://api.example"
@@ -297,3 +297,42 @@ def test_an_outage_refuses_nobody(idp, watch):
         time.sleep(0.02)
     idp.test("refuse?on=0")
     watch.until(token, "good=rsa-1")
+
+
+def cbctl(idp, *words):
+    return run(program("cbctl"), "auth", "token", "--issuer", idp.issuer, "--loopback-http", *words)
+
+
+def test_cbctl_gets_tokens(idp, tmp_path):
+    (tmp_path / "secret").write_text(SECRET.partition("=")[2] + "\n")
+    got = cbctl(idp, "--client-id", "service", "--secret-file", tmp_path / "secret", "--scope", "read", "--resource", API)
+    assert got.returncode == 0 and got.stdout.count(".") == 2 and got.stdout.count("\n") == 1, got.stderr
+    got = cbctl(idp, "--client-id", "keyed", "--key-file", tmp_path / "private.json", "--json")
+    assert got.returncode == 0, got.stderr
+    value = json.loads(got.stdout)
+    assert value["token_type"] == "Bearer" and 0 < value["expires_at"] - time.time() <= 300
+    (tmp_path / "secret").write_text("wrong")
+    got = cbctl(idp, "--client-id", "service", "--secret-file", tmp_path / "secret")
+    assert got.returncode == 1 and "invalid_client" in got.stderr and not got.stdout
+
+
+@pytest.mark.parametrize("words, why", [(["--client-id", "a"], "how do we show it"), (["--device"], "who are we"),
+                                        (["--client-id", "a", "--secret-file", "/nonexistent"], "No such file"),
+                                        (["--client-id", "a", "--device", "x"], "what is"), (["--nonsense"], "unknown option --nonsense"),
+                                        (["--account", "/dev/null"], "key file")],
+                         ids=["no-secret", "no-client", "no-file", "word", "option", "account"])
+def test_cbctl_tells_mistakes(words, why):
+    got = run(program("cbctl"), "auth", "token", "--issuer", "https://127.0.0.1:1", *words)
+    assert got.returncode in (1, 2) and why in got.stderr, got.stderr
+
+
+def test_cbctl_device_flow(idp, spawn):
+    process = spawn(program("cbctl"), "auth", "token", "--issuer", idp.issuer, "--loopback-http", "--client-id", "tv", "--device", "--json",
+                    "--scope", "openid")
+    end = time.monotonic() + 20
+    while not (url := re.search(r"or open (\S+)\n", process.output())):
+        assert time.monotonic() < end and process.alive(), process.output()
+        time.sleep(0.01)
+    assert "Sign-in Success" in Browser(idp.port).follow(url[1])
+    process.wait_for('"subject": "joe"', seconds=30)
+    assert process.popen.wait(10) == 0
