@@ -216,8 +216,8 @@ typedef struct cb_oidc_request_opts {
     const char *subject;    /* JWT_BEARER: iss and sub of the assertion */
     /* DEVICE_CODE: the person is to see this, while the request waits for them. Required there. */
     void (*on_device)(cb_oidc_request *r, const cb_oidc_device *device, void *user);
-    int32_t type; /* enum cb_oidc_request_type; required */
-    uint32_t reserved;
+    int32_t type;       /* enum cb_oidc_request_type; required */
+    uint32_t max_age_s; /* CODE: the ID token's auth_time is not older; 0 = not judged */
 } cb_oidc_request_opts;
 
 /* The request is over. rc: CB_OK, then tokens has what came. CB_EAUTH: the provider refuses, and `error` has its code,
@@ -266,10 +266,10 @@ CB_API int cb_oidc_login_new(cb_oidc_login **out, cb_oidc *o, const cb_oidc_logi
 CB_API void cb_oidc_login_free(cb_oidc_login *l);               /* NULL is fine */
 CB_API const char *cb_oidc_login_url(const cb_oidc_login *l);   /* send the browser there (302 or 303) */
 CB_API const char *cb_oidc_login_state(const cb_oidc_login *l); /* what `state` of the answer will be */
-/* The browser came back with this query (what is behind "?"): fills code, redirect_uri, verifier, nonce and type of
- * *request, which live as long as l and the next call for it; provider, client and size are the caller's. CB_EAUTH: the
- * state is another, the answer comes from another issuer (RFC 9207), or the provider says an error such as
- * access_denied: error (64 bytes, may be NULL) gets its code, else "". CB_EPROTO: no code, or a parameter twice;
+/* The browser came back with this query (what is behind "?"): fills code, redirect_uri, verifier, nonce, max_age_s and
+ * type of *request, which live as long as l and the next call for it; provider, client and size are the caller's.
+ * CB_EAUTH: the state is another, the answer comes from another issuer (RFC 9207), or the provider says an error such
+ * as access_denied: error (64 bytes, may be NULL) gets its code, else "". CB_EPROTO: no code, or a parameter twice;
  * CB_ENOMEM. */
 CB_API int cb_oidc_login_answer(cb_oidc_login *l, cb_slice query, cb_oidc_request_opts *request, char *error);
 

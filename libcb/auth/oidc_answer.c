@@ -8,7 +8,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { DEVICE_INTERVAL_S = 5, DEVICE_MAX_S = 3600 };
+enum { LEEWAY_S = 30, DEVICE_INTERVAL_S = 5, DEVICE_MAX_S = 3600 };
 
 static const cb_json_node *member(const cb_json *j, const char *name) {
     return cb_json_get(j, j->nodes, name, strlen(name));
@@ -160,6 +160,16 @@ static int check_at_hash(const cb_jwt *t, const char *access_token, int32_t *rea
     return cb_jwt_refuse(reason, CB_JWT_CLAIM, "at_hash is not that of the access token");
 }
 
+/* OpenID Connect Core 3.1.2.1: with max_age, auth_time is there. */
+static int check_age(const cb_jwt *t, uint32_t max_age_s, int64_t now_s, int32_t *reason) {
+    double at;
+    if (!max_age_s) return CB_OK;
+    int rc = cb_jwt_date(&t->claims, "auth_time", &at, reason);
+    if (rc < 0) return rc;
+    if (!isnan(at) && (double)now_s <= at + max_age_s + LEEWAY_S) return CB_OK;
+    return cb_jwt_refuse(reason, CB_JWT_TOO_OLD, "auth_time is missing or longer ago than %u s", max_age_s);
+}
+
 static int check_party(const cb_jwt *t, const cb_oidc_conf *conf, const char *nonce, int32_t *reason) {
     const char *azp = cb_jwt_text(t, "azp"), *got = cb_jwt_text(t, "nonce");
     if (azp ? strcmp(azp, conf->client_id) != 0 : cb_jwt_audience(t, 1) != NULL)
@@ -173,7 +183,7 @@ static int check_party(const cb_jwt *t, const cb_oidc_conf *conf, const char *no
 }
 
 int cb_oidc_identity_check(cb_jwt **out, const cb_oidc_conf *conf, const cb_jwks *keys, const cb_oidc_tokens *tokens,
-                           const char *nonce, int64_t now_s, int32_t *reason) {
+                           const cb_oidc_asked *asked, int64_t now_s, int32_t *reason) {
     const char *const audience[] = {conf->client_id};
     const cb_jwt_rules rules = {.size = sizeof rules,
                                 .issuer = conf->issuer,
@@ -186,7 +196,8 @@ int cb_oidc_identity_check(cb_jwt **out, const cb_oidc_conf *conf, const cb_jwks
     int rc = cb_jwt_rules_read(&r, &f, &rules, CB_OPTS(cb_jwt_facts, .now_s = now_s));
     if (rc == CB_OK) rc = cb_jwt_open(&t, cb_slice_str(tokens->id_token), keys, r.max_token_bytes, reason);
     if (rc == CB_OK) rc = cb_jwt_judge(t, &r, &f, reason);
-    if (rc == CB_OK) rc = check_party(t, conf, nonce, reason);
+    if (rc == CB_OK) rc = check_party(t, conf, asked->nonce, reason);
+    if (rc == CB_OK) rc = check_age(t, asked->max_age_s, now_s, reason);
     if (rc == CB_OK) rc = check_at_hash(t, tokens->access_token, reason);
     if (rc < 0) {
         cb_jwt_unref(t);

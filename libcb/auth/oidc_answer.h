@@ -14,9 +14,14 @@ int cb_oidc_device_read(cb_oidc_device *out, const char **code, uint32_t *interv
                         const cb_oidc_conf *conf, const cb_oidc_answer *a, int64_t now_s);
 /* An introspection (RFC 7662 2.2): CB_OK with a token; CB_EAUTH with a reason: not active, or of another issuer. */
 int cb_oidc_active_read(cb_jwt **out, const cb_oidc_conf *conf, const cb_oidc_answer *a, int32_t *reason);
-/* Judges an ID token (OpenID Connect Core 3.1.3.7): issuer, aud, azp, times, nonce (NULL: none is asked for), at_hash.
- */
+/* What an ID token must answer to. */
+typedef struct cb_oidc_asked {
+    const char *nonce;  /* NULL: none was sent */
+    uint32_t max_age_s; /* 0: auth_time is not judged */
+} cb_oidc_asked;
+
+/* Judges an ID token (OpenID Connect Core 3.1.3.7): issuer, aud, azp, times, nonce, auth_time, at_hash. */
 int cb_oidc_identity_check(cb_jwt **out, const cb_oidc_conf *conf, const cb_jwks *keys, const cb_oidc_tokens *tokens,
-                           const char *nonce, int64_t now_s, int32_t *reason);
+                           const cb_oidc_asked *asked, int64_t now_s, int32_t *reason);
 
 #endif

@@ -171,9 +171,9 @@ static int take_discovery(cb_oidc_job *job, const cb_oidc_answer *a) {
 }
 
 static int judge_identity(cb_oidc_job *job, int64_t now_s) {
+    const cb_oidc_asked asked = {.nonce = job->nonce, .max_age_s = job->max_age_s};
     int32_t reason = CB_JWT_GOOD;
-    int rc =
-        cb_oidc_identity_check(&job->tokens.identity, job->conf, job->keys, &job->tokens, job->nonce, now_s, &reason);
+    int rc = cb_oidc_identity_check(&job->tokens.identity, job->conf, job->keys, &job->tokens, &asked, now_s, &reason);
     if (rc == CB_EAUTH && reason == CB_JWT_UNKNOWN_KEY && !job->fresh_keys) {
         job->step = CB_OIDC_STEP_KEYS;
         return CB_OK;

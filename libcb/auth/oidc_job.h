@@ -35,8 +35,9 @@ typedef struct cb_oidc_job {
     const char *nonce;                  /* the ID token must have it; NULL: none */
     const cb_jwt_signer *assertion_key; /* an RFC 7523 grant: made anew for each attempt; NULL: none */
     const char *assertion_subject;
-    bool need_id; /* an answer without an ID token is refused */
-    bool once;    /* the request is not sent a second time: what it carries is good once */
+    uint32_t max_age_s; /* of its auth_time; 0: not judged */
+    bool need_id;       /* an answer without an ID token is refused */
+    bool once;          /* the request is not sent a second time: what it carries is good once */
     cb_oidc_meta *meta;
     cb_jwks *keys;
     bool fresh_keys, new_meta; /* keys: fetched by this job; meta: found by it */

@@ -18,6 +18,7 @@ struct cb_oidc_login {
     char state[TEXT], nonce[TEXT], verifier[TEXT];
     char *issuer, *redirect_uri, *url;
     char *code; /* of the last answer */
+    uint32_t max_age_s;
     bool openid, need_iss;
 };
 
@@ -82,6 +83,7 @@ static int fill(cb_oidc_login *l, const cb_oidc *o, const cb_oidc_meta *meta, co
     if (meta->no_s256) return cb_fail(CB_ENOTSUP, "%s does not know the code challenge S256", o->conf.issuer);
     l->openid = !opts->scope || has_word(opts->scope, "openid");
     l->need_iss = meta->iss_parameter;
+    l->max_age_s = opts->max_age_s;
     l->issuer = cb_mem_text(heap, o->conf.issuer);
     l->redirect_uri = cb_mem_text(heap, opts->redirect_uri);
     if (!l->issuer || !l->redirect_uri) return cb_fail(CB_ENOMEM, "no memory for a login");
@@ -222,6 +224,7 @@ int cb_oidc_login_answer(cb_oidc_login *l, cb_slice query, cb_oidc_request_opts 
     request->redirect_uri = l->redirect_uri;
     request->verifier = l->verifier;
     request->nonce = l->openid ? l->nonce : NULL;
+    request->max_age_s = l->openid ? l->max_age_s : 0;
     return CB_OK;
 }
 

@@ -110,6 +110,7 @@ static int prepare(cb_oidc_request *r, const cb_oidc_request_opts *o) {
     j->assertion_key = r->key;
     j->assertion_subject = r->subject;
     j->nonce = o->type == CB_OIDC_CODE ? r->nonce : NULL;
+    j->max_age_s = o->type == CB_OIDC_CODE ? o->max_age_s : 0;
     j->need_id = j->nonce != NULL;
     j->once = rows[o->type].once;
     return rc;

@@ -143,7 +143,7 @@ static char *token_by(const idp *at, const char *jwk) {
 
 /* Turns the loop until cond() holds. */
 static void run_until(idp *at, bool (*cond)(idp *at)) {
-    for (int i = 0; i < 20000 && !cond(at); i++) {
+    for (int i = 0; i < 120000 && !cond(at); i++) { /* a minute */
         cb_loop_step(at->w.loop);
         if (!cond(at)) nanosleep(&(struct timespec){.tv_nsec = 500000}, NULL);
     }

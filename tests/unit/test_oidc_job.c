@@ -215,6 +215,7 @@ typedef struct id_row {
     const char *iss, *aud_json, *azp, *nonce, *at_hash, *sub;
     int64_t exp;
     int32_t reason;
+    int64_t auth_time; /* seconds ago; 0: none is there, and none is asked for; -1: asked for */
 } id_row;
 
 static void half_hash(char out[64], const char *text) {
@@ -226,13 +227,14 @@ static void half_hash(char out[64], const char *text) {
 static char *id_token(const id_row *r) {
     cb_jwt_signer *s = NULL;
     char *out = NULL;
-    cb_jwt_field f[8];
+    cb_jwt_field f[9];
     size_t n = 0;
     cr_assert_eq(cb_jwt_signer_new(&s, CB_OPTS(cb_jwt_signer_opts, .jwk = cb_slice_str(ED_PRIVATE))), CB_OK);
     f[n++] = (cb_jwt_field){.name = "iss", .text = r->iss};
     f[n++] = (cb_jwt_field){.name = "aud", .json = r->aud_json};
     f[n++] = (cb_jwt_field){.name = "exp", .number = NOW + r->exp};
     f[n++] = (cb_jwt_field){.name = "iat", .number = NOW};
+    if (r->auth_time > 0) f[n++] = (cb_jwt_field){.name = "auth_time", .number = NOW - r->auth_time};
     if (r->sub) f[n++] = (cb_jwt_field){.name = "sub", .text = r->sub};
     if (r->azp) f[n++] = (cb_jwt_field){.name = "azp", .text = r->azp};
     if (r->nonce) f[n++] = (cb_jwt_field){.name = "nonce", .text = r->nonce};
@@ -246,17 +248,20 @@ Test(oidc_job, id_tokens_are_judged) {
     char hash[64];
     half_hash(hash, "at");
     const id_row rows[] = {
-        {ISSUER, "\"app\"", NULL, "n", NULL, "joe", 60, CB_JWT_GOOD},
-        {ISSUER, "[\"app\",\"other\"]", "app", "n", hash, "joe", 60, CB_JWT_GOOD},
-        {ISSUER, "[\"app\",\"other\"]", NULL, "n", NULL, "joe", 60, CB_JWT_AUDIENCE},
-        {ISSUER, "\"app\"", "other", "n", NULL, "joe", 60, CB_JWT_AUDIENCE},
-        {ISSUER, "\"other\"", NULL, "n", NULL, "joe", 60, CB_JWT_AUDIENCE},
-        {"https://evil.example", "\"app\"", NULL, "n", NULL, "joe", 60, CB_JWT_ISSUER},
-        {ISSUER, "\"app\"", NULL, "m", NULL, "joe", 60, CB_JWT_CLAIM},
-        {ISSUER, "\"app\"", NULL, NULL, NULL, "joe", 60, CB_JWT_CLAIM},
-        {ISSUER, "\"app\"", NULL, "n", "AAAA", "joe", 60, CB_JWT_CLAIM},
-        {ISSUER, "\"app\"", NULL, "n", NULL, NULL, 60, CB_JWT_CLAIM},
-        {ISSUER, "\"app\"", NULL, "n", NULL, "joe", -60, CB_JWT_EXPIRED},
+        {ISSUER, "\"app\"", NULL, "n", NULL, "joe", 60, CB_JWT_GOOD, 0},
+        {ISSUER, "[\"app\",\"other\"]", "app", "n", hash, "joe", 60, CB_JWT_GOOD, 0},
+        {ISSUER, "[\"app\",\"other\"]", NULL, "n", NULL, "joe", 60, CB_JWT_AUDIENCE, 0},
+        {ISSUER, "\"app\"", "other", "n", NULL, "joe", 60, CB_JWT_AUDIENCE, 0},
+        {ISSUER, "\"other\"", NULL, "n", NULL, "joe", 60, CB_JWT_AUDIENCE, 0},
+        {"https://evil.example", "\"app\"", NULL, "n", NULL, "joe", 60, CB_JWT_ISSUER, 0},
+        {ISSUER, "\"app\"", NULL, "m", NULL, "joe", 60, CB_JWT_CLAIM, 0},
+        {ISSUER, "\"app\"", NULL, NULL, NULL, "joe", 60, CB_JWT_CLAIM, 0},
+        {ISSUER, "\"app\"", NULL, "n", "AAAA", "joe", 60, CB_JWT_CLAIM, 0},
+        {ISSUER, "\"app\"", NULL, "n", NULL, NULL, 60, CB_JWT_CLAIM, 0},
+        {ISSUER, "\"app\"", NULL, "n", NULL, "joe", -60, CB_JWT_EXPIRED, 0},
+        {ISSUER, "\"app\"", NULL, "n", NULL, "joe", 60, CB_JWT_GOOD, 90},
+        {ISSUER, "\"app\"", NULL, "n", NULL, "joe", 60, CB_JWT_TOO_OLD, 140},
+        {ISSUER, "\"app\"", NULL, "n", NULL, "joe", 60, CB_JWT_TOO_OLD, -1},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         talk t;
@@ -266,6 +271,7 @@ Test(oidc_job, id_tokens_are_judged) {
         begin(&t, CB_OIDC_JOB_TOKEN);
         t.job.nonce = "n";
         t.job.need_id = true;
+        t.job.max_age_s = rows[i].auth_time ? 100 : 0;
         discover(&t);
         answer(&t, 200, body);
         cr_assert(next(&t));
@@ -281,7 +287,7 @@ Test(oidc_job, id_tokens_are_judged) {
 }
 
 Test(oidc_job, keys_are_fetched_once_for_an_id_token) {
-    const id_row row = {ISSUER, "\"app\"", NULL, NULL, NULL, "joe", 60, 0};
+    const id_row row = {ISSUER, "\"app\"", NULL, NULL, NULL, "joe", 60, 0, 0};
     char body[2048], *token = id_token(&row);
     snprintf(body, sizeof body, "{\"access_token\":\"at\",\"token_type\":\"Bearer\",\"id_token\":\"%s\"}", token);
     for (int good = 0; good < 2; good++) {
@@ -308,6 +314,52 @@ Test(oidc_job, keys_are_fetched_once_for_an_id_token) {
 }
 
 /* ---- who we are ---- */
+
+Test(oidc_job, clients_show_who_they_are) {
+    static const struct {
+        int auth;
+        const char *form, *field;
+    } rows[] = {{CB_OIDC_AUTH_NONE, "client_id=app", ""},
+                {CB_OIDC_AUTH_TLS, "client_id=app", ""},
+                {CB_OIDC_AUTH_POST, "client_id=app&client_secret=%C3%A4+%26", ""},
+                {CB_OIDC_AUTH_BASIC, "", "Basic YXBwOiVDMyVBNCslMjY="}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        cb_oidc_conf c = *conf();
+        cb_buf form, field;
+        c.client_auth = rows[i].auth;
+        c.client_secret = plain("\u00e4 &");
+        cb_buf_init(&form, &cb_alloc_libc, 65536);
+        cb_buf_init(&field, &cb_alloc_libc, 65536);
+        cr_assert_geq(cb_oidc_form_client(&form, &field, &c, chance, NOW), 0);
+        cr_assert_geq(cb_buf_add(&form, "", 1), 0);
+        cr_assert_geq(cb_buf_add(&field, "", 1), 0);
+        cr_expect_str_eq((const char *)form.base, rows[i].form, "row %zu", i);
+        cr_expect_str_eq((const char *)field.base, rows[i].field, "row %zu", i);
+        cb_buf_free(&form);
+        cb_buf_free(&field);
+    }
+}
+
+/* RFC 8705 5: who shows a certificate goes where it is asked for. */
+Test(oidc_job, endpoints_for_certificates) {
+    static const char text[] =
+        "{\"issuer\":\"" ISSUER "\",\"token_endpoint\":\"" ISSUER "/t\",\"revocation_endpoint\":\"" ISSUER
+        "/r\",\"mtls_endpoint_aliases\":{\"token_endpoint\":\"%s/t\"}}";
+    for (int i = 0; i < 4; i++) {
+        char body[512];
+        cb_oidc_conf c = *conf();
+        cb_oidc_meta *m = NULL;
+        c.client_auth = i & 1 ? CB_OIDC_AUTH_TLS : CB_OIDC_AUTH_POST;
+        snprintf(body, sizeof body, text, i & 2 ? "https://mtls.example" : ISSUER "/mtls");
+        const cb_oidc_answer a = {
+            .status = 200, .content_type = cb_slice_str("application/json"), .body = cb_slice_str(body)};
+        cr_expect_eq(cb_oidc_meta_read(&m, &c, &a), i == 3 ? CB_EPROTO : CB_OK, "%d: %s", i, cb_last_error());
+        if (!m) continue;
+        cr_expect_str_eq(m->endpoints[CB_OIDC_TOKEN], i & 1 ? ISSUER "/mtls/t" : ISSUER "/t");
+        cr_expect_str_eq(m->endpoints[CB_OIDC_REVOCATION], ISSUER "/r");
+        cb_oidc_meta_unref(m);
+    }
+}
 
 Test(oidc_job, assertions_say_who_and_to_whom) {
     cb_jwt_signer *s = NULL;
