@@ -19,6 +19,8 @@ int cbctl_acme_account(int argc, char **argv);
 int cbctl_acme_revoke(int argc, char **argv);
 int cbctl_audit_show(int argc, char **argv);
 int cbctl_audit_verify(int argc, char **argv);
+int cbctl_auth_key(int argc, char **argv);
+int cbctl_auth_revoke(int argc, char **argv);
 int cbctl_auth_token(int argc, char **argv);
 int cbctl_ca_dev(int argc, char **argv);
 int cbctl_ca_init(int argc, char **argv);

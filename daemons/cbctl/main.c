@@ -52,6 +52,26 @@ static const cbctl_command commands[] = {
      "  --key HEX           the public key that must have signed it; without, the one that it names\n"
      "  --json              print the report as JSON\n",
      cbctl_audit_verify},
+    {"auth", "key",
+     "new --hash-key FILE --subject TEXT [--tenant TEXT] [--role TEXT]... [--days N] [--keys FILE] [--json]",
+     "make an API key, and the line by which cb-edge knows it",
+     "  --hash-key FILE  the 32 bytes that hash keys; made with mode 0600 when absent\n"
+     "  --subject TEXT   whose key it is\n"
+     "  --tenant TEXT    the tenant that it belongs to (default: none)\n"
+     "  --role TEXT      a role that it has; may be repeated\n"
+     "  --days N         how long it is good (default: for ever)\n"
+     "  --keys FILE      append the line to this file, too\n"
+     "  --json           print key and line as JSON\n",
+     cbctl_auth_key},
+    {"auth", "revoke", "--file FILE --issuer TEXT --jti TEXT|--subject TEXT|--all [--days N]",
+     "revoke tokens, keys or certificates before they expire",
+     "  --file FILE      cb-edge's revocations_file; made when absent\n"
+     "  --issuer TEXT    the iss of tokens; for API keys and client certificates the name of the identities\n"
+     "  --jti TEXT       this token, the ID of an API key, the serial number of a certificate\n"
+     "  --subject TEXT   all of this subject that were issued until now\n"
+     "  --all            all of the issuer that were issued until now\n"
+     "  --days N         forget it then: when the last one has expired (default: never)\n",
+     cbctl_auth_revoke},
     {"auth", "token", "--issuer URL --client-id ID (--secret-file FILE|--key-file FILE|--device) [OPTION]...",
      "get an access token from an OpenID provider and print it",
      "  --issuer URL       the provider, exactly as it calls itself\n"

@@ -16,6 +16,8 @@ enum { EDGE_WORKERS_MAX = 256, EDGE_ELDERS_MAX = CB_GROUP_GENERATIONS - 1 };
 typedef struct edge edge;
 typedef struct edge_upgrade edge_upgrade;
 typedef struct edge_worker edge_worker;
+typedef struct edge_auth edge_auth;
+typedef struct edge_provider edge_provider;
 
 /* One listener of a configuration, shared by the workers: what its sockets were opened with. */
 typedef struct edge_listener {
@@ -52,6 +54,7 @@ typedef struct edge_snapshot {
     cb_router *router;
     cb_tickets *tickets; /* one for all listeners: what one has taken as early data no other takes again */
     char *tickets_key;   /* what they were made from, as text */
+    edge_auth *auth;     /* identities, and what was revoked */
     edge_use *uses;
     _Atomic unsigned refs;
 } edge_snapshot;
@@ -103,6 +106,9 @@ struct edge {
     cb_loop *loop;         /* of the main thread: signals, reloads */
     cb_log log;
     edge_snapshot *now;
+    cb_jwt_cache *verdicts; /* these two outlive reloads: what was checked, and which proofs were used */
+    cb_dpop *proofs;
+    edge_provider *providers; /* of the snapshots that there are; the main loop keeps them fresh */
     edge_worker workers[EDGE_WORKERS_MAX];
     uint32_t n_workers;
     /* a reload under way */
@@ -119,7 +125,7 @@ struct edge {
 
 /* --- snapshot.c --- */
 /* Reads, checks and makes everything that needs no socket. Each mistake is printed. e may be NULL: only to check. */
-int edge_snapshot_load(edge_snapshot **out, const char *file, const edge *e);
+int edge_snapshot_load(edge_snapshot **out, const char *file, edge *e);
 /* Listeners that come later at the same addresses succeed those of this snapshot. */
 int edge_snapshot_settle(edge *e, const edge_snapshot *s);
 void edge_places_free(edge *e);
@@ -136,6 +142,27 @@ void edge_listener_unref(edge_listener *l);
 
 /* Looks after the ticket keys; says once what is wrong with them. */
 void edge_snapshot_turn_keys(const edge_snapshot *s, const cb_log *log);
+
+/* --- auth.c --- */
+/* Reads keys and revocations; each mistake is printed. */
+int edge_auth_new(edge_auth **out, const edge_conf *c, const char *file, edge *e);
+void edge_auth_free(edge_auth *a); /* NULL is fine; gates live on in routers */
+/* What a route asks, into *out, which lives until edge_auth_route_done(). CB_ENOENT: nothing. */
+int edge_auth_route(cb_route_auth *out, const edge_auth *a, const edge_route_conf *r, const char *file);
+void edge_auth_route_done(cb_route_auth *r);
+/* Takes what was added to the file of revocations; says what is wrong with it, once. */
+void edge_auth_look(edge_auth *a, const cb_log *log);
+
+/* --- providers.c --- */
+/* The provider of a configuration, the one of before where nothing about it has changed; a reference for the caller.
+ * e NULL: only to check. */
+int edge_provider_get(cb_oidc **out, cb_identity **identity, const edge_provider_conf *c, const char *file, edge *e);
+/* Those that are new begin, on the main loop; says once what is wrong with one. */
+void edge_providers_run(edge *e);
+void edge_providers_look(edge *e);
+/* Those that no snapshot of ours uses any more end. */
+void edge_providers_prune(edge *e);
+bool edge_auth_uses(const edge_auth *a, const cb_oidc *provider);
 
 /* --- worker.c --- */
 int edge_worker_open(edge_worker *w, edge_snapshot *s); /* before its thread runs */

@@ -1,4 +1,5 @@
 #include "edge_config.h"
+#include "edge_schema.h"
 #include <cb/http.h>
 #include <cb/proxy.h>
 #include <stdbool.h>
@@ -13,13 +14,6 @@ static const char *const proxy_names[] = {"off", "v1", "v2", NULL};
 static const char *const level_names[] = {"debug", "info", "warn", "error", "off", NULL};
 static const char *const format_names[] = {"text", "json", NULL};
 static const char *const cc_names[] = {"default", "cubic", "reno", "bbr", "bbrv3", NULL};
-
-/* What every row has in common: the member's name is that of the struct's. */
-#define MEMBER(type, member) .name = #member, .offset = offsetof(type, member)
-#define MILLISECONDS         .kind = CB_CONFIG_INT, .min = 1, .max = 86400000
-#define COUNT(most)          .kind = CB_CONFIG_INT, .min = 1, .max = most
-#define END                                                                                                            \
-    { .name = NULL }
 
 static const cb_config_rule certificate_rules[] = {
     {MEMBER(edge_certificate_conf, cert_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .required = 1,
@@ -114,6 +108,8 @@ static const cb_config_rule route_rules[] = {
      .doc = "Prefix of whole path segments; the longest of a host wins."},
     {MEMBER(edge_route_conf, group), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME, .required = 1,
      .doc = "A name from \"groups\"."},
+    {MEMBER(edge_route_conf, auth), .kind = CB_CONFIG_OBJECT, .members = edge_auth_rules,
+     .item_size = sizeof(edge_auth_conf), .doc = "Who may; everybody when absent."},
     END};
 
 static const cb_config_rule limits_rules[] = {
@@ -187,6 +183,13 @@ static const cb_config_rule root_rules[] = {
      .item_size = sizeof(edge_group_conf), .doc = "Groups of origins, by name."},
     {MEMBER(edge_conf, routes), .kind = CB_CONFIG_ARRAY, .members = route_rules, .item_size = sizeof(edge_route_conf),
      .doc = "Which group a request goes to, by host and path. No matching route: 404."},
+    {MEMBER(edge_conf, providers), .kind = CB_CONFIG_MAP, .members = edge_provider_rules, .format = CB_FORMAT_NAME,
+     .item_size = sizeof(edge_provider_conf), .max = 64,
+     .doc = "OpenID Connect and OAuth 2.0 providers, by name: whose keys sign tokens, who knows opaque ones."},
+    {MEMBER(edge_conf, identities), .kind = CB_CONFIG_MAP, .members = edge_identity_rules, .format = CB_FORMAT_NAME,
+     .item_size = sizeof(edge_identity_conf), .max = 256, .doc = "Who is known, and by what, by name."},
+    {MEMBER(edge_conf, revocations_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "What was revoked before it expires: lines of \"cbctl auth revoke\". Looked after twice a second."},
     {MEMBER(edge_conf, trusted_proxies), .kind = CB_CONFIG_ARRAY, .format = CB_FORMAT_CIDR,
      .doc = "Peers whose Forwarded and X-Forwarded-* fields are believed. From others they are removed."},
     {MEMBER(edge_conf, limits), .kind = CB_CONFIG_OBJECT, .members = limits_rules,
@@ -273,6 +276,7 @@ static void check(cb_config_draft *d, const void *root) {
     check_listeners(d, c);
     check_groups(d, c);
     check_routes(d, c);
+    edge_config_check_auth(d, c);
     if (c->group && !c->user) cb_config_complain(d, "/group", "needs \"user\" too");
 }
 

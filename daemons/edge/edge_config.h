@@ -38,8 +38,55 @@ typedef struct edge_group_conf {
     int64_t max_connections, max_idle, max_queue, max_fails, fail_window_ms, fail_out_ms, retries;
 } edge_group_conf;
 
+typedef struct edge_provider_conf {
+    const char *name, *issuer, *client_id, *client_secret_file, *ca_file;
+    int32_t other_hosts, loopback_http;
+    int64_t refresh_s, grace_s, stale_s, timeout_ms, introspect_ttl_s;
+} edge_provider_conf;
+
+typedef struct edge_jwt_conf {
+    const char *provider; /* or issuer and keys_file */
+    const char *issuer, *keys_file, *type;
+    cb_config_list audiences; /* const char * */
+    int32_t any_audience, algorithm, symmetric, dpop;
+    int64_t leeway_s, max_age_s;
+} edge_jwt_conf;
+
+enum { EDGE_DPOP_OFF, EDGE_DPOP_ACCEPT, EDGE_DPOP_REQUIRE };
+
+typedef struct edge_introspect_conf {
+    const char *provider;
+    cb_config_list audiences; /* const char * */
+    int32_t any_audience, exp_optional;
+} edge_introspect_conf;
+
+typedef struct edge_mtls_conf {
+    int32_t subject; /* enum cb_authn_name */
+} edge_mtls_conf;
+
+typedef struct edge_api_key_conf {
+    const char *keys_file, *hash_key_file, *header;
+} edge_api_key_conf;
+
+typedef struct edge_identity_conf {
+    const char *name;
+    const edge_jwt_conf *jwt; /* exactly one of these */
+    const edge_introspect_conf *introspect;
+    const edge_mtls_conf *mtls;
+    const edge_api_key_conf *api_key;
+    const char *subject_claim, *tenant_claim, *tenant, *roles_claim;
+} edge_identity_conf;
+
+typedef struct edge_auth_conf {
+    cb_config_list any, all, scopes, roles; /* const char * */
+    cb_config_list headers;                 /* cb_config_pair */
+    const char *realm, *tenant, *policy_file;
+    int32_t need_tenant, keep_credentials, preflight;
+} edge_auth_conf;
+
 typedef struct edge_route_conf {
     const char *host, *path, *group;
+    const edge_auth_conf *auth;
 } edge_route_conf;
 
 typedef struct edge_limits_conf {
@@ -65,7 +112,9 @@ typedef struct edge_conf {
     int32_t keep_bind_capability, congestion_control;
     int64_t workers, drain_timeout_ms;
     cb_config_list listeners, groups, routes; /* edge_listener_conf, edge_group_conf, edge_route_conf */
-    cb_config_list trusted_proxies;           /* const char * */
+    cb_config_list providers, identities;     /* edge_provider_conf, edge_identity_conf */
+    const char *revocations_file;
+    cb_config_list trusted_proxies; /* const char * */
     const edge_limits_conf *limits;
     const edge_access_log_conf *access_log;
     const edge_log_conf *log;
@@ -76,5 +125,9 @@ typedef struct edge_conf {
 } edge_conf;
 
 extern const cb_config_schema edge_schema;
+
+/* --- edge_config_auth.c --- */
+extern const cb_config_rule edge_provider_rules[], edge_identity_rules[], edge_auth_rules[];
+void edge_config_check_auth(cb_config_draft *d, const edge_conf *c);
 
 #endif

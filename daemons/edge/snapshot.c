@@ -34,6 +34,7 @@ void edge_snapshot_unref(edge_snapshot *s) {
         free(u);
     }
     cb_router_unref(s->router);
+    edge_auth_free(s->auth);
     cb_tickets_unref(s->tickets);
     free(s->tickets_key);
     cb_config_unref(s->config);
@@ -84,6 +85,17 @@ static int make_group(cb_router *r, const edge_group_conf *g, const char *file) 
     return rc < 0 ? complain(file, "groups", g->name, "") : CB_OK;
 }
 
+static int make_route(edge_snapshot *s, const edge_route_conf *r, const char *file) {
+    cb_route_auth auth;
+    int has = edge_auth_route(&auth, s->auth, r, file);
+    if (has < 0 && has != CB_ENOENT) return has;
+    const cb_route_opts o = {
+        .size = sizeof o, .host = r->host, .path = r->path, .group = r->group, .auth = has == CB_OK ? &auth : NULL};
+    int rc = cb_router_route(s->router, &o);
+    if (has == CB_OK) edge_auth_route_done(&auth);
+    return rc;
+}
+
 static int make_router(edge_snapshot *s, const char *file) {
     const edge_conf *c = s->conf;
     const edge_group_conf *groups = c->groups.at;
@@ -97,10 +109,8 @@ static int make_router(edge_snapshot *s, const char *file) {
         if (rc < 0) worst = rc;
     }
     for (size_t i = 0; i < c->routes.len && worst == CB_OK; i++) {
-        const cb_route_opts o = {
-            .size = sizeof o, .host = routes[i].host, .path = routes[i].path, .group = routes[i].group};
         snprintf(name, sizeof name, "%zu", i);
-        if (cb_router_route(s->router, &o) < 0) worst = complain(file, "routes", name, "");
+        if (make_route(s, &routes[i], file) < 0) worst = complain(file, "routes", name, "");
     }
     for (size_t i = 0; i < c->trusted_proxies.len; i++) {
         snprintf(name, sizeof name, "%zu", i);
@@ -262,7 +272,7 @@ uint32_t edge_workers_of(const edge_conf *c) {
     return c->workers ? (uint32_t)c->workers : edge_cpus();
 }
 
-int edge_snapshot_load(edge_snapshot **out, const char *file, const edge *e) {
+int edge_snapshot_load(edge_snapshot **out, const char *file, edge *e) {
     edge_snapshot *s = calloc(1, sizeof *s);
     if (!s) return CB_ENOMEM;
     atomic_init(&s->refs, 1);
@@ -275,7 +285,8 @@ int edge_snapshot_load(edge_snapshot **out, const char *file, const edge *e) {
     }
     s->conf = cb_config_root(s->config);
     const edge_listener_conf *listeners = s->conf->listeners.at;
-    rc = make_router(s, file);
+    rc = edge_auth_new(&s->auth, s->conf, file, e);
+    if (rc == CB_OK) rc = make_router(s, file);
     if (make_tickets(s, e, file) < 0) {
         edge_snapshot_unref(s);
         return CB_EINVAL;

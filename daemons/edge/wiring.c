@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { TURN_KEYS_MS = 30000 };
+enum { TURN_KEYS_MS = 30000, LOOK_MS = 500 };
 
 void edge_post_all(edge *e, cb_task_fn fn) {
     for (uint32_t i = 0; i < e->n_workers; i++)
@@ -30,6 +30,7 @@ static void decide(edge *e) {
         edge_post_all(e, edge_worker_abort);
         edge_snapshot_unref(next);
         reload_done(e, false);
+        edge_providers_prune(e);
         return;
     }
     edge_snapshot_certificates(next);
@@ -37,6 +38,8 @@ static void decide(edge *e) {
     edge_post_all(e, edge_worker_commit);
     edge_snapshot_unref(e->now);
     e->now = next;
+    e->next = NULL;
+    edge_providers_prune(e);
     if (edge_snapshot_settle(e, next) < 0) edge_say(&e->log, CB_LOG_ERROR, "no memory to keep an address");
     reload_done(e, true);
 }
@@ -126,10 +129,12 @@ static void on_reload(cb_loop *loop, void *user) {
     edge_notify_reloading();
     if (edge_snapshot_load(&next, e->file, e) < 0 || check_fixed(e, next) < 0 || check_addresses(e, next, true) < 0) {
         edge_snapshot_unref(next);
+        edge_providers_prune(e);
         reload_done(e, false);
         return;
     }
     e->next = next;
+    edge_providers_run(e); /* keys may be there before the workers are ready */
     e->answers = 0;
     e->failed = false;
     for (uint32_t i = 0; i < e->n_workers; i++)
@@ -252,6 +257,14 @@ static void turn_keys(cb_loop *loop, void *user) {
     edge_snapshot_turn_keys(e->now, &e->log);
 }
 
+/* Also while it drains: what is revoked then is revoked for the connections of before, too. */
+static void look_around(cb_loop *loop, void *user) {
+    edge *e = user;
+    (void)loop;
+    edge_auth_look(e->now->auth, &e->log);
+    edge_providers_look(e);
+}
+
 /* The handlers go with the loop: another SIGTERM on the way out would end an orderly end by force. */
 static void hold_signals(void) {
     static const int numbers[] = {SIGHUP, SIGTERM, SIGINT, SIGUSR1, SIGUSR2};
@@ -265,17 +278,23 @@ static void hold_signals(void) {
 static int load(edge *e) {
     if (edge_inherit(e) < 0) return CB_EINVAL;
     edge_steering_open(e);
+    if (cb_jwt_cache_new(&e->verdicts, NULL) < 0 || cb_dpop_new(&e->proofs, NULL) < 0) {
+        edge_say(&e->log, CB_LOG_ERROR, "%s", cb_last_error());
+        return CB_ENOMEM;
+    }
     if (edge_snapshot_load(&e->now, e->file, e) < 0) return CB_EINVAL;
     edge_log_to_stderr(&e->log, e->now->conf->log->level + CB_LOG_DEBUG, e->now->conf->log->format);
     return check_addresses(e, e->now, false);
 }
 
 static int run(edge *e) {
-    cb_timer *timer = NULL; /* signals alone do not keep a loop going */
+    cb_timer *timer = NULL, *look = NULL; /* signals alone do not keep a loop going */
     int rc = edge_check_user(e->now->conf);
     if (rc == CB_OK) rc = start(e);
     if (rc == CB_OK) rc = edge_snapshot_settle(e, e->now);
+    if (rc == CB_OK) edge_providers_run(e);
     if (rc == CB_OK) rc = cb_timer_start(&timer, e->loop, 0, TURN_KEYS_MS, turn_keys, e);
+    if (rc == CB_OK) rc = cb_timer_start(&look, e->loop, LOOK_MS, LOOK_MS, look_around, e);
     if (rc == CB_OK) rc = edge_inherit_ready(e);
     if (rc == CB_OK) {
         if (e->elder < 0) edge_serving(e);
@@ -285,6 +304,7 @@ static int run(edge *e) {
     hold_signals();
     edge_upgrade_abort(e);
     cb_timer_free(timer);
+    cb_timer_free(look);
     return rc;
 }
 
@@ -303,7 +323,11 @@ static void edge_free(edge *e) {
     if (e->now && e->serving && !e->yields) edge_pid_file_remove(e->now->conf);
     edge_snapshot_unref(e->now);
     edge_snapshot_unref(e->next);
+    e->now = e->next = NULL;
+    edge_providers_prune(e);
     edge_places_free(e);
+    cb_dpop_unref(e->proofs);
+    cb_jwt_cache_unref(e->verdicts);
     cb_handoff_free(e->inherited);
     for (uint32_t i = 0; i < e->n_elders; i++)
         close(e->elders[i]);

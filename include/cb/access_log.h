@@ -37,6 +37,7 @@ typedef struct cb_access_record {
     const char *subject, *tenant; /* who was let in; NULL = unknown */
     const char *auth;             /* the source of identities that knew them */
     const char *auth_reason;      /* why a gate refused; NULL when it did not */
+    const char *auth_rule;        /* of a policy, that decided; NULL: none did */
 } cb_access_record;
 
 /* Opens the file (made when absent) for appending. CB_EINVAL (out, loop, path missing), CB_ENOENT (no such folder),

@@ -20,6 +20,7 @@
 
 #include <cb/access_log.h>
 #include <cb/authn.h>
+#include <cb/policy.h>
 
 CB_BEGIN
 
@@ -100,8 +101,11 @@ typedef struct cb_route_auth {
                                      * spelling ("_" for "-"), nor as trailers. An identity whose claim cannot stand in
                                      * its field (a control character; a comma within an item of a list) gets 403 */
     size_t n_headers;               /* at most CB_ROUTE_HEADERS */
-    uint8_t keep_credentials;       /* 1: Authorization and whatever else carried them go on to the origin */
-    uint8_t pass_preflight;         /* 1: CORS preflights pass without credentials, and without identity */
+    cb_policy *policy;        /* referenced: what of those who are let in may, by all that cb_policy_request has but
+                               * tunnel and verb; the route's name is that of its group, the source the client as far
+                               * as trusted peers tell. Others get 403. NULL = everything */
+    uint8_t keep_credentials; /* 1: Authorization and whatever else carried them go on to the origin */
+    uint8_t pass_preflight;   /* 1: CORS preflights pass without credentials, and without identity */
     uint8_t reserved[6];
 } cb_route_auth;
 

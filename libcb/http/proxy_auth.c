@@ -39,6 +39,7 @@ void cb_pass_auth_release(cb_pass *pass) {
     cb_authn_call_reset(a->call);
     a->n_more = a->text.len = 0;
     a->waiting = false;
+    a->reason = a->rule = NULL;
     cb_list_add_tail(&pass->proxy->spare_auth, &a->link);
 }
 
@@ -145,12 +146,44 @@ static int refuse(cb_pass *pass) {
     return cb_pass_refuse_with(pass, status, reason, fields, n);
 }
 
+static int forbid(cb_pass *pass, const char *reason) {
+    pass->auth->reason = reason;
+    pass->proxy->stats.refused++;
+    return cb_pass_refuse(pass, 403, "forbidden");
+}
+
+/* CB_OK: the policy allows it, or there is none. */
+static int ask_policy(cb_pass *pass) {
+    const cb_exchange *x = pass->front;
+    const cb_peer *peer = cb_exchange_peer(x);
+    cb_policy_decision d = {.size = sizeof d};
+    cb_policy_request r;
+    cb_prefix source;
+    struct timespec wall;
+    if (!pass->guard->policy) return CB_OK;
+    int rc = cb_policy_request_of(&r, pass->auth->call);
+    if (rc == CB_OK) rc = cb_pass_build_fields(pass); /* tells who the client is */
+    if (rc < 0) return rc;
+    clock_gettime(CLOCK_REALTIME_COARSE, &wall);
+    r.route = cb_slice_str(pass->group->def->opts.name);
+    r.method = cb_exchange_method(x);
+    r.path = cb_exchange_path(x);
+    r.now_s = (int64_t)wall.tv_sec;
+    r.mtls = peer != NULL;
+    if (peer && !r.spiffe_id.len) r.spiffe_id = cb_slice_str(cb_peer_spiffe_id(peer));
+    if (cb_prefix_parse(&source, pass->client) == CB_OK)
+        r.source = (cb_slice){source.bytes, sizeof source.bytes}; /* else it is unknown: no rule allows by it */
+    rc = cb_policy_decide(pass->guard->policy, &r, &d);
+    pass->auth->rule = d.rule;
+    return rc;
+}
+
 static int let_in(cb_pass *pass) {
-    int rc = make_fields(pass->auth, pass->guard);
-    if (rc == CB_EAUTH) {
-        pass->proxy->stats.refused++;
-        return cb_pass_refuse(pass, 403, "identity_field");
-    }
+    int rc = ask_policy(pass);
+    if (rc == CB_ELIMIT) return cb_pass_refuse(pass, 508, "loop");
+    if (rc == CB_EAUTH) return forbid(pass, "policy");
+    if (rc == CB_OK) rc = make_fields(pass->auth, pass->guard);
+    if (rc == CB_EAUTH) return forbid(pass, "identity-field");
     return rc < 0 ? rc : cb_pass_start(pass);
 }
 

@@ -53,7 +53,8 @@ typedef struct cb_pass_auth {
     cb_buf text; /* of the fields */
     cb_field more[CB_ROUTE_HEADERS];
     size_t n_more;
-    bool waiting; /* for a source: the body is held */
+    const char *reason, *rule; /* of the policy; NULL: none */
+    bool waiting;              /* for a source: the body is held */
 } cb_pass_auth;
 
 /* One exchange of a client on its way through. */
@@ -115,9 +116,10 @@ cb_pass *cb_pass_new(cb_proxy *p, cb_exchange *front); /* NULL: no memory */
 int cb_pass_refuse(cb_pass *pass, int status, const char *reason);
 /* The same with fields of the answer. */
 int cb_pass_refuse_with(cb_pass *pass, int status, const char *reason, const cb_field *more, size_t n);
-int cb_pass_start(cb_pass *pass);   /* to an origin */
-void cb_pass_expire(cb_pass *pass); /* its time limit has passed */
-void cb_pass_cut(cb_pass *pass);    /* the proxy goes away */
+int cb_pass_build_fields(cb_pass *pass); /* those of the request, and who the client is */
+int cb_pass_start(cb_pass *pass);        /* to an origin */
+void cb_pass_expire(cb_pass *pass);      /* its time limit has passed */
+void cb_pass_cut(cb_pass *pass);         /* the proxy goes away */
 
 /* --- proxy_auth.c --- */
 /* Asks the gate of the pass's route; then it is refused, started, or waits. */

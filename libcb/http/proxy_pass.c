@@ -91,11 +91,12 @@ static void write_log(const cb_pass *pass) {
                           .version = cb_exchange_version(pass->front)};
     if (pass->auth) {
         const cb_principal *who = cb_authn_principal(pass->auth->call);
-        const char *why = cb_authn_reason(pass->auth->call);
+        const char *why = pass->auth->reason ? pass->auth->reason : cb_authn_reason(pass->auth->call);
         r.subject = who->subject;
         r.tenant = who->tenant;
         r.auth = who->source;
         r.auth_reason = *why ? why : NULL;
+        r.auth_rule = pass->auth->rule;
     }
     cb_access_log_add(p->log, &r);
 }
@@ -189,7 +190,7 @@ static bool method_in(cb_slice method, const char *const *names, size_t n) {
     return false;
 }
 
-static int build_fields(cb_pass *pass) {
+int cb_pass_build_fields(cb_pass *pass) {
     cb_proxy *p = pass->proxy;
     const cb_router *r = pass->table->router;
     size_t n = 0;
@@ -252,7 +253,7 @@ static int send_head(cb_pass *pass, cb_origin *origin) {
                     .path = path,
                     .length = -1,
                     .checked = true};
-    int rc = build_fields(pass);
+    int rc = cb_pass_build_fields(pass);
     if (rc == CB_OK && pass->upgrade) rc = build_websocket(pass, &head);
     if (rc < 0) return rc;
     head.fields = pass->proxy->forward.at;

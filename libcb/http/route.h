@@ -26,6 +26,7 @@ typedef struct cb_router_group_def {
 typedef struct cb_route_guard {
     struct cb_route_guard *next; /* of the router */
     cb_authn *authn;
+    cb_policy *policy; /* NULL: none */
     char *names[CB_ROUTE_HEADERS], *from[CB_ROUTE_HEADERS];
     size_t n_headers;
     bool keep_credentials, pass_preflight;

@@ -82,6 +82,7 @@ int cb_route_guard_new(cb_route_guard **out, cb_router *r, const cb_route_auth *
     g->next = r->guards;
     r->guards = g;
     g->authn = cb_authn_ref(a.authn);
+    g->policy = a.policy ? cb_policy_ref(a.policy) : NULL;
     g->keep_credentials = a.keep_credentials != 0;
     g->pass_preflight = a.pass_preflight != 0;
     for (size_t i = 0; i < a.n_headers && rc == CB_OK; i++)
@@ -98,6 +99,7 @@ void cb_route_guards_free(cb_router *r) {
             cb_mem_free(&cb_alloc_libc, g->from[i]);
         }
         cb_authn_unref(g->authn);
+        cb_policy_unref(g->policy);
         cb_mem_free(&cb_alloc_libc, g);
     }
     for (size_t i = 0; i < r->n_hidden; i++)

@@ -92,6 +92,7 @@ int cb_access_line(cb_buf *out, const cb_access_record *r) {
     member(&l, "tenant", cb_slice_str(r->tenant));
     member(&l, "auth", cb_slice_str(r->auth));
     member(&l, "auth_reason", cb_slice_str(r->auth_reason));
+    member(&l, "auth_rule", cb_slice_str(r->auth_rule));
     put(&l, "}\n", 2);
     if (l.rc < 0) out->len = before;
     return l.rc;

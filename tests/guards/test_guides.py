@@ -15,7 +15,7 @@ GUIDES = sorted((guard.ROOT / "docs/guide").glob("*.md"))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 PRELUDE = "#include <cb.h>\n#include <poll.h>\n#include <pthread.h>\n#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n"
 TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.S)
-FILES = re.compile(r'"(cert_file|key_file|ca_file|client_ca_file|ticket_key_file|quic_secret_file|path|user|group)"(\s*:\s*)"([^"]*)"')
+FILES = re.compile(r'"(\w+_file|path|user|group)"(\s*:\s*)"([^"]*)"')
 
 
 def blocks(path, language):
@@ -73,6 +73,16 @@ def with_files(text, folder):
     return FILES.sub(other, text)
 
 
+def make_files(folder):
+    """What with_files() names and no program makes. keys_file is a key that signs tokens and an API key at once."""
+    keys = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "key": "0" * 12, "hash": "0" * 64, "sub": "a"}
+    rules = {"rules": [{"name": "all", "effect": "allow", "tenants": ["*"]}]}
+    for name, text in (("keys_file", json.dumps(keys)), ("hash_key_file", "x" * 32), ("client_secret_file", "secret"), ("revocations_file", ""),
+                       ("policy_file", json.dumps(rules))):
+        (Path(folder) / name).write_text(text)
+        (Path(folder) / name).chmod(0o600)
+
+
 def whole(text, value):
     """A piece of a configuration, with what it lacks put before it."""
     lacks = [] if "listeners" in value else ['"listeners": {"x": {"address": ":8443"}}']
@@ -88,6 +98,7 @@ def edge_problem(where, text):
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "edge.json"
         file.write_text(whole(with_files(text, folder), value))
+        make_files(folder)
         status, said = guard.output(guard.BUILD / "cbctl", "ca", "dev", "--dir", f"{folder}/ca", "localhost")
         if status == 0:
             status, said = guard.output(guard.BUILD / "cb-edge", "--check", "-c", file)

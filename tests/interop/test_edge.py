@@ -475,10 +475,10 @@ def test_websocket_with_another_library(edge, spawn, tmp_path):
 class Load:
     """Requests in a loop from several threads; counts what failed."""
 
-    def __init__(self, edge, path="/name", threads=4, tls=False):
-        self.edge, self.path, self.tls, self.stop, self.good, self.bad = edge, path, tls, threading.Event(), 0, []
+    def __init__(self, edge, path="/name", threads=4, tls=False, fields=lambda: ""):
+        self.edge, self.path, self.tls, self.fields, self.stop, self.good, self.bad = edge, path, tls, fields, threading.Event(), 0, []
         self.lock = threading.Lock()
-        self.threads = [threading.Thread(target=self.run) for _ in range(threads)]
+        self.threads = [threading.Thread(target=self.run, daemon=True) for _ in range(threads)]
         for t in self.threads:
             t.start()
 
@@ -495,7 +495,7 @@ class Load:
             try:
                 if s is None:
                     s, used = self.connect(), 0
-                s.sendall(b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % self.path.encode())
+                s.sendall(f"GET {self.path} HTTP/1.1\r\nHost: localhost\r\n{self.fields()}\r\n".encode())
                 out = b""
                 while b"\r\n\r\n" not in out:
                     more = s.recv(65536)
