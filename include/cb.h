@@ -23,6 +23,7 @@
 #include <cb/quic_lb.h>
 #include <cb/renewal.h>
 #include <cb/resolver.h>
+#include <cb/seal.h>
 #include <cb/sim.h>
 #include <cb/store.h>
 #include <cb/tls.h>

@@ -36,6 +36,10 @@ int cbctl_ca_staple(int argc, char **argv);
 int cbctl_policy_check(int argc, char **argv);
 int cbctl_policy_explain(int argc, char **argv);
 int cbctl_policy_schema(int argc, char **argv);
+int cbctl_seal_close(int argc, char **argv);
+int cbctl_seal_open(int argc, char **argv);
+int cbctl_seal_renew(int argc, char **argv);
+int cbctl_seal_show(int argc, char **argv);
 int cbctl_tickets_turn(int argc, char **argv);
 int cbctl_tickets_show(int argc, char **argv);
 

@@ -25,6 +25,12 @@
     "  --profile NAME       of the server, such as shortlived\n"                                                       \
     "  --key-type TYPE      ecdsa-p256 (default), ecdsa-p384, rsa-2048 or ed25519\n"
 
+#define SEAL_KEYS                                                                                                      \
+    "  --key KEY       what seals: a file of 32 bytes, or the pkcs11: URL of an RSA key\n"                             \
+    "  --purpose TEXT  what the content is for; it must be the same to open it\n"
+#define SEAL_MAKE "  --make-key      make KEY when it is a file that is absent\n"
+#define SEAL_OLD  "  --old-key KEY   opens too; may be repeated\n"
+
 static const cbctl_command commands[] = {
     {"acme", "issue", "--directory URL [OPTION]... NAME...", "get a certificate for NAMEs from an ACME server",
      ACME_SERVER ACME_ACCOUNT ACME_CERTIFICATE, cbctl_acme_issue},
@@ -185,6 +191,15 @@ static const cbctl_command commands[] = {
      "  --json             print the result as JSON\n",
      cbctl_policy_explain},
     {"policy", "schema", "", "print the form of policies as JSON Schema", "", cbctl_policy_schema},
+    {"seal", "close", "--key KEY --purpose TEXT [--make-key] FILE SEALED",
+     "seal a file, so that only the owner of the key can read and change it", SEAL_KEYS SEAL_MAKE, cbctl_seal_close},
+    {"seal", "open", "--key KEY --purpose TEXT [--old-key KEY]... SEALED", "print what a sealed file holds",
+     SEAL_KEYS SEAL_OLD, cbctl_seal_open},
+    {"seal", "renew", "--key KEY --purpose TEXT [--old-key KEY]... [--make-key] [--force] SEALED...",
+     "seal files again under KEY where an old key sealed them",
+     SEAL_KEYS SEAL_OLD SEAL_MAKE "  --force         those that KEY sealed, too\n", cbctl_seal_renew},
+    {"seal", "show", "[--json] SEALED", "tell for what a file was sealed, and by which key",
+     "  --json  print it as JSON\n", cbctl_seal_show},
     {"tickets", "turn", "[--rotate-s N] [--lead-s N] [--force] FILE",
      "make a ring of session-ticket keys, or give it a new key when that is due",
      "  --rotate-s N  a new key so often (default: 43200, 12 h)\n"

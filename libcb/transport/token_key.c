@@ -279,6 +279,18 @@ static int sign_hash(gnutls_privkey_t key, gnutls_sign_algorithm_t algorithm, vo
     return sign(user, algorithm, true, flags, hash, signature);
 }
 
+/* RSA only: PKCS #1 v1.5 (RFC 8017, 7.2). */
+static int decrypt(gnutls_privkey_t key, void *user, const gnutls_datum_t *in, gnutls_datum_t *out) {
+    struct token *t = user;
+    size_t at;
+    (void)key;
+    int rc = acquire(t, &at);
+    if (rc < 0) return rc;
+    rc = gnutls_privkey_decrypt_data(t->keys[at], 0, in, out);
+    release(t, at);
+    return rc;
+}
+
 static int tell(gnutls_privkey_t key, unsigned flags, void *user) {
     const struct token *t = user;
     (void)key;
@@ -325,7 +337,7 @@ int cb_token_key_open(gnutls_privkey_t *out, gnutls_pubkey_t *pub, const char *u
     if (pub) *pub = NULL;
     int rc = t->url ? open_token(t, pub) : cb_fail(CB_ENOMEM, "no memory for a key on a token");
     if (rc >= 0 && (gnutls_privkey_init(&key) < 0 ||
-                    gnutls_privkey_import_ext4(key, t, sign_data, sign_hash, NULL, forget, tell, 0) < 0)) {
+                    gnutls_privkey_import_ext4(key, t, sign_data, sign_hash, decrypt, forget, tell, 0) < 0)) {
         rc = cb_fail(CB_ENOMEM, "%s: no memory", t->url);
     }
     if (rc >= 0) {

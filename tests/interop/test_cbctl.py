@@ -50,6 +50,12 @@ def test_ca_dev_makes_what_openssl_accepts(tmp_path):
     (["policy", "explain", "--time", "now", "x"], 2, "--time"),
     (["policy", "explain", "--claim", "acr", "x"], 2, "--claim"),
     (["policy", "explain", "--tenant"], 2, "needs a value"),
+    (["seal"], 2, "which command"),
+    (["seal", "close", "--purpose", "x", "a", "b"], 2, "--key is missing"),
+    (["seal", "open", "--key", "x", "a"], 2, "--purpose is missing"),
+    (["seal", "open", "--key", "{tmp}/absent", "--purpose", "x", "a"], 1, "{tmp}/absent"),
+    (["seal", "show", "--key", "x", "a"], 2, "--key"),
+    (["seal", "show", "/etc/passwd"], 1, "not a sealed file"),
     (["tickets"], 2, "which command"),
     (["tickets", "turn"], 2, "one FILE"),
     (["tickets", "turn", "--lead-s", "x", "{tmp}/t"], 2, "--lead-s"),
@@ -158,3 +164,32 @@ def test_mistakes_in_a_policy_have_their_places(tmp_path):
     got = run(program("cbctl"), "policy", "check", "--json", file)
     assert got.returncode == 1 and [e["pointer"] for e in json.loads(got.stdout)["errors"]] == ["/rules/0/paths/0", "/rules/3/targets/1"]
     assert run(program("cbctl"), "policy", "explain", "--tenant", "acme", file).returncode == 1
+
+
+def test_files_are_sealed_and_keys_turn(tmp_path):
+    plain, sealed, key, new = (tmp_path / name for name in ("plain", "sealed", "key", "new"))
+    plain.write_bytes(bytes(range(256)) * 9)
+
+    def seal(*words, code=0):
+        got = run(program("cbctl"), "seal", *words, binary=True)
+        assert got.returncode == code, got.stderr
+        return got.stdout if code == 0 else got.stderr.decode()
+
+    seal("close", "--key", key, "--make-key", "--purpose", "state", plain, sealed)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (key, sealed)] == [0o600, 0o600]
+    assert seal("open", "--key", key, "--purpose", "state", sealed) == plain.read_bytes()
+    assert 'sealed as "state", not as "other"' in seal("open", "--key", key, "--purpose", "other", sealed, code=1)
+    shown = json.loads(seal("show", "--json", sealed))
+    assert shown["purpose"] == "state" and shown["on_token"] is False
+    renew = ("renew", "--key", new, "--make-key", "--old-key", key, "--purpose", "state", sealed)
+    assert seal(*renew) == f"{sealed}: sealed again\n".encode()
+    assert seal(*renew) == f"{sealed}: kept\n".encode()
+    assert shown["key"] != json.loads(seal("show", "--json", sealed))["key"]
+    assert "which is not here" in seal("open", "--key", key, "--purpose", "state", sealed, code=1)
+    assert seal("open", "--key", new, "--purpose", "state", sealed) == plain.read_bytes()
+    damaged = bytearray(sealed.read_bytes())
+    damaged[-1] ^= 1
+    sealed.write_bytes(damaged)
+    assert "was changed" in seal("open", "--key", new, "--purpose", "state", sealed, code=1)
+    key.chmod(0o640)
+    assert "0600" in seal("open", "--key", key, "--purpose", "state", sealed, code=1)

@@ -156,3 +156,27 @@ def test_an_edge_whose_key_is_on_a_token(token, authority, spawn, kind):
         got = run(program("http_client"), version, "--ca", authority / "ca/root.pem", f"https://127.0.0.1:{port}/page")
         assert got.returncode == 0 and "it works" in got.stdout, (version, got.stdout, got.stderr)
     assert edge.stop() == 0, edge.output()
+
+
+def test_state_files_wrapped_by_a_key_on_a_token(token, tmp_path):
+    plain, sealed = tmp_path / "plain", tmp_path / "sealed"
+    plain.write_text("the state of a daemon\n")
+
+    def seal(*words, code=0, env=token.env):
+        got = run(program("cbctl"), "seal", *words, env=env)
+        assert got.returncode == code, got.stdout + got.stderr
+        return got.stdout if code == 0 else got.stderr
+
+    seal("close", "--key", token.url("rsa"), "--purpose", "state", plain, sealed)
+    assert seal("open", "--key", token.url("rsa"), "--purpose", "state", sealed) == plain.read_text()
+    assert json.loads(seal("show", "--json", sealed))["on_token"] is True
+    seal("renew", "--key", tmp_path / "file", "--make-key", "--old-key", token.url("rsa"), "--purpose", "state", sealed)
+    assert seal("open", "--key", tmp_path / "file", "--purpose", "state", sealed, env=None) == plain.read_text()
+    seal("renew", "--key", token.url("rsa"), "--old-key", tmp_path / "file", "--purpose", "state", sealed)
+    damaged = bytearray(sealed.read_bytes())
+    for at in (40, len(damaged) - 1):  # the wrapped key, and the tag
+        damaged[at] ^= 1
+        sealed.write_bytes(damaged)
+        seal("open", "--key", token.url("rsa"), "--purpose", "state", sealed, code=1)
+        damaged[at] ^= 1
+    assert "must be RSA" in seal("close", "--key", token.url("ec"), "--purpose", "state", plain, sealed, code=1)
