@@ -11,6 +11,7 @@
 #define EDGE_UPGRADE_VARIABLE "CB_EDGE_UPGRADE" /* in the environment of a successor: the socket to its predecessor */
 #define EDGE_WHAT             "cb-edge"         /* in a handoff: whose it is; the version */
 
+enum { EDGE_SAID = 256 };
 enum { EDGE_WORKERS_MAX = 256, EDGE_ELDERS_MAX = CB_GROUP_GENERATIONS - 1 };
 
 typedef struct edge edge;
@@ -45,7 +46,16 @@ typedef struct edge_use {
     struct edge_use *next;
     edge_listener *listener;
     cb_identity *fresh; /* the listener stays from before: its certificates as they are now in the files */
+    char said[EDGE_SAID];
 } edge_use;
+
+/* The identity of a group of origins. */
+typedef struct edge_origin_trust {
+    struct edge_origin_trust *next;
+    const char *name;
+    cb_identity *identity;
+    char said[EDGE_SAID]; /* what is wrong with its files, as the log has it */
+} edge_origin_trust;
 
 /* A configuration with everything that was made from it. Immutable; shared by the workers. */
 typedef struct edge_snapshot {
@@ -56,6 +66,8 @@ typedef struct edge_snapshot {
     char *tickets_key;   /* what they were made from, as text */
     edge_auth *auth;     /* identities, and what was revoked */
     edge_use *uses;
+    edge_origin_trust *origins;
+    int64_t told_at; /* when the log was told last what will expire; of the main thread */
     _Atomic unsigned refs;
 } edge_snapshot;
 
@@ -105,6 +117,7 @@ struct edge {
     edge_upgrade *upgrade; /* under way */
     cb_loop *loop;         /* of the main thread: signals, reloads */
     cb_log log;
+    cb_log tls_log; /* heard by handshakes on all threads; set once */
     edge_snapshot *now;
     cb_jwt_cache *verdicts; /* these two outlive reloads: what was checked, and which proofs were used */
     cb_dpop *proofs;
@@ -139,6 +152,19 @@ edge_snapshot *edge_snapshot_ref(edge_snapshot *s);
 void edge_snapshot_unref(edge_snapshot *s);
 edge_listener *edge_listener_ref(edge_listener *l);
 void edge_listener_unref(edge_listener *l);
+
+/* --- trust.c --- */
+/* The identity of a listener with all its rules, or of a group (NULL stays: the system's roots). Mistakes are printed;
+ * e may be NULL. */
+int edge_trust_listener(cb_identity **out, const edge_listener_conf *l, const char *file, const edge *e);
+int edge_trust_group(cb_identity **out, const edge_group_conf *g, const char *file, const edge *e);
+/* The identities of groups that a snapshot looks after. The name must live as long. */
+int edge_trust_keep(edge_snapshot *s, const char *name, cb_identity *identity);
+void edge_trust_drop(edge_snapshot *s);
+/* Says what has expired or will within 14 days: to the log, or to standard error. */
+void edge_trust_tell(const edge_snapshot *s, const char *file, const cb_log *log);
+/* Every now and then, on the main thread: files that have changed are read; twice a day what will expire is said. */
+void edge_trust_tick(edge_snapshot *s, const cb_log *log);
 
 /* Looks after the ticket keys; says once what is wrong with them. */
 void edge_snapshot_turn_keys(const edge_snapshot *s, const cb_log *log);

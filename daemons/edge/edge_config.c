@@ -9,17 +9,52 @@
 static const char *const version_names[] = {"h1", "h2", "h3", NULL}; /* bit i is enum cb_http_version 1 << i */
 static const char *const policy_names[] = {"round_robin", "least_connections", NULL};
 static const char *const verify_names[] = {"full", "chain", "none", NULL};
+static const char *const client_cert_names[] = {"none", "leaf", "chain", NULL};
+static const char *const old_names[] = {"refuse", "accept", NULL};
 static const char *const client_names[] = {"none", "ask", "require", NULL};
 static const char *const proxy_names[] = {"off", "v1", "v2", NULL};
 static const char *const level_names[] = {"debug", "info", "warn", "error", "off", NULL};
 static const char *const format_names[] = {"text", "json", NULL};
 static const char *const cc_names[] = {"default", "cubic", "reno", "bbr", "bbrv3", NULL};
 
+/* What two of them share: how certificates of the other side are judged. */
+#define TRUST(type, member) .name = #member, .offset = offsetof(type, trust.member)
+#define TRUST_RULES(type)                                                                                              \
+    {TRUST(type, crl_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,                                          \
+     .doc = "Revocation lists (PEM, or one in DER) that authorities of ca_file have signed; read again on change."},   \
+        {TRUST(type, old_crl), .kind = CB_CONFIG_ENUM, .names = old_names, .fallback = "refuse",                       \
+         .doc = "When a new list is overdue: refuse everybody, or accept by the old one."},                            \
+        {TRUST(type, names), .kind = CB_CONFIG_ARRAY, .min = 1, .max = 1000,                                           \
+         .doc =                                                                                                        \
+             "Names of which a certificate must have one: DNS names, addresses, \"spiffe://domain/path\"; a SPIFFE "   \
+             "ID with \"/\" at its end means all below. To origins they replace server_name in verification."},        \
+        {TRUST(type, pins), .kind = CB_CONFIG_ARRAY, .min = 1, .max = 1000,                                            \
+         .doc = "Keys of which one must be in the chain: SHA-256 of the public key in base64. Two at least."},         \
+    {                                                                                                                  \
+        TRUST(type, pins_report), .kind = CB_CONFIG_BOOL, .fallback = "false",                                         \
+                                  .doc = "Only log certificates that fit no pin."                                      \
+    }
+
 static const cb_config_rule certificate_rules[] = {
     {MEMBER(edge_certificate_conf, cert_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .required = 1,
      .doc = "PEM file with the certificate chain, the server's own first."},
     {MEMBER(edge_certificate_conf, key_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .required = 1,
      .doc = "PEM file with the private key. It should be readable by its owner only."},
+    {MEMBER(edge_certificate_conf, ocsp_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "OCSP answer to staple (DER or PEM), checked before it is used; read again on change."},
+    {MEMBER(edge_certificate_conf, issuer_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "PEM file with the issuer's certificate, to check ocsp_file, when cert_file does not have it."},
+    END};
+
+static const cb_config_rule clients_rules[] = {
+    {MEMBER(edge_clients_conf, host), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_HOST, .fallback = "*",
+     .doc = "The name that clients ask for (SNI): \"www.example.org\", \"*.example.org\" (one label), or \"*\" for "
+            "others."},
+    {MEMBER(edge_clients_conf, certificates), .kind = CB_CONFIG_ENUM, .names = client_names, .fallback = "require",
+     .doc = "Whether they are asked for a certificate."},
+    {TRUST(edge_clients_conf, ca_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "PEM file with the authorities that their certificates must chain to."},
+    TRUST_RULES(edge_clients_conf),
     END};
 
 static const cb_config_rule tls_rules[] = {
@@ -30,6 +65,11 @@ static const cb_config_rule tls_rules[] = {
      .doc = "Whether clients are asked for a certificate."},
     {MEMBER(edge_tls_conf, client_ca_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
      .doc = "PEM file with the roots that client certificates must chain to."},
+    {MEMBER(edge_tls_conf, client_crl_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "Revocation lists of client_ca_file's authorities; see crl_file of \"clients\"."},
+    {MEMBER(edge_tls_conf, clients), .kind = CB_CONFIG_ARRAY, .members = clients_rules,
+     .item_size = sizeof(edge_clients_conf), .min = 1, .max = 1000,
+     .doc = "Rules for client certificates by host. Other hosts go by client_certificates and client_ca_file."},
     {MEMBER(edge_tls_conf, tls12), .kind = CB_CONFIG_BOOL, .fallback = "false",
      .doc = "TLS 1.2 too, for old clients. TLS 1.3 is always there."},
     {MEMBER(edge_tls_conf, early_data), .kind = CB_CONFIG_BOOL, .fallback = "false",
@@ -66,8 +106,17 @@ static const cb_config_rule group_rules[] = {
      .doc = "HTTP versions towards origins; when absent h1, and with https h2. Only h2 on http is prior knowledge."},
     {MEMBER(edge_group_conf, verify), .kind = CB_CONFIG_ENUM, .names = verify_names, .fallback = "full",
      .doc = "How https origins are verified: chain, dates and name; chain and dates; or nothing (for tests only)."},
-    {MEMBER(edge_group_conf, ca_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+    {TRUST(edge_group_conf, ca_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
      .doc = "PEM file with trust roots for https origins; the system's when absent."},
+    {MEMBER(edge_group_conf, cert_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "PEM file with the certificate chain that origins are shown when they ask for one."},
+    {MEMBER(edge_group_conf, key_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "PEM file with its private key."},
+    TRUST_RULES(edge_group_conf),
+    {MEMBER(edge_group_conf, client_cert), .kind = CB_CONFIG_ENUM, .names = client_cert_names, .fallback = "none",
+     .doc = "Tell origins what certificate the client showed (RFC 9440): in Client-Cert, and with Client-Cert-Chain."},
+    {MEMBER(edge_group_conf, require_staple), .kind = CB_CONFIG_BOOL, .fallback = "false",
+     .doc = "Origins must staple a good OCSP answer. Those with a must-staple certificate have to in any case."},
     {MEMBER(edge_group_conf, server_name), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_HOST,
      .doc = "Name for SNI and verification; the URL's host when absent."},
     {MEMBER(edge_group_conf, host), .kind = CB_CONFIG_TEXT,
@@ -240,6 +289,26 @@ static void check_routes(cb_config_draft *d, const edge_conf *c) {
     }
 }
 
+static void check_clients(cb_config_draft *d, const edge_listener_conf *l) {
+    const edge_tls_conf *t = l->tls;
+    const edge_clients_conf *rules = t->clients.at;
+    char pointer[256];
+    snprintf(pointer, sizeof pointer, "/listeners/%s", l->name);
+    if (t->client_certificates && !t->client_ca_file)
+        cb_config_complain(d, pointer, "client_certificates needs client_ca_file");
+    if (t->client_crl_file && !t->client_ca_file)
+        cb_config_complain(d, pointer, "client_crl_file needs client_ca_file");
+    for (size_t i = 0; i < t->clients.len; i++) {
+        snprintf(pointer, sizeof pointer, "/listeners/%s/tls/clients/%zu", l->name, i);
+        if (rules[i].certificates && !rules[i].trust.ca_file) cb_config_complain(d, pointer, "needs ca_file");
+        if (strcmp(rules[i].host, "*") == 0 && (t->client_ca_file || t->client_certificates))
+            cb_config_complain(d, pointer, "\"*\" stands beside client_certificates or client_ca_file: one of both");
+        for (size_t k = 0; k < i; k++)
+            if (strcasecmp(rules[i].host, rules[k].host) == 0)
+                cb_config_complain(d, pointer, "has a host that was there");
+    }
+}
+
 static void check_listeners(cb_config_draft *d, const edge_conf *c) {
     const edge_listener_conf *l = c->listeners.at;
     char pointer[256], text[256];
@@ -248,8 +317,7 @@ static void check_listeners(cb_config_draft *d, const edge_conf *c) {
         if (l[i].versions & CB_HTTP_3 && !l[i].tls) cb_config_complain(d, pointer, "h3 needs \"tls\"");
         if (l[i].redirect_to_https && l[i].tls)
             cb_config_complain(d, pointer, "redirect_to_https is for listeners without \"tls\"");
-        if (l[i].tls && l[i].tls->client_certificates && !l[i].tls->client_ca_file)
-            cb_config_complain(d, pointer, "client_certificates needs client_ca_file");
+        if (l[i].tls) check_clients(d, &l[i]);
         for (size_t k = 0; k < i; k++) {
             if (strcmp(l[i].address, l[k].address) != 0 || strstr(l[i].address, ":0")) continue;
             snprintf(text, sizeof text, "has the same address as \"%.60s\"", l[k].name);
@@ -263,6 +331,11 @@ static void check_groups(cb_config_draft *d, const edge_conf *c) {
     char pointer[256];
     for (size_t i = 0; i < c->groups.len; i++) {
         const edge_origin_conf *o = g[i].origins.at;
+        snprintf(pointer, sizeof pointer, "/groups/%s", g[i].name);
+        if (!g[i].cert_file != !g[i].key_file) cb_config_complain(d, pointer, "cert_file and key_file belong together");
+        if (g[i].trust.crl_file && !g[i].trust.ca_file) cb_config_complain(d, pointer, "crl_file needs ca_file");
+        if (g[i].verify == CB_VERIFY_NONE && (g[i].trust.pins.len || g[i].trust.names.len || g[i].trust.crl_file))
+            cb_config_complain(d, pointer, "\"verify\": \"none\" leaves crl_file, names and pins without effect");
         for (size_t k = 0; k < g[i].origins.len; k++) {
             if (g[i].versions != CB_HTTP_3 || strncmp(o[k].url, "https:", 6) == 0) continue;
             snprintf(pointer, sizeof pointer, "/groups/%s/origins/%zu/url", g[i].name, k);

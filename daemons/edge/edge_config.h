@@ -5,13 +5,27 @@
 #include <cb/config.h>
 
 typedef struct edge_certificate_conf {
-    const char *cert_file, *key_file;
+    const char *cert_file, *key_file, *ocsp_file, *issuer_file;
 } edge_certificate_conf;
+
+/* What a certificate of the other side must be. */
+typedef struct edge_trust_conf {
+    const char *ca_file, *crl_file;
+    cb_config_list names, pins; /* const char * */
+    int32_t pins_report, old_crl;
+} edge_trust_conf;
+
+typedef struct edge_clients_conf {
+    const char *host;
+    int32_t certificates; /* none, ask, require */
+    edge_trust_conf trust;
+} edge_clients_conf;
 
 typedef struct edge_tls_conf {
     cb_config_list certificates; /* of edge_certificate_conf */
-    const char *client_ca_file;
+    const char *client_ca_file, *client_crl_file;
     int32_t client_certificates; /* none, ask, require */
+    cb_config_list clients;      /* of edge_clients_conf */
     int32_t tls12, early_data;
 } edge_tls_conf;
 
@@ -31,8 +45,9 @@ typedef struct edge_origin_conf {
 typedef struct edge_group_conf {
     const char *name;
     cb_config_list origins; /* of edge_origin_conf */
-    const char *ca_file, *server_name, *host;
-    int32_t policy, verify, tls12, proxy_protocol;
+    const char *cert_file, *key_file, *server_name, *host;
+    edge_trust_conf trust;
+    int32_t policy, verify, tls12, proxy_protocol, require_staple, client_cert;
     uint32_t versions;
     int64_t connect_timeout_ms, response_timeout_ms, idle_timeout_ms, tunnel_timeout_ms, keep_alive_ms;
     int64_t max_connections, max_idle, max_queue, max_fails, fail_window_ms, fail_out_ms, retries;

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 edge_listener *edge_listener_ref(edge_listener *l) {
     atomic_fetch_add(&l->refs, 1);
@@ -33,6 +32,7 @@ void edge_snapshot_unref(edge_snapshot *s) {
         cb_identity_unref(u->fresh);
         free(u);
     }
+    edge_trust_drop(s);
     cb_router_unref(s->router);
     edge_auth_free(s->auth);
     cb_tickets_unref(s->tickets);
@@ -49,10 +49,15 @@ static int complain(const char *file, const char *where, const char *name, const
 
 /* ---- origins ---- */
 
-static int make_group(cb_router *r, const edge_group_conf *g, const char *file) {
-    const cb_identity_opts trust = {.size = sizeof trust, .ca_file = g->ca_file};
+static int make_group(edge_snapshot *s, const edge_group_conf *g, const char *file, const edge *e) {
     cb_identity *identity = NULL;
-    if (g->ca_file && cb_identity_new(&identity, &trust) < 0) return complain(file, "groups", g->name, "/ca_file");
+    cb_router *r = s->router;
+    int rc = edge_trust_group(&identity, g, file, e);
+    if (rc == CB_OK && identity) rc = edge_trust_keep(s, g->name, identity);
+    if (rc < 0) {
+        cb_identity_unref(identity);
+        return rc;
+    }
     const cb_origin_group_opts o = {.size = sizeof o,
                                     .name = g->name,
                                     .identity = identity,
@@ -75,8 +80,9 @@ static int make_group(cb_router *r, const edge_group_conf *g, const char *file) 
                                     .no_retry = g->retries == 0,
                                     .verify = (uint8_t)g->verify,
                                     .tls13_only = (uint8_t)!g->tls12,
-                                    .send_proxy = (uint8_t)g->proxy_protocol};
-    int rc = cb_router_group(r, &o);
+                                    .send_proxy = (uint8_t)g->proxy_protocol,
+                                    .client_cert = (uint8_t)g->client_cert};
+    rc = cb_router_group(r, &o);
     cb_identity_unref(identity);
     const edge_origin_conf *origins = g->origins.at;
     for (size_t i = 0; i < g->origins.len && rc == CB_OK; i++)
@@ -96,7 +102,7 @@ static int make_route(edge_snapshot *s, const edge_route_conf *r, const char *fi
     return rc;
 }
 
-static int make_router(edge_snapshot *s, const char *file) {
+static int make_router(edge_snapshot *s, const char *file, const edge *e) {
     const edge_conf *c = s->conf;
     const edge_group_conf *groups = c->groups.at;
     const edge_route_conf *routes = c->routes.at;
@@ -105,7 +111,7 @@ static int make_router(edge_snapshot *s, const char *file) {
     char name[24];
     if (rc < 0) return rc;
     for (size_t i = 0; i < c->groups.len; i++) {
-        rc = make_group(s->router, &groups[i], file);
+        rc = make_group(s, &groups[i], file, e);
         if (rc < 0) worst = rc;
     }
     for (size_t i = 0; i < c->routes.len && worst == CB_OK; i++) {
@@ -169,32 +175,6 @@ static char *key_of(const edge_listener_conf *l, const edge_snapshot *s) {
     return n < 0 ? NULL : key;
 }
 
-/* A group of its own for a key is a habit that serves well (Debian's ssl-cert); the whole machine is not. */
-static void warn_of_key(const char *file, const char *name, const char *more, const char *key) {
-    struct stat st;
-    if (stat(key, &st) < 0 || !(st.st_mode & S_IRWXO)) return;
-    fprintf(stderr,
-            "%s: /listeners/%s%s: warning: %s: every user of this machine may read this private key (chmod o= %s)\n",
-            file, name, more, key, key);
-}
-
-static int make_identity(cb_identity **out, const edge_listener_conf *l, const char *file) {
-    const edge_certificate_conf *certs = l->tls->certificates.at;
-    char more[64];
-    int rc = CB_OK;
-    for (size_t i = 0; i < l->tls->certificates.len && rc == CB_OK; i++) {
-        const cb_identity_opts o = {.size = sizeof o,
-                                    .cert_file = certs[i].cert_file,
-                                    .key_file = certs[i].key_file,
-                                    .ca_file = i ? NULL : l->tls->client_ca_file};
-        rc = i ? cb_identity_add(*out, &o) : cb_identity_new(out, &o);
-        snprintf(more, sizeof more, "/tls/certificates/%zu", i);
-        if (rc < 0) return complain(file, "listeners", l->name, more);
-        warn_of_key(file, l->name, more, certs[i].key_file);
-    }
-    return rc;
-}
-
 static edge_listener *known(const edge_snapshot *before, const char *key) {
     for (edge_use *u = before ? before->uses : NULL; u; u = u->next)
         if (strcmp(u->listener->key, key) == 0) return u->listener;
@@ -236,7 +216,7 @@ static int make_listener(edge_use **out, edge_snapshot *s, const edge *e, const 
     edge_use *u = calloc(1, sizeof *u);
     char *key = u ? key_of(conf, s) : NULL;
     int rc = key ? CB_OK : CB_ENOMEM;
-    if (rc == CB_OK && conf->tls) rc = make_identity(&u->fresh, conf, file);
+    if (rc == CB_OK && conf->tls) rc = edge_trust_listener(&u->fresh, conf, file, e);
     edge_listener *old = rc == CB_OK && e ? known(e->now, key) : NULL;
     if (old) {
         u->listener = edge_listener_ref(old);
@@ -286,7 +266,7 @@ int edge_snapshot_load(edge_snapshot **out, const char *file, edge *e) {
     s->conf = cb_config_root(s->config);
     const edge_listener_conf *listeners = s->conf->listeners.at;
     rc = edge_auth_new(&s->auth, s->conf, file, e);
-    if (rc == CB_OK) rc = make_router(s, file);
+    if (rc == CB_OK) rc = make_router(s, file, e);
     if (make_tickets(s, e, file) < 0) {
         edge_snapshot_unref(s);
         return CB_EINVAL;
@@ -303,6 +283,7 @@ int edge_snapshot_load(edge_snapshot **out, const char *file, edge *e) {
         edge_snapshot_unref(s);
         return rc;
     }
+    edge_trust_tell(s, file, NULL);
     *out = s;
     return CB_OK;
 }

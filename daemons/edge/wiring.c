@@ -263,6 +263,7 @@ static void look_around(cb_loop *loop, void *user) {
     (void)loop;
     edge_auth_look(e->now->auth, &e->log);
     edge_providers_look(e);
+    edge_trust_tick(e->now, &e->log);
 }
 
 /* The handlers go with the loop: another SIGTERM on the way out would end an orderly end by force. */
@@ -284,6 +285,7 @@ static int load(edge *e) {
     }
     if (edge_snapshot_load(&e->now, e->file, e) < 0) return CB_EINVAL;
     edge_log_to_stderr(&e->log, e->now->conf->log->level + CB_LOG_DEBUG, e->now->conf->log->format);
+    edge_log_to_stderr(&e->tls_log, CB_LOG_WARN, e->now->conf->log->format);
     return check_addresses(e, e->now, false);
 }
 

@@ -67,6 +67,10 @@ typedef struct cb_origin_group_opts {
     uint8_t tls13_only;           /* 1 = no TLS 1.2 to origins (many servers still have nothing newer) */
     uint8_t send_proxy;           /* PROXY header to origins: version 1 or 2 */
     uint32_t reserved;
+    uint8_t client_cert; /* 1 = Client-Cert says what certificate the client showed (RFC 9440), 2 = Client-Cert-Chain,
+                          * too. From the outside these fields, and X-Forwarded-Client-Cert, pass only from peers that
+                          * cb_router_trust() names */
+    uint8_t reserved2[7];
 } cb_origin_group_opts;
 
 /* Adds a group of origins. On failure nothing changes. CB_EINVAL (the detail names what), CB_EEXIST (the name),

@@ -108,9 +108,10 @@ typedef struct cb_trust_opts {
  * CB_EPERM, CB_ESYS, CB_ETLS, CB_ENOMEM, CB_E2BIG; on failure nothing changes. */
 CB_API int cb_identity_trust(cb_identity *id, const cb_trust_opts *opts);
 
-/* Calls fn with a line for each thing that has expired or will within within_s seconds from now_s (seconds since 1970):
- * certificates, roots, revocation lists, OCSP answers; and for each certificate that must staple and has no good answer
- * to. level: CB_LOG_ERROR when it does harm now, else CB_LOG_WARN. fn must not change the identity. */
+/* Calls fn with a line for each thing that has expired or will within within_s seconds from now_s (seconds since 1970),
+ * or the last third of its life where that is shorter: certificates, roots, revocation lists, OCSP answers; and for
+ * each certificate that must staple and has no good answer to. level: CB_LOG_ERROR when it does harm now, else
+ * CB_LOG_WARN. fn must not change the identity. */
 CB_API void cb_identity_examine(cb_identity *id, int64_t now_s, uint32_t within_s,
                                 void (*fn)(int level, const char *text, void *user), void *user);
 

@@ -1,4 +1,5 @@
 #include "http/proxy_headers.h"
+#include "base/base64.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include "http/fields.h"
@@ -133,10 +134,13 @@ static bool is_forwarding(cb_slice name) {
     static const struct {
         const char *text;
         size_t len;
-    } names[] = {{"forwarded", 9},         {"x-forwarded-for", 15},  {"x-forwarded-proto", 17},
-                 {"x-forwarded-host", 16}, {"x-forwarded-port", 16}, {"x-forwarded-server", 18},
-                 {"x-real-ip", 9},         {"content-length", 14},   {"transfer-encoding", 17}};
-    enum { FRAMING = 7, SHORTEST = 9, LONGEST = 18 };
+    } names[] = {{"forwarded", 9},          {"x-forwarded-for", 15},
+                 {"x-forwarded-proto", 17}, {"x-forwarded-host", 16},
+                 {"x-forwarded-port", 16},  {"x-forwarded-server", 18},
+                 {"x-real-ip", 9},          {"client-cert", 11},
+                 {"client-cert-chain", 17}, {"x-forwarded-client-cert", 23},
+                 {"content-length", 14},    {"transfer-encoding", 17}};
+    enum { FRAMING = 10, SHORTEST = 9, LONGEST = 23 };
     if (name.len < SHORTEST || name.len > LONGEST || !initial_known(name.base[0])) return false; /* nearly all */
     for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
         const char *known = names[k].text;
@@ -320,6 +324,42 @@ static void add_forwarded(cb_forward *f, const cb_field *in, size_t n, const cb_
     put(f, "forwarded", text_from(f, from));
 }
 
+/* ---- the client's certificate (RFC 9440) ---- */
+
+static const char *const cert_fields[] = {"client-cert", "client-cert-chain", "x-forwarded-client-cert"};
+
+static size_t cert_room(const cb_forward_env *env) {
+    size_t room = 0;
+    cb_slice der;
+    for (size_t i = 0; env->peer && env->client_cert && (der = cb_peer_cert(env->peer, i)).len; i++)
+        room += (der.len + 2) / 3 * 4 + sizeof ":, :";
+    return room;
+}
+
+/* Certificates from `first` on, as a list of byte sequences (RFC 8941, 3.3.5). */
+static void add_certs(cb_forward *f, const char *name, const cb_peer *p, size_t first, size_t n) {
+    size_t from = f->text.len;
+    cb_slice der;
+    for (size_t i = first; i < first + n && (der = cb_peer_cert(p, i)).len; i++) {
+        add_text(f, cb_slice_str(i > first ? ", :" : ":"));
+        cb_base64_encode((char *)f->text.base + f->text.len, der.base, der.len);
+        f->text.len += (der.len + 2) / 3 * 4;
+        add_text(f, cb_slice_str(":"));
+    }
+    if (f->text.len > from) put(f, name, text_from(f, from));
+}
+
+static void add_client_cert(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env, bool trusted) {
+    if (env->peer && env->client_cert) {
+        add_certs(f, cert_fields[0], env->peer, 0, 1);
+        if (env->client_cert > 1) add_certs(f, cert_fields[1], env->peer, 1, SIZE_MAX / 2);
+        return;
+    }
+    for (size_t k = 0; trusted && k < sizeof cert_fields / sizeof *cert_fields; k++)
+        for (size_t i = 0; i < n; i++)
+            if (cb_slice_eq(in[i].name, cert_fields[k])) f->at[f->n++] = in[i];
+}
+
 static bool passed_too_often(const cb_field *in, size_t n, const char *via) {
     size_t times = 0, len = strlen(via);
     for (size_t i = 0; i < n; i++) {
@@ -340,7 +380,7 @@ int cb_forward_request(cb_forward *f, const cb_field *in, size_t n, const cb_for
     bool trusted = cb_prefix_any(env->trusted, env->n_trusted, cb_slice_str(env->remote));
     bool early_data = false, wants_trailers = false;
     size_t cookies = 0;
-    int rc = make_room(f, in, n, 512 + 3 * env->authority.len + strlen(env->via), env->n_more);
+    int rc = make_room(f, in, n, 512 + 3 * env->authority.len + strlen(env->via) + cert_room(env), env->n_more);
     if (rc < 0) return rc;
     if (passed_too_often(in, n, env->via)) return cb_fail(CB_ELIMIT, "the request goes round in circles");
     hop_names_read(&hops, in, n);
@@ -369,6 +409,7 @@ int cb_forward_request(cb_forward *f, const cb_field *in, size_t n, const cb_for
     if (env->early || early_data) put(f, "early-data", cb_slice_str("1"));
     add_x_forwarded(f, in, n, env, trusted);
     if (!env->no_forwarded) add_forwarded(f, in, n, env, peer, trusted);
+    add_client_cert(f, in, n, env, trusted);
     add_via(f, env);
     for (size_t i = 0; i < env->n_more; i++)
         f->at[f->n++] = env->more[i];

@@ -22,6 +22,8 @@ typedef struct cb_forward_env {
     bool no_forwarded, no_x_forwarded;
     char *const *hidden; /* names, in lower case with "-", of fields that do not pass, in no spelling */
     size_t n_hidden;
+    const cb_peer *peer;  /* who showed a certificate; NULL = nobody */
+    int client_cert;      /* cb_origin_group_opts.client_cert */
     const cb_field *more; /* fields to add, at most CB_ROUTE_HEADERS; they outlive the message */
     size_t n_more;
 } cb_forward_env;

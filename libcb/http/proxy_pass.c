@@ -195,6 +195,7 @@ int cb_pass_build_fields(cb_pass *pass) {
     const cb_router *r = pass->table->router;
     size_t n = 0;
     const cb_field *in = cb_exchange_fields(pass->front, &n);
+    const int client_cert = pass->group->def->opts.client_cert;
     const cb_forward_env env = {.trusted = r->trusted,
                                 .n_trusted = r->n_trusted,
                                 .remote = pass->remote,
@@ -205,6 +206,8 @@ int cb_pass_build_fields(cb_pass *pass) {
                                 .early = cb_exchange_is_early(pass->front),
                                 .no_forwarded = p->no_forwarded,
                                 .no_x_forwarded = p->no_x_forwarded,
+                                .peer = client_cert ? cb_exchange_peer(pass->front) : NULL,
+                                .client_cert = client_cert,
                                 .hidden = r->hidden,
                                 .n_hidden = r->n_hidden,
                                 .more = pass->auth ? pass->auth->more : NULL,

@@ -103,6 +103,8 @@ static int group_check(const cb_router *r, const cb_origin_group_opts *o) {
         return cb_fail(CB_EINVAL, "origin group \"%s\": versions %u are not known", o->name, o->versions);
     if (o->send_proxy > 2)
         return cb_fail(CB_EINVAL, "origin group \"%s\": PROXY protocol %u is not known", o->name, o->send_proxy);
+    if (o->client_cert > 2)
+        return cb_fail(CB_EINVAL, "origin group \"%s\": client_cert %u is not known", o->name, o->client_cert);
     if (o->verify > CB_VERIFY_NONE)
         return cb_fail(CB_EINVAL, "origin group \"%s\": verify %u is not known", o->name, o->verify);
     if (o->host && !cb_authority_ok(cb_slice_str(o->host)))

@@ -218,6 +218,7 @@ int cb_tls_cert_load(cb_tls_cert *out, const cb_identity_opts *source, int (*on_
     if (rc >= 0) rc = take_chain(&cert, list, len, f->cert_file);
     if (rc >= 0 && on_name) rc = report_names(list[0], on_name, user);
     if (rc >= 0 && f->ocsp_file) rc = take_staple(&cert, list, len, f);
+    cert.begins = gnutls_x509_crt_get_activation_time(list[0]);
     cert.expires = gnutls_x509_crt_get_expiration_time(list[0]);
     cert.must_staple = cb_tls_must_staple(list[0]);
     free_list(list, len);

@@ -18,7 +18,7 @@ typedef struct list {
     gnutls_datum_t issuer; /* raw name; gnutls_free() */
     entry *entries;        /* sorted */
     size_t n;
-    int64_t due;         /* -1 = it does not say */
+    int64_t since, due;  /* due -1 = it does not say */
     bool issuer_revoked; /* by another list of the set */
     char name[NAME_TEXT];
 } list;
@@ -122,6 +122,7 @@ static int read_list(list *l, gnutls_x509_crl_t crl, const char *file, const gnu
     set_name(l, crl);
     if (gnutls_x509_crl_get_raw_issuer_dn(crl, &l->issuer) < 0)
         return cb_fail(CB_EINVAL, "%s: a list without an issuer", file);
+    l->since = (int64_t)gnutls_x509_crl_get_this_update(crl);
     l->due = (int64_t)gnutls_x509_crl_get_next_update(crl);
     int rc = check_extensions(l, crl, file);
     if (rc >= 0) rc = authenticate(l, crl, file, issuers, n);
@@ -230,7 +231,8 @@ size_t cb_crl_set_len(const cb_crl_set *set) {
     return set ? set->n : 0;
 }
 
-int64_t cb_crl_set_due(const cb_crl_set *set, size_t i, const char **issuer) {
+int64_t cb_crl_set_due(const cb_crl_set *set, size_t i, const char **issuer, int64_t *since) {
+    *since = set->lists[i].since;
     *issuer = set->lists[i].name;
     return set->lists[i].due;
 }

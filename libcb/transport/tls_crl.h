@@ -25,8 +25,8 @@ enum cb_crl_verdict {
 enum cb_crl_verdict cb_crl_set_judge(const cb_crl_set *set, gnutls_x509_crt_t crt, int64_t now_s, bool stale_ok,
                                      int64_t *at);
 
-/* Each list: its issuer's name and when the next one is due (-1: it does not say). */
+/* Each list: its issuer's name, since when it is, and when the next one is due (-1: it does not say). */
 size_t cb_crl_set_len(const cb_crl_set *set);
-int64_t cb_crl_set_due(const cb_crl_set *set, size_t i, const char **issuer);
+int64_t cb_crl_set_due(const cb_crl_set *set, size_t i, const char **issuer, int64_t *since);
 
 #endif

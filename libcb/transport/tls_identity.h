@@ -13,7 +13,7 @@ typedef struct cb_tls_cert {
     gnutls_privkey_t key;
     unsigned ability; /* enum cb_sig_ability that a client needs for it */
     bool must_staple;
-    int64_t expires;
+    int64_t begins, expires;
     cb_tls_staple staple;
 } cb_tls_cert;
 

@@ -289,7 +289,7 @@ int64_t cb_identity_view_expires(const cb_identity_view *v) {
 /* ---- what will stop to work ---- */
 
 typedef struct examiner {
-    int64_t now_s, until_s;
+    int64_t now_s, within_s;
     void (*fn)(int level, const char *text, void *user);
     void *user;
 } examiner;
@@ -305,11 +305,12 @@ static void say(const examiner *e, int level, const char *fmt, ...) {
 }
 
 /* `harm`: the level when it is over. */
-static void examine_date(const examiner *e, int64_t at, int harm, const char *file, const char *what) {
+static void examine_date(const examiner *e, int64_t from, int64_t at, int harm, const char *file, const char *what) {
+    const int64_t third = (at - from) / 3;
     char day[32];
     time_t t = (time_t)at;
     struct tm tm;
-    if (at > e->until_s) return;
+    if (at - e->now_s > (third < e->within_s ? third : e->within_s)) return;
     if (!gmtime_r(&t, &tm) || strftime(day, sizeof day, "%Y-%m-%d %H:%M UTC", &tm) == 0) snprintf(day, sizeof day, "?");
     if (at <= e->now_s)
         say(e, harm, "%s: %s expired on %s", file, what, day);
@@ -319,32 +320,33 @@ static void examine_date(const examiner *e, int64_t at, int harm, const char *fi
 
 static void examine_cert(const examiner *e, const cb_tls_cert *cert, const cb_identity_opts *o) {
     const bool staples = cb_tls_staple_usable(&cert->staple, e->now_s);
-    examine_date(e, cert->expires, CB_LOG_ERROR, o->cert_file, "the certificate");
+    examine_date(e, cert->begins, cert->expires, CB_LOG_ERROR, o->cert_file, "the certificate");
     if (o->ocsp_file && !cert->staple.good)
         say(e, CB_LOG_ERROR, "%s: the certificate %s is not good by this OCSP answer, which is not sent", o->ocsp_file,
             o->cert_file);
     if (o->ocsp_file && cert->staple.next_update != -1)
-        examine_date(e, cert->staple.next_update, CB_LOG_WARN, o->ocsp_file, "the OCSP answer");
+        examine_date(e, cert->staple.this_update, cert->staple.next_update, CB_LOG_WARN, o->ocsp_file,
+                     "the OCSP answer");
     if (cert->must_staple && !staples)
         say(e, CB_LOG_ERROR, "%s: the certificate must staple, and there is no good OCSP answer: clients refuse it",
             o->cert_file);
 }
 
 static void examine_trust(const examiner *e, const cb_tls_trust *t) {
-    if (t->roots_expire) examine_date(e, t->roots_expire, CB_LOG_ERROR, t->ca_file, "an authority");
+    if (t->roots_expire) examine_date(e, 0, t->roots_expire, CB_LOG_ERROR, t->ca_file, "an authority");
     for (size_t i = 0; i < cb_crl_set_len(t->crls); i++) {
         char what[256];
         const char *issuer;
-        int64_t due = cb_crl_set_due(t->crls, i, &issuer);
+        int64_t since, due = cb_crl_set_due(t->crls, i, &issuer, &since);
         snprintf(what, sizeof what, "the revocation list of %s%s", issuer,
                  t->stale_crl ? "" : ", without which nobody gets in,");
-        if (due != -1) examine_date(e, due, t->stale_crl ? CB_LOG_WARN : CB_LOG_ERROR, t->crl_file, what);
+        if (due != -1) examine_date(e, since, due, t->stale_crl ? CB_LOG_WARN : CB_LOG_ERROR, t->crl_file, what);
     }
 }
 
 void cb_identity_view_examine(const cb_identity_view *v, const cb_identity_content *c, int64_t now_s, uint32_t within_s,
                               void (*fn)(int level, const char *text, void *user), void *user) {
-    const examiner e = {now_s, now_s + (int64_t)within_s, fn, user};
+    const examiner e = {now_s, (int64_t)within_s, fn, user};
     for (size_t i = 0; i < v->certs_len; i++)
         examine_cert(&e, &v->certs[i], &c->sources[i]);
     for (size_t i = 0; i < v->trusts_len; i++)

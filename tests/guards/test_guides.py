@@ -67,7 +67,7 @@ def with_files(text, folder):
         if name == "group" and "/" not in value and value != "cb-edge":
             return found[0]  # of a route
         put = {"cert_file": f"{folder}/ca/localhost.pem", "key_file": f"{folder}/ca/localhost-key.pem",
-               "ca_file": f"{folder}/ca/ca.pem", "client_ca_file": f"{folder}/ca/ca.pem", "user": getpass.getuser(),
+               "ca_file": f"{folder}/ca/ca.pem", "issuer_file": f"{folder}/ca/ca.pem", "client_ca_file": f"{folder}/ca/ca.pem", "user": getpass.getuser(),
                "group": grp.getgrgid(os.getgid()).gr_name}.get(name, f"{folder}/{name}")
         return f'"{name}"{found[2]}{json.dumps(put)}'
     return FILES.sub(other, text)

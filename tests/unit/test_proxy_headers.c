@@ -1,3 +1,5 @@
+#include "base/base64.h"
+#include "base/mem.h"
 #include "http/proxy_headers.h"
 #include "http/ws_key.h"
 #include <criterion/criterion.h>
@@ -207,4 +209,51 @@ Test(proxy_headers, websocket_keys) {
     cr_expect_str_eq(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     cr_expect_eq(cb_ws_accept(accept, cb_slice_str("short")), CB_EINVAL);
     cr_expect_eq(cb_ws_accept(accept, (cb_slice){NULL, 0}), CB_EINVAL);
+}
+
+/* RFC 9440: ours, or that of a trusted proxy in front; never one of the outside, in no spelling. */
+Test(proxy_headers, certificate_of_the_client) {
+    char cert[1 << 10], out[8192], expected[4096];
+    uint8_t der[700];
+    FILE *f = fopen(CB_SOURCE_DIR "/tests/fuzz/corpus/peer/svid", "rb");
+    cr_assert(f, "no seed");
+    const size_t len = fread(der, 1, sizeof der, f);
+    fclose(f);
+    const cb_slice chain[] = {{der, len}, {der, len}};
+    cb_peer *peer = NULL;
+    cr_assert_eq(cb_peer_read(&peer, chain, 2), CB_OK, "%s", cb_last_error());
+    cb_base64_encode(cert, der, len);
+    cb_prefix trusted;
+    cr_assert_eq(cb_prefix_parse(&trusted, "203.0.113.0/24"), CB_OK);
+    static const char theirs[] = "client-cert: :AAAA:\nclient-cert-chain: :AAAA:\nclient_cert: :AAAA:\n"
+                                 "x-forwarded-client-cert: By=x\nclient_cert_chain: :AAAA:\n";
+    for (int mode = 0; mode <= 2; mode++)
+        for (int shown = 0; shown < 2; shown++)
+            for (size_t n_trusted = 0; n_trusted < 2; n_trusted++) {
+                cb_field in[8];
+                cb_forward fwd;
+                const cb_forward_env env = {.remote = "203.0.113.9:5",
+                                            .via = "edge",
+                                            .version = 2,
+                                            .no_forwarded = true,
+                                            .no_x_forwarded = true,
+                                            .trusted = &trusted,
+                                            .n_trusted = n_trusted,
+                                            .peer = shown ? peer : NULL,
+                                            .client_cert = mode};
+                cb_forward_init(&fwd, &cb_alloc_libc);
+                cr_assert_eq(cb_forward_request(&fwd, in, read_fields(in, theirs), &env), CB_OK);
+                write_fields(out, sizeof out, &fwd);
+                if (mode && shown)
+                    snprintf(expected, sizeof expected, "client-cert: :%s:\n%s%s%svia: 2 edge\n", cert,
+                             mode > 1 ? "client-cert-chain: :" : "", mode > 1 ? cert : "", mode > 1 ? ":\n" : "");
+                else
+                    snprintf(expected, sizeof expected, "%svia: 2 edge\n",
+                             n_trusted
+                                 ? "client-cert: :AAAA:\nclient-cert-chain: :AAAA:\nx-forwarded-client-cert: By=x\n"
+                                 : "");
+                cr_expect_str_eq(out, expected, "mode %d, shown %d, trusted %zu: %s", mode, shown, n_trusted, out);
+                cb_forward_free(&fwd);
+            }
+    cb_peer_unref(peer);
 }

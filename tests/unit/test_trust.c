@@ -576,9 +576,13 @@ Test(trust, what_will_stop_to_work_is_told) {
     begin(&w);
     const int64_t now = (int64_t)time(NULL);
     trust(w.server_id, (cb_trust_opts){.ca_file = w.pki.ca_file, .crl_file = list_of(&w.pki, 3600), .clients = 2});
-    cb_identity_examine(w.server_id, now, 1800, note, notes);
-    cr_expect_str_eq(notes, "");
     cb_identity_examine(w.server_id, now, 86400, note, notes);
+    cr_expect_str_eq(notes, "", "what has just been made: %s", notes);
+    cb_identity_examine(w.server_id, now + 3000, 60, note, notes);
+    cr_expect_str_eq(notes, "");
+    cb_identity_examine(w.server_id, now + 3000, 86400, note, notes);
+    cr_expect(strstr(notes, "3 ") && !strstr(notes, "leaf.pem"), "%s", notes);
+    cb_identity_examine(w.server_id, now + 80000, 86400, note, notes);
     cr_expect(strstr(notes, "3 ") && strstr(notes, "leaf.pem: the certificate expires on"), "%s", notes);
     cr_expect(strstr(notes, "ca.crl: the revocation list of"), "%s", notes);
     notes[0] = '\0';
