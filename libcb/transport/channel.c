@@ -306,6 +306,16 @@ static void process(cb_channel *c, cb_slice data) {
     end_round(c);
 }
 
+/* The handshake waited for a signature. */
+static void tls_signed(void *user) {
+    cb_channel *c = user;
+    if (c->shutting || c->closed) return;
+    int rc = cb_tls_stream_signed(c->tls);
+    if (rc < 0 && !c->closed) fail(c, rc);
+    end_round(c);
+    if (!c->closed) update_watch(c);
+}
+
 static void on_fin(cb_channel *c) {
     c->fin_seen = true;
     if (c->lingering || c->shutting) {
@@ -411,6 +421,7 @@ static int prepare(cb_channel *c, const cb_channel_opts *o) {
     const cb_alloc *alloc = cb_loop_alloc(c->loop);
     int rc = CB_OK;
     if (o->tls) rc = cb_tls_session_new(&c->tls, alloc, o->tls);
+    if (c->tls && !cb_loop_is_virtual(c->loop)) cb_tls_session_on_signed(c->tls, c->loop, tls_signed, c);
     if (rc >= 0) rc = cb_watch_new(&c->watch, c->loop, c->fd, CB_READABLE, on_event, c);
     if (rc >= 0 && c->tls) rc = cb_tls_stream_attach(c->tls, &stream_ops, c);
     if (rc >= 0 && (c->tls || c->proxy_due)) {

@@ -133,6 +133,7 @@ static int open_server(cb_quic_endpoint *e, ep_conn *c, const cb_datagram *d, co
     if (rc >= 0) rc = cb_tls_session_new(&init.tls, e->alloc, &tls);
     if (rc >= 0) rc = cb_quic_core_open(&c->core, &init, true);
     if (rc < 0) return rc;
+    cb_quic_endpoint_may_wait(c);
     c->first_dcid = hd->dcid;
     rc = cb_quic_endpoint_route(e, &init.scid, &c->route);
     if (rc >= 0) rc = cb_quic_endpoint_route(e, &hd->dcid, &c->route);

@@ -237,6 +237,22 @@ void cb_quic_core_expire(cb_quic_conn *c, cb_time now) {
     c->host->wake(c);
 }
 
+void cb_quic_core_signed(cb_quic_conn *c) {
+    if (c->phase != CB_QUIC_OPEN) return;
+    c->busy = true;
+    int rv = cb_quic_tls_signed(c);
+    if (rv == 0 && !c->server) {
+        /* A client of ngtcp2 looks whether TLS has completed only when a packet came, and has an assertion where two
+         * come before it looks. This is none, as anybody may send it, and as such discarded. */
+        const uint8_t none = 0x80;
+        const ngtcp2_pkt_info pi = {0};
+        rv = ngtcp2_conn_read_pkt(c->ng, ngtcp2_conn_get_path(c->ng), &pi, &none, sizeof none, c->host->now(c));
+    }
+    c->busy = false;
+    if (rv != 0) cb_quic_core_failed(c, rv);
+    c->host->wake(c);
+}
+
 /* --- packets out --- */
 
 /* Puts the first waiting datagram into the packet under way. > 0: the packet is complete; 0: nothing may be sent now;

@@ -130,6 +130,7 @@ cb_time cb_quic_core_deadline(const cb_quic_conn *c);
 /* When the pacer lets more out; exact, unlike the deadline, which has the grain of QUIC's timers. */
 cb_time cb_quic_core_wake(const cb_quic_conn *c);
 void cb_quic_core_expire(cb_quic_conn *c, cb_time now);
+void cb_quic_core_signed(cb_quic_conn *c); /* cb_tls_session_on_signed(): the handshake goes on */
 /* The CONNECTION_CLOSE packet of a connection in CB_QUIC_CLOSING; out->len 0 = none is due. */
 void cb_quic_core_last_packet(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time now, cb_quic_train *out);
 /* Client: to another local address (RFC 9000, 9): when it is proven, or at once with the proof following. CB_EAGAIN:
@@ -143,6 +144,7 @@ void cb_quic_core_finish(cb_quic_conn *c, int rc, bool send, const char *fmt, ..
 
 /* --- between quic_conn.c and quic_conn_cb.c --- */
 extern const ngtcp2_callbacks cb_quic_client_callbacks, cb_quic_server_callbacks;
+int cb_quic_tls_signed(cb_quic_conn *c); /* a code of ngtcp2 */
 /* What CONNECTION_CLOSE will say beside its code; cut at CB_QUIC_REASON_MAX. Returns it: "" where there is no memory.
  */
 const char *cb_quic_core_reason(cb_quic_conn *c, const char *text);

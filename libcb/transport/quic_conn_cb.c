@@ -83,7 +83,28 @@ static int check_done(cb_quic_conn *c) {
     return agreed ? 0 : GNUTLS_E_NO_APPLICATION_PROTOCOL; /* RFC 9001, 8.1 */
 }
 
-/* As ngtcp2_crypto_recv_crypto_data_cb(), but keeps GnuTLS's result, which names the reason. */
+/* What a result of GnuTLS means to ngtcp2; keeps it, for it names the reason. */
+static int tls_outcome(cb_quic_conn *c, gnutls_session_t session, int rv) {
+    if (rv == 0 || !gnutls_error_is_fatal(rv)) return 0;
+    c->tls_rc = c->no_params ? GNUTLS_E_MISSING_EXTENSION : rv;
+    gnutls_alert_send_appropriate(session, c->tls_rc);
+    int tls_error = ngtcp2_conn_get_tls_error(c->ng);
+    return tls_error ? tls_error : NGTCP2_ERR_CRYPTO;
+}
+
+static int handshake_step(cb_quic_conn *c) {
+    int rv = cb_tls_session_handshake(c->tls);
+    if (rv == 0) rv = check_done(c);
+    if (rv == 0) ngtcp2_conn_tls_handshake_completed(c->ng);
+    return rv;
+}
+
+int cb_quic_tls_signed(cb_quic_conn *c) {
+    gnutls_session_t session = cb_tls_session_handle(c->tls);
+    return session ? tls_outcome(c, session, handshake_step(c)) : 0;
+}
+
+/* As ngtcp2_crypto_recv_crypto_data_cb(), but keeps GnuTLS's result. */
 static int on_crypto(ngtcp2_conn *ng, ngtcp2_encryption_level level, uint64_t offset, const uint8_t *data, size_t len,
                      void *user) {
     cb_quic_conn *c = user;
@@ -92,23 +113,17 @@ static int on_crypto(ngtcp2_conn *ng, ngtcp2_encryption_level level, uint64_t of
     (void)offset;
     if ((rv = check_tls(c, level, data, len)) != 0) return rv;
     if (!session) return NGTCP2_ERR_CRYPTO; /* given back: on_handshake() */
-    if (len > 0) {
+    /* Before our signature is out a peer has nothing more to say. */
+    if (cb_tls_session_waits(c->tls)) rv = GNUTLS_E_UNEXPECTED_HANDSHAKE_PACKET;
+    if (rv == 0 && len > 0) {
         rv = gnutls_handshake_write(session, ngtcp2_crypto_gnutls_from_ngtcp2_encryption_level(level), data, len);
     }
     if (rv == 0 && level == NGTCP2_ENCRYPTION_LEVEL_1RTT && bad_ticket(session)) {
         c->tls_rc = GNUTLS_E_RECEIVED_ILLEGAL_PARAMETER;
         return NGTCP2_ERR_PROTO;
     }
-    if ((rv == 0 || !gnutls_error_is_fatal(rv)) && !ngtcp2_conn_get_handshake_completed(ng)) {
-        rv = cb_tls_session_handshake(c->tls);
-        if (rv == 0) rv = check_done(c);
-        if (rv == 0) ngtcp2_conn_tls_handshake_completed(ng);
-    }
-    if (rv == 0 || !gnutls_error_is_fatal(rv)) return 0;
-    c->tls_rc = c->no_params ? GNUTLS_E_MISSING_EXTENSION : rv;
-    gnutls_alert_send_appropriate(session, c->tls_rc);
-    int tls_error = ngtcp2_conn_get_tls_error(ng);
-    return tls_error ? tls_error : NGTCP2_ERR_CRYPTO;
+    if ((rv == 0 || !gnutls_error_is_fatal(rv)) && !ngtcp2_conn_get_handshake_completed(ng)) rv = handshake_step(c);
+    return tls_outcome(c, session, rv);
 }
 
 static int on_client_initial(ngtcp2_conn *ng, void *user) {

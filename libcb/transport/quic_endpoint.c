@@ -447,7 +447,9 @@ static int open_client(ep_conn *c, const cb_addr *remote, const char *server_nam
     rc = cb_quic_endpoint_cid(e, &init.scid, reset_token);
     if (rc >= 0) rc = cb_tls_session_new(&init.tls, e->alloc, &tls);
     if (rc >= 0) rc = tried ? cb_quic_core_reopen(&c->core, &init) : cb_quic_core_open(&c->core, &init, false);
-    return rc < 0 ? rc : cb_quic_endpoint_route(e, &init.scid, &c->route);
+    if (rc < 0) return rc;
+    cb_quic_endpoint_may_wait(c);
+    return cb_quic_endpoint_route(e, &init.scid, &c->route);
 }
 
 int cb_quic_endpoint_reopen(ep_conn *c, uint32_t version) {

@@ -134,6 +134,8 @@ int cb_quic_endpoint_below(const cb_quic_endpoint *e, const cb_addr *remote); /*
 void cb_quic_endpoint_flush(cb_defer *d);
 void cb_quic_endpoint_again(cb_alarm *a, cb_time now);
 void cb_quic_endpoint_tick(cb_alarm *a, cb_time now); /* a connection's deadline */
+/* A handshake of c may wait for a slow key while the loop goes on. */
+void cb_quic_endpoint_may_wait(ep_conn *c);
 int cb_quic_endpoint_route(cb_quic_endpoint *e, const ngtcp2_cid *cid, ep_route *route);
 void cb_quic_endpoint_unroute(cb_quic_endpoint *e, const ngtcp2_cid *cid);
 void cb_quic_endpoint_unroute_all(cb_quic_endpoint *e, const ep_route *route); /* slow: looks at all there are */

@@ -233,6 +233,18 @@ void cb_quic_endpoint_tick(cb_alarm *a, cb_time now) {
     c->e->depth--;
 }
 
+static void on_signed(void *user) {
+    ep_conn *c = user;
+    cb_quic_endpoint *e = c->e;
+    e->depth++;
+    cb_quic_core_signed(&c->core);
+    e->depth--;
+}
+
+void cb_quic_endpoint_may_wait(ep_conn *c) {
+    if (!cb_loop_is_virtual(c->e->loop)) cb_tls_session_on_signed(c->core.tls, c->e->loop, on_signed, c);
+}
+
 void cb_quic_endpoint_send(ep_socket *sock, const cb_datagram *to, const uint8_t *packet, size_t len) {
     uint8_t *buf = cb_udp_reserve(sock->udp, len);
     if (!buf) return;

@@ -160,7 +160,7 @@ static void free_list(gnutls_x509_crt_t *list, unsigned len) {
 }
 
 static int take_key(cb_tls_cert *cert, gnutls_x509_crt_t leaf, const cb_identity_opts *f) {
-    const bool token = !f->pem && cb_token_is_url(f->key_file);
+    const bool token = cert->slow = !f->pem && cb_token_is_url(f->key_file);
     const gnutls_datum_t pem = text_of(f->pem ? f->pem : "");
     int rc = f->pem  ? read_key(&cert->key, &pem, f->key_file)
              : token ? cb_token_key_open(&cert->key, NULL, f->key_file)

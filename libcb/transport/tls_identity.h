@@ -12,6 +12,7 @@ typedef struct cb_tls_cert {
     unsigned chain_len;
     gnutls_privkey_t key;
     unsigned ability; /* enum cb_sig_ability that a client needs for it */
+    bool slow;        /* its key is on a token: signing blocks */
     bool must_staple;
     int64_t begins, expires;
     cb_tls_staple staple;
@@ -38,6 +39,8 @@ const uint8_t *cb_identity_view_client_digest(const cb_identity_view *view);
 const cb_tls_cert *cb_identity_view_choose(const cb_identity_view *view, const char *name, unsigned abilities);
 /* What answers tls-alpn-01; NULL: nothing does. Lives as long as the view. */
 cb_alpn01 *cb_identity_view_alpn01(const cb_identity_view *view);
+/* May signing by one of its keys block? */
+bool cb_identity_view_slow(const cb_identity_view *view);
 /* The certificate callback of every credential made here; lives with the sessions. */
 int cb_tls_retrieve_cert(gnutls_session_t session, const struct gnutls_cert_retr_st *info, gnutls_pcert_st **certs,
                          unsigned *certs_len, gnutls_ocsp_data_st **ocsp, unsigned *ocsp_len, gnutls_privkey_t *key,

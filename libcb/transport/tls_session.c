@@ -106,12 +106,21 @@ static int on_client_hello(gnutls_session_t session, unsigned type, unsigned whe
     return s->tickets && !s->ticket_keyed ? choose_ticket_key(s, &hello) : 0;
 }
 
+/* gnutls_handshake(), on a stack of its own where it may have to wait. */
+static int handshake(cb_tls_session *s) {
+    if (!s->wait && s->loop && cb_identity_view_slow(s->view) &&
+        cb_sign_wait_new(&s->wait, s->loop, s->ready, s->ready_user) < 0) {
+        return GNUTLS_E_MEMORY_ERROR;
+    }
+    return s->wait ? cb_sign_wait_handshake(s->wait, s->gnutls) : gnutls_handshake(s->gnutls);
+}
+
 /* Who resumes is who was verified then, under the very same rule (that is bound into the key of the ticket); but a
  * certificate may have expired meanwhile, or a revocation list become too old. GnuTLS knows the certificate again when
  * the server's flight has been made: before early data is read. */
 int cb_tls_session_handshake(cb_tls_session *s) {
     unsigned n = 0;
-    int rc = gnutls_handshake(s->gnutls);
+    int rc = handshake(s);
     if ((rc < 0 && gnutls_error_is_fatal(rc)) || !s->want_cert || s->judged) return rc;
     if (!gnutls_session_is_resumed(s->gnutls) || (rc < 0 && !gnutls_certificate_get_peers(s->gnutls, &n))) return rc;
     s->judged = true;
@@ -358,6 +367,8 @@ int cb_tls_session_new(cb_tls_session **out, const cb_alloc *alloc, const cb_tls
 
 void cb_tls_session_free(cb_tls_session *s) {
     if (!s) return;
+    s->ops = NULL; /* a handshake that waits fails now, and nobody wants to hear of it */
+    cb_sign_wait_free(s->wait);
     cb_tls_stream_clear(s);
     if (s->gnutls) gnutls_deinit(s->gnutls);
     cb_identity_view_unref(s->view);
@@ -371,6 +382,16 @@ void cb_tls_session_free(cb_tls_session *s) {
     cb_alpn01_cert_unref(s->alpn01);
     cb_mem_free(s->alloc, s->cache_key);
     cb_mem_free(s->alloc, s);
+}
+
+void cb_tls_session_on_signed(cb_tls_session *s, cb_loop *loop, void (*ready)(void *user), void *user) {
+    s->loop = loop;
+    s->ready = ready;
+    s->ready_user = user;
+}
+
+bool cb_tls_session_waits(const cb_tls_session *s) {
+    return cb_sign_wait_pending(s->wait);
 }
 
 gnutls_session_t cb_tls_session_handle(cb_tls_session *s) {
@@ -398,6 +419,8 @@ void cb_tls_session_finish(cb_tls_session *s) {
     s->peer_cert = cb_tls_session_has_peer_cert(s);
     (void)cb_tls_session_peer(s);
     s->finished = true;
+    cb_sign_wait_free(s->wait);
+    s->wait = NULL;
     gnutls_deinit(s->gnutls);
     s->gnutls = NULL;
     cb_identity_view_unref(s->view);

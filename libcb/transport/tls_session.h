@@ -3,6 +3,7 @@
 #define CB_TRANSPORT_TLS_SESSION_H
 
 #include "base/buf.h"
+#include <cb/loop.h>
 #include <cb/peer.h>
 #include <cb/tls.h>
 #include <gnutls/gnutls.h>
@@ -51,8 +52,14 @@ void cb_tls_session_free(cb_tls_session *s);
 /* gnutls_session_set_ptr() is left to the owner (ngtcp2 wants its ngtcp2_crypto_conn_ref there); the database pointer
  * and the handshake hook are taken. */
 gnutls_session_t cb_tls_session_handle(cb_tls_session *s);
-/* As gnutls_handshake(); verifies the peer of a resumed session, too. */
+/* Where a handshake may wait for a key that is slow, and who is told that it can go on; without it the loop waits. Not
+ * on virtual loops. */
+void cb_tls_session_on_signed(cb_tls_session *s, cb_loop *loop, void (*ready)(void *user), void *user);
+/* As gnutls_handshake(), GNUTLS_E_AGAIN also while it waits for a signature; verifies the peer of a resumed session,
+ * too.
+ */
 int cb_tls_session_handshake(cb_tls_session *s);
+bool cb_tls_session_waits(const cb_tls_session *s);
 /* After the handshake: verification result is part of the handshake (it fails with an alert); these read what came out.
  */
 const char *cb_tls_session_sni(const cb_tls_session *s);  /* "" when none */
@@ -88,6 +95,7 @@ typedef struct cb_tls_stream_ops {
 int cb_tls_stream_attach(cb_tls_session *s, const cb_tls_stream_ops *ops, void *user);
 int cb_tls_stream_start(cb_tls_session *s); /* client: sends the ClientHello */
 int cb_tls_stream_feed(cb_tls_session *s, cb_slice cipher);
+int cb_tls_stream_signed(cb_tls_session *s); /* after it waited for a signature: goes on */
 int cb_tls_stream_resume(cb_tls_session *s); /* after plain_in took less than it was given */
 int cb_tls_stream_write(cb_tls_session *s, const cb_slice *v, size_t n); /* seals all, records of up to 16 KiB */
 int cb_tls_stream_bye(cb_tls_session *s);                                /* close_notify */

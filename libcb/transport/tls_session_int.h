@@ -4,6 +4,7 @@
 
 #include "transport/client_hello.h"
 #include "transport/peer.h"
+#include "transport/sign_wait.h"
 #include "transport/tls_alpn01.h"
 #include "transport/tls_identity.h"
 #include "transport/tls_session.h"
@@ -27,7 +28,11 @@ struct cb_tls_session {
     cb_buf extra;         /* client: came with the session that is resumed */
     uint32_t ticket_life; /* client: seconds, of the ticket that came last */
     unsigned abilities;
-    int alert; /* the alert that fits the refusal, -1 = GnuTLS's choice */
+    cb_loop *loop; /* with the next two: cb_tls_session_on_signed() */
+    void (*ready)(void *user);
+    void *ready_user;
+    cb_sign_wait *wait; /* NULL: nothing had to wait */
+    int alert;          /* the alert that fits the refusal, -1 = GnuTLS's choice */
     bool server, quic, tls12, early, want_cert, need_cert, ticket_keyed, ticket_newest, refused;
     bool asked, asked_hard; /* server: what the owner wants where the rule leaves it to him: want_cert and need_cert */
     bool greeted;           /* server: a ClientHello has come */

@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { RECORD = 16384, PUSH_SLICES = 32 };
+enum { RECORD = 16384, PUSH_SLICES = 32, WAIT_BYTES = 65536 };
 
 static ssize_t pull(gnutls_transport_ptr_t ptr, void *to, size_t cap) {
     cb_tls_session *s = ptr;
@@ -25,6 +25,10 @@ static ssize_t push(gnutls_transport_ptr_t ptr, const giovec_t *iov, int count) 
     cb_tls_session *s = ptr;
     cb_slice v[PUSH_SLICES];
     size_t total = 0;
+    if (!s->ops) {
+        gnutls_transport_set_errno(s->gnutls, EIO);
+        return -1;
+    }
     for (int done = 0; done < count;) {
         size_t n = 0;
         for (; n < PUSH_SLICES && done < count; n++, done++) {
@@ -60,7 +64,7 @@ static int handshake(cb_tls_session *s) {
     int rc;
     do {
         rc = cb_tls_session_handshake(s);
-    } while (rc < 0 && !gnutls_error_is_fatal(rc) && s->in.len > 0);
+    } while (rc < 0 && !gnutls_error_is_fatal(rc) && s->in.len > 0 && !cb_tls_session_waits(s));
     if (rc < 0 && !gnutls_error_is_fatal(rc)) return CB_OK; /* more is needed */
     if (rc < 0) return fail(s, rc);
     s->opened = true;
@@ -144,10 +148,27 @@ int cb_tls_stream_start(cb_tls_session *s) {
 int cb_tls_stream_feed(cb_tls_session *s, cb_slice cipher) {
     if (!s->alive) return cb_fail(CB_ECLOSED, "the TLS session has ended");
     if (s->eof || cipher.len == 0) return CB_OK;
-    if (s->paused || s->kept.len > 0) return cb_buf_add(&s->kept, cipher.base, cipher.len);
+    bool waits = cb_tls_session_waits(s);
+    if (waits && s->kept.len + cipher.len > WAIT_BYTES) {
+        return cb_fail(CB_ELIMIT, "the peer sends on and on before TLS has answered");
+    }
+    if (waits || s->paused || s->kept.len > 0) return cb_buf_add(&s->kept, cipher.base, cipher.len);
     s->in = cipher;
     int rc = run(s);
     if (rc >= 0 && s->in.len > 0) rc = cb_buf_add(&s->kept, s->in.base, s->in.len);
+    s->in = (cb_slice){NULL, 0};
+    return rc;
+}
+
+/* Takes up what was kept. */
+static int run_kept(cb_tls_session *s) {
+    s->in = cb_buf_slice(&s->kept);
+    int rc = run(s);
+    if (s->in.len > 0) {
+        cb_buf_drop(&s->kept, s->kept.len - s->in.len);
+    } else {
+        cb_buf_free(&s->kept);
+    }
     s->in = (cb_slice){NULL, 0};
     return rc;
 }
@@ -159,16 +180,11 @@ int cb_tls_stream_resume(cb_tls_session *s) {
     s->running = true;
     int rc = s->packet ? deliver(s) : CB_OK;
     s->running = false;
-    if (rc < 0 || s->paused) return rc;
-    s->in = cb_buf_slice(&s->kept);
-    rc = run(s);
-    if (s->in.len > 0) {
-        cb_buf_drop(&s->kept, s->kept.len - s->in.len);
-    } else {
-        cb_buf_free(&s->kept);
-    }
-    s->in = (cb_slice){NULL, 0};
-    return rc;
+    return rc < 0 || s->paused ? rc : run_kept(s);
+}
+
+int cb_tls_stream_signed(cb_tls_session *s) {
+    return !s->alive || s->opened || s->running ? CB_OK : run_kept(s);
 }
 
 static int seal(cb_tls_session *s, const uint8_t *data, size_t len) {

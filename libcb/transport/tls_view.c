@@ -185,6 +185,13 @@ int cb_identity_view_need_roots(cb_identity_view *view) {
     return rc;
 }
 
+bool cb_identity_view_slow(const cb_identity_view *view) {
+    for (size_t i = 0; i < view->certs_len; i++) {
+        if (view->certs[i].slow) return true;
+    }
+    return false;
+}
+
 gnutls_priority_t cb_identity_view_priority(const cb_identity_view *view, enum cb_tls_flavour flavour) {
     return view->priorities[flavour];
 }

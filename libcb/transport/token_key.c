@@ -1,9 +1,12 @@
 #include "transport/token_key.h"
 #include "base/error.h"
+#include "base/list.h"
 #include "base/mem.h"
+#include "transport/sign_wait.h"
 #include "transport/tls_cert.h"
 #include <gnutls/pkcs11.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -26,6 +29,7 @@ struct pin {
 
 /* A key, opened as often as it is needed at a time: each has a session of its own with the token. */
 struct token {
+    atomic_uint refs; /* the key's, and of each signature under way */
     char *url;
     struct pin pin;
     int algorithm;
@@ -213,8 +217,8 @@ static int open_session(struct token *t, gnutls_privkey_t *out) {
     return rc;
 }
 
-static void token_free(struct token *t) {
-    if (!t) return;
+static void token_unref(struct token *t) {
+    if (!t || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) > 1) return;
     for (size_t i = 0; i < SESSIONS; i++) {
         if (t->keys[i]) gnutls_privkey_deinit(t->keys[i]);
     }
@@ -256,15 +260,43 @@ static void release(struct token *t, size_t at) {
     pthread_mutex_unlock(&t->lock);
 }
 
+/* A signature that is wanted. */
+struct job {
+    cb_sign_job base;
+    struct token *token;
+    gnutls_sign_algorithm_t algorithm;
+    unsigned flags;
+    bool hashed;
+    gnutls_datum_t data;
+};
+
+static void job_run(cb_sign_job *base) {
+    struct job *j = CB_CONTAINER(base, struct job, base);
+    size_t at;
+    base->rc = acquire(j->token, &at);
+    if (base->rc < 0) return;
+    gnutls_privkey_t key = j->token->keys[at];
+    base->rc = j->hashed ? gnutls_privkey_sign_hash2(key, j->algorithm, j->flags, &j->data, &base->signature)
+                         : gnutls_privkey_sign_data2(key, j->algorithm, j->flags, &j->data, &base->signature);
+    release(j->token, at);
+}
+
+static void job_drop(cb_sign_job *base) {
+    struct job *j = CB_CONTAINER(base, struct job, base);
+    gnutls_free(base->signature.data);
+    token_unref(j->token);
+    cb_mem_free(heap, j);
+}
+
 static int sign(struct token *t, gnutls_sign_algorithm_t algorithm, bool hashed, unsigned flags,
                 const gnutls_datum_t *data, gnutls_datum_t *signature) {
-    size_t at;
-    int rc = acquire(t, &at);
-    if (rc < 0) return rc;
-    rc = hashed ? gnutls_privkey_sign_hash2(t->keys[at], algorithm, flags, data, signature)
-                : gnutls_privkey_sign_data2(t->keys[at], algorithm, flags, data, signature);
-    release(t, at);
-    return rc;
+    struct job *j = cb_mem_new(heap, sizeof *j + data->size);
+    if (!j) return GNUTLS_E_MEMORY_ERROR;
+    uint8_t *copy = (uint8_t *)(j + 1);
+    memcpy(copy, data->data, data->size);
+    *j = (struct job){{job_run, job_drop, 0, {NULL, 0}}, t, algorithm, flags, hashed, {copy, data->size}};
+    atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
+    return cb_sign_job_do(&j->base, signature);
 }
 
 static int sign_data(gnutls_privkey_t key, gnutls_sign_algorithm_t algorithm, void *user, unsigned flags,
@@ -305,7 +337,7 @@ static int tell(gnutls_privkey_t key, unsigned flags, void *user) {
 
 static void forget(gnutls_privkey_t key, void *user) {
     (void)key;
-    token_free(user);
+    token_unref(user);
 }
 
 /* --- the key --- */
@@ -331,6 +363,7 @@ int cb_token_key_open(gnutls_privkey_t *out, gnutls_pubkey_t *pub, const char *u
     gnutls_privkey_t key = NULL;
     struct token *t = cb_mem_new(heap, sizeof *t);
     if (!t) return cb_fail(CB_ENOMEM, "no memory for a key on a token");
+    atomic_init(&t->refs, 1);
     pthread_mutex_init(&t->lock, NULL);
     pthread_cond_init(&t->freed, NULL);
     t->url = cb_mem_text(heap, url);
@@ -346,7 +379,7 @@ int cb_token_key_open(gnutls_privkey_t *out, gnutls_pubkey_t *pub, const char *u
     }
     if (key) gnutls_privkey_deinit(key);
     if (pub && *pub) gnutls_pubkey_deinit(*pub);
-    token_free(t);
+    token_unref(t);
     return rc;
 }
 
