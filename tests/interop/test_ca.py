@@ -213,6 +213,37 @@ def test_staple(chain, spawn):
     ca("staple", "--dir", chain, "/nonexistent", code=1)
 
 
+def test_gnutls_cli_accepts_and_refuses(chain, spawn, tmp_path):
+    """A handshake tells what a verifier thinks of names, uses, dates, chains and revocation."""
+    ca("init", "--dir", tmp_path / "stranger")
+    good = issue(chain, "--profile", "server", "a.example.org")
+    client_only = issue(chain, "--profile", "client", "--out", "client", "b.example.org")
+    revoked = issue(chain, "--profile", "server", "--out", "revoked", "a.example.org")
+    foreign = issue(tmp_path / "stranger", "--profile", "server", "a.example.org")
+    lone = tmp_path / "lone.pem"  # the leaf without its intermediate
+    lone.write_text((chain / "a.example.org.pem").read_text().split("-----END CERTIFICATE-----")[0] + "-----END CERTIFICATE-----\n")
+    ca("revoke", "--dir", chain, serial_of(revoked["certificate"]))
+    ca("crl", "--dir", chain)
+    both = tmp_path / "both.pem"  # GnuTLS takes a CRL only from whom it trusts
+    both.write_text((chain / "root.pem").read_text() + (chain / "ca.pem").read_text())
+    listed, plain = ["--x509cafile", both, "--x509crlfile", chain / "ca.crl"], ["--x509cafile", chain / "root.pem"]
+    rows = (
+        ("good", good, "a.example.org", plain, 0),
+        ("good, by the list", good, "a.example.org", listed, 0),
+        ("another name", good, "b.example.org", plain, 1),
+        ("for clients only", client_only, "b.example.org", plain, 1),
+        ("revoked", revoked, "a.example.org", listed, 1),
+        ("of another authority", foreign, "a.example.org", plain, 1),
+        ("no intermediate", {"certificate": lone, "key": good["key"]}, "a.example.org", plain, 1),
+    )
+    for what, paths, name, trust, code in rows:
+        port = free_port()
+        server = spawn(peer("gnutls-serv"), "--echo", "--port", port, "--x509certfile", paths["certificate"], "--x509keyfile", paths["key"])
+        server.wait_for("listening on IPv4")
+        got = run(peer("gnutls-cli"), "--port", port, *trust, "--verify-hostname", name, "127.0.0.1")
+        assert got.returncode == code, (what, got.stdout, got.stderr)
+
+
 def test_renew(chain):
     paths = issue(chain, "--days", "30", "--key-type", "rsa-2048", "--must-staple", "--profile", "server", "a.example.org", "127.0.0.1")
     text = lambda: run(peer("openssl"), "x509", "-in", paths["certificate"], "-noout", "-ext", "subjectAltName,tlsfeature,extendedKeyUsage").stdout

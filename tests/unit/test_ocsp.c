@@ -245,6 +245,34 @@ Test(ocsp, a_delegate_signs_without_the_authoritys_key) {
     tls_pki_drop(&p);
 }
 
+/* A certificate with any of its bytes changed is not one of ours any more, whatever it looks like. */
+Test(ocsp, damaged_certificates_are_refused) {
+    tls_pki p;
+    char serial[CB_SERIAL_TEXT];
+    gnutls_x509_crt_t crt;
+    cb_ocsp *r = NULL;
+    cb_ocsp_answer a = {.size = sizeof a};
+    gnutls_datum_t der, pem;
+    int64_t now = (int64_t)time(NULL);
+    tls_pki_make(&p);
+    cb_ca_text_free(issue(p.ca, "a.test", serial, &crt));
+    cr_assert_eq(gnutls_x509_crt_export2(crt, GNUTLS_X509_FMT_DER, &der), 0);
+    cr_assert_eq(cb_ocsp_new(&r, CB_OPTS(cb_ocsp_opts, .dir = p.dir)), CB_OK);
+    for (unsigned i = 0; i <= der.size; i++) {
+        if (i < der.size) der.data[i] ^= 0x55;
+        cr_assert_eq(gnutls_pem_base64_encode2("CERTIFICATE", &der, &pem), 0);
+        int rc = cb_ocsp_staple(r, (cb_slice){pem.data, pem.size}, now, &a);
+        cr_expect_eq(rc, i < der.size ? CB_EINVAL : CB_OK, "byte %u: %d", i, rc);
+        if (i % 16 == 0) cr_expect(cb_ocsp_staple(r, (cb_slice){pem.data, pem.size - 40}, now, &a) < 0, "cut");
+        gnutls_free(pem.data);
+        if (i < der.size) der.data[i] ^= 0x55;
+    }
+    gnutls_free(der.data);
+    gnutls_x509_crt_deinit(crt);
+    cb_ocsp_free(r);
+    tls_pki_drop(&p);
+}
+
 Test(ocsp, requests_in_paths) {
     static const struct {
         const char *path;
