@@ -176,6 +176,68 @@ static void route_clean(void) {
     cb_router_unref(router);
 }
 
+/* ---- gate: a token that was seen before, among the fields of a browser ---- */
+
+static cb_authn *gate;
+static cb_authn_call *call;
+static char *bearer;
+static cb_field asking[N_BROWSER + 1];
+
+static void gate_prepare(void) {
+    static const char secret[] = "a secret of exactly 32 bytes ....";
+    static const char *const audiences[] = {"https://api.example.org"}, *const scopes[] = {"read"};
+    static const cb_jwt_rules rules = {
+        .size = sizeof rules, .issuer = "https://id.example.org", .audiences = audiences, .audiences_len = 1};
+    static const cb_authn_claims claims = {.size = sizeof claims, .tenant = "tenant", .roles = "/realm_access/roles"};
+    const cb_jwk_opts key = {.size = sizeof key, .secret = cb_slice_str(secret), .alg = CB_JWT_HS256};
+    const cb_jwk_opts *const one = &key;
+    const cb_jwt_field says[] = {{.name = "iss", .text = "https://id.example.org"},
+                                 {.name = "aud", .text = "https://api.example.org"},
+                                 {.name = "sub", .text = "7c9e6679-7425-40de-944b-e07fc1f90ae7"},
+                                 {.name = "tenant", .text = "acme"},
+                                 {.name = "scope", .text = "openid profile read"},
+                                 {.name = "realm_access", .json = "{\"roles\":[\"reader\",\"writer\"]}"},
+                                 {.name = "exp", .number = 1800000000}};
+    cb_authn_source *source = NULL;
+    cb_jwt_signer *signer = NULL;
+    cb_jwks *keys = NULL;
+    char *token = NULL;
+    MUST(cb_jwks_new(&keys, CB_OPTS(cb_jwks_opts, .keys = &one, .keys_len = 1)) == CB_OK);
+    MUST(cb_jwt_signer_new(&signer, CB_OPTS(cb_jwt_signer_opts, .secret = key.secret, .alg = CB_JWT_HS256)) == CB_OK);
+    MUST(cb_jwt_sign(&token, signer, NULL, 0, says, sizeof says / sizeof *says) == CB_OK);
+    MUST(cb_authn_source_jwt(&source, CB_OPTS(cb_authn_jwt_opts, .name = "people", .keys = keys, .rules = &rules,
+                                              .claims = &claims)) == CB_OK);
+    MUST(cb_authn_new(&gate, CB_OPTS(cb_authn_opts, .sources = &source, .n_sources = 1, .scopes = scopes, .n_scopes = 1,
+                                     .need_tenant = 1)) == CB_OK);
+    MUST(cb_authn_call_new(&call, NULL) == CB_OK);
+    MUST(asprintf(&bearer, "Bearer %s", token) > 0);
+    memcpy(asking, browser, sizeof browser);
+    asking[N_BROWSER] = (cb_field){cb_slice_str("authorization"), cb_slice_str(bearer)};
+    cb_jwt_text_free(token);
+    cb_authn_source_unref(source);
+    cb_jwt_signer_unref(signer);
+    cb_jwks_unref(keys);
+}
+
+static void gate_run(size_t times) {
+    const cb_authn_request request = {.size = sizeof request,
+                                      .fields = asking,
+                                      .n_fields = N_BROWSER + 1,
+                                      .method = cb_slice_str("GET"),
+                                      .scheme = cb_slice_str("https"),
+                                      .authority = cb_slice_str("www.example.org"),
+                                      .path = cb_slice_str("/"),
+                                      .now_s = 1700000000};
+    for (size_t i = 0; i < times; i++)
+        MUST(cb_authn_begin(call, gate, &request, NULL, NULL) == CB_OK);
+}
+
+static void gate_clean(void) {
+    cb_authn_call_free(call);
+    cb_authn_unref(gate);
+    free(bearer);
+}
+
 /* ---- timer-set: in a loop with ten thousand others, the way a connection moves its deadline ---- */
 
 enum { TIMERS = 10000 };
@@ -336,6 +398,7 @@ static void config_clean(void) {
 const path paths_base[] = {{"h1-head", h1_prepare, h1_run, h1_clean, 20, 400},
                            {"header-check", forward_prepare, forward_run, forward_clean, 20, 400},
                            {"route-lookup", route_prepare, route_run, route_clean, 20, 2000},
+                           {"gate", gate_prepare, gate_run, gate_clean, 20, 1000},
                            {"timer-set", timer_prepare, timer_run, timer_clean, 1000, 10000},
                            {"cid", cid_prepare, cid_run, cid_clean, 20, 2000},
                            {"log-line", line_prepare, line_run, line_clean, 20, 1000},
