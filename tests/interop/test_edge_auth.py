@@ -201,6 +201,15 @@ def test_choices_of_a_route(edge, origin, signer, tmp_path):
     assert edge.status("/head", *preflight[:4]) == 401
 
 
+def test_websocket(edge, origin, signer, tmp_path):
+    open_gate(edge, origin(), {"staff": staff(tmp_path)}, {"any": ["staff"]})
+    upgrade = ("GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+               "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n")
+    assert edge.raw((upgrade % "").encode()).startswith(b"HTTP/1.1 401 ")
+    out = edge.raw((upgrade % f"Authorization: Bearer {signer.token()}\r\n").encode() + b"\x82\x83\x00\x00\x00\x00abc")
+    assert out.startswith(b"HTTP/1.1 101 ") and out.endswith(b"\x82\x03abc"), out
+
+
 def test_proofs_of_possession(edge, origin, signer, tmp_path):
     open_gate(edge, origin(), {"staff": staff(tmp_path, dpop="require")}, {"any": ["staff"]})
     holder, url = Key(), f"https://localhost:{edge.tls_port}/head"
@@ -222,6 +231,16 @@ def test_proofs_of_possession(edge, origin, signer, tmp_path):
     edge.reload()
     assert why(edge, *fields(nonce=nonce[1], jti="once"), scheme="https") == "dpop-replay"
     assert edge.status("/head", *fields(nonce=nonce[1]), scheme="https") == 200
+
+
+def test_paths_that_an_origin_may_read_otherwise(edge, origin, signer, tmp_path):
+    edge.start({"web": [f"http://127.0.0.1:{origin()}"]}, [{"group": "web"}, {"path": "/secret", "group": "web", "auth": {"any": ["staff"]}}],
+               identities={"staff": staff(tmp_path)})
+    for path, status in (("/open", 200), ("/secret", 401), ("/open/../secret", 401), ("/%73ecret", 401), ("/open/..%2fsecret", 400), ("//secret", 400),
+                         ("/open/..%5Csecret", 400), ("/x;y/../secret", 401), ("/;y/secret", 400), ("/open/a%2fb//c;d", 200)):
+        out = edge.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        assert out.startswith(b"HTTP/1.1 %d " % status), (path, out)
+    assert edge.last("//secret")["reason"] == "ambiguous_path"
 
 
 # ---- API keys ----
