@@ -13,6 +13,7 @@
 #include <cb/group.h>
 #include <cb/handoff.h>
 #include <cb/http.h>
+#include <cb/log_writer.h>
 #include <cb/loop.h>
 #include <cb/metrics.h>
 #include <cb/oidc.h>

@@ -4,7 +4,8 @@
 
 bool cb_log_on(const cb_log *log, int level) {
     if (!log || !log->write) return false;
-    int least = log->level == CB_LOG_DEFAULT ? CB_LOG_INFO : log->level;
+    int least = __atomic_load_n(&log->level, __ATOMIC_RELAXED); /* a writer may be told another one while it runs */
+    if (least == CB_LOG_DEFAULT) least = CB_LOG_INFO;
     return level >= least && level < CB_LOG_OFF;
 }
 

@@ -1,4 +1,5 @@
 #include "telemetry/access_line.h"
+#include "base/date.h"
 #include <cb/http.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -48,20 +49,12 @@ static void number(line *l, const char *name, uint64_t value) {
     put(l, text, (size_t)n);
 }
 
-/* Days since 1970 to a date (Howard Hinnant's civil_from_days, in whole numbers). */
 static void put_time(line *l, int64_t ms) {
-    int64_t days = ms / 86400000, rest = ms % 86400000;
-    if (rest < 0) rest += 86400000, days--;
-    int64_t z = days + 719468, era = (z >= 0 ? z : z - 146096) / 146097;
-    int64_t doe = z - era * 146097, yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
-    int64_t doy = doe - (365 * yoe + yoe / 4 - yoe / 100), mp = (5 * doy + 2) / 153;
-    int day = (int)(doy - (153 * mp + 2) / 5 + 1), month = (int)(mp < 10 ? mp + 3 : mp - 9);
-    int64_t year = yoe + era * 400 + (month <= 2);
-    char text[64];
-    int s = (int)(rest / 1000);
-    int n = snprintf(text, sizeof text, "{\"time\":\"%04" PRId64 "-%02d-%02dT%02d:%02d:%02d.%03dZ\"", year, month, day,
-                     s / 3600, s / 60 % 60, s % 60, (int)(rest % 1000));
-    put(l, text, (size_t)n);
+    char text[CB_DATE_BYTES];
+    cb_date_text(text, ms);
+    put(l, "{\"time\":\"", 9);
+    put(l, text, strlen(text));
+    put(l, "\"", 1);
 }
 
 static const char *version_text(int version) {
