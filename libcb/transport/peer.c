@@ -97,9 +97,11 @@ static int add_dn(cb_peer *p, size_t *at, gnutls_x509_crt_t crt, bool issuer) {
     int grc = issuer ? gnutls_x509_crt_get_issuer_dn3(crt, &dn, 0) : gnutls_x509_crt_get_dn3(crt, &dn, 0);
     int rc = CB_OK;
     *at = p->text.len;
-    for (unsigned i = 0; grc >= 0 && rc >= 0 && i < dn.size; i++) {
-        bool plain = dn.data[i] >= 0x20 && dn.data[i] < 0x7f;
-        rc = plain ? cb_buf_add(&p->text, &dn.data[i], 1) : cb_buf_printf(&p->text, "\\%02X", dn.data[i]);
+    for (unsigned i = 0, n = 0; grc >= 0 && rc >= 0 && i < dn.size; i += n + 1) {
+        for (n = 0; i + n < dn.size && dn.data[i + n] >= 0x20 && dn.data[i + n] < 0x7f;)
+            n++;
+        rc = cb_buf_add(&p->text, dn.data + i, n);
+        if (rc >= 0 && i + n < dn.size) rc = cb_buf_printf(&p->text, "\\%02X", dn.data[i + n]);
     }
     gnutls_free(dn.data);
     return rc < 0 ? rc : cb_buf_add(&p->text, "", 1);

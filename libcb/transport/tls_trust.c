@@ -352,6 +352,10 @@ static int judge_pins(const cb_tls_trust *t, const cb_peer *peer, const sent_cha
                    who(peer, name));
 }
 
+bool cb_tls_trust_asks(const cb_tls_trust *t) {
+    return t->names_len || t->pins_len || t->crls || t->require_staple || t->max_chain < CB_PEER_CHAIN_MAX;
+}
+
 int cb_tls_trust_judge(const cb_tls_trust *t, const cb_peer *peer, int64_t now_s, int *alert) {
     sent_chain c = {.n = 0};
     *alert = GNUTLS_A_BAD_CERTIFICATE;

@@ -152,8 +152,9 @@ static void describe(cb_tls_session *s, unsigned status) {
 
 /* What the rule asks for beyond the chain. */
 static int judge_more(cb_tls_session *s) {
-    const cb_peer *peer = cb_tls_session_peer(s);
     int alert = GNUTLS_A_BAD_CERTIFICATE;
+    if (!s->server && !cb_tls_trust_asks(s->trust)) return 0; /* who the server is, is read when somebody asks */
+    const cb_peer *peer = cb_tls_session_peer(s);
     if (!peer) {
         refuse(s, alert, cb_last_error());
     } else if (s->trust->require_staple && !gnutls_ocsp_status_request_is_checked(s->gnutls, 0)) {
