@@ -32,6 +32,8 @@ typedef struct idp {
     page pages[PATHS];
     char last_body[8192], last_authorization[1024]; /* of the last POST */
     cb_oidc *provider;
+    cb_identity *certified; /* of the client; NULL: http without certificates */
+    bool named;             /* the last request came with a certificate */
     int done, rc, calls;
     int32_t reason;
     char detail[512], subject[64];
@@ -55,6 +57,7 @@ static int on_end(cb_exchange *x, void *user) {
     if (v->body.len)
         snprintf(v->at->last_body, sizeof v->at->last_body, "%.*s", (int)v->body.len, (const char *)v->body.base);
     const cb_slice who = cb_exchange_field(x, "authorization");
+    v->at->named = cb_exchange_peer(x) != NULL;
     snprintf(v->at->last_authorization, sizeof v->at->last_authorization, "%.*s", (int)who.len, (const char *)who.base);
     if (!p) return cb_exchange_send_text(x, 404, "nothing here");
     p->asked++;
@@ -97,12 +100,14 @@ static page *set_page(idp *at, int i, const char *path, const char *body) {
 
 enum { META, KEYS, TOKEN, INTROSPECT, REVOKE, DEVICE };
 
-static void open_idp(idp *at, cb_oidc_opts o) {
+static void open_idp_by(idp *at, cb_oidc_opts o, bool tls) {
     static const cb_exchange_ops ops = {.size = sizeof ops, .on_head = on_head};
     memset(at, 0, sizeof *at);
     http_world_open(&at->w);
-    http_serve(&at->w, (cb_http_server_opts){.ops = &ops});
-    http_client_make(&at->w, (cb_http_client_opts){0});
+    if (tls) at->certified = tls_pki_identity(&at->w.pki, "edge.test");
+    http_serve(&at->w, (cb_http_server_opts){
+                           .ops = &ops, .identity = tls ? at->w.me : NULL, .request_client_cert = tls ? 2 : 0});
+    http_client_make(&at->w, (cb_http_client_opts){.identity = at->certified});
     const char *u = at->w.url;
     snprintf(
         at->meta, sizeof at->meta,
@@ -114,13 +119,18 @@ static void open_idp(idp *at, cb_oidc_opts o) {
     set_page(at, KEYS, "/keys", ED_SET);
     o.size = sizeof o;
     o.issuer = u;
-    o.loopback_http = 1;
+    o.loopback_http = !tls;
     cr_assert_eq(cb_oidc_new(&at->provider, &o), CB_OK, "%s", cb_last_error());
+}
+
+static void open_idp(idp *at, cb_oidc_opts o) {
+    open_idp_by(at, o, false);
 }
 
 static void close_idp(idp *at) {
     cb_oidc_stop(at->provider);
     cb_oidc_unref(at->provider);
+    cb_identity_unref(at->certified);
     http_world_close(&at->w);
 }
 
@@ -617,6 +627,18 @@ Test(oidc, service_accounts) {
     cb_jwt_unref(t);
     cb_jwks_unref(keys);
     cb_jwt_signer_unref(key);
+    close_idp(&at);
+}
+
+/* RFC 8705 2: the certificate of the HTTP client says who asks. */
+Test(oidc, clients_with_certificates) {
+    idp at;
+    open_idp_by(&at, (cb_oidc_opts){.client_id = "edge", .client_auth = CB_OIDC_AUTH_TLS}, true);
+    set_page(&at, TOKEN, "/token", "{\"access_token\":\"good\",\"token_type\":\"Bearer\"}");
+    cr_assert_eq(request(&at, (cb_oidc_request_opts){.type = CB_OIDC_CLIENT_CREDENTIALS}), CB_OK, "%s", at.detail);
+    cr_expect_str_eq(at.last_body, "grant_type=client_credentials&client_id=edge");
+    cr_expect_str_empty(at.last_authorization);
+    cr_expect(at.named);
     close_idp(&at);
 }
 
