@@ -7,18 +7,31 @@
 #include <string.h>
 
 static const struct option options[] = {
-    {"dir", required_argument, NULL, 'd'},      {"parent", required_argument, NULL, 'P'},
-    {"cn", required_argument, NULL, 'c'},       {"organization", required_argument, NULL, 'O'},
-    {"out", required_argument, NULL, 'o'},      {"reason", required_argument, NULL, 'r'},
-    {"name", required_argument, NULL, 'n'},     {"permit", required_argument, NULL, 'n'},
-    {"uri", required_argument, NULL, 'u'},      {"days", required_argument, NULL, 'D'},
-    {"hours", required_argument, NULL, 'H'},    {"path-len", required_argument, NULL, 'l'},
-    {"key-type", required_argument, NULL, 'k'}, {"profile", required_argument, NULL, 'p'},
-    {"json", no_argument, NULL, 'j'},           {"must-staple", no_argument, NULL, 's'},
-    {"revoked", no_argument, NULL, 'R'},        {"listen", required_argument, NULL, 'L'},
-    {"cert", required_argument, NULL, 'C'},     {"key", required_argument, NULL, 'K'},
-    {"if-due", no_argument, NULL, 'I'},         {"pid-file", required_argument, NULL, 'f'},
-    {"key-url", required_argument, NULL, 'U'},  {NULL, 0, NULL, 0},
+    {"dir", required_argument, NULL, 'd'},
+    {"parent", required_argument, NULL, 'P'},
+    {"cn", required_argument, NULL, 'c'},
+    {"organization", required_argument, NULL, 'O'},
+    {"out", required_argument, NULL, 'o'},
+    {"reason", required_argument, NULL, 'r'},
+    {"name", required_argument, NULL, 'n'},
+    {"permit", required_argument, NULL, 'n'},
+    {"uri", required_argument, NULL, 'u'},
+    {"days", required_argument, NULL, 'D'},
+    {"hours", required_argument, NULL, 'H'},
+    {"path-len", required_argument, NULL, 'l'},
+    {"key-type", required_argument, NULL, 'k'},
+    {"profile", required_argument, NULL, 'p'},
+    {"json", no_argument, NULL, 'j'},
+    {"must-staple", no_argument, NULL, 's'},
+    {"revoked", no_argument, NULL, 'R'},
+    {"listen", required_argument, NULL, 'L'},
+    {"cert", required_argument, NULL, 'C'},
+    {"key", required_argument, NULL, 'K'},
+    {"if-due", no_argument, NULL, 'I'},
+    {"pid-file", required_argument, NULL, 'f'},
+    {"key-url", required_argument, NULL, 'U'},
+    {"staple", required_argument, NULL, 'S'},
+    {NULL, 0, NULL, 0},
 };
 
 const struct ca_word cbctl_ca_profiles[] = {{"both", CB_CERT_BOTH},     {"server", CB_CERT_SERVER},
@@ -69,9 +82,9 @@ static int take(ca_args *a, int option) {
     const struct {
         int option;
         const char **to;
-    } texts[] = {{'d', &a->dir}, {'P', &a->parent},   {'c', &a->cn},     {'O', &a->organization},
-                 {'o', &a->out}, {'r', &a->reason},   {'L', &a->listen}, {'C', &a->cert},
-                 {'K', &a->key}, {'f', &a->pid_file}, {'U', &a->key_url}};
+    } texts[] = {{'d', &a->dir}, {'P', &a->parent},   {'c', &a->cn},      {'O', &a->organization},
+                 {'o', &a->out}, {'r', &a->reason},   {'L', &a->listen},  {'C', &a->cert},
+                 {'K', &a->key}, {'f', &a->pid_file}, {'U', &a->key_url}, {'S', &a->staple}};
     const struct {
         int option;
         bool *to;

@@ -8,7 +8,8 @@
 enum { CBCTL_CA_NAMES = 100 };
 
 typedef struct ca_args {
-    const char *command, *dir, *parent, *cn, *organization, *out, *reason, *listen, *cert, *key, *pid_file, *key_url;
+    const char *command, *dir, *parent, *cn, *organization, *out, *reason, *listen, *cert, *key, *pid_file, *key_url,
+        *staple;
     const char *names[CBCTL_CA_NAMES], *uris[CBCTL_CA_NAMES];
     size_t names_len, uris_len;
     unsigned long days, hours, path_len;

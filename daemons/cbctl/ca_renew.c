@@ -47,12 +47,15 @@ int cbctl_ca_renew(int argc, char **argv) {
     ca_args a;
     cb_ca *ca = NULL;
     cb_renew_result r = {.size = sizeof r};
-    int code = cbctl_ca_parse(&a, argc, argv, " dir key if-due pid-file json ");
+    int code = cbctl_ca_parse(&a, argc, argv, " dir key staple if-due pid-file json ");
     if (code != CBCTL_OK) return code;
     if (a.rest_len != 1) return cbctl_usage("ca renew: which one FILE has the certificate?");
     int rc = cbctl_ca_open(&a, &ca);
     if (rc >= 0) {
-        rc = cb_ca_renew(ca, CB_OPTS(cb_renew_opts, .cert_file = a.rest[0], .key_file = a.key, .if_due = a.if_due), &r);
+        rc = cb_ca_renew(ca,
+                         CB_OPTS(cb_renew_opts, .cert_file = a.rest[0], .key_file = a.key, .if_due = a.if_due,
+                                 .ocsp_file = a.staple),
+                         &r);
     }
     cb_ca_free(ca);
     if (rc < 0) return failed(&a, rc, &r);
@@ -62,5 +65,5 @@ int cbctl_ca_renew(int argc, char **argv) {
     print_time(&a, "expires:", "expires", r.not_after_s);
     print_time(&a, "renew-at:", "renew_at", r.renew_at_s);
     if (a.json) puts("}");
-    return r.renewed && a.pid_file ? reload(a.pid_file) : CBCTL_OK;
+    return (r.renewed || r.stapled) && a.pid_file ? reload(a.pid_file) : CBCTL_OK;
 }

@@ -153,11 +153,12 @@ static const cbctl_command commands[] = {
      "  --revoked  only those that were taken back\n"
      "  --json     as JSON\n",
      cbctl_ca_list},
-    {"ca", "renew", "[--dir DIR] [--if-due] [--key FILE] [--pid-file FILE] [--json] FILE",
+    {"ca", "renew", "[--dir DIR] [--if-due] [--key FILE] [--staple FILE] [--pid-file FILE] [--json] FILE",
      "renew the certificate in FILE: a new key, the same names and lifetime, in its place",
      "  --dir DIR        where its authority lives (default: ca)\n"
      "  --if-due         only after two thirds of its life (half of one under ten days)\n"
      "  --key FILE       its key (default: NAME-key.pem for NAME.pem); may be the same file\n"
+     "  --staple FILE    an OCSP answer about it, for a day; with --if-due made anew at half of that\n"
      "  --pid-file FILE  then send SIGHUP to the process whose number is in FILE\n"
      "  --json           print the outcome as JSON\n",
      cbctl_ca_renew},

@@ -22,6 +22,9 @@ typedef struct cb_renew_opts {
                                * file_stem names a certificate without names */
     uint8_t if_due;           /* 1 = only when it is due */
     uint8_t reserved[7];
+    const char *ocsp_file; /* an answer about it for servers to staple (DER; ocsp_file of cb_identity_opts), good for a
+                            * day, signed by the authority's key: written with each new certificate, and anew at half
+                            * of its time; NULL = none */
 } cb_renew_opts;
 
 typedef struct cb_renew_result {
@@ -29,7 +32,7 @@ typedef struct cb_renew_result {
     int64_t not_before_s, not_after_s; /* of what is in the file now, seconds since 1970; 0 = nothing is */
     int64_t renew_at_s;                /* when it is due */
     int32_t renewed;                   /* 1 = it is new */
-    uint32_t reserved;
+    int32_t stapled;                   /* 1 = the answer in ocsp_file is new */
 } cb_renew_result;
 
 /* Renews a certificate of this authority: a new key, and files that are replaced with the owner and mode they had.

@@ -10,10 +10,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { COMMON_NAME = 65, SKEW = 300 };
+enum { COMMON_NAME = 65, SKEW = 300, STAPLE_S = 86400 };
 
 static const cb_alloc *const heap = &cb_alloc_libc;
 
@@ -136,16 +137,58 @@ static bool same_names(const cb_leaf_opts *a, const cb_leaf_opts *b) {
            same_texts(a->uris, a->uris_len, b->uris, b->uris_len, false);
 }
 
-static int put(const char *cert_file, const char *key_file, gnutls_datum_t crt, gnutls_datum_t key) {
-    const struct cb_ca_place two[] = {{key_file, key, 0600, true}, {cert_file, crt, 0644, true}};
-    if (strcmp(cert_file, key_file) != 0) return cb_ca_replace(two, 2);
-    gnutls_datum_t both = {cb_mem_get(heap, (size_t)key.size + crt.size), key.size + crt.size};
-    if (!both.data) return cb_fail(CB_ENOMEM, "%s", cert_file);
-    memcpy(both.data, key.data, key.size);
-    memcpy(both.data + key.size, crt.data, crt.size);
-    const struct cb_ca_place one = {cert_file, both, 0600, true};
-    int rc = cb_ca_replace(&one, 1);
+/* What takes its place together. The certificate comes last: who reads in between keeps what he has. */
+static int put(const cb_renew_opts *o, const char *key_file, gnutls_datum_t crt, gnutls_datum_t key,
+               gnutls_datum_t staple) {
+    struct cb_ca_place files[3];
+    size_t n = 0;
+    bool one = strcmp(o->cert_file, key_file) == 0;
+    gnutls_datum_t both = {NULL, 0};
+    if (one) {
+        both = (gnutls_datum_t){cb_mem_get(heap, (size_t)key.size + crt.size), key.size + crt.size};
+        if (!both.data) return cb_fail(CB_ENOMEM, "%s", o->cert_file);
+        memcpy(both.data, key.data, key.size);
+        memcpy(both.data + key.size, crt.data, crt.size);
+    }
+    if (staple.size) files[n++] = (struct cb_ca_place){o->ocsp_file, staple, 0644, true};
+    if (!one) files[n++] = (struct cb_ca_place){key_file, key, 0600, true};
+    files[n++] = (struct cb_ca_place){o->cert_file, one ? both : crt, one ? 0600 : 0644, true};
+    int rc = cb_ca_replace(files, n);
     cb_ca_wipe(&both);
+    return rc;
+}
+
+/* An answer about a certificate (PEM), of libc's heap. */
+static int make_staple(const cb_ca *ca, gnutls_datum_t crt, gnutls_datum_t *out) {
+    cb_ocsp *ocsp = NULL;
+    cb_ocsp_answer a = {.size = sizeof a};
+    int rc = cb_ocsp_new(&ocsp, CB_OPTS(cb_ocsp_opts, .dir = ca->dir, .valid_s = STAPLE_S));
+    if (rc >= 0) rc = cb_ocsp_staple(ocsp, (cb_slice){crt.data, crt.size}, (int64_t)time(NULL), &a);
+    if (rc >= 0 && a.status != CB_OCSP_OK) rc = CB_EINVAL; /* the detail says why */
+    if (rc >= 0 && !(out->data = cb_mem_get(heap, a.der.len))) rc = cb_fail(CB_ENOMEM, "no memory for an OCSP answer");
+    if (rc >= 0) {
+        memcpy(out->data, a.der.base, a.der.len);
+        out->size = (unsigned)a.der.len;
+    }
+    cb_ocsp_free(ocsp);
+    return rc;
+}
+
+/* The certificate stays; its answer is made anew when half of its time is over. */
+static int restaple(const cb_ca *ca, const cb_renew_opts *o, cb_renew_result *result) {
+    struct stat st;
+    gnutls_datum_t crt, staple = {NULL, 0};
+    if (!o->ocsp_file) return CB_OK;
+    if (stat(o->ocsp_file, &st) == 0 && st.st_mtime + STAPLE_S / 2 > time(NULL)) return CB_OK;
+    int rc = cb_tls_file_read(o->cert_file, &crt, NULL);
+    if (rc < 0) return rc;
+    rc = make_staple(ca, crt, &staple);
+    cb_mem_wipe(crt.data, crt.size);
+    gnutls_free(crt.data);
+    const struct cb_ca_place file = {o->ocsp_file, staple, 0644, true};
+    if (rc >= 0) rc = cb_ca_replace(&file, 1);
+    if (rc >= 0) result->stapled = 1;
+    cb_mem_free(heap, staple.data);
     return rc;
 }
 
@@ -169,7 +212,7 @@ static int key_path(char out[CB_CA_PATH], const cb_renew_opts *o) {
 static int renew(cb_ca *ca, const cb_renew_opts *o, old_cert *old, cb_renew_result *result) {
     char key_file[CB_CA_PATH];
     cb_leaf_opts leaf = {0};
-    gnutls_datum_t crt = {NULL, 0}, key = {NULL, 0};
+    gnutls_datum_t crt = {NULL, 0}, key = {NULL, 0}, staple = {NULL, 0};
     int rc = o->leaf ? cb_opts_read(&leaf, sizeof leaf, o->leaf, "cb_leaf_opts") : CB_OK;
     if (rc >= 0) rc = key_path(key_file, o);
     if (rc >= 0) rc = read_old(ca, old, o->cert_file);
@@ -183,11 +226,14 @@ static int renew(cb_ca *ca, const cb_renew_opts *o, old_cert *old, cb_renew_resu
                        key_file);
     }
     bool same = old->there && (!o->leaf || same_names(&leaf, &old->leaf));
-    if (o->if_due && same && (int64_t)time(NULL) < old->due) return CB_OK;
+    if (o->if_due && same && (int64_t)time(NULL) < old->due) return restaple(ca, o, result);
     rc = cb_ca_make_leaf(ca, o->leaf ? &leaf : &old->leaf, &crt, &key);
-    if (rc >= 0) rc = put(o->cert_file, key_file, crt, key);
+    if (rc >= 0 && o->ocsp_file) rc = make_staple(ca, crt, &staple);
+    if (rc >= 0) rc = put(o, key_file, crt, key, staple);
     if (rc >= 0) result->renewed = 1;
+    if (rc >= 0) result->stapled = staple.size != 0;
     cb_ca_wipe(&key);
+    cb_mem_free(heap, staple.data);
     cb_mem_free(heap, crt.data);
     return rc;
 }

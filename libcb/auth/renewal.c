@@ -16,7 +16,7 @@ static const cb_alloc *const heap = &cb_alloc_libc;
 /* What does not change; the renewal and the attempt that is under way hold it. */
 typedef struct plan {
     unsigned refs;
-    char *ca_dir, *cert_file, *key_file, *stem;
+    char *ca_dir, *cert_file, *key_file, *ocsp_file, *stem;
     char **names; /* and behind them the URIs */
     cb_leaf_opts leaf;
     bool has_leaf;
@@ -56,6 +56,7 @@ static void plan_unref(plan *p) {
     cb_mem_free(heap, p->ca_dir);
     cb_mem_free(heap, p->cert_file);
     cb_mem_free(heap, p->key_file);
+    cb_mem_free(heap, p->ocsp_file);
     cb_mem_free(heap, p->stem);
     cb_identity_unref(p->identity);
     cb_mem_free(heap, p);
@@ -93,7 +94,8 @@ static int plan_new(plan **out, const cb_renewal_opts *o) {
     plan *p = cb_mem_new(heap, sizeof *p);
     if (!p) return cb_fail(CB_ENOMEM, "no memory for a renewal");
     p->refs = 1;
-    if (!copy(&p->ca_dir, o->ca_dir) || !copy(&p->cert_file, what.cert_file) || !copy(&p->key_file, what.key_file)) {
+    if (!copy(&p->ca_dir, o->ca_dir) || !copy(&p->cert_file, what.cert_file) || !copy(&p->key_file, what.key_file) ||
+        !copy(&p->ocsp_file, what.ocsp_file)) {
         rc = cb_fail(CB_ENOMEM, "no memory for a renewal");
     }
     if (rc >= 0 && what.leaf) rc = copy_leaf(p, what.leaf);
@@ -114,12 +116,13 @@ static void attempt_run(void *job) {
     cb_ca *ca = NULL;
     a->rc = cb_ca_open(&ca, CB_OPTS(cb_ca_opts, .dir = p->ca_dir, .mode = CB_CA_OPEN));
     if (a->rc >= 0) {
-        a->rc = cb_ca_renew(ca,
-                            CB_OPTS(cb_renew_opts, .cert_file = p->cert_file, .key_file = p->key_file,
-                                    .leaf = p->has_leaf ? &p->leaf : NULL, .if_due = a->if_due),
-                            &a->result);
+        a->rc =
+            cb_ca_renew(ca,
+                        CB_OPTS(cb_renew_opts, .cert_file = p->cert_file, .key_file = p->key_file,
+                                .leaf = p->has_leaf ? &p->leaf : NULL, .if_due = a->if_due, .ocsp_file = p->ocsp_file),
+                        &a->result);
     }
-    if (a->rc >= 0 && a->result.renewed && p->identity) a->rc = cb_identity_reload(p->identity);
+    if (a->rc >= 0 && (a->result.renewed || a->result.stapled) && p->identity) a->rc = cb_identity_reload(p->identity);
     if (a->rc < 0) snprintf(a->detail, sizeof a->detail, "%s", cb_last_error());
     if (!ca) cb_renew_dates(p->cert_file, &a->result);
     cb_ca_free(ca);

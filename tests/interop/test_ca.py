@@ -254,6 +254,11 @@ def test_renew(chain):
     assert renewed["outcome"] == "renewed" and renewed["expires"] > renewed["renew_at"]
     assert serial_of(paths["certificate"]) != serial and text() == extensions
     assert verify(paths, "-verify_hostname", "a.example.org").returncode == 0
+    staple = chain / "a.ocsp"
+    ca("renew", "--dir", chain, "--staple", staple, paths["certificate"])
+    checked = run(peer("openssl"), "ocsp", "-respin", staple, "-issuer", chain / "ca.pem", "-cert", paths["certificate"], "-CAfile", chain / "root.pem",
+                  "-verify_other", chain / "ca.pem")
+    assert ": good" in checked.stdout and "Response verify OK" in checked.stderr, checked.stderr
     ca("revoke", "--dir", chain, serial_of(paths["certificate"]))
     assert "revoked" in ca("renew", "--dir", chain, paths["certificate"], code=1).stderr
     other = issue(chain, "b.example.org")

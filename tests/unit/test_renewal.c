@@ -4,6 +4,7 @@
 #include "support/http_fixture.h"
 #include <cb/renewal.h>
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -178,6 +179,44 @@ Test(renewal, what_is_not_renewed) {
     cb_ca_text_free(key);
     cb_ca_text_free(foreign);
     tls_pki_drop(&other);
+    tls_pki_drop(&p);
+}
+
+/* A certificate that has to be stapled: its answer comes with it, and is made anew when it has become old. */
+Test(renewal, answers_to_staple_are_kept_fresh) {
+    tls_pki p;
+    char file[160], staple[160];
+    const char *name = "a.test";
+    cb_renew_result got = {.size = sizeof got};
+    cb_identity *id = NULL;
+    struct stat st;
+    tls_pki_make(&p);
+    const cb_leaf_opts leaf = {
+        .size = sizeof leaf, .names = &name, .names_len = 1, .must_staple = 1, .profile = CB_CERT_SERVER};
+    cb_renew_opts o = {.size = sizeof o,
+                       .cert_file = tls_pki_path(&p, "edge.pem", file),
+                       .key_file = file,
+                       .leaf = &leaf,
+                       .ocsp_file = tls_pki_path(&p, "edge.ocsp", staple)};
+    cr_assert_eq(cb_ca_renew(p.ca, &o, &got), CB_OK, "%s", cb_last_error());
+    cr_expect(got.renewed && got.stapled);
+    const cb_identity_opts mine = {
+        .size = sizeof mine, .cert_file = file, .key_file = file, .ocsp_file = staple, .issuer_file = p.ca_file};
+    cr_assert_eq(cb_identity_new(&id, &mine), CB_OK, "%s", cb_last_error());
+    cr_assert_eq(cb_ca_renew(p.ca, &o, &got), CB_OK, "%s", cb_last_error());
+    cr_expect_eq(cb_identity_reload(id), CB_OK, "the answer is about the new one: %s", cb_last_error());
+    o.if_due = 1;
+    got.size = sizeof got;
+    cr_assert_eq(cb_ca_renew(p.ca, &o, &got), CB_OK);
+    cr_expect(!got.renewed && !got.stapled, "both are fresh");
+    const struct timespec old[2] = {{.tv_sec = time(NULL) - 50000}, {.tv_sec = time(NULL) - 50000}};
+    cr_assert_eq(utimensat(AT_FDCWD, staple, old, 0), 0);
+    cr_assert_eq(cb_ca_renew(p.ca, &o, &got), CB_OK, "%s", cb_last_error());
+    cr_expect(!got.renewed && got.stapled, "half of its time is over");
+    cr_assert_eq(stat(staple, &st), 0);
+    cr_expect(st.st_mtime > time(NULL) - 1000);
+    cr_expect_eq(cb_identity_reload(id), CB_OK, "%s", cb_last_error());
+    cb_identity_unref(id);
     tls_pki_drop(&p);
 }
 
