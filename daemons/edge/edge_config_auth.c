@@ -95,7 +95,7 @@ const cb_config_rule edge_identity_rules[] = {
      .item_size = sizeof(edge_introspect_conf), .doc = "Opaque bearer tokens, about which a provider is asked."},
     {MEMBER(edge_identity_conf, mtls), .kind = CB_CONFIG_OBJECT, .members = mtls_rules,
      .item_size = sizeof(edge_mtls_conf),
-     .doc = "Client certificates, where a listener asks for them (client_certificates)."},
+     .doc = "Client certificates, where a listener asks for them (client_certificates, clients)."},
     {MEMBER(edge_identity_conf, api_key), .kind = CB_CONFIG_OBJECT, .members = api_key_rules,
      .item_size = sizeof(edge_api_key_conf), .doc = "API keys."},
     {MEMBER(edge_identity_conf, subject_claim), .kind = CB_CONFIG_TEXT, .min = 1, .max = 256, .fallback = "sub",
@@ -195,8 +195,13 @@ static void check_identities(cb_config_draft *d, const edge_conf *c) {
 
 static bool asks_for_certificates(const edge_conf *c) {
     const edge_listener_conf *l = c->listeners.at;
-    for (size_t i = 0; i < c->listeners.len; i++)
-        if (l[i].tls && l[i].tls->client_certificates) return true;
+    for (size_t i = 0; i < c->listeners.len; i++) {
+        const edge_tls_conf *t = l[i].tls;
+        const edge_clients_conf *rules = t ? t->clients.at : NULL;
+        if (t && t->client_certificates) return true;
+        for (size_t k = 0; t && k < t->clients.len; k++)
+            if (rules[k].certificates) return true;
+    }
     return false;
 }
 
@@ -210,7 +215,8 @@ static void check_names(cb_config_draft *d, const edge_conf *c, size_t route, co
         snprintf(text, sizeof text, "there are no identities \"%.100s\"", at[i]);
         if (!identity) cb_config_complain(d, pointer, text);
         if (identity && identity->mtls && !asks_for_certificates(c))
-            cb_config_complain(d, pointer, "no listener has client_certificates");
+            cb_config_complain(d, pointer,
+                               "no listener asks for certificates (client_certificates, or a rule of clients)");
     }
 }
 

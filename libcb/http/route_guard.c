@@ -12,11 +12,18 @@ static const char *const words[] = {"subject", "tenant", "roles", "source", "kin
 
 /* Fields with a meaning of their own, which an identity must not take over. */
 static bool reserved(const char *name) {
-    static const char *const names[] = {"host",          "connection", "content-length", "transfer-encoding",
-                                        "authorization", "dpop",       "cookie",         "te",
-                                        "upgrade",       "via",        "early-data",     "proxy-authorization",
-                                        "trailer",       "expect",     "forwarded",      "keep-alive",
-                                        "content-type",  "range",      "max-forwards",   "http2-settings"};
+    static const char *const names[] = {"host",           "connection",
+                                        "content-length", "transfer-encoding",
+                                        "authorization",  "dpop",
+                                        "cookie",         "te",
+                                        "upgrade",        "via",
+                                        "early-data",     "proxy-authorization",
+                                        "trailer",        "expect",
+                                        "forwarded",      "keep-alive",
+                                        "content-type",   "range",
+                                        "max-forwards",   "http2-settings",
+                                        "client-cert",    "client-cert-chain",
+                                        "x-real-ip"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i]) == 0) return true;
     return strncmp(name, "x-forwarded-", 12) == 0 || strncmp(name, "sec-websocket-", 14) == 0 ||

@@ -400,7 +400,7 @@ def test_revocation_works_at_once(edge, origin, signer, tmp_path):
     ({}, {"any": ["staff"]}, r'/routes/0/auth/any/0: there are no identities "staff"'),
     ({"staff": {"mtls": {}}}, {}, r'/routes/0/auth: needs "any" or "all"'),
     ({"staff": {"mtls": {}}}, {"any": ["staff"], "all": ["staff"]}, r'/routes/0/auth: needs "any" or "all"'),
-    ({"staff": {"mtls": {}}}, {"any": ["staff"]}, r"/routes/0/auth/any/0: no listener has client_certificates"),
+    ({"staff": {"mtls": {}}}, {"any": ["staff"]}, r"/routes/0/auth/any/0: no listener asks for certificates"),
     ({"staff": {}}, None, r'/identities/staff: needs exactly one of'),
     ({"staff": {"mtls": {}, "api_key": {"keys_file": "/x", "hash_key_file": "/x"}}}, None, r'/identities/staff: needs exactly one of'),
     ({"staff": {"mtls": {}, "tenant": "a", "tenant_claim": "b"}}, None, r'/identities/staff: "tenant" or "tenant_claim", not both'),
@@ -409,6 +409,8 @@ def test_revocation_works_at_once(edge, origin, signer, tmp_path):
     ({"staff": {"api_key": {"keys_file": "/nonexistent", "hash_key_file": "/nonexistent"}}}, None, r"/identities/staff/api_key: .*/nonexistent"),
     ({"staff": {"jwt": {"issuer": "x", "any_audience": True, "keys_file": "KEYS"}}}, {"any": ["staff"], "headers": {"host": "subject"}},
      r'/routes/0: identity field "host": HTTP needs it for itself'),
+    ({"staff": {"jwt": {"issuer": "x", "any_audience": True, "keys_file": "KEYS"}}}, {"any": ["staff"], "headers": {"client-cert": "subject"}},
+     r'/routes/0: identity field "client-cert": HTTP needs it for itself'),
     ({"staff": {"jwt": {"issuer": "x", "any_audience": True, "keys_file": "KEYS"}}}, {"any": ["staff"], "headers": {"x-user": "sub"}},
      r'/routes/0: identity field "x-user": "sub" is no part of an identity'),
 ])
