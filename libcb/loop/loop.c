@@ -75,16 +75,21 @@ static void on_check(uv_check_t *check) {
     if (loop->running && atomic_load(&loop->stop)) uv_stop(&loop->uv);
 }
 
-/* Work that gains from company waits while descriptors keep coming, up to a limit. */
+/* Work that gains from company waits while descriptors keep coming, up to a limit in number and in time. */
 static void run_idles(cb_loop *loop) {
-    loop->kept_waiting += loop->served;
+    static const cb_time LONGEST = CB_MS / 4;
+    const unsigned served = loop->served;
+    loop->served = 0;
     if (cb_list_empty(&loop->turn.idles)) {
         loop->kept_waiting = 0;
-    } else if (!loop->served || loop->kept_waiting >= SERVED_MAX) {
-        loop->kept_waiting = 0;
-        cb_turn_idle(&loop->turn);
+        return;
     }
-    loop->served = 0;
+    const cb_time now = cb_loop_now(loop); /* of this turn's beginning */
+    if (!loop->kept_waiting) loop->waiting_since = now;
+    loop->kept_waiting += served;
+    if (served && loop->kept_waiting < SERVED_MAX && now - loop->waiting_since < LONGEST) return;
+    loop->kept_waiting = 0;
+    cb_turn_idle(&loop->turn);
 }
 
 static void on_busy(uv_idle_t *busy) {

@@ -50,8 +50,8 @@ struct cb_defer {
 void cb_defer_init(cb_defer *d, cb_loop *loop, void (*run)(cb_defer *defer));
 void cb_defer_later(cb_defer *d);
 /* For work that costs less in one piece, as packets that could be fuller: on a loop of cb_loop_run() it waits until no
- * descriptor is ready any more, or some dozen have been served since. It delays nothing: instead of waiting the loop
- * does it. Elsewhere the same as cb_defer_later(). */
+ * descriptor is ready any more, but for some dozen of them and a quarter of a millisecond at most. It delays nothing
+ * that could be done at once: instead of waiting the loop does it. Elsewhere the same as cb_defer_later(). */
 void cb_defer_idle(cb_defer *d);
 void cb_defer_cancel(cb_defer *d);
 

@@ -36,10 +36,11 @@ struct cb_loop {
     cb_heap alarms;
     cb_list watches, signals, orphans;
     size_t watch_count, holds;
-    unsigned served;       /* descriptors, in this turn */
+    unsigned served;       /* descriptors, or what was read from them, in this turn */
     unsigned kept_waiting; /* and since cb_defer_idle() found work to wait */
-    bool running;          /* inside cb_loop_run() */
-    bool dirty;            /* libuv has changes that its epoll descriptor does not know yet */
+    cb_time waiting_since;
+    bool running; /* inside cb_loop_run() */
+    bool dirty;   /* libuv has changes that its epoll descriptor does not know yet */
     atomic_bool stop;
     pthread_mutex_t lock; /* guards the next three */
     cb_post *posts, **posts_end;

@@ -110,6 +110,7 @@ void cb_udp_read(cb_udp *u) {
             return;
         }
         bool go_on = true;
+        u->loop->served += (unsigned)n;
         for (int i = 0; i < n && go_on; i++)
             go_on = deliver(u, &area->rx[i], area->rx_data[i]);
         if (u->closed) return;
