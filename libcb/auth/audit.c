@@ -1,4 +1,4 @@
-#include "auth/audit_file.h"
+#include "auth/audit_set.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include "base/opts.h"
@@ -33,10 +33,10 @@ typedef struct batch {
 
 struct cb_audit {
     pthread_mutex_t lock;
-    pthread_cond_t work;
+    pthread_cond_t work, turned;
     pthread_t thread;
     gnutls_privkey_t key;
-    char *path;
+    char *path, *head_file;
     cb_audit_opts opts;
     batch queue,
         under_way; /* under_way and what follows it is the thread's alone, but for what is read under the lock */
@@ -44,7 +44,13 @@ struct cb_audit {
     cb_audit_head head;   /* lock */
     cb_audit_stats stats; /* lock */
     uint64_t seq, size;   /* committed: number of the last item, bytes of the file */
-    uint8_t chain[CB_AUDIT_HASH], pub[CB_AUDIT_HASH];
+    uint64_t number;      /* of the file */
+    int64_t begun_us;     /* when it was */
+    uint64_t turns;       /* lock: how often it was asked for another and tried */
+    char turn_why[256];   /* lock: what came of the last time */
+    int turn_rc;          /* lock */
+    bool turn_wanted;     /* lock */
+    uint8_t chain[CB_AUDIT_HASH], pub[CB_AUDIT_HASH], id[CB_AUDIT_ID];
     int fd;
     bool ending, threaded, dirty; /* dirty: bytes after `size` that could not be taken back */
 };
@@ -148,6 +154,28 @@ static int commit_out(cb_audit *log, const tip *t, int64_t time_us) {
     return CB_OK;
 }
 
+/* What became durable, to those who look on. */
+static void export_records(const cb_audit *log) {
+    const char *why;
+    cb_audit_frame f;
+    for (size_t at = 0; at < log->out.len; at += f.whole.len) {
+        if (cb_audit_frame_read((cb_slice){log->out.base + at, log->out.len - at}, &f, &why) < 0) return;
+        if (f.kind == 'R') log->opts.on_record(&f.u.record, log->opts.user);
+    }
+}
+
+static void export_head(cb_audit *log, const cb_audit_head *head) {
+    char text[CB_AUDIT_HEAD_MAX + 2];
+    if (log->opts.on_head) log->opts.on_head(head, log->opts.user);
+    if (!log->head_file) return;
+    cb_audit_head_text(head, text);
+    strcat(text, "\n");
+    if (cb_audit_small_write(log->head_file, text) == CB_OK) return;
+    pthread_mutex_lock(&log->lock);
+    log->stats.head_failed++;
+    pthread_mutex_unlock(&log->lock);
+}
+
 static void answer(waiter *w, int rc) {
     while (w) {
         waiter *next = w->next;
@@ -169,18 +197,78 @@ static void commit(cb_audit *log, batch *b) {
     if (rc == CB_OK) log->stats.commits++;
     *(rc < 0 ? &log->stats.failed : &log->stats.records) += b->records;
     pthread_mutex_unlock(&log->lock);
-    if (rc == CB_OK && log->opts.on_head) log->opts.on_head(&head, log->opts.user);
+    if (rc == CB_OK && log->opts.on_record) export_records(log);
+    if (rc == CB_OK) export_head(log, &head);
     answer(b->first, rc);
     b->first = NULL;
     b->records = 0;
     b->frames.len = 0;
 }
 
+/* ---- files: one is put aside, the next begins ---- */
+
+/* What a file begins with, into log->out: its link, chained to the file before, and a checkpoint. */
+static int write_link(cb_audit *log, tip *t, uint64_t number, int64_t time_us) {
+    uint8_t l[CB_AUDIT_LINK_BYTES];
+    log->out.len = 0;
+    cb_audit_frame_link(l, log->pub, log->id, number, time_us);
+    cb_audit_frame_chain(l, sizeof l, ++t->seq, t->chain);
+    int rc = cb_buf_add(&log->out, l, sizeof l);
+    return rc < 0 ? rc : add_checkpoint(log, t, 0, time_us);
+}
+
+static int turn(cb_audit *log) {
+    const int64_t time_us = now_us();
+    tip t = {.seq = log->seq};
+    memcpy(t.chain, log->chain, sizeof t.chain);
+    int rc = take_back(log); /* a file that is put aside ends in a checkpoint */
+    if (rc == CB_OK) rc = write_link(log, &t, log->number + 1, time_us);
+    int fd = rc < 0 ? rc : cb_audit_set_fresh(log->path, cb_buf_slice(&log->out), log->opts.mode);
+    if (fd < 0) return fd;
+    rc = cb_audit_set_turn(log->path, log->number);
+    if (rc < 0) {
+        close(fd);
+        return rc;
+    }
+    close(log->fd);
+    log->fd = fd;
+    log->number++;
+    log->begun_us = time_us;
+    log->size = log->out.len;
+    log->seq = t.seq;
+    memcpy(log->chain, t.chain, CB_AUDIT_HASH);
+    pthread_mutex_lock(&log->lock);
+    log->head = (cb_audit_head){.seq = t.seq, .time_us = time_us};
+    memcpy(log->head.hash, t.chain, CB_AUDIT_HASH);
+    const cb_audit_head head = log->head;
+    pthread_mutex_unlock(&log->lock);
+    export_head(log, &head);
+    return CB_OK;
+}
+
+static bool turn_due(const cb_audit *log) {
+    const int64_t age_us = now_us() - log->begun_us;
+    return (log->opts.rotate_bytes && log->size >= log->opts.rotate_bytes) ||
+           (log->opts.rotate_s && age_us >= (int64_t)log->opts.rotate_s * 1000000);
+}
+
+/* Under the lock: what came of a turn. */
+static void turn_told(cb_audit *log, int rc, bool wanted) {
+    *(rc < 0 ? &log->stats.rotate_failed : &log->stats.rotated) += 1;
+    if (!wanted) return;
+    log->turn_wanted = false;
+    log->turn_rc = rc;
+    snprintf(log->turn_why, sizeof log->turn_why, "%s", rc < 0 ? cb_last_error() : "");
+    log->turns++;
+    pthread_cond_broadcast(&log->turned);
+}
+
 static void *run(void *user) {
     cb_audit *log = user;
     pthread_mutex_lock(&log->lock);
-    while (!log->ending || log->queue.records) {
-        if (!log->queue.records) {
+    while (!log->ending || log->queue.records || log->turn_wanted) {
+        const bool wanted = log->turn_wanted;
+        if (!log->queue.records && !wanted) {
             pthread_cond_wait(&log->work, &log->lock);
             continue;
         }
@@ -189,11 +277,29 @@ static void *run(void *user) {
         log->queue = spare;
         log->queue.last = NULL;
         pthread_mutex_unlock(&log->lock);
-        commit(log, &log->under_way);
+        if (log->under_way.records) commit(log, &log->under_way);
+        const bool turning = wanted || turn_due(log);
+        const int rc = turning ? turn(log) : CB_OK;
         pthread_mutex_lock(&log->lock);
+        if (turning) turn_told(log, rc, wanted);
     }
     pthread_mutex_unlock(&log->lock);
     return NULL;
+}
+
+int cb_audit_rotate(cb_audit *log) {
+    char why[256];
+    if (!log) return cb_fail(CB_EINVAL, "cb_audit_rotate: log is NULL");
+    pthread_mutex_lock(&log->lock);
+    const uint64_t before = log->turns;
+    log->turn_wanted = true;
+    pthread_cond_signal(&log->work);
+    while (log->turns == before)
+        pthread_cond_wait(&log->turned, &log->lock);
+    const int rc = log->turn_rc;
+    memcpy(why, log->turn_why, sizeof why);
+    pthread_mutex_unlock(&log->lock);
+    return rc < 0 ? cb_error_set(rc, why) : CB_OK;
 }
 
 /* ---- appending ---- */
@@ -254,55 +360,63 @@ int cb_audit_write(cb_audit *log, const cb_audit_record *record, uint64_t *seq) 
     return CB_OK;
 }
 
+/* ---- to a loop ---- */
+
+typedef struct telling {
+    cb_loop *loop;
+    cb_audit_done_fn done;
+    void *user;
+    uint64_t seq;
+    int rc;
+    char why[256];
+} telling;
+
+static void on_loop(cb_loop *loop, void *user) {
+    (void)loop;
+    telling *t = user;
+    if (t->rc < 0) (void)cb_error_set(t->rc, t->why);
+    t->done(t->rc, t->seq, t->user);
+    cb_mem_free(&cb_alloc_libc, t);
+}
+
+static void to_loop(int rc, uint64_t seq, void *user) {
+    telling *t = user;
+    t->rc = rc;
+    t->seq = seq;
+    if (rc < 0) snprintf(t->why, sizeof t->why, "%s", cb_last_error());
+    if (cb_loop_post(t->loop, on_loop, t) < 0) cb_mem_free(&cb_alloc_libc, t);
+}
+
+int cb_audit_append_loop(cb_audit *log, const cb_audit_record *record, cb_loop *loop, cb_audit_done_fn done,
+                         void *user) {
+    if (!loop || !done) return cb_fail(CB_EINVAL, "cb_audit_append_loop: %s is NULL", loop ? "done" : "loop");
+    telling *t = cb_mem_new(&cb_alloc_libc, sizeof *t);
+    if (!t) return cb_fail(CB_ENOMEM, "no memory for an audit record");
+    *t = (telling){.loop = loop, .done = done, .user = user};
+    int rc = cb_audit_append(log, record, to_loop, t);
+    if (rc < 0) cb_mem_free(&cb_alloc_libc, t);
+    return rc;
+}
+
 /* ---- opening ---- */
 
-static int sync_folder(const char *path) {
-    char dir[4096];
-    const char *slash = strrchr(path, '/');
-    const int len = slash ? (int)(slash - path) + 1 : 1;
-    int n = snprintf(dir, sizeof dir, "%.*s", len, slash ? path : ".");
-    int fd = n > 0 && (size_t)n < sizeof dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    if (fd < 0 || fsync(fd) < 0) {
-        int rc = cb_fail_errno(errno, "the folder of %s", path);
-        if (fd >= 0) close(fd);
-        return rc;
-    }
-    close(fd);
-    return CB_OK;
-}
-
-static int begin_log(cb_audit *log) {
-    uint8_t l[CB_AUDIT_LINK_BYTES], id[CB_AUDIT_ID];
-    tip t = {.seq = 1};
+/* The first file of a log, or of one that begins anew. */
+static int begin_log(cb_audit *log, uint64_t number) {
+    tip t = {.seq = 0};
     const int64_t time_us = now_us();
-    if (gnutls_rnd(GNUTLS_RND_NONCE, id, sizeof id) < 0) return cb_fail(CB_ETLS, "no random bytes");
-    cb_audit_frame_link(l, log->pub, id, 1, time_us);
-    cb_audit_frame_chain(l, sizeof l, 1, t.chain);
-    int rc = cb_buf_add(&log->out, l, sizeof l);
-    if (rc == CB_OK) rc = add_checkpoint(log, &t, 0, time_us);
+    if (gnutls_rnd(GNUTLS_RND_NONCE, log->id, sizeof log->id) < 0) return cb_fail(CB_ETLS, "no random bytes");
+    int rc = write_link(log, &t, number, time_us);
     if (rc == CB_OK) rc = commit_out(log, &t, time_us);
-    return rc < 0 ? rc : sync_folder(log->path);
-}
-
-static int hash_tail(const cb_audit *log, uint64_t from, uint64_t bytes, uint8_t out[CB_AUDIT_HASH]) {
-    uint8_t part[4096];
-    gnutls_hash_hd_t h;
-    if (gnutls_hash_init(&h, GNUTLS_DIG_SHA256) < 0) return cb_fail(CB_ETLS, "no SHA-256");
-    ssize_t n = 1;
-    for (uint64_t done = 0; done < bytes && n > 0; done += (uint64_t)n) {
-        n = pread(log->fd, part, sizeof part, (off_t)(from + done));
-        if (n > 0) gnutls_hash(h, part, (size_t)n);
-    }
-    int err = errno;
-    gnutls_hash_deinit(h, out);
-    return n < 0 ? cb_fail_errno(err, "%s", log->path) : CB_OK;
+    log->number = number;
+    log->begun_us = time_us;
+    return rc < 0 ? rc : cb_audit_folder_sync(log->path);
 }
 
 /* The end that nobody was told is durable goes, and leaves a record of it. */
 static int cut_tail(cb_audit *log, uint64_t bytes) {
     char detail[160];
     uint8_t hash[CB_AUDIT_HASH];
-    int rc = hash_tail(log, log->size, bytes, hash);
+    int rc = cb_audit_file_hash(log->fd, log->path, log->size, bytes, hash);
     if (rc < 0) return rc;
     int n = snprintf(detail, sizeof detail, "cut %" PRIu64 " uncommitted bytes at %" PRIu64, bytes, log->size);
     const cb_audit_record r = {.size = sizeof r,
@@ -318,26 +432,97 @@ static int cut_tail(cb_audit *log, uint64_t bytes) {
     return rc < 0 ? rc : cb_audit_write(log, &r, NULL);
 }
 
-static int use_file(cb_audit *log, uint64_t *tail) {
-    cb_audit_report report = {.size = sizeof report};
-    cb_audit_place place;
-    struct stat st;
+/* A flawed log that was opened all the same is remembered by the first record of the next. */
+typedef struct flawed {
+    char name[CB_AUDIT_PATH], why[256];
+    uint8_t hash[CB_AUDIT_HASH];
+} flawed;
+
+static int record_flaw(cb_audit *log, const flawed *f) {
+    const char *slash = strrchr(f->name, '/');
+    const cb_slice object = cb_slice_str(slash ? slash + 1 : f->name);
+    const cb_audit_record r = {.size = sizeof r,
+                               .actor = cb_slice_str("cb-audit"),
+                               .tenant = cb_slice_str("-"),
+                               .action = cb_slice_str("audit.flaw"),
+                               .object = {object.base, object.len < CB_AUDIT_OBJECT_MAX ? object.len : 0},
+                               .detail = cb_slice_str(f->why),
+                               .before = {f->hash, *f->name ? sizeof f->hash : 0},
+                               .outcome = CB_AUDIT_DONE};
+    return cb_audit_write(log, &r, NULL);
+}
+
+/* Opens and locks the file that has the path now: a rotation may just give it to another. */
+static int open_locked(cb_audit *log, struct stat *st) {
+    struct stat named;
     log->fd = open(log->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, (mode_t)log->opts.mode);
     if (log->fd < 0) return cb_fail_errno(errno, "%s", log->path);
     if (flock(log->fd, LOCK_EX | LOCK_NB) < 0)
         return errno == EWOULDBLOCK ? cb_fail(CB_EEXIST, "%s: somebody else writes this log", log->path)
                                     : cb_fail_errno(errno, "%s", log->path);
-    if (fstat(log->fd, &st) < 0) return cb_fail_errno(errno, "%s", log->path);
-    if (S_ISREG(st.st_mode) && st.st_size == 0) return begin_log(log);
+    if (fstat(log->fd, st) < 0 || stat(log->path, &named) < 0) return cb_fail_errno(errno, "%s", log->path);
+    if (st->st_ino != named.st_ino || st->st_dev != named.st_dev)
+        return cb_fail(CB_EEXIST, "%s: somebody else writes this log", log->path);
+    return S_ISREG(st->st_mode) ? CB_OK : cb_fail(CB_EINVAL, "%s: not a regular file", log->path);
+}
+
+static int go_on(cb_audit *log, const cb_audit_set *set, uint64_t *tail) {
+    cb_audit_report report = {.size = sizeof report};
+    cb_audit_place place;
     const cb_audit_verify_opts vo = {.size = sizeof vo, .key = log->pub};
     int rc = cb_audit_fd_verify(log->fd, log->path, &vo, &report, &place);
+    if (rc == CB_OK) rc = cb_audit_set_joined(log->fd, log->path, set);
     if (rc < 0) return rc;
     log->size = place.committed;
     log->seq = place.seq;
     log->head = report.head;
+    log->number = place.number;
+    log->begun_us = place.begun_us;
+    memcpy(log->id, place.id, CB_AUDIT_ID);
     memcpy(log->chain, place.chain, CB_AUDIT_HASH);
     *tail = report.tail_bytes;
     return CB_OK;
+}
+
+/* Another log in the place of a flawed one, whose file is kept. */
+static int begin_despite(cb_audit *log, uint64_t number, flawed *f) {
+    struct stat st;
+    snprintf(f->why, sizeof f->why, "%s", cb_last_error());
+    int rc = cb_audit_set_aside(log->fd, log->path, now_us(), f->name, f->hash);
+    close(log->fd);
+    log->fd = -1;
+    if (rc == CB_OK) rc = open_locked(log, &st);
+    return rc < 0 ? rc : begin_log(log, number);
+}
+
+static int use_set(cb_audit *log, const cb_audit_set *set, uint64_t *tail, flawed *f) {
+    const uint64_t last = set->len ? set->numbers[set->len - 1] : 0;
+    struct stat st;
+    if (last && !log->opts.despite_flaw && access(log->path, F_OK) < 0 && errno == ENOENT)
+        return cb_fail(CB_EPROTO, "%s: the last file is gone; file %" PRIu64 " is there", log->path, last);
+    int rc = open_locked(log, &st);
+    if (rc < 0) return rc;
+    if (st.st_size == 0 && last && !log->opts.despite_flaw)
+        return cb_fail(CB_EPROTO, "%s: the last file is empty; file %" PRIu64 " is there", log->path, last);
+    if (st.st_size == 0) {
+        if (last) snprintf(f->why, sizeof f->why, "the last file is gone; file %" PRIu64 " is there", last);
+        return begin_log(log, last + 1);
+    }
+    rc = go_on(log, set, tail);
+    return rc == CB_EPROTO && log->opts.despite_flaw ? begin_despite(log, last + 1, f) : rc;
+}
+
+static int use_file(cb_audit *log, uint64_t *tail, flawed *f) {
+    cb_audit_set set;
+    int rc = cb_audit_set_list(&set, log->path);
+    if (rc == CB_OK) rc = cb_audit_set_recover(log->path, &set);
+    if (rc == CB_OK) { /* what was undone is not there any more */
+        cb_audit_set_free(&set);
+        rc = cb_audit_set_list(&set, log->path);
+    }
+    if (rc == CB_OK) rc = use_set(log, &set, tail, f);
+    cb_audit_set_free(&set);
+    return rc;
 }
 
 static int start_thread(cb_audit *log) {
@@ -361,6 +546,7 @@ static int check_opts(cb_audit_opts *o, const cb_audit_opts *opts) {
 int cb_audit_open(cb_audit **out, const cb_audit_opts *opts) {
     cb_audit_opts o;
     uint64_t tail = 0;
+    flawed flaw = {.name = ""};
     if (!out) return cb_fail(CB_EINVAL, "cb_audit_open: out is NULL");
     int rc = check_opts(&o, opts);
     if (rc < 0) return rc;
@@ -370,14 +556,18 @@ int cb_audit_open(cb_audit **out, const cb_audit_opts *opts) {
     log->fd = -1;
     pthread_mutex_init(&log->lock, NULL);
     pthread_cond_init(&log->work, NULL);
+    pthread_cond_init(&log->turned, NULL);
     batch_init(&log->queue, o.queue_bytes);
     batch_init(&log->under_way, o.queue_bytes);
     cb_buf_init(&log->out, &cb_alloc_libc, SIZE_MAX / 4);
     log->path = cb_mem_text(&cb_alloc_libc, o.path);
-    rc = log->path ? cb_audit_key_open(&log->key, log->pub, o.key_file) : cb_fail(CB_ENOMEM, "no memory for a path");
-    if (rc == CB_OK) rc = use_file(log, &tail);
+    log->head_file = cb_mem_text(&cb_alloc_libc, o.head_file);
+    rc = log->path && (log->head_file || !o.head_file) ? cb_audit_key_open(&log->key, log->pub, o.key_file)
+                                                       : cb_fail(CB_ENOMEM, "no memory for a path");
+    if (rc == CB_OK) rc = use_file(log, &tail, &flaw);
     if (rc == CB_OK) rc = start_thread(log);
     if (rc == CB_OK && tail) rc = cut_tail(log, tail);
+    if (rc == CB_OK && *flaw.why) rc = record_flaw(log, &flaw);
     if (rc < 0) {
         cb_audit_free(log);
         return rc;
@@ -401,6 +591,8 @@ void cb_audit_free(cb_audit *log) {
     cb_buf_free(&log->under_way.frames);
     cb_buf_free(&log->out);
     cb_mem_free(&cb_alloc_libc, log->path);
+    cb_mem_free(&cb_alloc_libc, log->head_file);
+    pthread_cond_destroy(&log->turned);
     pthread_cond_destroy(&log->work);
     pthread_mutex_destroy(&log->lock);
     cb_mem_free(&cb_alloc_libc, log);

@@ -1,6 +1,8 @@
 #include "auth/audit_file.h"
+#include "auth/audit_set.h"
 #include "base/error.h"
 #include "base/mem.h"
+#include "base/opts.h"
 #include "transport/tls_cert.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -11,8 +13,8 @@
 
 enum { CHUNK = 1024 * 1024 };
 
-static int64_t feed_all(cb_audit_verifier *v, int fd, const char *path, uint8_t *chunk) {
-    size_t have = 0;
+/* `have` bytes are in the chunk already; gives how many were not taken. */
+static int64_t feed_all(cb_audit_verifier *v, int fd, const char *path, uint8_t *chunk, size_t have) {
     for (;;) {
         ssize_t n = read(fd, chunk + have, CHUNK - have);
         if (n < 0 && errno == EINTR) continue;
@@ -26,32 +28,96 @@ static int64_t feed_all(cb_audit_verifier *v, int fd, const char *path, uint8_t 
     }
 }
 
+static int finish(cb_audit_verifier *v, int rc, cb_slice rest, cb_audit_report *report, cb_audit_place *place) {
+    if (rc == CB_OK || rc == CB_EPROTO) rc = cb_audit_verifier_end(v, rest, report);
+    if (place) cb_audit_verifier_place(v, place);
+    return rc;
+}
+
 int cb_audit_fd_verify(int fd, const char *path, const cb_audit_verify_opts *opts, cb_audit_report *report,
                        cb_audit_place *place) {
     cb_audit_verifier *v = NULL;
-    struct stat st;
-    if (fstat(fd, &st) < 0) return cb_fail_errno(errno, "%s", path);
-    if (!S_ISREG(st.st_mode)) return cb_fail(CB_EINVAL, "%s: not a regular file", path);
     uint8_t *chunk = cb_mem_get(&cb_alloc_libc, CHUNK);
     int rc = chunk ? cb_audit_verifier_new(&v, opts) : cb_fail(CB_ENOMEM, "no memory to verify %s", path);
-    int64_t left = rc < 0 ? rc : feed_all(v, fd, path, chunk);
     if (rc == CB_OK) {
-        rc = left < 0 && left != CB_EPROTO ? (int)left : CB_OK;
-        int verdict = rc < 0 ? rc : cb_audit_verifier_end(v, (cb_slice){chunk, left > 0 ? (size_t)left : 0}, report);
-        rc = verdict;
-        cb_audit_verifier_place(v, place);
+        int64_t left = feed_all(v, fd, path, chunk, 0);
+        rc = finish(v, left < 0 ? (int)left : CB_OK, (cb_slice){chunk, left > 0 ? (size_t)left : 0}, report, place);
     }
     cb_audit_verifier_free(v);
     cb_mem_free(&cb_alloc_libc, chunk);
     return rc;
 }
 
-int cb_audit_verify(const char *path, const cb_audit_verify_opts *opts, cb_audit_report *report) {
-    cb_audit_place place;
-    if (!path) return cb_fail(CB_EINVAL, "cb_audit_verify: path is NULL");
+static int open_file(const char *path) {
+    struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return cb_fail_errno(errno, "%s", path);
-    int rc = cb_audit_fd_verify(fd, path, opts, report, &place);
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) return fd;
+    close(fd);
+    return cb_fail(CB_EINVAL, "%s: not a regular file", path);
+}
+
+/* How many of the files that lie before the path belong to its log: without a gap, back to one that began anew. */
+static size_t of_this_log(const cb_audit_set *set, int fd, const char *path) {
+    uint8_t room[CB_AUDIT_LINK_BYTES];
+    cb_audit_frame f;
+    char name[CB_AUDIT_PATH];
+    size_t n = 0;
+    if (cb_audit_set_link(fd, path, room, &f) < 0) return 0;
+    uint64_t number = f.u.link.number;
+    for (bool goes_on = f.seq > 1; goes_on && n < set->len && set->numbers[set->len - 1 - n] == --number; n++) {
+        int one = cb_audit_set_name(name, path, number) < 0 ? -1 : open_file(name);
+        goes_on = one >= 0 && cb_audit_set_link(one, name, room, &f) == CB_OK && f.seq > 1;
+        if (one >= 0) close(one);
+    }
+    return n;
+}
+
+/* The files before, then the file itself. What one does not take is the beginning of the next: then it is flawed. */
+static int feed_set(cb_audit_verifier *v, const char *path, int fd, const cb_audit_set *set, uint8_t *chunk,
+                    int64_t *left) {
+    static const uint8_t nothing[8];
+    char name[CB_AUDIT_PATH];
+    for (size_t i = set->len - of_this_log(set, fd, path); i < set->len; i++) {
+        int rc = cb_audit_set_name(name, path, set->numbers[i]);
+        int one = rc < 0 ? rc : open_file(name);
+        if (one < 0) return one;
+        if (lseek(one, 0, SEEK_END) == 0) /* as wrong as zeros are */
+            *left = cb_audit_verifier_feed(v, (cb_slice){nothing, sizeof nothing});
+        else
+            *left = lseek(one, 0, SEEK_SET) == 0 ? feed_all(v, one, name, chunk, (size_t)*left) : CB_ESYS;
+        close(one);
+        if (*left < 0) return (int)*left;
+    }
+    *left = feed_all(v, fd, path, chunk, (size_t)*left);
+    return *left < 0 ? (int)*left : CB_OK;
+}
+
+static int verify_set(const char *path, int fd, const cb_audit_verify_opts *opts, cb_audit_report *report) {
+    cb_audit_verifier *v = NULL;
+    cb_audit_set set;
+    int64_t left = 0;
+    int rc = cb_audit_set_list(&set, path);
+    if (rc < 0) return rc;
+    uint8_t *chunk = cb_mem_get(&cb_alloc_libc, CHUNK);
+    rc = chunk ? cb_audit_verifier_new(&v, opts) : cb_fail(CB_ENOMEM, "no memory to verify %s", path);
+    if (rc == CB_OK) {
+        rc = feed_set(v, path, fd, &set, chunk, &left);
+        rc = finish(v, rc, (cb_slice){chunk, left > 0 ? (size_t)left : 0}, report, NULL);
+    }
+    cb_audit_verifier_free(v);
+    cb_mem_free(&cb_alloc_libc, chunk);
+    cb_audit_set_free(&set);
+    return rc;
+}
+
+int cb_audit_verify(const char *path, const cb_audit_verify_opts *opts, cb_audit_report *report) {
+    cb_audit_verify_opts o;
+    if (!path) return cb_fail(CB_EINVAL, "cb_audit_verify: path is NULL");
+    int rc = cb_opts_read(&o, sizeof o, opts, "cb_audit_verify_opts");
+    int fd = rc < 0 ? rc : open_file(path);
+    if (fd < 0) return fd;
+    rc = o.alone ? cb_audit_fd_verify(fd, path, &o, report, NULL) : verify_set(path, fd, &o, report);
     close(fd);
     return rc;
 }

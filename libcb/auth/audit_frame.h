@@ -70,6 +70,9 @@ typedef struct cb_audit_place {
     uint64_t committed; /* offset behind the last checkpoint; 0: there is none */
     uint64_t seq;       /* of it */
     uint8_t chain[CB_AUDIT_HASH];
+    uint8_t id[CB_AUDIT_ID]; /* of the log */
+    uint64_t number;         /* of the file */
+    int64_t begun_us;        /* when the file was */
 } cb_audit_place;
 void cb_audit_verifier_place(const cb_audit_verifier *v, cb_audit_place *out);
 

@@ -13,7 +13,9 @@ struct cb_audit_verifier {
     const char *why;
     uint64_t offset, seq, before; /* of the next item; `before`: where the one before it begins */
     uint8_t expected[CB_AUDIT_HASH], chain[CB_AUDIT_HASH], check[CB_AUDIT_CHECK_BYTES];
+    cb_audit_place file; /* id, number and begin of the file at hand */
     uint64_t zeros_at;
+    char last_kind;
     bool zeros; /* only zeros may follow: a crash left a longer file than it has content */
     bool known_seen;
 };
@@ -51,13 +53,26 @@ void cb_audit_verifier_free(cb_audit_verifier *v) {
 
 void cb_audit_verifier_place(const cb_audit_verifier *v, cb_audit_place *out) {
     *out = v->last;
+    memcpy(out->id, v->file.id, CB_AUDIT_ID);
+    out->number = v->file.number;
+    out->begun_us = v->file.begun_us;
 }
 
 static int begin(cb_audit_verifier *v, const cb_audit_frame *f) {
-    if (v->offset != 0) return flaw(v, CB_AUDIT_MALFORMED, v->offset, "a second beginning");
+    const bool first = v->file.number == 0;
+    if (!first && (v->last_kind != 'C' || f->u.link.number != v->file.number + 1 ||
+                   memcmp(f->u.link.id, v->file.id, CB_AUDIT_ID) != 0))
+        return flaw(v, CB_AUDIT_MALFORMED, v->offset, "a beginning that does not go on from the file before");
+    if (!first && memcmp(f->u.link.key, v->report.key, CB_AUDIT_HASH) != 0)
+        return flaw(v, CB_AUDIT_KEY, 0, "the file names another key than the one before");
     memcpy(v->report.key, f->u.link.key, CB_AUDIT_HASH);
     if (v->opts.key && memcmp(v->expected, v->report.key, CB_AUDIT_HASH) != 0)
         return flaw(v, CB_AUDIT_KEY, 0, "the log names another key than was expected");
+    if (first) v->report.first_file = f->u.link.number;
+    v->report.file = v->file.number = f->u.link.number;
+    v->file.begun_us = f->time_us;
+    memcpy(v->file.id, f->u.link.id, CB_AUDIT_ID);
+    v->offset = v->last.committed = 0; /* offsets are those of the file */
     return CB_OK;
 }
 
@@ -72,8 +87,24 @@ static int checkpoint(cb_audit_verifier *v, const cb_audit_frame *f) {
     return CB_OK;
 }
 
+/* A log may begin with a later file: what that is chained to is not here. */
+static int first_item(cb_audit_verifier *v, const cb_audit_frame *f) {
+    if (f->kind != 'L' || f->u.link.number == 0)
+        return flaw(v, CB_AUDIT_MALFORMED, 0, "the beginning of the log is missing");
+    if (f->u.link.number == 1) return CB_OK;
+    v->seq = f->seq;
+    memcpy(v->chain, f->prev, CB_AUDIT_HASH);
+    if (f->seq == 0) return flaw(v, CB_AUDIT_MALFORMED, 0, "the log begins with the number 0");
+    if (!v->opts.head || v->known.seq >= f->seq) return CB_OK;
+    if (v->known.seq + 1 < f->seq)
+        return flaw(v, CB_AUDIT_EARLIER, 0, "the known head lies in an earlier file, which is not here");
+    v->known_seen = memcmp(v->known.hash, f->prev, CB_AUDIT_HASH) == 0; /* the end of the file before */
+    return v->known_seen ? CB_OK : flaw(v, CB_AUDIT_HEAD, 0, "the file does not go on from the known head");
+}
+
 static int in_its_place(cb_audit_verifier *v, const cb_audit_frame *f) {
-    if (v->offset == 0 && f->kind != 'L') return flaw(v, CB_AUDIT_MALFORMED, 0, "the beginning of the log is missing");
+    int rc = v->file.number == 0 ? first_item(v, f) : CB_OK;
+    if (rc < 0) return rc;
     if (f->seq > v->seq) return flaw(v, CB_AUDIT_LOST, v->offset, "records are missing before this one");
     if (f->seq < v->seq) return flaw(v, CB_AUDIT_ORDER, v->offset, "a record that was moved or repeated");
     if (memcmp(f->prev, v->chain, CB_AUDIT_HASH) != 0)
@@ -98,6 +129,7 @@ static int take(cb_audit_verifier *v, const cb_audit_frame *f) {
     }
     v->before = v->offset;
     v->offset += f->whole.len;
+    v->last_kind = f->kind;
     v->seq++;
     return rc;
 }

@@ -39,7 +39,8 @@ def test_ca_dev_makes_what_openssl_accepts(tmp_path):
     (["audit", "verify", "--key", "xyz", "x"], 2, "--key"),
     (["audit", "verify", "{tmp}/absent"], 1, "No such file"),
     (["audit", "show", "--outcome", "odd", "x"], 2, "--outcome"),
-    (["audit", "show", "--syslog", "a b", "x"], 2, "--syslog"),
+    (["audit", "show", "--format", "syslog:a b", "x"], 2, "--format"),
+    (["audit", "show", "--format", "xml", "x"], 2, "--format"),
     (["audit", "show", "--since", "x"], 2, "--since"),
     (["policy"], 2, "which command"),
     (["policy", "check"], 2, "one FILE"),
@@ -105,7 +106,7 @@ def test_an_audit_log_is_verified_and_shown(tmp_path):
     shown = [json.loads(line) for line in run(program("cbctl"), "audit", "show", log).stdout.splitlines()]
     assert [r["seq"] for r in shown] == [3, 4, 5] and shown[0]["tenant"] == "acme" and shown[0]["before"] == "01" + "00" * 31
     assert run(program("cbctl"), "audit", "show", "--tenant", "other", log).stdout == ""
-    line = run(program("cbctl"), "audit", "show", "--syslog", "edge1", log).stdout.splitlines()[0]
+    line = run(program("cbctl"), "audit", "show", "--format", "syslog:edge1", log).stdout.splitlines()[0]
     assert re.match(r'<109>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z edge1 cb-audit - - \[audit@32473 seq="3" outcome="done" actor="', line)
     assert 'detail="{\\"from\\":' in line and line.endswith('}"]')
     log.write_bytes(whole.replace(b"acme", b"acmf", 1))
