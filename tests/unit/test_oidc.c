@@ -432,6 +432,75 @@ Test(oidc, one_question_at_a_time_is_under_way) {
     close_idp(&at);
 }
 
+enum { WORKERS = 3, QUESTIONS = 40 };
+
+/* A thread with a loop, an HTTP client and an introspector of its own. */
+typedef struct worker {
+    pthread_t thread;
+    cb_oidc *provider;
+    cb_loop *loop;
+    atomic_int *ended;
+    int good, bad;
+} worker;
+
+static void on_worker_told(int rc, cb_jwt *token, int32_t reason, void *user) {
+    worker *w = user;
+    (void)token;
+    (void)reason;
+    *(rc == CB_OK ? &w->good : &w->bad) += 1;
+    cb_loop_stop(w->loop);
+}
+
+static void *work(void *user) {
+    worker *w = user;
+    cb_http_client *client = NULL;
+    cb_introspector *in = NULL;
+    int rc = cb_loop_new(&w->loop, NULL);
+    if (rc == CB_OK) rc = cb_http_client_new(&client, w->loop, NULL);
+    if (rc == CB_OK)
+        rc =
+            cb_introspector_new(&in, w->loop, CB_OPTS(cb_introspector_opts, .provider = w->provider, .client = client));
+    for (int i = 0; rc == CB_OK && i < QUESTIONS; i++) {
+        char text[16];
+        cb_jwt *token = NULL;
+        snprintf(text, sizeof text, "t%d", i);
+        int told = cb_introspect(in, NULL, cb_slice_str(text), now_s(), &token, NULL, on_worker_told, w);
+        if (told == CB_EAGAIN)
+            cb_loop_run(w->loop);
+        else
+            *(told == CB_OK ? &w->good : &w->bad) += 1;
+        cb_jwt_unref(token);
+    }
+    cb_introspector_free(in);
+    cb_http_client_free(client);
+    cb_loop_free(w->loop);
+    atomic_fetch_add(w->ended, 1);
+    return NULL;
+}
+
+Test(oidc, workers_share_questions_and_answers) {
+    idp at;
+    atomic_int ended = 0;
+    worker workers[WORKERS] = {0};
+    open_idp(&at, (cb_oidc_opts){CLIENT});
+    page *p = set_page(&at, INTROSPECT, "/introspect", "{\"active\":true,\"sub\":\"joe\"}");
+    for (size_t i = 0; i < WORKERS; i++) {
+        workers[i] = (worker){.provider = at.provider, .ended = &ended};
+        cr_assert_eq(pthread_create(&workers[i].thread, NULL, work, workers + i), 0);
+    }
+    while (atomic_load(&ended) < WORKERS) { /* serves */
+        cb_loop_step(at.w.loop);
+        nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+    }
+    for (size_t i = 0; i < WORKERS; i++) {
+        pthread_join(workers[i].thread, NULL);
+        cr_expect_eq(workers[i].good, QUESTIONS);
+        cr_expect_eq(workers[i].bad, 0);
+    }
+    cr_expect_eq(p->asked, QUESTIONS, "of one token one question: %d", p->asked);
+    close_idp(&at);
+}
+
 Test(oidc, what_nobody_waits_for_is_not_asked) {
     idp at;
     cb_introspector *in = NULL;
