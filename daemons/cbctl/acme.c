@@ -117,7 +117,7 @@ static void on_done(cb_acme *a, int rc, const cb_acme_result *r, void *user) {
     cb_loop_stop(j->loop);
     if (rc < 0) {
         cbctl_failed(rc);
-        if (r->retry_at_s) print_time("retry-at:", r->retry_at_s);
+        if (rc == CB_ELIMIT) print_time("retry-at:", r->retry_at_s);
         return;
     }
     if (j->account) {

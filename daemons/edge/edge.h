@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <sys/types.h>
 
 #define EDGE_UPGRADE_VARIABLE "CB_EDGE_UPGRADE" /* in the environment of a successor: the socket to its predecessor */
 #define EDGE_WHAT             "cb-edge"         /* in a handoff: whose it is; the version */
@@ -15,6 +16,7 @@ enum { EDGE_SAID = 256 };
 enum { EDGE_WORKERS_MAX = 256, EDGE_ELDERS_MAX = CB_GROUP_GENERATIONS - 1 };
 
 typedef struct edge edge;
+typedef struct edge_acme edge_acme;
 typedef struct edge_upgrade edge_upgrade;
 typedef struct edge_worker edge_worker;
 typedef struct edge_auth edge_auth;
@@ -122,6 +124,7 @@ struct edge {
     cb_jwt_cache *verdicts; /* these two outlive reloads: what was checked, and which proofs were used */
     cb_dpop *proofs;
     edge_provider *providers; /* of the snapshots that there are; the main loop keeps them fresh */
+    edge_acme *acme;
     edge_worker workers[EDGE_WORKERS_MAX];
     uint32_t n_workers;
     /* a reload under way */
@@ -154,9 +157,10 @@ edge_listener *edge_listener_ref(edge_listener *l);
 void edge_listener_unref(edge_listener *l);
 
 /* --- trust.c --- */
-/* The identity of a listener with all its rules, or of a group (NULL stays: the system's roots). Mistakes are printed;
- * e may be NULL. */
-int edge_trust_listener(cb_identity **out, const edge_listener_conf *l, const char *file, const edge *e);
+/* The identity of a listener with all its rules, as the files are now, or of a group (NULL stays: the system's roots).
+ * Mistakes are printed; e may be NULL. Any thread. */
+int edge_trust_listener(cb_identity **out, const edge_listener_conf *l, const edge_conf *c, const char *file,
+                        const edge *e);
 int edge_trust_group(cb_identity **out, const edge_group_conf *g, const char *file, const edge *e);
 /* The identities of groups that a snapshot looks after. The name must live as long. */
 int edge_trust_keep(edge_snapshot *s, const char *name, cb_identity *identity);
@@ -237,6 +241,24 @@ void edge_steering_open(edge *e); /* the predecessor's, if there is one */
 int edge_steering_save(const edge *e, cb_handoff *h);
 void edge_steering_restore(const edge *e); /* a successor failed in the middle: new connections stay here */
 void edge_steering_close(edge *e);
+
+/* --- acme.c: certificates from ACME servers --- */
+edge_acme *edge_acme_new(edge *e); /* NULL: no memory */
+/* From now on by this configuration; begins with the first that has issuers. */
+int edge_acme_configure(edge_acme *a, edge_snapshot *s);
+void edge_acme_stop(edge_acme *a); /* gives the directories back soon: a successor may want them */
+void edge_acme_free(edge_acme *a);
+
+/* --- acme_front.c --- */
+cb_alpn01 *edge_acme_alpn01(const edge *e); /* NULL: only a check */
+/* Adds a certificate by an issuer to an identity (made when it is NULL); a placeholder while there is none. */
+int edge_acme_certificate(cb_identity **id, cb_identity_opts o, const edge_conf *c, const edge_certificate_conf *cert,
+                          const char *file);
+/* Of servers; their user is the worker. Challenges of our own names are answered, all else is the proxy's. */
+const cb_exchange_ops *edge_front_ops(bool redirect);
+int edge_acme_eab(char *out, const edge_issuer_conf *c); /* EDGE_ACME_EAB bytes */
+int edge_acme_check_files(const edge_conf *c, const char *file);
+int edge_acme_give(const edge_conf *c, uid_t uid, gid_t gid);
 
 /* --- system.c --- */
 /* Why edge_check_user() or edge_drop_privileges() failed; else cb_last_error(). */

@@ -15,6 +15,8 @@ static const char *const client_names[] = {"none", "ask", "require", NULL};
 static const char *const proxy_names[] = {"off", "v1", "v2", NULL};
 static const char *const level_names[] = {"debug", "info", "warn", "error", "off", NULL};
 static const char *const format_names[] = {"text", "json", NULL};
+static const char *const challenge_names[] = {"http_01", "tls_alpn_01", "dns_01", NULL};
+static const char *const key_names[] = {"ecdsa_p256", "ecdsa_p384", "rsa_2048", "ed25519", NULL};
 static const char *const cc_names[] = {"default", "cubic", "reno", "bbr", "bbrv3", NULL};
 
 /* What two of them share: how certificates of the other side are judged. */
@@ -36,14 +38,18 @@ static const char *const cc_names[] = {"default", "cubic", "reno", "bbr", "bbrv3
     }
 
 static const cb_config_rule certificate_rules[] = {
-    {MEMBER(edge_certificate_conf, cert_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .required = 1,
+    {MEMBER(edge_certificate_conf, cert_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
      .doc = "PEM file with the certificate chain, the server's own first."},
-    {MEMBER(edge_certificate_conf, key_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .required = 1,
+    {MEMBER(edge_certificate_conf, key_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
      .doc = "PEM file with the private key. It should be readable by its owner only."},
     {MEMBER(edge_certificate_conf, ocsp_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
      .doc = "OCSP answer to staple (DER or PEM), checked before it is used; read again on change."},
     {MEMBER(edge_certificate_conf, issuer_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
      .doc = "PEM file with the issuer's certificate, to check ocsp_file, when cert_file does not have it."},
+    {MEMBER(edge_certificate_conf, issuer), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME,
+     .doc = "Instead of the two files: which of acme's issuers makes the certificate, and renews it."},
+    {MEMBER(edge_certificate_conf, names), .kind = CB_CONFIG_ARRAY, .min = 1, .max = 100,
+     .doc = "What that is for: DNS names and IP addresses; wildcards with dns_01. The first names its file."},
     END};
 
 static const cb_config_rule clients_rules[] = {
@@ -210,6 +216,45 @@ static const cb_config_rule tickets_rules[] = {
      .doc = "Only read ticket_key_file: another host makes the keys, and the file is brought here."},
     END};
 
+static const cb_config_rule issuer_rules[] = {
+    {MEMBER(edge_issuer_conf, directory), .kind = CB_CONFIG_TEXT, .required = 1,
+     .doc = "https URL of the ACME server's directory (RFC 8555)."},
+    {MEMBER(edge_issuer_conf, contacts), .kind = CB_CONFIG_ARRAY, .max = 16,
+     .doc = "For the account, such as \"mailto:ops@example.org\"."},
+    {MEMBER(edge_issuer_conf, agree_terms), .kind = CB_CONFIG_BOOL, .fallback = "false",
+     .doc = "You agree to the server's terms of service. Most servers make no account without."},
+    {MEMBER(edge_issuer_conf, challenge), .kind = CB_CONFIG_ENUM, .names = challenge_names, .fallback = "http_01",
+     .doc = "How control of names is shown: port 80, port 443, or the DNS. Wildcards need dns_01."},
+    {MEMBER(edge_issuer_conf, dns_hook), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "Program for dns_01: \"add NAME VALUE\" makes a TXT record of _acme-challenge.NAME, \"remove\" ends it."},
+    {MEMBER(edge_issuer_conf, settle_ms), .kind = CB_CONFIG_INT, .min = 0, .max = 3600000, .fallback = "0",
+     .doc = "Time for name servers, and for other members, to learn of an answer before the server looks."},
+    {MEMBER(edge_issuer_conf, profile), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME,
+     .doc = "A profile that the server offers, such as \"shortlived\"."},
+    {MEMBER(edge_issuer_conf, key_type), .kind = CB_CONFIG_ENUM, .names = key_names, .fallback = "ecdsa_p256",
+     .doc = "Of the certificates' keys; a new key each time."},
+    {MEMBER(edge_issuer_conf, eab_kid), .kind = CB_CONFIG_TEXT,
+     .doc = "External account binding: the key's name, from the server's operator."},
+    {MEMBER(edge_issuer_conf, eab_key_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "File with its key, in base64url."},
+    {MEMBER(edge_issuer_conf, ca_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "PEM file with trust roots for a private ACME server; the system's when absent."},
+    {MEMBER(edge_issuer_conf, other_hosts), .kind = CB_CONFIG_BOOL, .fallback = "false",
+     .doc = "The server's URLs may lead to other https hosts than the directory's."},
+    {MEMBER(edge_issuer_conf, patience_s), .kind = CB_CONFIG_INT, .min = 10, .max = 86400, .fallback = "600",
+     .doc = "How long one certificate may take; then it is tried again later."},
+    END};
+
+static const cb_config_rule acme_rules[] = {
+    {MEMBER(edge_acme_conf, dir), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .required = 1,
+     .doc = "Directory of accounts, keys and certificates (mode 0700). Members of a PoP may share it."},
+    {MEMBER(edge_acme_conf, follow), .kind = CB_CONFIG_BOOL, .fallback = "false",
+     .doc = "Only read the directory: another host gets the certificates, and the files are brought here."},
+    {MEMBER(edge_acme_conf, issuers), .kind = CB_CONFIG_MAP, .members = issuer_rules, .format = CB_FORMAT_NAME,
+     .item_size = sizeof(edge_issuer_conf), .min = 1, .max = 64, .required = 1,
+     .doc = "ACME servers, each with an account, by name."},
+    END};
+
 static const cb_config_rule root_rules[] = {
     {MEMBER(edge_conf, user), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME,
      .doc = "User to become after the sockets are open; needs a start as root."},
@@ -253,6 +298,8 @@ static const cb_config_rule root_rules[] = {
      .doc = "Ring of session-ticket keys shared by processes; made when absent. Without it: in memory."},
     {MEMBER(edge_conf, tickets), .kind = CB_CONFIG_OBJECT, .members = tickets_rules,
      .item_size = sizeof(edge_tickets_conf), .fallback = "{}", .doc = "Session tickets: how old, by whose keys."},
+    {MEMBER(edge_conf, acme), .kind = CB_CONFIG_OBJECT, .members = acme_rules, .item_size = sizeof(edge_acme_conf),
+     .doc = "Certificates from ACME servers, which cb-edge gets and renews by itself."},
     {MEMBER(edge_conf, quic_secret_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
      .doc = "32 bytes for QUIC tokens and stateless resets, shared by processes; made when absent."},
     {MEMBER(edge_conf, resolver), .kind = CB_CONFIG_TEXT,
@@ -346,6 +393,7 @@ static void check_groups(cb_config_draft *d, const edge_conf *c) {
 
 static void check(cb_config_draft *d, const void *root) {
     const edge_conf *c = root;
+    edge_acme_check(d, c);
     check_listeners(d, c);
     check_groups(d, c);
     check_routes(d, c);

@@ -6,6 +6,8 @@
 
 typedef struct edge_certificate_conf {
     const char *cert_file, *key_file, *ocsp_file, *issuer_file;
+    const char *issuer;   /* or a name of acme's issuers, with */
+    cb_config_list names; /* const char * */
 } edge_certificate_conf;
 
 /* What a certificate of the other side must be. */
@@ -122,6 +124,21 @@ typedef struct edge_tickets_conf {
     int64_t rotate_s, lifetime_s, lead_s, skew_s;
 } edge_tickets_conf;
 
+enum { EDGE_HTTP_01, EDGE_TLS_ALPN_01, EDGE_DNS_01 };
+
+typedef struct edge_issuer_conf {
+    const char *name, *directory, *ca_file, *eab_kid, *eab_key_file, *profile, *dns_hook;
+    cb_config_list contacts; /* const char * */
+    int32_t agree_terms, challenge, key_type, other_hosts;
+    int64_t settle_ms, patience_s;
+} edge_issuer_conf;
+
+typedef struct edge_acme_conf {
+    const char *dir;
+    int32_t follow;
+    cb_config_list issuers; /* edge_issuer_conf */
+} edge_acme_conf;
+
 typedef struct edge_conf {
     const char *user, *group;
     int32_t keep_bind_capability, congestion_control;
@@ -134,6 +151,7 @@ typedef struct edge_conf {
     const edge_access_log_conf *access_log;
     const edge_log_conf *log;
     const edge_tickets_conf *tickets;
+    const edge_acme_conf *acme;
     int64_t upgrade_timeout_ms;
     const char *pid_file;
     const char *ticket_key_file, *quic_secret_file, *resolver, *via, *server_name;
@@ -144,5 +162,9 @@ extern const cb_config_schema edge_schema;
 /* --- edge_config_auth.c --- */
 extern const cb_config_rule edge_provider_rules[], edge_identity_rules[], edge_auth_rules[];
 void edge_config_check_auth(cb_config_draft *d, const edge_conf *c);
+
+/* --- acme_config.c: what rules cannot say of issuers, and of certificates by them --- */
+void edge_acme_check(cb_config_draft *d, const edge_conf *c);
+const edge_issuer_conf *edge_issuer_of(const edge_conf *c, const char *name); /* NULL: there is none */
 
 #endif

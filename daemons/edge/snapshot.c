@@ -216,7 +216,7 @@ static int make_listener(edge_use **out, edge_snapshot *s, const edge *e, const 
     edge_use *u = calloc(1, sizeof *u);
     char *key = u ? key_of(conf, s) : NULL;
     int rc = key ? CB_OK : CB_ENOMEM;
-    if (rc == CB_OK && conf->tls) rc = edge_trust_listener(&u->fresh, conf, file, e);
+    if (rc == CB_OK && conf->tls) rc = edge_trust_listener(&u->fresh, conf, s->conf, file, e);
     edge_listener *old = rc == CB_OK && e ? known(e->now, key) : NULL;
     if (old) {
         u->listener = edge_listener_ref(old);
@@ -267,6 +267,7 @@ int edge_snapshot_load(edge_snapshot **out, const char *file, edge *e) {
     const edge_listener_conf *listeners = s->conf->listeners.at;
     rc = edge_auth_new(&s->auth, s->conf, file, e);
     if (rc == CB_OK) rc = make_router(s, file, e);
+    if (edge_acme_check_files(s->conf, file) < 0) rc = CB_EINVAL;
     if (make_tickets(s, e, file) < 0) {
         edge_snapshot_unref(s);
         return CB_EINVAL;

@@ -81,9 +81,8 @@ static int open_once(cb_http_server **out, edge_worker *w, edge_listener *l, con
                                    .identity = l->identity,
                                    .tickets = l->tickets,
                                    .group = l->group,
-                                   .ops =
-                                       l->conf->redirect_to_https ? cb_proxy_redirect_ops() : cb_proxy_exchange_ops(),
-                                   .user = w->proxy,
+                                   .ops = edge_front_ops(l->conf->redirect_to_https),
+                                   .user = w,
                                    .limits = &limits,
                                    .server_name = c->server_name,
                                    .versions = l->conf->versions,

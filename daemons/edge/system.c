@@ -144,6 +144,8 @@ int edge_drop_privileges(const edge_conf *c, const cb_log *log) {
     if (geteuid() != 0) return fail(CB_EPERM, "/user: only root can become \"%s\"", c->user);
     rc = give_file(c->ticket_key_file, uid, gid);
     if (rc == CB_OK) rc = give_file(c->quic_secret_file, uid, gid);
+    if (rc == CB_OK && (rc = edge_acme_give(c, uid, gid)) < 0)
+        fail(rc, "cannot give %s to the user: %s", c->acme->dir, strerror(errno));
     if (rc < 0) return rc;
     if (c->keep_bind_capability) prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
     if (initgroups(c->user, gid) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)

@@ -49,7 +49,8 @@ static int add_clients(cb_identity *id, const edge_listener_conf *l, const char 
     return CB_OK;
 }
 
-int edge_trust_listener(cb_identity **out, const edge_listener_conf *l, const char *file, const edge *e) {
+int edge_trust_listener(cb_identity **out, const edge_listener_conf *l, const edge_conf *c, const char *file,
+                        const edge *e) {
     const edge_certificate_conf *certs = l->tls->certificates.at;
     const edge_trust_conf all = {.ca_file = l->tls->client_ca_file, .crl_file = l->tls->client_crl_file};
     char more[64];
@@ -58,11 +59,14 @@ int edge_trust_listener(cb_identity **out, const edge_listener_conf *l, const ch
                                     .cert_file = certs[i].cert_file,
                                     .key_file = certs[i].key_file,
                                     .ocsp_file = certs[i].ocsp_file,
-                                    .issuer_file = certs[i].issuer_file};
-        int rc = i ? cb_identity_add(*out, &o) : cb_identity_new(out, &o);
+                                    .issuer_file = certs[i].issuer_file,
+                                    .alpn01 = i ? NULL : edge_acme_alpn01(e)};
+        int rc = certs[i].issuer ? edge_acme_certificate(out, o, c, &certs[i], file)
+                 : i             ? cb_identity_add(*out, &o)
+                                 : cb_identity_new(out, &o);
         snprintf(more, sizeof more, "/tls/certificates/%zu", i);
         if (rc < 0) return complain(file, "listeners", l->name, more);
-        warn_of_key(file, "listeners", l->name, more, certs[i].key_file);
+        if (certs[i].key_file) warn_of_key(file, "listeners", l->name, more, certs[i].key_file);
     }
     const cb_trust_opts o = trust_of(&all, e);
     if (all.ca_file && cb_identity_trust(*out, &o) < 0)

@@ -24,6 +24,11 @@ static void reload_done(edge *e, bool good) {
              good ? "reloaded %s" : "%s was not reloaded: the old configuration goes on", e->file);
 }
 
+static void follow_acme(edge *e) {
+    if (edge_acme_configure(e->acme, e->now) < 0)
+        edge_say(&e->log, CB_LOG_ERROR, "acme: cannot begin: %s", cb_last_error());
+}
+
 static void decide(edge *e) {
     edge_snapshot *next = e->next;
     if (e->failed) {
@@ -41,6 +46,7 @@ static void decide(edge *e) {
     e->next = NULL;
     edge_providers_prune(e);
     if (edge_snapshot_settle(e, next) < 0) edge_say(&e->log, CB_LOG_ERROR, "no memory to keep an address");
+    follow_acme(e);
     reload_done(e, true);
 }
 
@@ -157,6 +163,7 @@ void edge_leave(edge *e, bool yields) {
     if (e->stopping) return;
     e->stopping = true;
     e->yields = yields;
+    edge_acme_stop(e->acme);
     e->drain_ms = (uint64_t)e->now->conf->drain_timeout_ms;
     edge_say(&e->log, CB_LOG_INFO, "draining: running requests have %llu ms", (unsigned long long)e->drain_ms);
     edge_post_all(e, edge_worker_drain);
@@ -247,6 +254,7 @@ void edge_serving(edge *e) {
     edge_say(&e->log, CB_LOG_INFO, "libcb %s: ready with %u worker%s", cb_version_text(), e->n_workers,
              e->n_workers == 1 ? "" : "s");
     e->serving = true;
+    follow_acme(e);
     if (e->elder < 0) edge_notify("READY=1\nSTATUS=serving"); /* else the process before tells who is the main one */
 }
 
@@ -323,6 +331,7 @@ static void stop_workers(edge *e, bool at_once) {
 
 static void edge_free(edge *e) {
     if (e->now && e->serving && !e->yields) edge_pid_file_remove(e->now->conf);
+    edge_acme_free(e->acme);
     edge_snapshot_unref(e->now);
     edge_snapshot_unref(e->next);
     e->now = e->next = NULL;
@@ -341,7 +350,8 @@ static void edge_free(edge *e) {
 
 int edge_run(const char *file, char **argv) {
     edge *e = calloc(1, sizeof *e);
-    if (!e || !(e->program = edge_find_program(argv[0]))) {
+    if (!e || !(e->program = edge_find_program(argv[0])) || !(e->acme = edge_acme_new(e))) {
+        if (e) free(e->program);
         free(e);
         return CB_ENOMEM;
     }

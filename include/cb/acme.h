@@ -51,7 +51,7 @@ typedef struct cb_acme_result {
     int64_t not_before_s;    /* of the certificate in file, seconds since 1970 */
     int64_t not_after_s;
     int64_t renew_at_s; /* when to renew: as the server says (ARI), else after 2/3 of the lifetime, 1/2 under 10 days */
-    int64_t retry_at_s; /* the server refused because of a rate limit: not before this */
+    int64_t retry_at_s; /* of what failed: when to try again; after a rate limit as the server says */
     int32_t issued;     /* 1: file is new */
     uint32_t reserved;
     int64_t check_at_s; /* ARI: when the server wants to be asked again (RFC 9773, 4.3): a minute to a day from now */
@@ -105,7 +105,8 @@ typedef struct cb_acme_order {
     int32_t challenge;   /* enum cb_acme_challenge_type */
     int32_t key_type;    /* enum cb_key_type of the certificate's key, a new one each time; 0 = ECDSA P-256 */
     uint8_t if_due;      /* 1: only when there is no certificate of these names, or it is time to renew it */
-    uint8_t reserved[7];
+    uint8_t failures;    /* how often in a row it failed before: retry_at_s goes by it, a minute to six hours */
+    uint8_t reserved[6];
 } cb_acme_order;
 
 /* Gets a certificate; the account is made when there is none. The jobs: one at a time, else CB_EAGAIN; on_done tells

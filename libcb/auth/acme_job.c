@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { REQUEST_MS = 30000 };
+enum { REQUEST_MS = 30000, RETRY_MIN_S = 60, RETRY_MAX_S = 6 * 3600 };
 
 static const cb_alloc *const heap = &cb_alloc_libc;
 
@@ -148,6 +148,15 @@ static int save(cb_acme *a) {
     return rc;
 }
 
+/* When to try again what failed. */
+static int64_t retry_at(const cb_acme *a) {
+    uint32_t spread = 0;
+    gnutls_rnd(GNUTLS_RND_NONCE, &spread, sizeof spread);
+    const int64_t own =
+        cb_acme_wall_ms() / 1000 + cb_renew_wait(a->order.failures + 1u, RETRY_MIN_S, RETRY_MAX_S, spread);
+    return a->core.retry_at_s > own ? a->core.retry_at_s : own;
+}
+
 static void finish(cb_acme *a, int rc, const char *detail, bool issued) {
     char text[700], explanation[CB_WEB_URL_BYTES];
     snprintf(text, sizeof text, "%s", detail);
@@ -160,7 +169,7 @@ static void finish(cb_acme *a, int rc, const char *detail, bool issued) {
         .not_before_s = a->cert.not_before_s,
         .not_after_s = a->cert.not_after_s,
         .renew_at_s = a->renew_at_s,
-        .retry_at_s = a->core.retry_at_s,
+        .retry_at_s = rc < 0 ? retry_at(a) : 0,
         .issued = issued,
         .check_at_s = a->check_at_s,
     };

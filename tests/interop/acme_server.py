@@ -5,6 +5,7 @@ Certificates are made by openssl. Signatures of requests are not verified (pebbl
 
 import base64
 import json
+import os
 import ssl
 import subprocess
 import tempfile
@@ -12,7 +13,38 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from conftest import free_port, peer
+
 ERROR = "urn:ietf:params:acme:error:"
+
+
+def start_pebble(tmp_path, spawn, ca, reject=0, strict=False, ports=None, **settings):
+    """Debian's pebble with a name server that says 127.0.0.1 for every name: (ports, process)."""
+    binary, dns = peer("pebble"), peer("pebble-challtestsrv")
+    ports = {**{name: free_port() for name in ("acme", "admin", "http", "tls", "dns", "dns_admin")}, **(ports or {})}
+    config = {"listenAddress": f"127.0.0.1:{ports['acme']}", "managementListenAddress": f"127.0.0.1:{ports['admin']}",
+              "certificate": str(ca / "localhost.pem"), "privateKey": str(ca / "localhost-key.pem"),
+              "httpPort": ports["http"], "tlsPort": ports["tls"], "externalAccountBindingRequired": False, **settings}
+    (tmp_path / "pebble.json").write_text(json.dumps({"pebble": config}))
+    spawn(dns, "-defaultIPv6", "", "-defaultIPv4", "127.0.0.1", "-dns01", f"127.0.0.1:{ports['dns']}", "-management",
+          f"127.0.0.1:{ports['dns_admin']}", "-http01", "", "-https01", "", "-tlsalpn01", "").wait_for("Starting management")
+    env = {**os.environ, "PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": str(reject), "PEBBLE_AUTHZREUSE": "0"}
+    server = spawn(binary, "-config", tmp_path / "pebble.json", "-dnsserver", f"127.0.0.1:{ports['dns']}", *(["-strict"] if strict else []), env=env)
+    server.wait_for("ACME directory available")
+    return ports, server
+
+
+def dns_hook(tmp_path, dns_admin):
+    """A program for dns-01 that tells pebble's name server, and keeps a log beside itself."""
+    hook = tmp_path / "hook"
+    hook.write_text("#!/usr/bin/python3\nimport json, sys, urllib.request\n"
+                    "verb, name, value = sys.argv[1:]\n"
+                    "data = {'host': f'_acme-challenge.{name}.', **({'value': value} if verb == 'add' else {})}\n"
+                    f"url = 'http://127.0.0.1:{dns_admin}/' + ('set-txt' if verb == 'add' else 'clear-txt')\n"
+                    "urllib.request.urlopen(url, json.dumps(data).encode(), timeout=10)\n"
+                    "open(sys.argv[0] + '.log', 'a').write(verb + ' ' + name + '\\n')\n")
+    hook.chmod(0o755)
+    return hook
 
 
 def unpack(text):

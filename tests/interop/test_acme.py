@@ -1,7 +1,5 @@
 """cbctl acme against Debian's pebble, and against a small server of our own that has what pebble lacks, and that lies."""
 
-import json
-import os
 import random
 import re
 import signal
@@ -10,8 +8,8 @@ import subprocess
 import time
 
 import pytest
-from acme_server import AcmeServer
-from conftest import TOP, free_port, peer, program, run
+from acme_server import AcmeServer, dns_hook, start_pebble
+from conftest import free_port, peer, program, run
 
 CBCTL = lambda: program("cbctl")
 
@@ -46,19 +44,8 @@ class Client:
 def pebble(tmp_path, spawn):
     """A function that starts pebble with an environment and gives a Client of it."""
     def start(reject=0, strict=False, **settings):
-        binary, dns = peer("pebble"), peer("pebble-challtestsrv")
         ca = make_ca(tmp_path)
-        ports = {name: free_port() for name in ("acme", "admin", "http", "tls", "dns", "dns_admin")}
-        config = {"listenAddress": f"127.0.0.1:{ports['acme']}", "managementListenAddress": f"127.0.0.1:{ports['admin']}",
-                  "certificate": str(ca / "localhost.pem"), "privateKey": str(ca / "localhost-key.pem"),
-                  "httpPort": ports["http"], "tlsPort": ports["tls"], "externalAccountBindingRequired": False, **settings}
-        (tmp_path / "pebble.json").write_text(json.dumps({"pebble": config}))
-        spawn(dns, "-defaultIPv6", "", "-defaultIPv4", "127.0.0.1", "-dns01", f"127.0.0.1:{ports['dns']}", "-management",
-              f"127.0.0.1:{ports['dns_admin']}", "-http01", "", "-https01", "", "-tlsalpn01", "").wait_for("Starting management")
-        env = {**os.environ, "PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": str(reject), "PEBBLE_AUTHZREUSE": "0"}
-        words = ["-strict"] if strict else []
-        server = spawn(binary, "-config", tmp_path / "pebble.json", "-dnsserver", f"127.0.0.1:{ports['dns']}", *words, env=env)
-        server.wait_for("ACME directory available")
+        ports, server = start_pebble(tmp_path, spawn, ca, reject, strict, **settings)
         client = Client(f"https://127.0.0.1:{ports['acme']}/dir", ca / "ca.pem", tmp_path / "state", ports["http"])
         client.dns_admin, client.server, client.tls_port = ports["dns_admin"], server, ports["tls"]
         return client
@@ -100,14 +87,7 @@ def test_pebble_that_rejects_a_fifth_of_all_nonces_issues_50_of_50(pebble):
 
 def test_pebble_dns_01_with_a_wildcard_and_webroot(pebble, tmp_path):
     acme = pebble()
-    hook = tmp_path / "hook"
-    hook.write_text("#!/usr/bin/python3\nimport json, sys, urllib.request\n"
-                    "verb, name, value = sys.argv[1:]\n"
-                    "data = {'host': f'_acme-challenge.{name}.', **({'value': value} if verb == 'add' else {})}\n"
-                    f"url = 'http://127.0.0.1:{acme.dns_admin}/' + ('set-txt' if verb == 'add' else 'clear-txt')\n"
-                    "urllib.request.urlopen(url, json.dumps(data).encode(), timeout=10)\n"
-                    "open(sys.argv[0] + '.log', 'a').write(verb + ' ' + name + '\\n')\n")
-    hook.chmod(0o755)
+    hook = dns_hook(tmp_path, acme.dns_admin)
     acme.good("issue", "--dns-hook", hook, "*.example.org")
     assert "DNS:*.example.org" in certificate(acme.state / "_.example.org.pem")
     assert (tmp_path / "hook.log").read_text() == "add example.org\nremove example.org\n"
