@@ -102,10 +102,12 @@ typedef struct cb_trust_opts {
 } cb_trust_opts;
 
 /* Adds the rule, or puts it in the place of the one with the same host; without a host it replaces ca_file of
- * cb_identity_new(). New handshakes go by it. A session is resumed only under the very rule that it began with: another
- * root, revocation list, name or pin means a full handshake. Texts are copied. CB_EINVAL: a file is none (the detail
- * names it), a list is not signed by ca_file, host, clients, max_chain, names, pins, more than 1,024 rules; CB_ENOENT,
- * CB_EPERM, CB_ESYS, CB_ETLS, CB_ENOMEM, CB_E2BIG; on failure nothing changes. */
+ * cb_identity_new(). New handshakes go by it, and an HTTP server
+ * judges the client of an open connection anew at its next request: 421 when it would not get in any more. A session is
+ * resumed only under the very rule that it began with: another root, revocation list, name or pin means a full
+ * handshake. Texts are copied. CB_EINVAL: a file is none (the detail names it), a list is not signed by ca_file, host,
+ * clients, max_chain, names, pins, more than 1,024 rules; CB_ENOENT, CB_EPERM, CB_ESYS, CB_ETLS, CB_ENOMEM, CB_E2BIG;
+ * on failure nothing changes. */
 CB_API int cb_identity_trust(cb_identity *id, const cb_trust_opts *opts);
 
 /* Calls fn with a line for each thing that has expired or will within within_s seconds from now_s (seconds since 1970),

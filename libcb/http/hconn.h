@@ -91,7 +91,7 @@ struct cb_hconn_env {
     cb_sink *sink;                    /* h1, h2 */
     const char *scheme;               /* "http" or "https" */
     const char *sni;                  /* "" */
-    const struct cb_tls_session *tls; /* NULL: clear text */
+    struct cb_tls_session *tls; /* NULL: clear text */
     const char *server_name;          /* Server field or NULL */
     const char *alt_svc;              /* whole value of Alt-Svc or NULL */
     const char *date; /* Date field for final responses that carry none (RFC 9110, 6.6.1), 29 bytes that the owner

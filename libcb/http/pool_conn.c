@@ -96,7 +96,7 @@ void cb_pool_conn_released(cb_pool_conn *c) {
     cb_pool_conn_offer(c);
 }
 
-static const cb_tls_session *tls_of(const cb_pool_conn *c) {
+static cb_tls_session *tls_of(const cb_pool_conn *c) {
     return c->drive.qc ? cb_quic_conn_tls(c->drive.qc) : cb_channel_tls(c->drive.ch);
 }
 

@@ -162,8 +162,22 @@ static bool misdirected(const cb_http_server *s, const cb_exchange *x) {
     return other;
 }
 
+/* The connection is of before: what is asked of clients has changed, and this one would not get in any more. */
+static bool expelled(cb_http_server *s, cb_exchange *x) {
+    cb_hconn *h = x->conn;
+    char peer[CB_ADDR_TEXT];
+    if (!s->opts.identity || !h->env.tls || cb_tls_session_still_welcome(h->env.tls, s->opts.identity)) return false;
+    cb_log_line(s->log, CB_LOG_INFO, "http", "%s: its connection ends: %s", cb_addr_text(&h->env.remote, peer),
+                cb_last_error());
+    h->vt->drain(h);
+    cb_drive_later(&conn_of(h->env.owner_user)->drive);
+    return true;
+}
+
 static int gate_head(cb_exchange *x, void *user) {
     cb_http_server *s = user;
+    if (expelled(s, x))
+        return cb_exchange_send_text(x, 421, "421: the certificate of this connection is not good any more\n");
     if (misdirected(s, x)) return cb_exchange_send_text(x, 421, "421: this connection is for another host\n");
     cb_exchange_handle(x, s->opts.ops, s->opts.user);
     return s->opts.ops && s->opts.ops->on_head ? s->opts.ops->on_head(x, s->opts.user) : CB_OK;
@@ -217,7 +231,7 @@ static const cb_hconn_owner_ops owner_ops = {.exchange_new = on_exchange_new,
                                              .limit = on_limit,
                                              .gone = cb_drive_on_gone};
 
-void cb_server_env(cb_server_conn *c, cb_hconn_env *env, const cb_tls_session *tls, const cb_addr *remote,
+void cb_server_env(cb_server_conn *c, cb_hconn_env *env, cb_tls_session *tls, const cb_addr *remote,
                    const cb_addr *local) {
     cb_http_server *s = c->server;
     *env = (cb_hconn_env){.loop = s->loop,

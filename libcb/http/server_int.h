@@ -52,7 +52,7 @@ struct cb_http_server {
 /* With drive.ch or drive.qc set: the connection is counted and ends with the server from here on. */
 void cb_server_conn_add(cb_server_conn *c);
 /* What framing is to know; the callers add the sink. */
-void cb_server_env(cb_server_conn *c, cb_hconn_env *env, const cb_tls_session *tls, const cb_addr *remote,
+void cb_server_env(cb_server_conn *c, cb_hconn_env *env, cb_tls_session *tls, const cb_addr *remote,
                    const cb_addr *local);
 void cb_server_conn_ready(cb_server_conn *c, cb_hconn *h); /* framing exists */
 /* Of cb_drive_ops. */

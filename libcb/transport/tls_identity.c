@@ -15,9 +15,9 @@ struct cb_identity {
     atomic_uint refs;
     pthread_mutex_t change_lock; /* one change at a time; guards the content, held while files are read */
     cb_identity_content content;
-    uint64_t stamp;            /* of the files that cb_identity_refresh() looks at, as they were read last */
-    pthread_mutex_t view_lock; /* guards the pointer only, so handshakes never wait for a file */
-    cb_identity_view *view;
+    uint64_t stamp;                   /* of the files that cb_identity_refresh() looks at, as they were read last */
+    pthread_mutex_t view_lock;        /* guards the pointer only, so handshakes never wait for a file */
+    _Atomic(cb_identity_view *) view; /* changed with both locks; compared without */
 };
 
 /* --- the identity --- */
@@ -27,6 +27,10 @@ cb_identity_view *cb_identity_view_get(cb_identity *id) {
     cb_identity_view *v = cb_identity_view_ref(id->view);
     pthread_mutex_unlock(&id->view_lock);
     return v;
+}
+
+bool cb_identity_view_is_current(cb_identity *id, const cb_identity_view *view) {
+    return atomic_load_explicit(&id->view, memory_order_acquire) == view;
 }
 
 static void swap_view(cb_identity *id, cb_identity_view *fresh) {

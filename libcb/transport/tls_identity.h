@@ -25,6 +25,8 @@ enum cb_tls_flavour { CB_TLS_13, CB_TLS_12, CB_TLS_QUIC, CB_TLS_FLAVOURS };
 typedef struct cb_identity_view cb_identity_view;
 
 cb_identity_view *cb_identity_view_get(cb_identity *id); /* a reference on the current one */
+/* Is it the current one? The caller holds a reference on it. */
+bool cb_identity_view_is_current(cb_identity *id, const cb_identity_view *view);
 cb_identity_view *cb_identity_view_ref(cb_identity_view *view);
 void cb_identity_view_unref(cb_identity_view *view);
 /* The rule for a lower-case name ("" = none): its own, one with a wildcard, or that for all others. */

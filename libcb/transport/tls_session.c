@@ -52,8 +52,8 @@ static int choose_ticket_key(cb_tls_session *s, const cb_client_hello *hello) {
 /* Goes by the rule for the name. */
 static int set_trust(cb_tls_session *s, const cb_tls_trust *t) {
     s->trust = t;
-    s->want_cert = t->clients == CB_CLIENTS_DEFAULT ? s->asked : t->clients != CB_CLIENTS_NONE;
-    s->need_cert = t->clients == CB_CLIENTS_DEFAULT ? s->asked_hard : t->clients == CB_CLIENTS_REQUIRE;
+    s->want_cert = cb_tls_session_wants(s, t);
+    s->need_cert = cb_tls_session_needs(s, t);
     gnutls_certificate_server_set_request(s->gnutls, s->need_cert   ? GNUTLS_CERT_REQUIRE
                                                      : s->want_cert ? GNUTLS_CERT_REQUEST
                                                                     : GNUTLS_CERT_IGNORE);
@@ -138,6 +138,7 @@ int cb_tls_session_send_tickets(cb_tls_session *s) {
 
 static int prepare_server(cb_tls_session *s, const cb_tls_opts *o) {
     s->tickets = o->tickets ? cb_tickets_ref(o->tickets) : NULL;
+    s->seen = cb_identity_view_ref(s->view);
     s->asked_hard = o->require_client_cert;
     s->asked = o->request_client_cert || o->require_client_cert;
     if (o->ticket_context && !(s->ticket_context = cb_mem_text(s->alloc, o->ticket_context))) return CB_ENOMEM;
@@ -372,6 +373,7 @@ void cb_tls_session_free(cb_tls_session *s) {
     cb_tls_stream_clear(s);
     if (s->gnutls) gnutls_deinit(s->gnutls);
     cb_identity_view_unref(s->view);
+    cb_identity_view_unref(s->seen);
     cb_tickets_unref(s->tickets);
     cb_buf_free(&s->extra);
     cb_mem_free(s->alloc, s->ticket_context);

@@ -67,6 +67,9 @@ const char *cb_tls_session_alpn(const cb_tls_session *s); /* "" when none */
 bool cb_tls_session_resumed(const cb_tls_session *s);
 /* Client, before the handshake: what was kept beside the session that it will try to resume; empty if there is none. */
 cb_slice cb_tls_session_extra(const cb_tls_session *s);
+/* Server, after the handshake: would the peer still get in, as the identity is now? Looked at anew when that has
+ * changed, such as by another revocation list. False: the detail says why. */
+bool cb_tls_session_still_welcome(cb_tls_session *s, cb_identity *id);
 /* Server, after the handshake: sends session tickets, if there is a ring and this session is on its newest key (one
  * that was resumed on an older key gets none: GnuTLS would seal it with the old key). The stream does it by itself; for
  * QUIC it is due when the handshake has completed. */

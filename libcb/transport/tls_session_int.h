@@ -14,6 +14,7 @@ struct cb_tls_session {
     const cb_alloc *alloc;
     cb_identity_view *view;
     const cb_tls_trust *trust; /* the view's */
+    cb_identity_view *seen;    /* server: the view that the peer was judged by last; referenced */
     cb_tickets *tickets;       /* server */
     char *ticket_context;      /* server */
     char *sni;                 /* server: what the client asked for; client: what is sent */
@@ -37,6 +38,7 @@ struct cb_tls_session {
     bool asked, asked_hard; /* server: what the owner wants where the rule leaves it to him: want_cert and need_cert */
     bool greeted;           /* server: a ClientHello has come */
     bool judged;            /* server: the certificate of a resumed session */
+    bool expelled;          /* server: by what was seen last the peer would not get in */
     bool finished, resumed, peer_cert; /* finished: the other two are what GnuTLS said */
     char alpn[32];                     /* filled when asked for */
 
@@ -56,6 +58,13 @@ struct cb_tls_session {
 
 /* gnutls_certificate_verify_function of every session that verifies; also of what a resumed session brings. */
 int cb_tls_verify_peer(gnutls_session_t session);
+/* Does the rule ask clients for a certificate, and must they have one? */
+static inline bool cb_tls_session_wants(const cb_tls_session *s, const cb_tls_trust *t) {
+    return t->clients == CB_CLIENTS_DEFAULT ? s->asked : t->clients != CB_CLIENTS_NONE;
+}
+static inline bool cb_tls_session_needs(const cb_tls_session *s, const cb_tls_trust *t) {
+    return t->clients == CB_CLIENTS_DEFAULT ? s->asked_hard : t->clients == CB_CLIENTS_REQUIRE;
+}
 void cb_tls_stream_clear(cb_tls_session *s);
 /* Client on TLS 1.2, after the handshake: keeps the session (on TLS 1.3 the ticket's message does). */
 void cb_tls_session_keep(cb_tls_session *s);

@@ -352,6 +352,22 @@ static int judge_pins(const cb_tls_trust *t, const cb_peer *peer, const sent_cha
                    who(peer, name));
 }
 
+int cb_tls_trust_verify(const cb_tls_trust *t, const cb_peer *peer) {
+    static const char purpose[] = GNUTLS_KP_TLS_WWW_CLIENT;
+    gnutls_typed_vdata_st data = {GNUTLS_DT_KEY_PURPOSE_OID, (unsigned char *)(uintptr_t)purpose, 0};
+    gnutls_x509_trust_list_t roots;
+    unsigned status = 0;
+    char name[WHO];
+    sent_chain c = {.n = 0};
+    gnutls_certificate_get_trust_list(t->credentials, &roots);
+    int rc = import(&c, peer);
+    int grc = rc < 0 ? 0 : gnutls_x509_trust_list_verify_crt2(roots, c.crt, c.n, &data, 1, 0, &status, NULL);
+    if (rc >= 0 && (grc < 0 || status))
+        rc = cb_fail(CB_EAUTH, "the certificate (%s) does not lead to a trusted authority any more", who(peer, name));
+    drop(&c);
+    return rc;
+}
+
 bool cb_tls_trust_asks(const cb_tls_trust *t) {
     return t->names_len || t->pins_len || t->crls || t->require_staple || t->max_chain < CB_PEER_CHAIN_MAX;
 }

@@ -37,6 +37,8 @@ typedef struct cb_tls_trust {
 int cb_tls_trust_load(cb_tls_trust *out, const cb_trust_source *s);
 void cb_tls_trust_clear(cb_tls_trust *t);
 
+/* Does a client's chain lead to a root of it, as in a handshake? CB_EAUTH. */
+int cb_tls_trust_verify(const cb_tls_trust *t, const cb_peer *peer);
 /* Does it ask for more than a chain to a root? */
 bool cb_tls_trust_asks(const cb_tls_trust *t);
 /* What is asked for beyond a chain to a root: revocation, names, pins. CB_OK, or CB_EAUTH with the reason as detail and

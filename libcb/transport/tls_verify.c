@@ -193,3 +193,26 @@ int cb_tls_verify_peer(gnutls_session_t session) {
     }
     return GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR;
 }
+
+static bool welcome_by(cb_tls_session *s, cb_identity_view *view) {
+    const cb_tls_trust *t = cb_identity_view_trust(view, s->sni);
+    const cb_peer *peer = cb_tls_session_peer(s);
+    int alert;
+    if (!cb_tls_session_wants(s, t)) return true;
+    if (!peer && !cb_tls_session_needs(s, t)) return true;
+    if (!peer) return cb_fail(CB_EAUTH, "a certificate is required now, and none was shown") == CB_OK;
+    if (cb_identity_view_need_roots(view) < 0 || cb_tls_trust_verify(t, peer) < 0) return false;
+    return cb_tls_trust_judge(t, peer, (int64_t)time(NULL), &alert) == CB_OK;
+}
+
+bool cb_tls_session_still_welcome(cb_tls_session *s, cb_identity *id) {
+    if (s->seen && !cb_identity_view_is_current(id, s->seen)) {
+        cb_identity_view *now = cb_identity_view_get(id);
+        s->expelled = !welcome_by(s, now);
+        if (s->expelled) refuse(s, GNUTLS_A_ACCESS_DENIED, cb_last_error());
+        cb_identity_view_unref(s->seen);
+        s->seen = now;
+    }
+    if (s->expelled) cb_fail(CB_EAUTH, "%s", s->detail ? s->detail : "");
+    return !s->expelled;
+}

@@ -183,3 +183,48 @@ Test(mtls, an_authority_with_another_rule_is_misdirected) {
         http_world_close(&w);
     }
 }
+
+/* A list that comes while the connection is open, and a rule that asks for more. */
+Test(mtls, what_is_revoked_ends_open_connections) {
+    for (int i = 2; i < HTTP_WAYS; i++)
+        for (int how = 0; how < 3; how++) {
+            http_world w;
+            seen s = {0};
+            http_reply r[3] = {{0}};
+            char crl[160];
+            http_world_open(&w);
+            cb_identity *me = spiffe_client(&w.pki, "spiffe://td.test/client", "client");
+            cr_assert_eq(cb_ca_crl(w.pki.ca, 0, NULL), CB_OK);
+            cb_trust_opts rule = {.size = sizeof rule,
+                                  .ca_file = w.pki.ca_file,
+                                  .crl_file = tls_pki_path(&w.pki, "ca.crl", crl),
+                                  .clients = how == 2 ? CB_CLIENTS_ASK : CB_CLIENTS_REQUIRE};
+            cr_assert_eq(cb_identity_trust(w.me, &rule), CB_OK, "%s", cb_last_error());
+            http_serve(&w, (cb_http_server_opts){
+                               .identity = w.me, .versions = http_ways[i].version, .ops = &note_ops, .user = &s});
+            http_client_make(&w,
+                             (cb_http_client_opts){.versions = http_ways[i].version, .identity = how == 2 ? NULL : me});
+            http_fetch(&r[0], &w, (cb_request){0}, "/");
+            cr_expect_eq(r[0].status, 200, "%s: %s", http_ways[i].name, r[0].detail);
+            if (how == 0) cr_assert_eq(cb_ca_revoke(w.pki.ca, cb_peer_serial(s.peer), 0), CB_OK, "%s", cb_last_error());
+            if (how == 2) {
+                rule.clients = CB_CLIENTS_REQUIRE;
+                cr_assert_eq(cb_identity_trust(w.me, &rule), CB_OK, "%s", cb_last_error());
+            } else {
+                cr_assert_eq(cb_ca_crl(w.pki.ca, 0, NULL), CB_OK);
+                cr_assert_eq(cb_identity_refresh(w.me), 1, "%s", cb_last_error());
+            }
+            http_fetch(&r[1], &w, (cb_request){0}, "/");
+            cr_expect_eq(r[1].status, how == 1 ? 200 : 421, "%s, %d: %d %s", http_ways[i].name, how, r[1].status,
+                         r[1].detail);
+            http_fetch(&r[2], &w, (cb_request){0}, "/");
+            cr_expect_eq(r[2].status, how == 1 ? 200 : 0, "%s, %d: another connection: %d", http_ways[i].name, how,
+                         r[2].status);
+            cb_http_client_stats st = {.size = sizeof st};
+            cb_http_client_stats_get(w.client, &st);
+            if (how == 1) cr_expect_eq(st.opened_h1 + st.opened_h2 + st.opened_h3, 1, "it did not stay open");
+            cb_peer_unref(s.peer);
+            cb_identity_unref(me);
+            http_world_close(&w);
+        }
+}
