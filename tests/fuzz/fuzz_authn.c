@@ -36,7 +36,7 @@ static cb_authn *make(int all) {
     cb_dpop *dpop = NULL;
     cb_api_keys *robots = NULL;
     cb_authn *a = NULL;
-    must(cb_jwks_new(&keys, NULL));
+    must(cb_jwks_new(&keys, CB_OPTS(cb_jwks_opts, .json = cb_slice_str("{\"keys\":[]}"))));
     must(cb_dpop_new(&dpop, CB_OPTS(cb_dpop_opts, .max_proofs = 16)));
     must(cb_api_keys_new(&robots, cb_slice_str(line), (cb_slice){hash_key, sizeof hash_key}));
     must(cb_authn_source_jwt(&s[0],
