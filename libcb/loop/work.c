@@ -20,7 +20,7 @@ static void after_work(uv_work_t *request, int status) {
     const cb_work_ops *ops = w->ops;
     void *job = w->job;
     bool forgotten = w->forgotten;
-    (void)status; /* never cancelled */
+    (void)status; /* what was forgotten before it began does not run at all */
     cb_loop_release(w->loop);
     cb_mem_free(&cb_alloc_libc, w);
     if (!forgotten) ops->done(job);
@@ -46,5 +46,7 @@ int cb_work_start(cb_work **out, cb_loop *loop, const cb_work_ops *ops, void *jo
 }
 
 void cb_work_forget(cb_work *w) {
-    if (w) w->forgotten = true;
+    if (!w) return;
+    w->forgotten = true;
+    (void)uv_cancel((uv_req_t *)&w->request); /* fails when it runs already */
 }

@@ -15,6 +15,7 @@ static const cb_alloc *const heap = &cb_alloc_libc;
 static const char scheme[] = "pkcs11:";
 
 enum {
+    WAITING_MAX = 1024, /* signatures of one key at a time: more would only wait for their handshakes' deadlines */
     SESSIONS = 4,       /* as many threads as libuv's pool has */
     RSA_PKCS_PSS = 0x0d /* CKM_RSA_PKCS_PSS of PKCS#11 */
 };
@@ -290,6 +291,7 @@ static void job_drop(cb_sign_job *base) {
 
 static int sign(struct token *t, gnutls_sign_algorithm_t algorithm, bool hashed, unsigned flags,
                 const gnutls_datum_t *data, gnutls_datum_t *signature) {
+    if (atomic_load_explicit(&t->refs, memory_order_relaxed) > WAITING_MAX) return GNUTLS_E_PKCS11_DEVICE_ERROR;
     struct job *j = cb_mem_new(heap, sizeof *j + data->size);
     if (!j) return GNUTLS_E_MEMORY_ERROR;
     uint8_t *copy = (uint8_t *)(j + 1);

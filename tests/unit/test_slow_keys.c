@@ -221,6 +221,35 @@ Test(slow_keys, connections_end_while_their_handshakes_wait) {
     }
 }
 
+/* Signatures that nobody waits for any more do not keep the threads busy: libuv's pool has four. */
+Test(slow_keys, what_is_not_wanted_any_more_is_not_signed) {
+    enum { THREADS = 4 };
+    struct both b;
+    http_reply waiting[MANY] = {0};
+    cb_http_client *clients[MANY];
+    both_open(&b);
+    for (size_t i = 0; i < MANY; i++) {
+        http_client_make(&b.slow, (cb_http_client_opts){.versions = CB_HTTP_1});
+        clients[i] = b.slow.client;
+        cr_assert_eq(http_begin(&waiting[i], &b.slow, (cb_request){0}, "/hello"), CB_OK);
+    }
+    until_came(&b.slow, &b.gate, THREADS);
+    cb_http_server_free(b.slow.server);
+    b.slow.server = NULL;
+    for (size_t i = 0; i < MANY; i++) {
+        if (!waiting[i].closes) http_run(&b.slow, &waiting[i].closes);
+        cb_http_client_free(clients[i]);
+    }
+    b.slow.client = NULL;
+    set_gate(&b.gate, true);
+    cb_http_client_free(b.quick.client);
+    cb_http_server_free(b.quick.server);
+    cb_identity_unref(b.quick.me);
+    http_world_close(&b.slow); /* what is left of the work ends here */
+    cr_expect_eq(came(&b.gate), THREADS);
+    gate_drop(&b.gate);
+}
+
 Test(slow_keys, a_key_that_fails_ends_its_handshake_only) {
     for (size_t v = 0; v < 3; v++) {
         struct both b;

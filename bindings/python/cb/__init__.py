@@ -156,14 +156,16 @@ class Renewed(NamedTuple):
 
 
 class CA(_Handle):
-    """A private certificate authority in a directory. With a parent, a new one is an intermediate signed by it."""
+    """A private certificate authority in a directory. With a parent, a new one is an intermediate signed by it; with key_url, its key is on a
+    PKCS#11 token."""
 
     PROFILES = {"both": 0, "server": 1, "client": 2, "svid": 3, "ocsp": 4}
 
     def __init__(self, directory: Path, common_name: Optional[str] = None, *, parent: Optional["CA"] = None,
-                 permitted: Sequence[str] = (), path_len: int = 0, days: int = 0) -> None:
+                 permitted: Sequence[str] = (), path_len: int = 0, days: int = 0, key_url: Optional[str] = None) -> None:
         keep: list = []
         opts = _options("cb_ca_opts")
+        opts.key_url = _text(keep, key_url)
         opts.dir, opts.common_name = _text(keep, directory), _text(keep, common_name)
         opts.permitted, opts.permitted_len = self._texts(keep, permitted), len(permitted)
         opts.path_len, opts.days = path_len, days

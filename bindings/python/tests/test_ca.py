@@ -51,3 +51,11 @@ def test_renew(tmp_path):
         cb.Identity(certificate, key).close()
         with pytest.raises(cb.Error, match="not issued by"):
             ca.renew(ca.ca_file)
+
+
+def test_keys_on_tokens_are_asked_for_by_url(tmp_path):
+    with pytest.raises(cb.Error, match="no pkcs11: URL"):
+        cb.CA(tmp_path / "ca", key_url="/etc/key.pem")
+    with pytest.raises(cb.Error, match="does not belong into a URL"):
+        cb.CA(tmp_path / "ca", key_url="pkcs11:token=none;object=none?pin-value=1234")
+    assert not (tmp_path / "ca" / "ca.pem").exists()
