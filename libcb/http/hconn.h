@@ -88,12 +88,12 @@ struct cb_hconn_env {
     const cb_http_limits *limits; /* every field set (cb_http_limits_fill) */
     const cb_hconn_owner_ops *owner;
     void *owner_user;
-    cb_sink *sink;                    /* h1, h2 */
-    const char *scheme;               /* "http" or "https" */
-    const char *sni;                  /* "" */
+    cb_sink *sink;              /* h1, h2 */
+    const char *scheme;         /* "http" or "https" */
+    const char *sni;            /* "" */
     struct cb_tls_session *tls; /* NULL: clear text */
-    const char *server_name;          /* Server field or NULL */
-    const char *alt_svc;              /* whole value of Alt-Svc or NULL */
+    const char *server_name;    /* Server field or NULL */
+    const char *alt_svc;        /* whole value of Alt-Svc or NULL */
     const char *date; /* Date field for final responses that carry none (RFC 9110, 6.6.1), 29 bytes that the owner
                        * updates in place; NULL = none is added */
     cb_addr remote, local;
