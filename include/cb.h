@@ -17,6 +17,7 @@
 #include <cb/loop.h>
 #include <cb/metrics.h>
 #include <cb/oidc.h>
+#include <cb/opa.h>
 #include <cb/peer.h>
 #include <cb/policy.h>
 #include <cb/proxy.h>

@@ -26,6 +26,8 @@ extern "Python" void cbpy_sim_timer(cb_loop *, void *);
 extern "Python" void cbpy_sim_datagram(cb_sim_socket *, const cb_sim_datagram *, void *);
 extern "Python" void cbpy_log(int, const char *, const char *, void *);
 extern "Python" int cbpy_metrics_piece(cb_slice, void *);
+extern "Python" int cbpy_audit_record(const cb_audit_record *, void *);
+extern "Python" void cbpy_policy_step(const cb_policy_step *, void *);
 extern "Python" void cbpy_oidc_start(cb_loop *, void *);
 extern "Python" void cbpy_oidc_told(int, cb_jwt *, int32_t, void *);
 extern "Python" void cbpy_oidc_device(cb_oidc_request *, const cb_oidc_device *, void *);
