@@ -1,4 +1,5 @@
 #include "auth/audit_set.h"
+#include "auth/disk.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include <dirent.h>
@@ -27,18 +28,8 @@ int cb_audit_set_name(char out[CB_AUDIT_PATH], const char *path, uint64_t number
 }
 
 int cb_audit_folder_sync(const char *path) {
-    char dir[4096];
-    const char *slash = strrchr(path, '/');
-    const int len = slash ? (int)(slash - path) + 1 : 1;
-    int n = snprintf(dir, sizeof dir, "%.*s", len, slash ? path : ".");
-    int fd = n > 0 && (size_t)n < sizeof dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    if (fd < 0 || fsync(fd) < 0) {
-        int rc = cb_fail_errno(errno, "the folder of %s", path);
-        if (fd >= 0) close(fd);
-        return rc;
-    }
-    close(fd);
-    return CB_OK;
+    int err = cb_disk_sync_folder(path);
+    return err ? cb_fail_errno(err, "the folder of %s", path) : CB_OK;
 }
 
 /* ---- which there are ---- */
@@ -139,17 +130,6 @@ int cb_audit_set_joined(int fd, const char *path, const cb_audit_set *set) {
     return cb_fail(CB_EPROTO, "%s does not go on from the end of %s", path, name);
 }
 
-static int write_all(int fd, cb_slice bytes) {
-    while (bytes.len) {
-        ssize_t n = write(fd, bytes.base, bytes.len);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return n < 0 ? errno : ENOSPC;
-        bytes.base += n;
-        bytes.len -= (size_t)n;
-    }
-    return 0;
-}
-
 int cb_audit_set_fresh(const char *path, cb_slice bytes, uint32_t mode) {
     char name[CB_AUDIT_PATH];
     int rc = name_of(name, path, ".new");
@@ -157,7 +137,7 @@ int cb_audit_set_fresh(const char *path, cb_slice bytes, uint32_t mode) {
     (void)unlink(name); /* of an attempt that failed */
     int fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, (mode_t)mode);
     if (fd < 0) return cb_fail_errno(errno, "%s", name);
-    int err = flock(fd, LOCK_EX | LOCK_NB) < 0 ? errno : write_all(fd, bytes);
+    int err = flock(fd, LOCK_EX | LOCK_NB) < 0 ? errno : cb_disk_write(fd, bytes);
     if (!err && fsync(fd) < 0) err = errno;
     if (!err) return fd;
     close(fd);
@@ -217,7 +197,7 @@ int cb_audit_small_write(const char *path, const char *text) {
     if (rc < 0) return rc;
     int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd < 0) return cb_fail_errno(errno, "%s", fresh);
-    int err = write_all(fd, cb_slice_str(text));
+    int err = cb_disk_write(fd, cb_slice_str(text));
     if (close(fd) < 0 && !err) err = errno;
     if (!err && rename(fresh, path) < 0) err = errno;
     if (err) unlink(fresh);

@@ -1,4 +1,5 @@
 /* Sealed files. */
+#include "auth/disk.h"
 #include "base/buf.h"
 #include "base/error.h"
 #include "base/mem.h"
@@ -12,28 +13,6 @@
 
 enum { PATH_ROOM = 4096, HEAD_ROOM = 2048 };
 
-static int write_all(int fd, cb_slice bytes) {
-    while (bytes.len) {
-        ssize_t n = write(fd, bytes.base, bytes.len);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return n < 0 ? errno : ENOSPC;
-        bytes.base += n;
-        bytes.len -= (size_t)n;
-    }
-    return fsync(fd) < 0 ? errno : 0;
-}
-
-/* The new name is on the disk only when the folder is. */
-static int sync_folder(const char *path) {
-    char folder[PATH_ROOM];
-    const char *slash = strrchr(path, '/');
-    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int err = fd < 0 || fsync(fd) < 0 ? errno : 0;
-    if (fd >= 0) close(fd);
-    return err;
-}
-
 static int replace(const char *path, cb_slice bytes) {
     char fresh[PATH_ROOM];
     int n = snprintf(fresh, sizeof fresh, "%s.new", path);
@@ -41,14 +20,15 @@ static int replace(const char *path, cb_slice bytes) {
     if (unlink(fresh) < 0 && errno != ENOENT) return cb_fail_errno(errno, "%s", fresh);
     int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) return cb_fail_errno(errno, "%s", fresh);
-    int err = write_all(fd, bytes);
+    int err = cb_disk_write(fd, bytes);
+    if (!err && fsync(fd) < 0) err = errno;
     if (close(fd) < 0 && !err) err = errno;
     if (!err && rename(fresh, path) < 0) err = errno;
     if (err) {
         unlink(fresh);
         return cb_fail_errno(err, "%s", path);
     }
-    err = sync_folder(path);
+    err = cb_disk_sync_folder(path); /* the new name is on the disk only when the folder is */
     return err ? cb_fail_errno(err, "the folder of %s", path) : CB_OK;
 }
 
