@@ -107,6 +107,28 @@ class Identity(_Handle):
         """Reads every file again; on failure the old set stays."""
         check(lib.cb_identity_reload(self.pointer))
 
+    CLIENTS = {"default": 0, "none": 1, "ask": 2, "require": 3}
+
+    def trust(self, ca_file: Optional[Path] = None, *, host: Optional[str] = None, clients: str = "default", crl_file: Optional[Path] = None,
+              names: Sequence[str] = (), pins: Sequence[str] = (), stale_crl: bool = False, single_pin: bool = False,
+              require_staple: bool = False) -> None:
+        """Whom we let in: a rule for the clients of one host of a server (None: all others), or for the servers of a client. See
+        cb_identity_trust() in cb/tls.h."""
+        keep: list = []
+        opts = _options("cb_trust_opts")
+        opts.ca_file, opts.crl_file, opts.host = (_text(keep, value) for value in (ca_file, crl_file, host))
+        for field, texts in (("names", names), ("pins", pins)):
+            array = ffi.new("const char *[]", [_text(keep, text) for text in texts])
+            keep.append(array)
+            setattr(opts, field, array if texts else ffi.NULL)
+            setattr(opts, field + "_len", len(texts))
+        opts.clients, opts.stale_crl, opts.single_pin, opts.require_staple = self.CLIENTS[clients], stale_crl, single_pin, require_staple
+        check(lib.cb_identity_trust(self.pointer, opts))
+
+    def refresh(self) -> bool:
+        """Reads everything again when a revocation list or an OCSP answer has changed; says whether one has."""
+        return check(lib.cb_identity_refresh(self.pointer)) == 1
+
     @property
     def expires(self) -> int:
         """When the first certificate expires, in seconds since 1970; 0 when there is none."""

@@ -205,3 +205,33 @@ def test_both_sides_know_each_other(pki, tmp_path, version):
         cert, key = ca.issue(uris=["spiffe://td.test/me"], profile="svid")
     with cb.Identity(pki["cert"], pki["key"], pki["ca"]) as identity, cb.Identity(cert, key, pki["ca"]) as me:
         asyncio.run(main(identity, me))
+
+
+def test_a_revoked_client_does_not_get_in(pki, tmp_path):
+    async def who(request):
+        return cb.aio.Response(200, body=request.peer.spiffe_id.encode())
+
+    async def main(ca, identity, me, serial):
+        async with cb.aio.Server("127.0.0.1:0", identity, who) as server:
+            base = "https://localhost:" + server.address.rsplit(":", 1)[1]
+            async with cb.aio.Client(identity=me) as client:
+                response = await asyncio.wait_for(client.get(base + "/"), 30)
+                assert await response.read() == b"spiffe://td.test/me"
+                ca.revoke(serial)
+                ca.crl()
+                assert identity.refresh() and not identity.refresh()
+                response = await asyncio.wait_for(client.get(base + "/"), 30)
+                assert response.status == 421, "an open connection outlived the revocation"
+                await response.read()
+                with pytest.raises(cb.Error):
+                    await asyncio.wait_for(client.get(base + "/"), 30)
+
+    with cb.CA(tmp_path / "clients") as ca:
+        cert, key = ca.issue(uris=["spiffe://td.test/me"], profile="svid")
+        ca.crl()
+        serial = (tmp_path / "clients" / "index").read_text().splitlines()[1].split("\t")[1]
+        with cb.Identity(pki["cert"], pki["key"]) as identity, cb.Identity(cert, key, pki["ca"]) as me:
+            with pytest.raises(cb.Error, match="one pin only"):
+                identity.trust(ca.ca_file, pins=["AAAA"])
+            identity.trust(ca.ca_file, crl_file=tmp_path / "clients" / "ca.crl", names=["spiffe://td.test/"], clients="require")
+            asyncio.run(main(ca, identity, me, serial))
