@@ -108,11 +108,9 @@ static int on_client_hello(gnutls_session_t session, unsigned type, unsigned whe
 
 /* gnutls_handshake(), on a stack of its own where it may have to wait. */
 static int handshake(cb_tls_session *s) {
-    if (!s->wait && s->loop && cb_identity_view_slow(s->view) &&
-        cb_sign_wait_new(&s->wait, s->loop, s->ready, s->ready_user) < 0) {
-        return GNUTLS_E_MEMORY_ERROR;
-    }
-    return s->wait ? cb_sign_wait_handshake(s->wait, s->gnutls) : gnutls_handshake(s->gnutls);
+    if (!s->loop) return gnutls_handshake(s->gnutls);
+    if (!s->wait && cb_sign_wait_new(&s->wait, s->loop, s->ready, s->ready_user) < 0) return GNUTLS_E_MEMORY_ERROR;
+    return cb_sign_wait_handshake(s->wait, s->gnutls);
 }
 
 /* Who resumes is who was verified then, under the very same rule (that is bound into the key of the ticket); but a
@@ -368,8 +366,10 @@ int cb_tls_session_new(cb_tls_session **out, const cb_alloc *alloc, const cb_tls
 
 void cb_tls_session_free(cb_tls_session *s) {
     if (!s) return;
-    s->ops = NULL; /* a handshake that waits fails now, and nobody wants to hear of it */
-    cb_sign_wait_free(s->wait);
+    if (s->wait) { /* what waits fails now, and nobody wants to hear of it */
+        cb_tls_stream_let_go(s);
+        cb_sign_wait_free(s->wait);
+    }
     cb_tls_stream_clear(s);
     if (s->gnutls) gnutls_deinit(s->gnutls);
     cb_identity_view_unref(s->view);
@@ -387,13 +387,14 @@ void cb_tls_session_free(cb_tls_session *s) {
 }
 
 void cb_tls_session_on_signed(cb_tls_session *s, cb_loop *loop, void (*ready)(void *user), void *user) {
+    if (!cb_identity_view_slow(s->view)) return;
     s->loop = loop;
     s->ready = ready;
     s->ready_user = user;
 }
 
 bool cb_tls_session_waits(const cb_tls_session *s) {
-    return cb_sign_wait_pending(s->wait);
+    return s->wait && cb_sign_wait_pending(s->wait);
 }
 
 gnutls_session_t cb_tls_session_handle(cb_tls_session *s) {

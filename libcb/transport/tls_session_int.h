@@ -29,7 +29,7 @@ struct cb_tls_session {
     cb_buf extra;         /* client: came with the session that is resumed */
     uint32_t ticket_life; /* client: seconds, of the ticket that came last */
     unsigned abilities;
-    cb_loop *loop; /* with the next two: cb_tls_session_on_signed() */
+    cb_loop *loop; /* with the next two: cb_tls_session_on_signed(); NULL where no key is slow */
     void (*ready)(void *user);
     void *ready_user;
     cb_sign_wait *wait; /* NULL: nothing had to wait */
@@ -66,6 +66,7 @@ static inline bool cb_tls_session_needs(const cb_tls_session *s, const cb_tls_tr
     return t->clients == CB_CLIENTS_DEFAULT ? s->asked_hard : t->clients == CB_CLIENTS_REQUIRE;
 }
 void cb_tls_stream_clear(cb_tls_session *s);
+void cb_tls_stream_let_go(cb_tls_session *s); /* the owner is told nothing any more */
 /* Client on TLS 1.2, after the handshake: keeps the session (on TLS 1.3 the ticket's message does). */
 void cb_tls_session_keep(cb_tls_session *s);
 

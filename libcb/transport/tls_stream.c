@@ -25,10 +25,6 @@ static ssize_t push(gnutls_transport_ptr_t ptr, const giovec_t *iov, int count) 
     cb_tls_session *s = ptr;
     cb_slice v[PUSH_SLICES];
     size_t total = 0;
-    if (!s->ops) {
-        gnutls_transport_set_errno(s->gnutls, EIO);
-        return -1;
-    }
     for (int done = 0; done < count;) {
         size_t n = 0;
         for (; n < PUSH_SLICES && done < count; n++, done++) {
@@ -64,7 +60,7 @@ static int handshake(cb_tls_session *s) {
     int rc;
     do {
         rc = cb_tls_session_handshake(s);
-    } while (rc < 0 && !gnutls_error_is_fatal(rc) && s->in.len > 0 && !cb_tls_session_waits(s));
+    } while (rc < 0 && !gnutls_error_is_fatal(rc) && s->in.len > 0 && !(s->wait && cb_tls_session_waits(s)));
     if (rc < 0 && !gnutls_error_is_fatal(rc)) return CB_OK; /* more is needed */
     if (rc < 0) return fail(s, rc);
     s->opened = true;
@@ -145,14 +141,19 @@ int cb_tls_stream_start(cb_tls_session *s) {
     return s->server ? CB_OK : run(s);
 }
 
+/* What comes while a signature is waited for. */
+static int keep_waiting(cb_tls_session *s, cb_slice cipher) {
+    if (s->kept.len + cipher.len > WAIT_BYTES) {
+        return cb_fail(CB_ELIMIT, "the peer sends on and on before TLS has answered");
+    }
+    return cb_buf_add(&s->kept, cipher.base, cipher.len);
+}
+
 int cb_tls_stream_feed(cb_tls_session *s, cb_slice cipher) {
     if (!s->alive) return cb_fail(CB_ECLOSED, "the TLS session has ended");
     if (s->eof || cipher.len == 0) return CB_OK;
-    bool waits = cb_tls_session_waits(s);
-    if (waits && s->kept.len + cipher.len > WAIT_BYTES) {
-        return cb_fail(CB_ELIMIT, "the peer sends on and on before TLS has answered");
-    }
-    if (waits || s->paused || s->kept.len > 0) return cb_buf_add(&s->kept, cipher.base, cipher.len);
+    if (s->wait && cb_tls_session_waits(s)) return keep_waiting(s, cipher);
+    if (s->paused || s->kept.len > 0) return cb_buf_add(&s->kept, cipher.base, cipher.len);
     s->in = cipher;
     int rc = run(s);
     if (rc >= 0 && s->in.len > 0) rc = cb_buf_add(&s->kept, s->in.base, s->in.len);
@@ -233,6 +234,18 @@ int cb_tls_stream_bye(cb_tls_session *s) {
     if (!s->alive || !s->opened) return CB_OK;
     int rc = gnutls_bye(s->gnutls, GNUTLS_SHUT_WR);
     return rc < 0 && !again(rc) ? fail(s, rc) : CB_OK;
+}
+
+static int to_nobody(void *user, const cb_slice *v, size_t n) {
+    (void)user;
+    (void)v;
+    (void)n;
+    return CB_ECLOSED;
+}
+
+void cb_tls_stream_let_go(cb_tls_session *s) {
+    static const cb_tls_stream_ops nobody = {.cipher_out = to_nobody};
+    s->ops = &nobody;
 }
 
 void cb_tls_stream_clear(cb_tls_session *s) {
