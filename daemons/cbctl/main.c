@@ -60,6 +60,42 @@ static const cbctl_command commands[] = {
      "  --alone             without the files that were put aside before (FILE.000001 ...)\n"
      "  --json              print the report as JSON\n",
      cbctl_audit_verify},
+    {"auth", "key",
+     "new --hash-key FILE --subject TEXT [--tenant TEXT] [--role TEXT]... [--days N] [--keys FILE] [--json]",
+     "make an API key, and the line by which cb-edge knows it",
+     "  --hash-key FILE  the 32 bytes that hash keys; made with mode 0600 when absent\n"
+     "  --subject TEXT   whose key it is\n"
+     "  --tenant TEXT    the tenant that it belongs to (default: none)\n"
+     "  --role TEXT      a role that it has; may be repeated\n"
+     "  --days N         how long it is good (default: for ever)\n"
+     "  --keys FILE      append the line to this file, too\n"
+     "  --json           print key and line as JSON\n",
+     cbctl_auth_key},
+    {"auth", "revoke", "--file FILE --issuer TEXT --jti TEXT|--subject TEXT|--all [--days N]",
+     "revoke tokens, keys or certificates before they expire",
+     "  --file FILE      cb-edge's revocations_file; made when absent\n"
+     "  --issuer TEXT    the iss of tokens; for API keys and client certificates the name of the identities\n"
+     "  --jti TEXT       this token, the ID of an API key, the serial number of a certificate\n"
+     "  --subject TEXT   all of this subject that were issued until now\n"
+     "  --all            all of the issuer that were issued until now\n"
+     "  --days N         forget it then: when the last one has expired (default: never)\n",
+     cbctl_auth_revoke},
+    {"auth", "token", "--issuer URL --client-id ID (--secret-file FILE|--key-file FILE|--device) [OPTION]...",
+     "get an access token from an OpenID provider and print it",
+     "  --issuer URL       the provider, exactly as it calls itself\n"
+     "  --client-id ID     who we are\n"
+     "  --secret-file FILE the client's secret is the first line of FILE (\"-\": standard input)\n"
+     "  --secret-post      show it in the form instead of in the field Authorization\n"
+     "  --key-file FILE    the client's private key, PEM or JWK (private_key_jwt); --key-id ID names it\n"
+     "  --account FILE     instead of these: the key file of a Zitadel service account or application\n"
+     "  --assertion-audience URL  to whom the key's assertions speak (default: the issuer)\n"
+     "  --device           for the person who sits here: says where to log in, and waits\n"
+     "  --scope TEXT, --audience TEXT, --resource URL  what the token is for\n"
+     "  --ca FILE          trust roots for the provider (default: the system's)\n"
+     "  --other-hosts      its endpoints may be on other https hosts than the issuer\n"
+     "  --loopback-http    http is fine for a provider on this machine\n"
+     "  --json             print all that came as JSON\n",
+     cbctl_auth_token},
     {"ca", "dev", "[--dir DIR] [--days N] [--key-type TYPE] [--json] NAME...",
      "make a certificate for NAMEs, signed by a development CA",
      "  --dir DIR        where the CA lives; made when absent (default: ca)\n"
