@@ -258,6 +258,25 @@ static void told(const cb_config_error *m, void *user) {
             *m->pointer ? ": " : "", m->text);
 }
 
+static int make_opa(cb_route_opa **out, const edge_opa_conf *c, const char *file) {
+    char *token = NULL;
+    int rc = c->token_file ? edge_read_secret(&token, c->token_file, file, "opa/token_file") : CB_OK;
+    if (rc < 0) return rc;
+    cb_route_opa *o = calloc(1, sizeof *o);
+    if (!o) {
+        free(token);
+        return CB_ENOMEM;
+    }
+    *o = (cb_route_opa){.size = sizeof *o,
+                        .url = c->url,
+                        .token = token,
+                        .timeout_ms = (uint32_t)c->timeout_ms,
+                        .cache_ms = (uint32_t)c->cache_ms,
+                        .fail_open = c->fail_open};
+    *out = o;
+    return CB_OK;
+}
+
 int edge_auth_route(cb_route_auth *out, const edge_auth *a, const edge_route_conf *r, const char *file) {
     const edge_auth_conf *c = r->auth;
     cb_authn_source *sources[CB_AUTHN_SOURCES];
@@ -283,8 +302,11 @@ int edge_auth_route(cb_route_auth *out, const edge_auth *a, const edge_route_con
     cb_policy *policy = NULL;
     int rc = headers ? cb_authn_new(&gate, &o) : CB_ENOMEM;
     if (rc == CB_OK && c->policy_file) rc = cb_policy_load(&policy, c->policy_file, told, (void *)(uintptr_t)file);
+    cb_route_opa *opa = NULL;
+    if (rc == CB_OK && c->opa) rc = make_opa(&opa, c->opa, file);
     if (rc < 0) {
         cb_authn_unref(gate);
+        cb_policy_unref(policy);
         free(headers);
         return rc;
     }
@@ -293,6 +315,7 @@ int edge_auth_route(cb_route_auth *out, const edge_auth *a, const edge_route_con
     *out = (cb_route_auth){.size = sizeof *out,
                            .authn = gate,
                            .policy = policy,
+                           .opa = opa,
                            .headers = headers,
                            .n_headers = c->headers.len,
                            .keep_credentials = (uint8_t)c->keep_credentials,
@@ -303,5 +326,8 @@ int edge_auth_route(cb_route_auth *out, const edge_auth *a, const edge_route_con
 void edge_auth_route_done(cb_route_auth *r) {
     cb_authn_unref(r->authn);
     cb_policy_unref(r->policy);
+    if (r->opa && r->opa->token) explicit_bzero((char *)(uintptr_t)r->opa->token, strlen(r->opa->token));
+    if (r->opa) free((void *)(uintptr_t)r->opa->token);
+    free((void *)(uintptr_t)r->opa);
     free((void *)(uintptr_t)r->headers);
 }

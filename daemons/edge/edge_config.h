@@ -94,7 +94,14 @@ typedef struct edge_identity_conf {
     const char *subject_claim, *tenant_claim, *tenant, *roles_claim;
 } edge_identity_conf;
 
+typedef struct edge_opa_conf {
+    const char *url, *token_file;
+    int32_t fail_open;
+    int64_t timeout_ms, cache_ms;
+} edge_opa_conf;
+
 typedef struct edge_auth_conf {
+    const edge_opa_conf *opa;
     cb_config_list any, all, scopes, roles; /* const char * */
     cb_config_list headers;                 /* cb_config_pair */
     const char *realm, *tenant, *policy_file;

@@ -109,6 +109,18 @@ const cb_config_rule edge_identity_rules[] = {
      .doc = "The claim with the roles: a text, a list, or an object with them as names (API keys: \"roles\")."},
     END};
 
+static const cb_config_rule opa_rules[] = {
+    {MEMBER(edge_opa_conf, url), .kind = CB_CONFIG_TEXT, .required = 1, .min = 8, .max = 2048,
+     .doc = "Its decision, such as \"http://127.0.0.1:8181/v1/data/edge/allow\"."},
+    {MEMBER(edge_opa_conf, token_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "File with a bearer token for it."},
+    {MEMBER(edge_opa_conf, timeout_ms), COUNT(60000), .fallback = "250", .doc = "Of a decision."},
+    {MEMBER(edge_opa_conf, cache_ms), .kind = CB_CONFIG_INT, .min = 0, .max = 60000, .fallback = "0",
+     .doc = "A decision is good for the same request so long; 0 = not at all."},
+    {MEMBER(edge_opa_conf, fail_open), .kind = CB_CONFIG_BOOL, .fallback = "false",
+     .doc = "Allow what it does not decide in time."},
+    END};
+
 const cb_config_rule edge_auth_rules[] = {
     {MEMBER(edge_auth_conf, any), .kind = CB_CONFIG_ARRAY, .format = CB_FORMAT_NAME, .max = CB_AUTHN_SOURCES,
      .doc = "Names of identities, of which one is needed. The first that is good is who it is."},
@@ -123,6 +135,8 @@ const cb_config_rule edge_auth_rules[] = {
      .doc = "Refuse identities without a tenant."},
     {MEMBER(edge_auth_conf, policy_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
      .doc = "Rules (cbctl policy) of what those who are let in may; what no rule allows gets 403."},
+    {MEMBER(edge_auth_conf, opa), .kind = CB_CONFIG_OBJECT, .members = opa_rules, .item_size = sizeof(edge_opa_conf),
+     .doc = "An Open Policy Agent that is asked, too, about each request."},
     {MEMBER(edge_auth_conf, headers), .kind = CB_CONFIG_MAP, .format = CB_FORMAT_NAME, .max = CB_ROUTE_HEADERS,
      .doc =
          "Fields that tell the origin who it is: subject, tenant, roles, source, kind, spiffe_id, or a claim by JSON "

@@ -23,12 +23,17 @@ static int complain(const char *file, const char *name, const char *more, const 
     return CB_EINVAL;
 }
 
+static int told(const char *file, const char *where, const char *why) {
+    fprintf(stderr, "%s: %s: %s\n", file, where, why);
+    return CB_EINVAL;
+}
+
 /* One line, without its end. *out is to be wiped and freed. */
-static int read_secret(char **out, const edge_provider_conf *c, const char *file) {
+int edge_read_secret(char **out, const char *path, const char *file, const char *where) {
     char text[SECRET_BYTES + 1];
     struct stat st;
-    FILE *f = fopen(c->client_secret_file, "rbe");
-    if (!f) return complain(file, c->name, "/client_secret_file", strerror(errno));
+    FILE *f = fopen(path, "rbe");
+    if (!f) return told(file, where, strerror(errno));
     size_t n = fread(text, 1, sizeof text, f);
     bool open_to_all = fstat(fileno(f), &st) == 0 && st.st_mode & S_IRWXO;
     fclose(f);
@@ -37,10 +42,8 @@ static int read_secret(char **out, const edge_provider_conf *c, const char *file
     bool good = n && n <= SECRET_BYTES && !memchr(text, '\0', n) && !memchr(text, '\n', n);
     if (good) *out = strndup(text, n);
     explicit_bzero(text, sizeof text);
-    if (!good) return complain(file, c->name, "/client_secret_file", "it must have one line");
-    if (open_to_all)
-        fprintf(stderr, "%s: /providers/%s/client_secret_file: warning: every user of this machine may read it\n", file,
-                c->name);
+    if (!good) return told(file, where, "it must have one line");
+    if (open_to_all) fprintf(stderr, "%s: %s: warning: every user of this machine may read it\n", file, where);
     return *out ? CB_OK : CB_ENOMEM;
 }
 
@@ -119,8 +122,9 @@ static int add(cb_oidc **out, cb_identity **identity, const edge_provider_conf *
 }
 
 int edge_provider_get(cb_oidc **out, cb_identity **identity, const edge_provider_conf *c, const char *file, edge *e) {
-    char *secret = NULL;
-    int rc = c->client_secret_file ? read_secret(&secret, c, file) : CB_OK;
+    char *secret = NULL, where[128];
+    snprintf(where, sizeof where, "/providers/%s/client_secret_file", c->name);
+    int rc = c->client_secret_file ? edge_read_secret(&secret, c->client_secret_file, file, where) : CB_OK;
     char *key = rc == CB_OK ? key_of(c, secret) : NULL;
     edge_provider *old = key ? known(e, key) : NULL;
     if (old) {

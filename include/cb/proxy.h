@@ -96,6 +96,17 @@ typedef struct cb_route_header {
 
 enum { CB_ROUTE_HEADERS = 32 };
 
+/* An Open Policy Agent that is asked about each request (cb/opa.h), after the policy and without claims. */
+typedef struct cb_route_opa {
+    size_t size;
+    const char *url;     /* required */
+    const char *token;   /* NULL = none */
+    uint32_t timeout_ms; /* 0 = 250 */
+    uint32_t cache_ms;   /* a decision is good for the same request so long; 0 = not at all */
+    int32_t fail_open;   /* 1: an outage allows */
+    uint32_t reserved;
+} cb_route_opa;
+
 /* What a route asks of whoever comes. Requests of early data get 425 there: they could be replays. What is not let in
  * gets 400, 401, 403 or 503 with the challenges of cb/authn.h, and nothing of it reaches an origin. */
 typedef struct cb_route_auth {
@@ -108,6 +119,7 @@ typedef struct cb_route_auth {
     cb_policy *policy;        /* referenced: what of those who are let in may, by all that cb_policy_request has but
                                * tunnel and verb; the route's name is that of its group, the source the client as far
                                * as trusted peers tell. Others get 403. NULL = everything */
+    const cb_route_opa *opa;  /* copied; NULL = none is asked */
     uint8_t keep_credentials; /* 1: Authorization and whatever else carried them go on to the origin */
     uint8_t pass_preflight;   /* 1: CORS preflights pass without credentials, and without identity */
     uint8_t reserved[6];

@@ -112,6 +112,7 @@ void cb_proxy_table_unref(cb_proxy_table *t) {
     for (size_t i = 0; t->groups && i < t->router->n_groups; i++)
         if (t->groups[i].def) group_fini(t->proxy, &t->groups[i]);
     cb_list_del(&t->link);
+    cb_proxy_table_opas_free(t);
     cb_mem_free(t->proxy->alloc, t->groups);
     cb_router_unref(t->router);
     cb_mem_free(t->proxy->alloc, t);

@@ -145,6 +145,10 @@ void cb_proxy_free(cb_proxy *p) {
         cb_pool_free(pool->pool);
         pool->pool = NULL;
     }
+    for (cb_list *l = p->tables.next; l != &p->tables; l = l->next)
+        cb_proxy_table_opas_free(CB_CONTAINER(l, cb_proxy_table, link));
+    cb_http_client_free(p->agents);
+    p->agents = NULL;
     cb_authn_worker_free(p->asks);
     p->asks = NULL;
     if (p->resolver) cb_resolver_free(p->resolver);

@@ -36,6 +36,8 @@ void cb_pass_auth_release(cb_pass *pass) {
     cb_pass_auth *a = pass->auth;
     if (!a) return;
     pass->auth = NULL;
+    if (a->opa) cb_opa_cancel(a->opa);
+    a->opa = NULL;
     cb_authn_call_reset(a->call);
     a->n_more = a->text.len = 0;
     a->waiting = false;
@@ -152,39 +154,110 @@ static int forbid(cb_pass *pass, const char *reason) {
     return cb_pass_refuse(pass, 403, "forbidden");
 }
 
-/* CB_OK: the policy allows it, or there is none. */
-static int ask_policy(cb_pass *pass) {
+/* What policy and agent are told. source is what r->source points to. */
+static int facts(cb_pass *pass, cb_policy_request *r, cb_prefix *source) {
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
     const cb_exchange *x = pass->front;
     const cb_peer *peer = cb_exchange_peer(x);
-    cb_policy_decision d = {.size = sizeof d};
-    cb_policy_request r;
-    cb_prefix source;
     struct timespec wall;
-    if (!pass->guard->policy) return CB_OK;
-    int rc = cb_policy_request_of(&r, pass->auth->call);
+    int rc = cb_policy_request_of(r, pass->auth->call);
     if (rc == CB_OK) rc = cb_pass_build_fields(pass); /* tells who the client is */
     if (rc < 0) return rc;
     clock_gettime(CLOCK_REALTIME_COARSE, &wall);
-    r.route = cb_slice_str(pass->group->def->opts.name);
-    r.method = cb_exchange_method(x);
-    r.path = cb_exchange_path(x);
-    r.now_s = (int64_t)wall.tv_sec;
-    r.mtls = peer != NULL;
-    if (peer && !r.spiffe_id.len) r.spiffe_id = cb_slice_str(cb_peer_spiffe_id(peer));
-    if (cb_prefix_parse(&source, pass->client) == CB_OK)
-        r.source = (cb_slice){source.bytes, sizeof source.bytes}; /* else it is unknown: no rule allows by it */
-    rc = cb_policy_decide(pass->guard->policy, &r, &d);
+    r->route = cb_slice_str(pass->group->def->opts.name);
+    r->method = cb_exchange_method(x);
+    r->path = cb_exchange_path(x);
+    r->now_s = (int64_t)wall.tv_sec;
+    r->mtls = peer != NULL;
+    if (peer && !r->spiffe_id.len) r->spiffe_id = cb_slice_str(cb_peer_spiffe_id(peer));
+    if (cb_prefix_parse(source, pass->client) < 0) return CB_OK; /* it is unknown: no rule allows by it */
+    const bool v4 = memcmp(source->bytes, mapped, sizeof mapped) == 0;
+    r->source = v4 ? (cb_slice){source->bytes + 12, 4} : (cb_slice){source->bytes, sizeof source->bytes};
+    return CB_OK;
+}
+
+/* CB_OK: allowed, or refused already. */
+static int ask_policy(cb_pass *pass, const cb_policy_request *r) {
+    cb_policy_decision d = {.size = sizeof d};
+    int rc = cb_policy_decide(pass->guard->policy, r, &d);
     pass->auth->rule = d.rule;
+    return rc == CB_EAUTH ? forbid(pass, "policy") : rc;
+}
+
+static int go_on(cb_pass *pass) {
+    int rc = make_fields(pass->auth, pass->guard);
+    if (rc == CB_EAUTH) return forbid(pass, "identity-field");
+    return rc < 0 ? rc : cb_pass_start(pass);
+}
+
+/* ---- agents ---- */
+
+void cb_proxy_table_opas_free(cb_proxy_table *t) {
+    for (size_t i = 0; t->opas && i < t->router->n_guards; i++)
+        cb_opa_free(t->opas[i]);
+    cb_mem_free(t->proxy->alloc, t->opas);
+    t->opas = NULL;
+}
+
+static int agent_of(cb_opa **out, cb_pass *pass) {
+    cb_proxy *p = pass->proxy;
+    cb_proxy_table *t = pass->table;
+    const cb_route_guard *g = pass->guard;
+    int rc = p->agents ? CB_OK : cb_http_client_new(&p->agents, p->loop, NULL);
+    if (rc < 0) return rc;
+    if (!t->opas) t->opas = cb_mem_new(p->alloc, t->router->n_guards * sizeof *t->opas);
+    if (!t->opas) return cb_fail(CB_ENOMEM, "no memory for a policy agent");
+    const cb_opa_opts o = {.size = sizeof o,
+                           .loop = p->loop,
+                           .client = p->agents,
+                           .url = g->opa.url,
+                           .token = g->opa.token,
+                           .timeout_ms = g->opa.timeout_ms,
+                           .cache_ms = g->opa.cache_ms,
+                           .fail_open = g->opa.fail_open};
+    if (!t->opas[g->index]) rc = cb_opa_new(&t->opas[g->index], &o);
+    *out = t->opas[g->index];
     return rc;
 }
 
+static int agent_said(cb_pass *pass, const cb_opa_decision *d, int rc) {
+    if (rc == CB_OK) return go_on(pass);
+    if (rc != CB_EAUTH) return rc;
+    if (d->reason && d->reason != CB_OPA_RESULT) pass->auth->rule = cb_opa_reason_text(d->reason);
+    return forbid(pass, "opa");
+}
+
+static void on_agent(const cb_opa_decision *d, int rc, void *user) {
+    cb_pass *pass = user;
+    pass->auth->opa = NULL;
+    pass->auth->waiting = false;
+    if (agent_said(pass, d, rc) < 0 && pass->front) cb_pass_refuse(pass, 502, "internal");
+    if (pass->front) cb_exchange_resume(pass->front);
+}
+
+static int ask_agent(cb_pass *pass, const cb_policy_request *r) {
+    cb_opa_decision d = {.size = sizeof d};
+    cb_opa *opa = NULL;
+    int rc = agent_of(&opa, pass);
+    if (rc < 0) return rc;
+    pass->auth->waiting = true;
+    rc = cb_opa_ask(opa, r, (cb_slice){.base = NULL}, &d, &pass->auth->opa, on_agent, pass);
+    if (rc == CB_EAGAIN) return CB_OK;
+    pass->auth->waiting = false;
+    pass->auth->opa = NULL;
+    return agent_said(pass, &d, rc);
+}
+
 static int let_in(cb_pass *pass) {
-    int rc = ask_policy(pass);
+    const cb_route_guard *g = pass->guard;
+    cb_policy_request r;
+    cb_prefix source;
+    if (!g->policy && !g->opa.url) return go_on(pass);
+    int rc = facts(pass, &r, &source);
     if (rc == CB_ELIMIT) return cb_pass_refuse(pass, 508, "loop");
-    if (rc == CB_EAUTH) return forbid(pass, "policy");
-    if (rc == CB_OK) rc = make_fields(pass->auth, pass->guard);
-    if (rc == CB_EAUTH) return forbid(pass, "identity-field");
-    return rc < 0 ? rc : cb_pass_start(pass);
+    if (rc == CB_OK && g->policy) rc = ask_policy(pass, &r);
+    if (rc < 0 || pass->answered) return rc;
+    return g->opa.url ? ask_agent(pass, &r) : go_on(pass);
 }
 
 static int decided(cb_pass *pass, int rc) {

@@ -7,6 +7,7 @@
 #include "http/route.h"
 #include "lb/policy.h"
 #include "loop/loop_int.h"
+#include <cb/opa.h>
 #include <cb/proxy.h>
 
 typedef struct cb_pass cb_pass;
@@ -43,6 +44,7 @@ typedef struct cb_proxy_table {
     cb_proxy *proxy;
     cb_router *router;
     cb_origin_group *groups;
+    cb_opa **opas; /* by guard, made when they are first needed; NULL: none yet */
     uint32_t refs;
 } cb_proxy_table;
 
@@ -54,6 +56,7 @@ typedef struct cb_pass_auth {
     cb_field more[CB_ROUTE_HEADERS];
     size_t n_more;
     const char *reason, *rule; /* of the policy; NULL: none */
+    cb_opa_call *opa;          /* under way */
     bool waiting;              /* for a source: the body is held */
 } cb_pass_auth;
 
@@ -85,7 +88,8 @@ struct cb_proxy {
     cb_resolver *resolver;
     cb_proxy_table *table;
     cb_list tables, pools, passes, spare, spare_auth;
-    cb_authn_worker *asks; /* providers, for gates */
+    cb_http_client *agents; /* asks policy agents; made when it is first needed */
+    cb_authn_worker *asks;  /* providers, for gates */
     cb_access_log *log;
     cb_forward forward; /* scratch for the message at hand */
     cb_alarm alarm;     /* the nearest time limit of a pass */
@@ -126,7 +130,8 @@ void cb_pass_cut(cb_pass *pass);         /* the proxy goes away */
 int cb_pass_authenticate(cb_pass *pass);
 /* Fields that carried credentials leave the message that goes on, unless they are to stay. */
 void cb_pass_drop_credentials(const cb_pass *pass, cb_forward *f);
-void cb_pass_auth_release(cb_pass *pass);   /* at the end of a pass */
+void cb_pass_auth_release(cb_pass *pass); /* at the end of a pass */
+void cb_proxy_table_opas_free(cb_proxy_table *t);
 void cb_pass_auth_destroy(cb_pass_auth *a); /* of the spare ones */
 
 /* --- proxy_redirect.c --- */

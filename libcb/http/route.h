@@ -27,6 +27,8 @@ typedef struct cb_route_guard {
     struct cb_route_guard *next; /* of the router */
     cb_authn *authn;
     cb_policy *policy; /* NULL: none */
+    cb_route_opa opa;  /* url NULL: none */
+    size_t index;      /* in the router */
     char *names[CB_ROUTE_HEADERS], *from[CB_ROUTE_HEADERS];
     size_t n_headers;
     bool keep_credentials, pass_preflight;
@@ -54,6 +56,7 @@ struct cb_router {
     cb_prefix *trusted;
     size_t n_trusted;
     cb_route_guard *guards;
+    size_t n_guards;
     char **hidden; /* names of identity fields, which never pass from outside */
     size_t n_hidden;
 };

@@ -76,6 +76,18 @@ static int add_header(cb_route_guard *g, cb_router *r, const cb_route_header *h)
     return hide(r, h->name);
 }
 
+static int copy_opa(cb_route_guard *g, const cb_route_opa *from) {
+    cb_route_opa o;
+    int rc = cb_opts_read(&o, sizeof o, from, "cb_route_opa");
+    if (rc < 0) return rc;
+    if (!o.url) return cb_fail(CB_EINVAL, "cb_route_opa: url is missing");
+    const char *url = o.url, *token = o.token;
+    o.url = cb_mem_text(&cb_alloc_libc, url);
+    o.token = cb_mem_text(&cb_alloc_libc, token);
+    g->opa = o;
+    return !o.url || (token && !o.token) ? cb_fail(CB_ENOMEM, "no memory for a route") : CB_OK;
+}
+
 /* On failure the guard stays with the router, which nobody uses then. */
 int cb_route_guard_new(cb_route_guard **out, cb_router *r, const cb_route_auth *auth) {
     cb_route_auth a;
@@ -88,10 +100,12 @@ int cb_route_guard_new(cb_route_guard **out, cb_router *r, const cb_route_auth *
     if (!g) return cb_fail(CB_ENOMEM, "no memory for a route");
     g->next = r->guards;
     r->guards = g;
+    g->index = r->n_guards++;
     g->authn = cb_authn_ref(a.authn);
     g->policy = a.policy ? cb_policy_ref(a.policy) : NULL;
     g->keep_credentials = a.keep_credentials != 0;
     g->pass_preflight = a.pass_preflight != 0;
+    if (a.opa) rc = copy_opa(g, a.opa);
     for (size_t i = 0; i < a.n_headers && rc == CB_OK; i++)
         rc = add_header(g, r, &a.headers[i]);
     if (rc == CB_OK) *out = g;
@@ -107,6 +121,8 @@ void cb_route_guards_free(cb_router *r) {
         }
         cb_authn_unref(g->authn);
         cb_policy_unref(g->policy);
+        cb_mem_free(&cb_alloc_libc, (char *)(uintptr_t)g->opa.url);
+        cb_mem_free(&cb_alloc_libc, (char *)(uintptr_t)g->opa.token);
         cb_mem_free(&cb_alloc_libc, g);
     }
     for (size_t i = 0; i < r->n_hidden; i++)

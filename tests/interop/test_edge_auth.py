@@ -481,10 +481,13 @@ class Provider:
             def log_message(self, *_):
                 pass
 
+        self.serve(Handler)
+
+    def serve(self, handler):
         class Server(http.server.ThreadingHTTPServer):
             daemon_threads, allow_reuse_address = True, True
 
-        self.server = Server(("127.0.0.1", self.port), Handler)
+        self.server = Server(("127.0.0.1", self.port), handler)
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
     def go(self):
@@ -622,3 +625,68 @@ def test_mistakes_about_providers(edge, more, text):
     edge.config({"web": ["http://127.0.0.1:1"]}, **more)
     got = run(program("cb-edge"), "--check", "-c", edge.file)
     assert got.returncode == 1 and re.search(text, got.stderr), got.stderr
+
+
+class Agent(Provider):
+    """An Open Policy Agent, as its REST API says: POST /v1/data/edge/allow with an input."""
+
+    def __init__(self):
+        self.port, self.server, self.inputs, self.allow, self.delay = free_port(), None, [], lambda i: {"result": True}, 0
+        self.url = f"http://127.0.0.1:{self.port}/v1/data/edge/allow"
+        self.come()
+
+    def come(self):
+        agent = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["input"]
+                agent.inputs.append((self.headers.get("Authorization"), given))
+                time.sleep(agent.delay)
+                body = json.dumps(agent.allow(given)).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        self.serve(Handler)
+
+
+def test_policy_agent(edge, origin, signer, tmp_path):
+    agent = Agent()
+    try:
+        (tmp_path / "token").write_text("agent-token\n")
+        asks = {"url": agent.url, "token_file": str(tmp_path / "token"), "timeout_ms": 5000}
+        open_gate(edge, origin(), {"staff": staff(tmp_path)}, {"any": ["staff"], "opa": asks})
+        agent.allow = lambda given: {"result": given["method"] == "GET"}
+        _, head, body = edge.curl("/head?x=1", *bearer(signer.token()))
+        assert " 200" in head and b"x-user: joe" in body.lower()
+        token, given = agent.inputs[-1]
+        assert token == "Bearer agent-token" and given["subject"] == "joe" and given["tenant"] == "acme" and given["route"] == "web", given
+        assert given["source"] == "127.0.0.1" and given["path"].startswith("/head"), given
+        assert why(edge, "-X", "DELETE", *bearer(signer.token()), status=403) == "opa"
+        asked = len(agent.inputs)
+        assert why(edge, *bearer("x.y.z")) == "base64" and len(agent.inputs) == asked, "who is not let in is not asked about"
+        (tmp_path / "body").write_bytes(os.urandom(200_000))  # waits for the answer, and comes whole
+        agent.allow, agent.delay = lambda given: {"result": {"allow": True}}, 0.3
+        got = edge.curl("/echo", *bearer(signer.token()), "--data-binary", f"@{tmp_path}/body", "-H", "Expect:", scheme="https")
+        assert got[2] == (tmp_path / "body").read_bytes()
+        agent.delay, agent.allow = 0, lambda given: {}
+        path = f"/head?{next(NUMBERS)}"
+        assert edge.status(path, *bearer(signer.token())) == 403 and edge.last(path)["auth_rule"] == "undefined"
+        agent.go()
+        assert why(edge, *bearer(signer.token()), status=403) == "opa"
+        routes = [{"group": "web", "auth": {"any": ["staff"], "opa": {**asks, "fail_open": True}}}]
+        edge.config({"web": [re.search(r"http://127.0.0.1:\d+", edge.file.read_text())[0]]}, routes, identities={"staff": staff(tmp_path)})
+        edge.reload()
+        assert edge.status("/x", *bearer(signer.token())) == 200 and edge.status("/x") == 401
+        agent.come()
+        agent.allow = lambda given: {"result": False}
+        assert why(edge, *bearer(signer.token()), status=403) == "opa"
+        assert "agent-token" not in edge.process.output() + edge.log.read_text()
+    finally:
+        agent.go()
