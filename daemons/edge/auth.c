@@ -260,7 +260,7 @@ static void told(const cb_config_error *m, void *user) {
 
 static int make_opa(cb_route_opa **out, const edge_opa_conf *c, const char *file) {
     char *token = NULL;
-    int rc = c->token_file ? edge_read_secret(&token, c->token_file, file, "opa/token_file") : CB_OK;
+    int rc = c->token_file ? edge_read_secret(&token, c->token_file, file) : CB_OK;
     if (rc < 0) return rc;
     cb_route_opa *o = calloc(1, sizeof *o);
     if (!o) {

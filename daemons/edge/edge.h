@@ -192,8 +192,8 @@ void edge_providers_run(edge *e);
 void edge_providers_look(edge *e);
 /* Those that no snapshot of ours uses any more end. */
 void edge_providers_prune(edge *e);
-/* A secret of one line, to be wiped and freed; `where` is its place in the configuration. */
-int edge_read_secret(char **out, const char *path, const char *file, const char *where);
+/* A secret of one line, to be wiped and freed; why not: cb_last_error(). */
+int edge_read_secret(char **out, const char *path, const char *file);
 bool edge_auth_uses(const edge_auth *a, const cb_oidc *provider);
 
 /* --- worker.c --- */

@@ -23,17 +23,18 @@ static int complain(const char *file, const char *name, const char *more, const 
     return CB_EINVAL;
 }
 
-static int told(const char *file, const char *where, const char *why) {
-    fprintf(stderr, "%s: %s: %s\n", file, where, why);
-    return CB_EINVAL;
+static int secret_failed(const char *path, const char *why) {
+    char text[512];
+    snprintf(text, sizeof text, "\"%s\": %s", path, why);
+    return cb_error_set(CB_EINVAL, text);
 }
 
 /* One line, without its end. *out is to be wiped and freed. */
-int edge_read_secret(char **out, const char *path, const char *file, const char *where) {
+int edge_read_secret(char **out, const char *path, const char *file) {
     char text[SECRET_BYTES + 1];
     struct stat st;
     FILE *f = fopen(path, "rbe");
-    if (!f) return told(file, where, strerror(errno));
+    if (!f) return secret_failed(path, strerror(errno));
     size_t n = fread(text, 1, sizeof text, f);
     bool open_to_all = fstat(fileno(f), &st) == 0 && st.st_mode & S_IRWXO;
     fclose(f);
@@ -42,8 +43,8 @@ int edge_read_secret(char **out, const char *path, const char *file, const char 
     bool good = n && n <= SECRET_BYTES && !memchr(text, '\0', n) && !memchr(text, '\n', n);
     if (good) *out = strndup(text, n);
     explicit_bzero(text, sizeof text);
-    if (!good) return told(file, where, "it must have one line");
-    if (open_to_all) fprintf(stderr, "%s: %s: warning: every user of this machine may read it\n", file, where);
+    if (!good) return secret_failed(path, "it must have one line");
+    if (open_to_all) fprintf(stderr, "%s: warning: %s: every user of this machine may read this secret\n", file, path);
     return *out ? CB_OK : CB_ENOMEM;
 }
 
@@ -122,9 +123,9 @@ static int add(cb_oidc **out, cb_identity **identity, const edge_provider_conf *
 }
 
 int edge_provider_get(cb_oidc **out, cb_identity **identity, const edge_provider_conf *c, const char *file, edge *e) {
-    char *secret = NULL, where[128];
-    snprintf(where, sizeof where, "/providers/%s/client_secret_file", c->name);
-    int rc = c->client_secret_file ? edge_read_secret(&secret, c->client_secret_file, file, where) : CB_OK;
+    char *secret = NULL;
+    int rc = c->client_secret_file ? edge_read_secret(&secret, c->client_secret_file, file) : CB_OK;
+    if (rc == CB_EINVAL) return complain(file, c->name, "/client_secret_file", cb_last_error());
     char *key = rc == CB_OK ? key_of(c, secret) : NULL;
     edge_provider *old = key ? known(e, key) : NULL;
     if (old) {

@@ -619,9 +619,14 @@ def test_policies(edge, origin, signer, tmp_path):
     ({"providers": {"x": {"issuer": "https://id.example"}}, "identities": {"a": {"introspect": {"provider": "x", "any_audience": True}}}},
      r"/identities/a/introspect/provider: it has no client_id"),
     ({"providers": {"x": {"issuer": "http://id.example"}}}, r"/providers/x: .*https"),
-    ({"providers": {"x": {"issuer": "https://id.example", "client_id": "e", "client_secret_file": "/nonexistent"}}}, r"/providers/x/client_secret_file: No such file"),
+    ({"identities": {"a": {"mtls": {}}}, "listeners": {"a": {"address": ":0", "tls": {"certificates": [{"cert_file": "CERT", "key_file": "KEY"}],
+                                                            "client_certificates": "ask", "client_ca_file": "CA"}}},
+      "routes": [{"group": "web", "auth": {"any": ["a"], "opa": {"url": "http://127.0.0.1:1/v1/data/x", "token_file": "/nonexistent"}}}]},
+     r'/routes/0: "/nonexistent": No such file'),
+    ({"providers": {"x": {"issuer": "https://id.example", "client_id": "e", "client_secret_file": "/nonexistent"}}}, r'/providers/x/client_secret_file: "/nonexistent": No such file'),
 ])
-def test_mistakes_about_providers(edge, more, text):
+def test_mistakes_about_providers(edge, pki, more, text):
+    more = json.loads(json.dumps(more).replace('"CERT"', f'"{pki["cert"]}"').replace('"KEY"', f'"{pki["key"]}"').replace('"CA"', f'"{pki["ca"]}"'))
     edge.config({"web": ["http://127.0.0.1:1"]}, **more)
     got = run(program("cb-edge"), "--check", "-c", edge.file)
     assert got.returncode == 1 and re.search(text, got.stderr), got.stderr
