@@ -8,10 +8,7 @@
 
 enum { KEYS = 64, KEYS_MAX = 1024, BYTES = 256 * 1024, BYTES_MAX = 1024 * 1024 };
 
-static int note(cb_jwks *set, size_t at, const char *kid, const char *why) {
-    char line[512];
-    snprintf(line, sizeof line, "keys[%zu]%s%.64s%s: %s", at, kid ? " (kid \"" : "", kid ? kid : "", kid ? "\")" : "",
-             why);
+static int add_note(cb_jwks *set, const char *line) {
     char **more = cb_mem_grow(&cb_alloc_libc, set->notes, (set->notes_len + 1) * sizeof *more);
     if (!more) return cb_fail(CB_ENOMEM, "no memory for a key set");
     set->notes = more;
@@ -19,6 +16,13 @@ static int note(cb_jwks *set, size_t at, const char *kid, const char *why) {
     if (!text) return cb_fail(CB_ENOMEM, "no memory for a key set");
     set->notes[set->notes_len++] = text;
     return CB_OK;
+}
+
+static int note(cb_jwks *set, size_t at, const char *kid, const char *why) {
+    char line[512];
+    snprintf(line, sizeof line, "keys[%zu]%s%.64s%s: %s", at, kid ? " (kid \"" : "", kid ? kid : "", kid ? "\")" : "",
+             why);
+    return add_note(set, line);
 }
 
 static bool same_name(const cb_jwk *a, const cb_jwk *b) {
@@ -161,6 +165,8 @@ int cb_jwks_union(cb_jwks **out, cb_jwks *const *sets, size_t n) {
             rc = copy_key(made->keys + made->len++, key); /* cleared with the set if that failed */
         }
     }
+    for (size_t i = 0; rc == CB_OK && n && i < sets[0]->notes_len; i++)
+        rc = add_note(made, sets[0]->notes[i]);
     if (rc < 0) {
         cb_jwks_unref(made);
         return rc;

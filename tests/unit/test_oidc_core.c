@@ -90,13 +90,15 @@ Test(oidc_core, rotates_with_overlap_and_grace) {
     p.keys = SET(KEY_ED "," KEY_EC); /* published before it signs */
     pass(&p, p.now + 5 * MINUTE + SECOND);
     cr_assert(has(&p, "ed") && has(&p, "ec"), "known within refresh_s, without a token that asks for it");
-    p.keys = SET(KEY_EC);
+    p.keys = SET(KEY_EC ",{\"kty\":\"new\",\"kid\":\"n\"}");
     const int64_t gone = p.now;
     while (p.core.rotations < 2) {
         cr_assert(has(&p, "ed") && has(&p, "ec"), "at every moment of it");
         pass(&p, p.now + 100);
     }
     cr_expect_leq(p.now - gone, 5 * MINUTE + SECOND);
+    const char *left_out = cb_jwks_note(p.core.keys, 0);
+    cr_expect(left_out && strstr(left_out, "kid \"n\""), "what was left out is told in the grace time too");
     const int64_t seen = p.now;
     while (has(&p, "ed"))
         pass(&p, p.now + 100);
