@@ -4,12 +4,15 @@ import calendar
 import http.client
 import json
 import os
+import pwd
 import random
 import re
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -36,14 +39,14 @@ class Edge:
         self.http, self.tls = http or free_port(), tls or free_port()
         self.issuer = {"directory": directory, "ca_file": str(ca / "ca.pem"), "agree_terms": True, "contacts": ["mailto:ops@example.org"]}
         self.groups = [[HOST]]
-        self.more = {}
+        self.more, self.root = {}, {}
 
     def write(self):
         certificates = [{"issuer": "test", "names": names} for names in self.groups]
         document = {"workers": 2, "log": {"level": "info"},
                     "listeners": {"plain": {"address": f"127.0.0.1:{self.http}", "redirect_to_https": True},
                                   "tls": {"address": f"127.0.0.1:{self.tls}", "tls": {"certificates": certificates}}},
-                    "acme": {"dir": str(self.state), "issuers": {"test": self.issuer}, **self.more}}
+                    "acme": {"dir": str(self.state), "issuers": {"test": self.issuer}, **self.more}, **self.root}
         self.file.write_text(json.dumps(document))
 
     def go(self):
@@ -316,3 +319,23 @@ def test_mistakes_in_issuers(simulated, change, says):
     got = run(program("cb-edge"), "--check", "--config", edge.file)
     assert got.returncode == 1 and says in got.stderr and "issuers/test" in got.stderr, got
     assert not edge.state.exists()  # a check changes nothing
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_the_directory_is_the_users_that_it_becomes(simulated, tmp_path):
+    edge = simulated
+    with tempfile.TemporaryDirectory(prefix="cb-edge-acme-") as folder:  # where that user may go
+        os.chmod(folder, 0o755)
+        shutil.copy(tmp_path / "ca/ca.pem", folder)
+        os.chmod(f"{folder}/ca.pem", 0o644)
+        edge.state, edge.issuer["ca_file"] = Path(folder) / "state", f"{folder}/ca.pem"
+        due_certificate(edge)  # root's, from before
+        edge.root, edge.file = {"user": "nobody"}, Path(folder) / "edge.json"
+        edge.go()
+        serial = edge.issued()
+        assert {pwd.getpwuid(f.stat().st_uid).pw_name for f in (edge.state, *edge.state.rglob("*"))} == {"nobody"}
+        edge.groups.append(["c.example.org"])
+        edge.reload()
+        edge.issued("c.example.org")
+        assert edge.certificate()[2] == serial
+        edge.process.stop()
