@@ -296,6 +296,11 @@ static const cb_config_rule root_rules[] = {
      .doc = "For h3: the default is cubic, or what CBR_CC names in the environment."},
     {MEMBER(edge_conf, ticket_key_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
      .doc = "Ring of session-ticket keys shared by processes; made when absent. Without it: in memory."},
+    {MEMBER(edge_conf, state_key), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "File with the key (32 bytes, mode 0600; made when absent) that seals ticket_key_file. Without it: not "
+            "sealed."},
+    {MEMBER(edge_conf, state_old_keys), .kind = CB_CONFIG_ARRAY, .format = CB_FORMAT_FILE, .max = 7,
+     .doc = "Former state_keys: they open what they sealed, which is then sealed anew."},
     {MEMBER(edge_conf, tickets), .kind = CB_CONFIG_OBJECT, .members = tickets_rules,
      .item_size = sizeof(edge_tickets_conf), .fallback = "{}", .doc = "Session tickets: how old, by whose keys."},
     {MEMBER(edge_conf, acme), .kind = CB_CONFIG_OBJECT, .members = acme_rules, .item_size = sizeof(edge_acme_conf),

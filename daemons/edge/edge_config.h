@@ -161,6 +161,8 @@ typedef struct edge_conf {
     const edge_acme_conf *acme;
     int64_t upgrade_timeout_ms;
     const char *pid_file;
+    cb_config_list state_old_keys; /* const char * */
+    const char *state_key;
     const char *ticket_key_file, *quic_secret_file, *resolver, *via, *server_name;
 } edge_conf;
 

@@ -129,11 +129,13 @@ static int make_router(edge_snapshot *s, const char *file, const edge *e) {
 
 /* The ring of before goes on where nothing about it has changed: with it, what it remembers of early data. */
 static int make_tickets(edge_snapshot *s, const edge *e, const char *file) {
+    cb_seal *seal = NULL;
     const edge_snapshot *before = e ? e->now : NULL;
     const edge_tickets_conf *t = s->conf->tickets;
     const char *path = s->conf->ticket_key_file;
-    if (asprintf(&s->tickets_key, "%lld %lld %lld %lld %d %s", (long long)t->rotate_s, (long long)t->lifetime_s,
-                 (long long)t->lead_s, (long long)t->skew_s, t->follow, path ? path : "") < 0) {
+    if (asprintf(&s->tickets_key, "%lld %lld %lld %lld %d %s %s", (long long)t->rotate_s, (long long)t->lifetime_s,
+                 (long long)t->lead_s, (long long)t->skew_s, t->follow, path ? path : "",
+                 s->conf->state_key ? s->conf->state_key : "") < 0) {
         s->tickets_key = NULL;
         return CB_ENOMEM;
     }
@@ -141,8 +143,14 @@ static int make_tickets(edge_snapshot *s, const edge *e, const char *file) {
         s->tickets = cb_tickets_ref(before->tickets);
         return CB_OK;
     }
+    if (s->conf->state_key && path &&
+        cb_seal_new(&seal, CB_OPTS(cb_seal_opts, .key = s->conf->state_key, .make = 1,
+                                   .old_keys = s->conf->state_old_keys.at, .n_old_keys = s->conf->state_old_keys.len)) <
+            0)
+        return complain(file, "state_key", "", "");
     const cb_tickets_opts o = {.size = sizeof o,
                                .file = path,
+                               .seal = seal,
                                .rotate_s = (uint32_t)t->rotate_s,
                                .lifetime_s = (uint32_t)t->lifetime_s,
                                .lead_s = (uint32_t)t->lead_s,
@@ -150,7 +158,10 @@ static int make_tickets(edge_snapshot *s, const edge *e, const char *file) {
                                .follow = (uint8_t)t->follow,
                                .handoff = e ? e->inherited : NULL,
                                .handoff_name = "tickets"};
-    return cb_tickets_new(&s->tickets, &o) < 0 ? complain(file, path ? "ticket_key_file" : "tickets", "", "") : CB_OK;
+    int rc = cb_tickets_new(&s->tickets, &o);
+    if (rc < 0) rc = complain(file, path ? "ticket_key_file" : "tickets", "", "");
+    cb_seal_unref(seal);
+    return rc < 0 ? rc : CB_OK;
 }
 
 void edge_snapshot_turn_keys(const edge_snapshot *s, const cb_log *log) {

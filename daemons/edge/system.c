@@ -143,6 +143,7 @@ int edge_drop_privileges(const edge_conf *c, const cb_log *log) {
     if (geteuid() != 0 && geteuid() == uid) return CB_OK;
     if (geteuid() != 0) return fail(CB_EPERM, "/user: only root can become \"%s\"", c->user);
     rc = give_file(c->ticket_key_file, uid, gid);
+    if (rc == CB_OK) rc = give_file(c->state_key, uid, gid);
     if (rc == CB_OK) rc = give_file(c->quic_secret_file, uid, gid);
     if (rc == CB_OK && (rc = edge_acme_give(c, uid, gid)) < 0)
         fail(rc, "cannot give %s to the user: %s", c->acme->dir, strerror(errno));

@@ -6,6 +6,7 @@
 #define CB_TLS_H
 
 #include <cb/handoff.h>
+#include <cb/seal.h>
 
 CB_BEGIN
 
@@ -147,6 +148,9 @@ typedef struct cb_tickets_opts {
                       * its first use, and is remembered so much longer; 0 = not at all, at most 3,600 */
     uint8_t follow;  /* 1 = never write the file: somebody else turns it and brings it here (renamed into place) */
     uint8_t reserved[7];
+    cb_seal *seal; /* referenced; the file is sealed (cb/seal.h, purpose "tickets"), and one that is not is refused; one
+                    * that an old key has sealed is sealed anew. Servers read the file on their loops: use a key in a
+                    * file, not one on a token. NULL = not sealed */
 } cb_tickets_opts;
 
 /* Gives a ring with one reference. opts may be NULL. With `follow` a file that is not there yet, or whose newest key is

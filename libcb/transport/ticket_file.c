@@ -11,7 +11,8 @@
 #include <unistd.h>
 
 static const uint8_t magic[8] = "CBTICK1\n";
-enum { ENTRY = 8 + 32, FILE_SIZE = CB_TICKET_RING_BYTES };
+enum { ENTRY = 8 + 32, FILE_SIZE = CB_TICKET_RING_BYTES, SEALED_MAX = 2048 };
+static const char purpose[] = "tickets";
 
 int cb_ticket_ring_turn(cb_ticket_ring *ring, int64_t made) {
     cb_ticket_key fresh = {.made = made};
@@ -107,27 +108,59 @@ static int open_locked(const char *path, bool wait, int *out, struct stat *st) {
 
 /* A new file beside the old one, renamed over it: readers see the old ring or the new one. It is not synced: after a
  * crash an empty file counts as absent, and all that is lost is resumption. */
-static int replace(const char *path, const cb_ticket_ring *ring, struct stat *st) {
+static int replace(const char *path, cb_slice content, struct stat *st) {
     char temp[4096];
-    uint8_t raw[FILE_SIZE];
     int len = snprintf(temp, sizeof temp, "%s.new", path);
     if (len < 0 || (size_t)len >= sizeof temp) return cb_fail(CB_EINVAL, "%s: the path is too long", path);
     if (unlink(temp) < 0 && errno != ENOENT) return cb_fail_errno(errno, "%s", temp);
     int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) return cb_fail_errno(errno, "%s", temp);
-    cb_ticket_ring_write(ring, raw);
     errno = ENOSPC; /* what a short write means */
-    bool ok = write(fd, raw, sizeof raw) == (ssize_t)sizeof raw && fstat(fd, st) == 0 && rename(temp, path) == 0;
+    bool ok =
+        write(fd, content.base, content.len) == (ssize_t)content.len && fstat(fd, st) == 0 && rename(temp, path) == 0;
     int err = errno;
-    cb_mem_wipe(raw, sizeof raw);
     close(fd);
     if (ok) return CB_OK;
     unlink(temp);
     return cb_fail_errno(err, "%s", path);
 }
 
-static int read_ring(const char *path, int fd, const struct stat *st, cb_ticket_ring *out) {
-    uint8_t raw[FILE_SIZE + 1];
+static int replace_ring(const char *path, const cb_ticket_ring *ring, struct stat *st, const cb_seal *seal) {
+    uint8_t raw[FILE_SIZE], *sealed = NULL;
+    size_t len = sizeof raw;
+    cb_ticket_ring_write(ring, raw);
+    int rc = seal ? cb_seal_close(seal, purpose, (cb_slice){raw, sizeof raw}, &sealed, &len) : CB_OK;
+    if (rc == CB_OK) rc = replace(path, (cb_slice){seal ? sealed : raw, len}, st);
+    cb_seal_free(sealed, len);
+    cb_mem_wipe(raw, sizeof raw);
+    return rc;
+}
+
+static int open_ring(const char *path, cb_slice raw, cb_ticket_ring *out, const cb_seal *seal, bool *stale) {
+    cb_seal_label label = {.size = sizeof label};
+    uint8_t *plain = NULL;
+    size_t len = 0;
+    int32_t old = 0;
+    char why[256];
+    const bool sealed = cb_seal_label_read(&label, raw) == CB_OK;
+    if (!seal && sealed) return cb_fail(CB_EINVAL, "%s: sealed, and there is no key to open it", path);
+    if (!seal) return cb_ticket_ring_read(path, raw.base, raw.len, out);
+    if (!sealed)
+        return cb_fail(CB_EINVAL, "%s: not sealed; remove it, or seal it by \"cbctl seal close --purpose %s\"", path,
+                       purpose);
+    int rc = cb_seal_open(seal, purpose, raw, &plain, &len, &old);
+    snprintf(why, sizeof why, "%s", cb_last_error());
+    if (rc < 0) return cb_fail(CB_EINVAL, "%s: %s", path, why);
+    *stale = old != 0;
+    rc = cb_ticket_ring_read(path, plain, len, out);
+    cb_seal_free(plain, len);
+    return rc;
+}
+
+static int read_ring(const char *path, int fd, const struct stat *st, cb_ticket_ring *out, const cb_seal *seal,
+                     bool *stale) {
+    uint8_t raw[SEALED_MAX];
+    *stale = false;
     if (!S_ISREG(st->st_mode)) return cb_fail(CB_EINVAL, "%s: not a regular file", path);
     if (st->st_mode & 077) {
         return cb_fail(CB_EINVAL, "%s: others may read these ticket keys (mode %o, must be 0600)", path,
@@ -135,17 +168,18 @@ static int read_ring(const char *path, int fd, const struct stat *st, cb_ticket_
     }
     ssize_t n = pread(fd, raw, sizeof raw, 0);
     if (n < 0) return cb_fail_errno(errno, "%s", path);
-    int rc = n == 0 ? CB_OK : cb_ticket_ring_read(path, raw, (size_t)n, out);
+    int rc = n == 0 ? CB_OK : open_ring(path, (cb_slice){raw, (size_t)n}, out, seal, stale);
     cb_mem_wipe(raw, sizeof raw);
     return rc;
 }
 
-int cb_ticket_file_read(const char *path, cb_ticket_ring *ring, cb_ticket_stamp *stamp) {
+int cb_ticket_file_read(const char *path, cb_ticket_ring *ring, cb_ticket_stamp *stamp, const cb_seal *seal) {
+    bool stale;
     struct stat st;
     cb_ticket_ring found = {0};
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) return cb_fail_errno(errno, "%s", path);
-    int rc = fstat(fd, &st) < 0 ? cb_fail_errno(errno, "%s", path) : read_ring(path, fd, &st, &found);
+    int rc = fstat(fd, &st) < 0 ? cb_fail_errno(errno, "%s", path) : read_ring(path, fd, &st, &found, seal, &stale);
     if (rc >= 0 && found.keys[0].made == 0) rc = cb_fail(CB_ENOENT, "%s: empty", path);
     if (rc >= 0) {
         *ring = found;
@@ -157,16 +191,17 @@ int cb_ticket_file_read(const char *path, cb_ticket_ring *ring, cb_ticket_stamp 
 }
 
 int cb_ticket_file_sync(const char *path, cb_ticket_ring *ring, cb_ticket_stamp *stamp, int64_t now,
-                        const cb_ticket_turns *turns, bool force, bool wait) {
+                        const cb_ticket_turns *turns, const cb_seal *seal, bool force, bool wait) {
     int fd = -1;
+    bool stale;
     struct stat st;
     cb_ticket_ring found = {0};
     int rc = open_locked(path, wait, &fd, &st);
     if (rc < 0) return rc;
-    rc = read_ring(path, fd, &st, &found);
+    rc = read_ring(path, fd, &st, &found, seal, &stale);
     bool turn = force || cb_ticket_ring_due(&found, turns, now);
     if (rc >= 0 && turn) rc = cb_ticket_ring_renew(&found, turns, now);
-    if (rc >= 0 && turn) rc = replace(path, &found, &st);
+    if (rc >= 0 && (turn || stale)) rc = replace_ring(path, &found, &st, seal);
     if (rc >= 0) {
         *ring = found;
         *stamp = stamp_of(&st);

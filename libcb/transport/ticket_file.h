@@ -3,6 +3,7 @@
 #define CB_TRANSPORT_TICKET_FILE_H
 
 #include <cb/base.h>
+#include <cb/seal.h>
 #include <stdbool.h>
 #include <sys/types.h>
 #include <time.h>
@@ -47,11 +48,11 @@ int cb_ticket_ring_renew(cb_ticket_ring *ring, const cb_ticket_turns *turns, int
 
 bool cb_ticket_file_changed(const char *path, const cb_ticket_stamp *stamp);
 /* Reads the ring from the file (made with mode 0600 when absent), turns it there when that is due or `force`, all under
- * a lock against other processes. On failure nothing changes. CB_EINVAL: not a ring, or open to others; CB_EAGAIN:
- * without `wait`, another process has the lock. */
+ * a lock against other processes. With `seal` (may be NULL) it is sealed. On failure nothing changes. CB_EINVAL: not a
+ * ring, or open to others; CB_EAGAIN: without `wait`, another process has the lock. */
 int cb_ticket_file_sync(const char *path, cb_ticket_ring *ring, cb_ticket_stamp *stamp, int64_t now,
-                        const cb_ticket_turns *turns, bool force, bool wait);
+                        const cb_ticket_turns *turns, const cb_seal *seal, bool force, bool wait);
 /* Reads it only. CB_ENOENT: there is none, or an empty one. */
-int cb_ticket_file_read(const char *path, cb_ticket_ring *ring, cb_ticket_stamp *stamp);
+int cb_ticket_file_read(const char *path, cb_ticket_ring *ring, cb_ticket_stamp *stamp, const cb_seal *seal);
 
 #endif

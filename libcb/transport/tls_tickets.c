@@ -27,6 +27,7 @@ struct cb_tickets {
     cb_ticket_turns turns;
     bool follow;
     char *file;
+    cb_seal *seal;
     pthread_mutex_t lock; /* guards ring, stamp and checked */
     cb_ticket_ring ring;
     bool own;              /* follow: the file is absent or too old, the ring is ours alone */
@@ -39,6 +40,7 @@ static void tickets_free(cb_tickets *t) {
     cb_replay_guard_free(t->replay);
     cb_mem_wipe(&t->ring, sizeof t->ring);
     cb_mem_free(&cb_alloc_libc, t->file);
+    cb_seal_unref(t->seal);
     pthread_mutex_destroy(&t->lock);
     cb_mem_free(&cb_alloc_libc, t);
 }
@@ -54,7 +56,7 @@ static int follow(cb_tickets *t, int64_t now) {
     if (cb_ticket_file_changed(t->file, &t->stamp) || t->own || t->ring.keys[0].made == 0) {
         cb_ticket_ring found;
         cb_ticket_stamp stamp;
-        rc = cb_ticket_file_read(t->file, &found, &stamp);
+        rc = cb_ticket_file_read(t->file, &found, &stamp, t->seal);
         if (rc < 0 && rc != CB_ENOENT && t->ring.keys[0].made == 0) return rc;
         bool fresh = rc == CB_OK && now - found.keys[0].made < 2 * (int64_t)t->turns.rotate_s;
         if (fresh || (rc == CB_OK && !t->own)) {
@@ -82,7 +84,7 @@ static int refresh(cb_tickets *t, bool force) {
     bool due = force || cb_ticket_ring_due(&t->ring, &t->turns, (int64_t)now);
     if (!t->file) return due ? cb_ticket_ring_renew(&t->ring, &t->turns, (int64_t)now) : CB_OK;
     if (!due && !cb_ticket_file_changed(t->file, &t->stamp)) return CB_OK;
-    int rc = cb_ticket_file_sync(t->file, &t->ring, &t->stamp, (int64_t)now, &t->turns, force, force);
+    int rc = cb_ticket_file_sync(t->file, &t->ring, &t->stamp, (int64_t)now, &t->turns, t->seal, force, force);
     /* Nor must it seal for ever because the disk is full or whoever has the lock hangs: then a key of our own does. */
     if (rc < 0 && older_than(t, (int64_t)now, 2)) (void)cb_ticket_ring_turn(&t->ring, (int64_t)now);
     return rc == CB_EAGAIN ? CB_OK : rc; /* another process turns it at this moment: asked again soon */
@@ -123,11 +125,13 @@ int cb_tickets_new(cb_tickets **out, const cb_tickets_opts *opts) {
     t->turns = (cb_ticket_turns){o.rotate_s ? o.rotate_s : ROTATE_DEFAULT_S, o.lead_s};
     t->lifetime_s = o.lifetime_s ? o.lifetime_s : LIFETIME_DEFAULT_S;
     t->follow = o.follow;
+    if (o.seal) t->seal = cb_seal_ref(o.seal);
     if (o.file && !(t->file = cb_mem_text(&cb_alloc_libc, o.file)))
         rc = cb_fail(CB_ENOMEM, "no memory for ticket keys");
     if (rc >= 0)
         rc = o.follow ? refresh(t, false)
-             : o.file ? cb_ticket_file_sync(t->file, &t->ring, &t->stamp, (int64_t)time(NULL), &t->turns, false, true)
+             : o.file ? cb_ticket_file_sync(t->file, &t->ring, &t->stamp, (int64_t)time(NULL), &t->turns, t->seal,
+                                            false, true)
                       : begin_in_memory(t, &o);
     if (t->own && (rc == CB_ENOENT || rc == CB_ETIMEOUT)) rc = CB_OK; /* cb_tickets_rotate() tells */
     if (rc >= 0) rc = cb_replay_guard_new(&t->replay, t->lifetime_s, o.skew_s);

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import threading
@@ -752,6 +753,22 @@ def test_command_line(edge):
         assert run(program("cb-edge"), *wrong).returncode == 2
     assert "nonexistent" in run(program("cb-edge"), "-c", "/nonexistent").stderr
     assert "not a regular file" in run(program("cb-edge"), "--check", "-c", edge.file.parent).stderr
+
+
+def test_a_state_key_seals_the_ticket_keys(edge, tmp_path):
+    tickets, key, new = (tmp_path / name for name in ("tickets", "state.key", "new.key"))
+    check = lambda **more: (edge.config({"web": ["http://127.0.0.1:1"]}, ticket_key_file=str(tickets), **more), run(program("cb-edge"), "--check", "-c", edge.file))[1]
+    assert check(state_key=str(key)).returncode == 0
+    assert tickets.read_bytes().startswith(b"CBSEAL1\n") and stat.S_IMODE(key.stat().st_mode) == 0o600
+    seal = lambda by: run(program("cbctl"), "seal", "open", "--key", by, "--purpose", "tickets", tickets, binary=True)
+    ring = seal(key).stdout
+    assert ring.startswith(b"CBTICK1\n")
+    bare = check()
+    assert bare.returncode == 1 and "/ticket_key_file" in bare.stderr and "sealed" in bare.stderr
+    other = check(state_key=str(new))
+    assert other.returncode == 1 and "is not here" in other.stderr
+    assert check(state_key=str(new), state_old_keys=[str(key)]).returncode == 0
+    assert seal(new).stdout == ring and seal(key).returncode == 1
 
 
 def test_a_key_for_everybody_is_warned_of(edge, pki, tmp_path):

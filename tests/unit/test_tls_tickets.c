@@ -224,6 +224,62 @@ Test(tls_tickets, files_that_are_refused) {
     tls_pki_drop(&p);
 }
 
+static cb_seal *seal_of(char letter, char old) {
+    uint8_t secret[32];
+    char file[64];
+    const char *olds[] = {file};
+    cb_seal *s = NULL;
+    memset(secret, letter, sizeof secret);
+    snprintf(file, sizeof file, "/tmp/cb-old-key-%d", (int)getpid());
+    if (old) {
+        uint8_t before[32];
+        memset(before, old, sizeof before);
+        int fd = open(file, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+        cr_assert_eq(write(fd, before, sizeof before), 32);
+        close(fd);
+    }
+    cr_assert_eq(
+        cb_seal_new(&s, CB_OPTS(cb_seal_opts, .secret = {secret, 32}, .old_keys = olds, .n_old_keys = old != 0)), CB_OK,
+        "%s", cb_last_error());
+    unlink(file);
+    return s;
+}
+
+Test(tls_tickets, a_file_can_be_sealed) {
+    tls_pki p;
+    char path[160];
+    cb_tickets *t = NULL;
+    cb_seal *a = seal_of('a', 0), *b = seal_of('b', 0), *b_and_a = seal_of('b', 'a');
+    tls_pki_make(&p);
+    tls_pki_path(&p, "ring", path);
+    for (int i = 0; i < 2; i++) { /* made, and read */
+        cr_assert_eq(cb_tickets_new(&t, CB_OPTS(cb_tickets_opts, .file = path, .seal = a)), CB_OK, "%s",
+                     cb_last_error());
+        if (i) cr_expect_eq(cb_tickets_rotate(t, 1), CB_OK, "%s", cb_last_error());
+        cb_tickets_unref(t);
+    }
+    cr_expect_eq(cb_tickets_new(&t, CB_OPTS(cb_tickets_opts, .file = path)), CB_EINVAL);
+    cr_expect_not_null(strstr(cb_last_error(), "sealed"), "%s", cb_last_error());
+    cr_expect_eq(cb_tickets_new(&t, CB_OPTS(cb_tickets_opts, .file = path, .seal = b)), CB_EINVAL);
+    cr_assert_eq(cb_tickets_new(&t, CB_OPTS(cb_tickets_opts, .file = path, .seal = b_and_a)), CB_OK, "%s",
+                 cb_last_error());
+    cb_tickets_unref(t);
+    cr_assert_eq(cb_tickets_new(&t, CB_OPTS(cb_tickets_opts, .file = path, .seal = b)), CB_OK, "sealed anew: %s",
+                 cb_last_error());
+    cb_tickets_unref(t);
+    cr_assert_eq(cb_tickets_new(&t, CB_OPTS(cb_tickets_opts, .file = path, .seal = b, .follow = 1)), CB_OK);
+    cb_tickets_unref(t);
+    unlink(path);
+    cr_assert_eq(cb_tickets_new(&t, CB_OPTS(cb_tickets_opts, .file = path)), CB_OK);
+    cb_tickets_unref(t);
+    cr_expect_eq(cb_tickets_new(&t, CB_OPTS(cb_tickets_opts, .file = path, .seal = b)), CB_EINVAL,
+                 "one that is not sealed");
+    cb_seal_unref(a);
+    cb_seal_unref(b);
+    cb_seal_unref(b_and_a);
+    tls_pki_drop(&p);
+}
+
 Test(tls_tickets, the_client_cache_is_bounded_and_newest_first) {
     cb_session_cache *c;
     cb_slice s, x;
