@@ -153,13 +153,16 @@ Test(log_writer, a_reader_that_sleeps_costs_lines) {
                  "%s", cb_last_error());
     memset(text, 'x', sizeof text);
     text[900] = '\0';
-    for (int i = 0; i < 1000; i++)
+    uint64_t logged = 0;
+    while (cb_log_writer_flush(t.w, 20) == CB_OK && logged < 10000) /* until the pipe is full */
+        for (int i = 0; i < 10; i++, logged++)
+            cb_log_line(cb_log_writer_hook(t.w), CB_LOG_INFO, "m", "%s", text);
+    for (int i = 0; i < 100; i++, logged++)
         cb_log_line(cb_log_writer_hook(t.w), CB_LOG_INFO, "m", "%s", text);
     cb_log_writer_stats s = stats(&t);
-    cr_expect_gt(s.dropped, 500);
-    cr_expect_eq(s.dropped + s.lines, 1000);
+    cr_expect_gt(s.dropped, 50);
+    cr_expect_eq(s.dropped + s.lines, logged);
     cr_expect_leq(s.waiting_bytes, 20000);
-    cr_expect_eq(cb_log_writer_flush(t.w, 10), CB_ETIMEOUT);
     size_t lines = 0, told = 0;
     char piece[4096], last[4096] = "";
     for (int quiet = 0; quiet < 3000;) {
