@@ -88,10 +88,10 @@ def until(condition, edge, seconds=20):
 @pytest.fixture
 def pebble(tmp_path, spawn):
     """start(challenge, **issuer) gives an Edge whose issuer is a pebble that validates there."""
-    def start(challenge="http_01", reject=20, http=None, tls=None, **issuer):
+    def start(challenge="http_01", reject=20, settings=None, **issuer):
         ca = make_ca(tmp_path)
-        http, tls = http or free_port(), tls or free_port()
-        ports, _ = start_pebble(tmp_path, spawn, ca, reject, ports={"http": http, "tls": tls})
+        http, tls = free_port(), free_port()
+        ports, _ = start_pebble(tmp_path, spawn, ca, reject, ports={"http": http, "tls": tls}, **(settings or {}))
         edge = Edge(tmp_path, spawn, "edge", f"https://127.0.0.1:{ports['acme']}/dir", ca, http, tls)
         if challenge == "dns_01":
             issuer["dns_hook"] = str(dns_hook(tmp_path, ports["dns_admin"]))
@@ -244,6 +244,18 @@ def test_one_process_gets_certificates_and_its_successor_goes_on(pebble):
     finally:
         os.kill(pid, signal.SIGTERM)
         until(lambda: not Path(f"/proc/{pid}/exe").exists(), edge)  # it is nobody's child here
+
+
+def test_an_account_is_bound_to_one_of_the_servers_operator(pebble, tmp_path):
+    key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
+    edge = pebble(settings={"externalAccountBindingRequired": True, "externalAccountMACKeys": {"kid-1": key}})
+    edge.go()
+    edge.process.wait_for("external account binding", seconds=20)
+    (tmp_path / "eab").write_text(key + "\n")
+    edge.issuer.update(eab_kid="kid-1", eab_key_file=str(tmp_path / "eab"))
+    edge.groups = [["e.example.org"]]  # what failed waits its minute
+    edge.reload()
+    edge.issued("e.example.org")
 
 
 @pytest.fixture
