@@ -18,8 +18,7 @@ enum {
     CROWDED_AGAIN = 4,
     SWOLLEN_ROUNDS = 10,
     SAME_LEASTS = 3,
-    FULL_YIELDS = 1,
-    SLOT_ROUNDS = 50,
+    SLOT_ROUNDS = 32,
     UNPACED_PACKETS = 48
 };
 static const uint64_t PROBE_RTT_AFTER = 5 * SECOND;
@@ -54,7 +53,7 @@ void cb_gov_restart(cb_gov *g, cb_time now) {
     g->alone = true;
     g->competing = false;
     g->competed_at = g->overflow_at = 0;
-    g->crowded = g->swollen = g->full = g->same = 0;
+    g->crowded = g->swollen = g->same = 0;
     if (g->phase > CB_GOV_DRAIN) {
         g->phase = CB_GOV_CRUISE;
         g->cycle_since = now;
@@ -71,7 +70,9 @@ static void enter(cb_gov *g, cb_time now, int phase) {
     g->phase_since = now;
     g->phase_rounds = 0;
     g->held = false;
-    if (phase == CB_GOV_PROBE_RTT) g->yield_until = now + 2 * g->path.latest_rtt;
+    if (phase != CB_GOV_PROBE_RTT) return;
+    g->yield_until = now + 2 * g->path.latest_rtt;
+    g->yield_rate = g->m.last_rate;
 }
 
 static void start_cycle(cb_gov *g, cb_time now) {
@@ -128,7 +129,9 @@ static void start_competing(cb_gov *g, cb_time now) {
 /* What a round of half a window found. */
 static void judge(cb_gov *g, cb_time now, uint64_t least) {
     cb_gov_model *m = &g->m;
-    bool emptied = least <= m->min_rtt + queue_limit(g);
+    /* On a path of few packets half a window of our own is a queue. */
+    uint64_t own = g->yield_rate > 0 ? whole(1.1 * (double)g->cap * 1e9 / g->yield_rate) : 0;
+    bool emptied = least <= (own > m->min_rtt ? own : m->min_rtt) + queue_limit(g);
     uint64_t apart = least > g->least ? least - g->least : g->least - least;
     g->same = !emptied && apart <= least / 64 + MS / 4 ? (uint8_t)(g->same + 1) : 0;
     g->least = least;
@@ -137,16 +140,22 @@ static void judge(cb_gov *g, cb_time now, uint64_t least) {
         g->same = 0;
         emptied = true;
     }
-    g->full = !emptied && (g->competing || g->crowded >= CROWDED_ROUNDS) ? (uint8_t)(g->full + 1) : 0;
+    bool stood = g->crowded >= CROWDED_ROUNDS || least > m->min_rtt + m->min_rtt / 4 + 4 * MS;
     g->crowded = 0;
     g->yielded_at = now;
     m->min_at = now;
-    if (!emptied && (g->competing || g->full >= FULL_YIELDS)) {
+    if (!emptied && (g->competing || stood)) {
         start_competing(g, now);
         return;
     }
+    if (!g->competing) {
+        start_cycle(g, now);
+        return;
+    }
+    cb_gov_model_restart(m, g->yield_rate); /* peaks of a crowd are nobody's share */
     g->competing = false;
-    start_cycle(g, now);
+    g->cycle_since = now;
+    enter(g, now, CB_GOV_CRUISE); /* who yielded together does not probe together */
 }
 
 static void probe_rtt(cb_gov *g, cb_time now) {
@@ -170,8 +179,8 @@ static bool crowded(const cb_gov *g) {
     const cb_gov_model *m = &g->m;
     double rate = m->last_rate > g->peak / 8 ? m->last_rate : g->peak / 8;
     if (m->last_min_rtt == UINT64_MAX || rate <= 0) return false;
-    double held = 4.0 * (double)m->packet * 1e9 / rate;
-    return (double)m->last_min_rtt > 1.1 * (double)m->min_rtt + held + 1e6;
+    double held = 4.0 * (double)m->packet * 1e9 / rate, base = (double)m->min_rtt;
+    return (double)m->last_min_rtt > 1.1 * base + (held < base / 4 ? held : base / 4) + 1e6;
 }
 
 /* Flows that share a queue see it empty only when they yield together: at the same seconds of the clock, which those of
@@ -222,7 +231,7 @@ static void compete(cb_gov *g, cb_time now) {
         g->cycle_since = now;
     }
     if (!m->round_started) return;
-    if (g->compete_cap < UINT64_MAX / 2) g->compete_cap += g->compete_cap / 4;
+    if (g->compete_cap < UINT64_MAX / 2) g->compete_cap += g->compete_cap / 16;
     if (m->last_lost || g->compete_cap > g->path.cwnd) g->compete_cap = UINT64_MAX;
 }
 
@@ -357,7 +366,7 @@ static void control(cb_gov *g) {
         g->cap = g->compete_cap;
         return;
     }
-    double least = 4.0 * (double)m->packet;
+    double least = (g->phase == CB_GOV_PROBE_RTT ? 2.0 : 4.0) * (double)m->packet;
     if (g->phase != CB_GOV_PROBE_RTT && g->phase != CB_GOV_DRAIN) {
         cap += 1.5 * cb_gov_model_loss_room(m) * bdp;
     }

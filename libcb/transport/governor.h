@@ -59,6 +59,7 @@ typedef struct cb_gov {
     cb_time next_tx; /* when the pacer lets the next packet go */
     cb_time phase_since, cycle_since;
     cb_time yielded_at;  /* end of the latest ProbeRTT */
+    double yield_rate;   /* delivered before it */
     cb_time yield_until; /* the one under way lasts at least: a queue leaves, and the empty path answers */
     uint64_t cycle;      /* length of the cycle under way */
     cb_gov_path path;
@@ -73,7 +74,6 @@ typedef struct cb_gov {
     bool competing;
     uint8_t crowded; /* rounds in a row with a queue that governed flows do not make */
     uint8_t swollen; /* ... with any queue */
-    uint8_t full;    /* ProbeRTTs in a row that such a queue outlasted */
     uint64_t compete_cap;
     cb_time competed_at, overflow_at;
 } cb_gov;

@@ -45,6 +45,12 @@ void cb_gov_model_cycle(cb_gov_model *m) {
     m->extra[0] = 0;
 }
 
+void cb_gov_model_restart(cb_gov_model *m, double rate) {
+    m->best[0] = rate;
+    m->best[1] = 0;
+    m->extra[0] = m->extra[1] = 0;
+}
+
 void cb_gov_model_rtt(cb_gov_model *m, cb_time now, uint64_t rtt) {
     if (!rtt) return;
     m->round_samples++;

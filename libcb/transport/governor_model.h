@@ -59,7 +59,8 @@ void cb_gov_model_rtt(cb_gov_model *m, cb_time now, uint64_t rtt);
  * that `repeated` is complete. */
 void cb_gov_model_update(cb_gov_model *m, cb_time now, uint64_t before, uint64_t after, uint64_t repeated, bool limited,
                          bool settled);
-void cb_gov_model_cycle(cb_gov_model *m); /* the max filters forget the cycle before the last */
+void cb_gov_model_cycle(cb_gov_model *m);                /* the max filters forget the cycle before the last */
+void cb_gov_model_restart(cb_gov_model *m, double rate); /* ... all; this rate is what is known */
 double cb_gov_model_bandwidth(const cb_gov_model *m);
 uint64_t cb_gov_model_bdp(const cb_gov_model *m);
 uint64_t cb_gov_model_window(const cb_gov_model *m); /* how long a rate is measured: a round, or some packets */
