@@ -8,8 +8,8 @@
  * A store works on a thread of its own: no caller waits for a disk. Answers come on the caller's loop; callers without
  * a loop (a tool, or a program that starts) give NULL and wait.
  *
- * Threads. A cb_store is thread-safe. An answer runs on the thread of the loop that was given. Free the store after all
- * loops that wait for its answers. */
+ * Threads. A cb_store is thread-safe. An answer runs on the thread of the loop that was given. Before a loop is freed,
+ * its questions must have been answered or cancelled, and its watchers freed; the store is freed after those loops. */
 #ifndef CB_STORE_H
 #define CB_STORE_H
 
@@ -97,7 +97,8 @@ CB_API int cb_store_list(cb_store *s, cb_loop *loop, cb_store_ask **ask, cb_slic
 /* The changes of a key, the latest first, those before revision `before` (0 = all), at most `most` (1 to 1,000). */
 CB_API int cb_store_history(cb_store *s, cb_loop *loop, cb_store_ask **ask, cb_slice key, uint64_t before,
                             uint32_t most, cb_store_done done, void *user);
-/* No answer any more; on the loop's thread, before the answer. NULL is fine. */
+/* No answer any more, and the loop may be freed; on the loop's thread, before the answer. A change may have been made
+ * all the same. NULL is fine. */
 CB_API void cb_store_cancel(cb_store_ask *ask);
 
 /* Told on its loop of each change to keys that begin with prefix, in order, each once, from revision `from` on (0 =

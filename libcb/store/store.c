@@ -28,6 +28,7 @@ struct cb_store_ask {
     bool remove;
     cb_store_done done; /* NULL: cancelled */
     void *user;
+    enum { WAITS, SERVED, POSTED } state;
     bool answered;
     int rc;
     char why[WHY_BYTES];
@@ -122,6 +123,7 @@ static void count(cb_store *s, const cb_store_ask *a) {
 static void serve(cb_store *s, cb_store_ask *a) {
     uint64_t revision = 0, oldest = 0, bytes = 0;
     cb_list_del(&a->node);
+    a->state = SERVED;
     pthread_mutex_unlock(&s->lock);
     a->rc = answer(s, a);
     if (a->rc < 0) snprintf(a->why, sizeof a->why, "%s", cb_last_error());
@@ -143,8 +145,10 @@ static void serve(cb_store *s, cb_store_ask *a) {
         pthread_cond_broadcast(&s->answered);
         return;
     }
+    a->state = POSTED;
     cb_list_add_tail(&s->posted, &a->node);
-    if (cb_loop_post(a->loop, on_answer, a) < 0) { /* the loop is going: nobody is there to be told */
+    /* Who has cancelled it may have freed the loop; a loop that takes no task is going. */
+    if (!a->done || cb_loop_post(a->loop, on_answer, a) < 0) {
         cb_list_del(&a->node);
         ask_free(a);
     }
@@ -349,7 +353,17 @@ int cb_store_history(cb_store *s, cb_loop *loop, cb_store_ask **out, cb_slice ke
 }
 
 void cb_store_cancel(cb_store_ask *a) {
-    if (a) a->done = NULL; /* only its loop's thread looks at this */
+    if (!a) return;
+    cb_store *s = a->store;
+    pthread_mutex_lock(&s->lock);
+    bool waits = a->state == WAITS;
+    a->done = NULL; /* else the store's thread frees it, or the task on its loop */
+    if (waits) {
+        cb_list_del(&a->node);
+        s->n_waiting--;
+    }
+    pthread_mutex_unlock(&s->lock);
+    if (waits) ask_free(a);
 }
 
 int cb_store_watch_new(cb_store_watch **out, cb_store *s, cb_loop *loop, cb_slice prefix, uint64_t from,
