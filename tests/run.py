@@ -164,8 +164,7 @@ SANITIZER_ENV = {
     "asan": {"ASAN_OPTIONS": "abort_on_error=1:detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1",
              "UBSAN_OPTIONS": "print_stacktrace=1",
              "LSAN_OPTIONS": f"suppressions={ROOT / 'tests/support/lsan.supp'}:print_suppressions=0"},
-    # die_after_fork: a test may fork while libuv's pool, which lives as long as the process, has threads.
-    "tsan": {"TSAN_OPTIONS": f"halt_on_error=0:die_after_fork=0:exitcode=66:suppressions={ROOT / 'tests/support/tsan.supp'}"},
+    "tsan": {"TSAN_OPTIONS": f"halt_on_error=0:exitcode=66:suppressions={ROOT / 'tests/support/tsan.supp'}"},
 }
 
 

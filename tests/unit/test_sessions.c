@@ -207,7 +207,7 @@ Test(sessions, a_file_is_whole_or_nothing) {
 }
 
 /* Two stores on one file, as two processes have them: what one keeps the other finds, and nothing is used twice. */
-Test(sessions, shared_by_processes_used_once) {
+Test(processes, sessions_are_shared_and_used_once) {
     enum { N = 40, PROCESSES = 4 };
     tls_pki p;
     char path[160];

@@ -438,7 +438,7 @@ Test(store, a_file_that_is_gone_takes_no_changes) {
 }
 
 /* A process that is killed while it writes: what it was told of is there, and nothing is half there. */
-Test(store, killed_while_it_writes) {
+Test(processes, a_store_is_killed_while_it_writes) {
     world w;
     begin(&w, (cb_store_file_opts){0});
     cb_store_free(w.s);
