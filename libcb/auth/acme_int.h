@@ -6,7 +6,7 @@
 #include "auth/acme_cert.h"
 #include "auth/acme_core.h"
 #include "auth/acme_store.h"
-#include "auth/fetch.h"
+#include "http/fetch.h"
 
 enum { CB_ACME_EAB_BYTES = 512, CB_ACME_KEY_BYTES = 16384 };
 

@@ -3,7 +3,7 @@
 #define CB_AUTH_ACME_READ_H
 
 #include "auth/json.h"
-#include "auth/web.h"
+#include "http/web.h"
 
 enum { CB_ACME_ANSWER_BYTES = 131072, CB_ACME_TOKEN_BYTES = 256 };
 

@@ -1,10 +1,10 @@
 /* A provider: what all threads share, and the driver that keeps it fresh on one loop. */
 #include "auth/oidc_core.h"
 #include "auth/oidc_int.h"
-#include "auth/web.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include "base/opts.h"
+#include "http/web.h"
 #include "loop/bell.h"
 #include <gnutls/crypto.h>
 #include <stdatomic.h>

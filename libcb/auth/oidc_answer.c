@@ -1,7 +1,7 @@
 #include "auth/oidc_answer.h"
 #include "auth/base64url.h"
-#include "auth/web.h"
 #include "base/error.h"
+#include "http/web.h"
 #include <gnutls/crypto.h>
 #include <math.h>
 #include <stdio.h>

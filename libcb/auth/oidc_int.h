@@ -2,9 +2,9 @@
 #ifndef CB_AUTH_OIDC_INT_H
 #define CB_AUTH_OIDC_INT_H
 
-#include "auth/fetch.h"
 #include "auth/introspect_cache.h"
 #include "auth/oidc_meta.h"
+#include "http/fetch.h"
 #include <pthread.h>
 
 typedef struct cb_oidc_runner cb_oidc_runner;

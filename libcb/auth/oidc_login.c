@@ -2,10 +2,10 @@
 #include "auth/base64url.h"
 #include "auth/oidc_form.h"
 #include "auth/oidc_int.h"
-#include "auth/web.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include "base/opts.h"
+#include "http/web.h"
 #include <gnutls/crypto.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 #include "auth/oidc_meta.h"
-#include "auth/web.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include "http/url.h"
+#include "http/web.h"
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>

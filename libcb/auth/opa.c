@@ -1,11 +1,11 @@
 /* Decisions of an Open Policy Agent. */
-#include "auth/fetch.h"
 #include "auth/json.h"
-#include "auth/web.h"
 #include "base/error.h"
 #include "base/list.h"
 #include "base/mem.h"
 #include "base/opts.h"
+#include "http/fetch.h"
+#include "http/web.h"
 #include <arpa/inet.h>
 #include <cb/opa.h>
 #include <gnutls/crypto.h>

@@ -1,11 +1,11 @@
 /* Spans wait in batches, encoded, until the loop has sent them: one request at a time. */
-#include "auth/fetch.h"
-#include "auth/web.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/opts.h"
+#include "http/fetch.h"
 #include "http/url.h"
+#include "http/web.h"
 #include "loop/loop_int.h"
 #include "telemetry/otlp.h"
 #include <cb/trace.h>

@@ -1,7 +1,7 @@
 /* One small request at a time through an HTTP client: a body that is at hand, an answer that is bounded. Embedded in
  * its owner. Redirects are answers like others. */
-#ifndef CB_AUTH_FETCH_H
-#define CB_AUTH_FETCH_H
+#ifndef CB_HTTP_FETCH_H
+#define CB_HTTP_FETCH_H
 
 #include "base/buf.h"
 #include <cb/http.h>

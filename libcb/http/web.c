@@ -1,4 +1,4 @@
-#include "auth/web.h"
+#include "http/web.h"
 #include "base/error.h"
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* Reading what servers of the web say that are not trusted: media types, URLs, waits, texts for people. */
-#ifndef CB_AUTH_WEB_H
-#define CB_AUTH_WEB_H
+#ifndef CB_HTTP_WEB_H
+#define CB_HTTP_WEB_H
 
 #include "base/buf.h"
 #include <stdbool.h>

@@ -1,4 +1,4 @@
-#include "auth/fetch.h"
+#include "http/fetch.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include <stdio.h>
