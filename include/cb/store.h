@@ -107,7 +107,7 @@ CB_API void cb_store_cancel(cb_store_ask *ask);
  * nothing more comes; free it. */
 typedef void (*cb_store_change)(cb_store_watch *w, int rc, const cb_store_entry *entry, void *user);
 
-/* CB_EINVAL (out, s, loop, changed), CB_ENOMEM. */
+/* CB_EINVAL (out, s, loop, changed), CB_ENOTSUP (a store that is read only: another process changes it), CB_ENOMEM. */
 CB_API int cb_store_watch_new(cb_store_watch **out, cb_store *s, cb_loop *loop, cb_slice prefix, uint64_t from,
                               cb_store_change changed, void *user);
 /* On the loop's thread, also inside `changed`. NULL is fine. */

@@ -64,6 +64,7 @@ struct cb_store {
     cb_list waiting, posted, watches;
     uint32_t n_waiting;
     bool ending, look; /* look: a watcher is new */
+    bool read_only;
     cb_store_stats stats;
 };
 
@@ -371,6 +372,7 @@ int cb_store_watch_new(cb_store_watch **out, cb_store *s, cb_loop *loop, cb_slic
     if (!out || !s || !loop || !changed)
         return cb_fail(CB_EINVAL, "cb_store_watch_new: out, s, loop and changed are needed");
     if (!is_text(prefix, CB_STORE_KEY_BYTES)) return cb_fail(CB_EINVAL, "store: a prefix is the beginning of a key");
+    if (s->read_only) return cb_fail(CB_ENOTSUP, "store: who only reads is not told what another process changes");
     cb_store_watch *w = cb_mem_new(heap, sizeof *w + prefix.len + 1);
     if (!w) return cb_fail(CB_ENOMEM, "no memory to watch a store");
     if (prefix.len > 0) memcpy(w + 1, prefix.base, prefix.len);
@@ -422,6 +424,7 @@ int cb_store_open(cb_store **out, const cb_store_file_opts *opts) {
     rc = cb_store_db_open(&s->db, &o);
     if (rc == CB_OK) rc = cb_store_db_state(s->db, &s->stats.revision, &s->stats.oldest, &s->stats.file_bytes);
     s->log = o.log;
+    s->read_only = o.read_only;
     s->max_questions = o.max_questions ? o.max_questions : QUESTIONS;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->work, NULL);

@@ -3,6 +3,7 @@
  *
  * ROW: bare-ALG (GnuTLS verifies the same bytes), full-ALG (cb_jwt_verify()), again-ALG (a token that the cache knows),
  * with ALG of RS256, ES256, EdDSA. */
+#include "allocations.h"
 #include <cb/auth.h>
 #include <gnutls/abstract.h>
 #include <gnutls/crypto.h>
@@ -12,8 +13,6 @@
 #include <time.h>
 
 enum { NOW = 1700000000 };
-
-static unsigned long allocations;
 
 static double cpu(void) {
     struct timespec t;
@@ -102,26 +101,6 @@ static void one(const job *j, int kind) {
                       : cb_jwt_cache_verify(j->cache, &t, cb_slice_str(j->token), j->keys, &rules, &facts, NULL)) == 0,
          "check");
     cb_jwt_unref(t);
-}
-
-/* The program's own names come before libc's, in the libraries too: so all allocations are counted. */
-void *__libc_malloc(size_t n);
-void *__libc_calloc(size_t n, size_t size);
-void *__libc_realloc(void *p, size_t n);
-
-void *malloc(size_t n) {
-    allocations++;
-    return __libc_malloc(n);
-}
-
-void *calloc(size_t n, size_t size) {
-    allocations++;
-    return __libc_calloc(n, size);
-}
-
-void *realloc(void *p, size_t n) {
-    allocations++;
-    return __libc_realloc(p, n);
 }
 
 int main(int argc, char **argv) {

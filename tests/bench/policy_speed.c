@@ -3,6 +3,7 @@
  * ROW says what tells the rules apart, and the request is allowed by the last of them: `roles` (the sets decide),
  * `paths` (a pattern of its own for each rule, with a segment that is free), `claims` (a value of one claim of a token
  * for each rule, below a pointer), `mixed` (roles, methods, paths, sources and times; a tenth are denials). */
+#include "allocations.h"
 #include <cb.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,8 +11,6 @@
 #include <time.h>
 
 enum { NOW = 1700000000, ROOM = 1 << 20 };
-
-static unsigned long allocations;
 
 static double cpu(void) {
     struct timespec t;
@@ -92,26 +91,6 @@ static cb_jwt *token_of(int rules) {
     cb_jwks_unref(set);
     cb_jwt_signer_unref(signer);
     return token;
-}
-
-/* The program's own names come before libc's, in the libraries too: so all allocations are counted. */
-void *__libc_malloc(size_t n);
-void *__libc_calloc(size_t n, size_t size);
-void *__libc_realloc(void *p, size_t n);
-
-void *malloc(size_t n) {
-    allocations++;
-    return __libc_malloc(n);
-}
-
-void *calloc(size_t n, size_t size) {
-    allocations++;
-    return __libc_calloc(n, size);
-}
-
-void *realloc(void *p, size_t n) {
-    allocations++;
-    return __libc_realloc(p, n);
 }
 
 int main(int argc, char **argv) {

@@ -360,6 +360,8 @@ Test(store, what_was_stored_is_there_again) {
                                       .expected = 1, .time_ms = 1),
                               done, &w),
                  CB_EPERM);
+    cb_store_watch *none = NULL;
+    cr_expect_eq(cb_store_watch_new(&none, second, w.loop, (cb_slice){0}, 0, changed, &w), CB_ENOTSUP);
     cb_store_free(second);
     cr_assert_eq(stat(w.path, &st), 0);
     cr_expect_eq(st.st_mode & 0777, 0600);
