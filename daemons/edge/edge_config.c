@@ -154,6 +154,10 @@ static const cb_config_rule group_rules[] = {
      .doc = "How long an origin stays out. When all are out, all are tried."},
     {MEMBER(edge_group_conf, retries), .kind = CB_CONFIG_INT, .min = 0, .max = 10, .fallback = "1",
      .doc = "Further origins that a request goes to while no origin has got it."},
+    {MEMBER(edge_group_conf, tenant), .kind = CB_CONFIG_TEXT, .min = 1, .max = 256,
+     .doc = "Whose it is: who may change it by administration, and the tenant of its routes that name none."},
+    {MEMBER(edge_group_conf, owner), .kind = CB_CONFIG_TEXT, .min = 1, .max = 256,
+     .doc = "Its service owner, who may change it by administration."},
     END};
 
 static const cb_config_rule route_rules[] = {
@@ -163,6 +167,9 @@ static const cb_config_rule route_rules[] = {
      .doc = "Prefix of whole path segments; the longest of a host wins."},
     {MEMBER(edge_route_conf, group), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME, .required = 1,
      .doc = "A name from \"groups\"."},
+    {MEMBER(edge_route_conf, tenant), .kind = CB_CONFIG_TEXT, .min = 1, .max = 256,
+     .doc = "Whose traffic it is, in metrics, traces and the access log, where nobody is let in by an identity with a "
+            "tenant; the group's when absent."},
     {MEMBER(edge_route_conf, auth), .kind = CB_CONFIG_OBJECT, .members = edge_auth_rules,
      .item_size = sizeof(edge_auth_conf), .doc = "Who may; everybody when absent."},
     END};

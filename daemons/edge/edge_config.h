@@ -47,7 +47,7 @@ typedef struct edge_origin_conf {
 typedef struct edge_group_conf {
     const char *name;
     cb_config_list origins; /* of edge_origin_conf */
-    const char *cert_file, *key_file, *server_name, *host;
+    const char *cert_file, *key_file, *server_name, *host, *tenant, *owner;
     edge_trust_conf trust;
     int32_t policy, verify, tls12, proxy_protocol, require_staple, client_cert;
     uint32_t versions;
@@ -109,7 +109,7 @@ typedef struct edge_auth_conf {
 } edge_auth_conf;
 
 typedef struct edge_route_conf {
-    const char *host, *path, *group;
+    const char *host, *path, *group, *tenant;
     const edge_auth_conf *auth;
 } edge_route_conf;
 

@@ -63,6 +63,8 @@ static int make_group(edge_snapshot *s, const edge_group_conf *g, const char *fi
                                     .identity = identity,
                                     .server_name = g->server_name,
                                     .host = g->host,
+                                    .tenant = g->tenant,
+                                    .owner = g->owner,
                                     .policy = g->policy + CB_LB_ROUND_ROBIN,
                                     .versions = g->versions,
                                     .connect_timeout_ms = (uint32_t)g->connect_timeout_ms,
@@ -95,8 +97,12 @@ static int make_route(edge_snapshot *s, const edge_route_conf *r, const char *fi
     cb_route_auth auth;
     int has = edge_auth_route(&auth, s->auth, r, file);
     if (has < 0 && has != CB_ENOENT) return has;
-    const cb_route_opts o = {
-        .size = sizeof o, .host = r->host, .path = r->path, .group = r->group, .auth = has == CB_OK ? &auth : NULL};
+    const cb_route_opts o = {.size = sizeof o,
+                             .host = r->host,
+                             .path = r->path,
+                             .group = r->group,
+                             .tenant = r->tenant,
+                             .auth = has == CB_OK ? &auth : NULL};
     int rc = cb_router_route(s->router, &o);
     if (has == CB_OK) edge_auth_route_done(&auth);
     return rc;

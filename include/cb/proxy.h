@@ -71,6 +71,8 @@ typedef struct cb_origin_group_opts {
                           * too. From the outside these fields, and X-Forwarded-Client-Cert, pass only from peers that
                           * cb_router_trust() names */
     uint8_t reserved2[7];
+    const char *tenant; /* whose it is: for administration and metrics (1 to 256 bytes); NULL = nobody's */
+    const char *owner;  /* the service owner, likewise */
 } cb_origin_group_opts;
 
 /* Adds a group of origins. On failure nothing changes. CB_EINVAL (the detail names what), CB_EEXIST (the name),
@@ -133,10 +135,12 @@ typedef struct cb_route_opts {
                         * host wins */
     const char *group; /* required */
     const cb_route_auth *auth; /* who may; NULL = everybody */
+    const char *tenant; /* whose traffic this is, in metrics, spans and the access log, where the identity that was let
+                         * in does not tell (1 to 256 bytes); NULL = the group's */
 } cb_route_opts;
 
-/* Sends a host and path to a group. CB_EINVAL (host, path, no group named, auth: the detail says what), CB_ENOENT (no
- * such group), CB_EEXIST (the same host and path), CB_ENOMEM, CB_E2BIG. */
+/* Sends a host and path to a group. CB_EINVAL (host, path, tenant, no group named, auth: the detail says what),
+ * CB_ENOENT (no such group), CB_EEXIST (the same host and path), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_router_route(cb_router *r, const cb_route_opts *opts);
 
 /* Peers whose Forwarded and X-Forwarded-* fields are believed and extended: "10.0.0.0/8". From all others they are

@@ -69,6 +69,7 @@ struct cb_pass {
     cb_proxy_table *table;
     cb_origin_group *group;
     cb_exchange *front, *back;
+    const cb_route *route;
     const cb_route_guard *guard; /* of its route; NULL: everybody may */
     cb_pass_auth *auth;          /* NULL: nobody was asked */
     const char *reason;

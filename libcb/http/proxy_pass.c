@@ -81,6 +81,7 @@ static void write_log(const cb_pass *pass) {
                           .host = host,
                           .path = cb_exchange_path(pass->front),
                           .route = pass->group ? pass->group->def->opts.name : NULL,
+                          .tenant = pass->route ? pass->route->tenant : NULL,
                           .origin = pass->origin,
                           .reason = pass->reason,
                           .request_id = cb_exchange_field(pass->front, "x-request-id"),
@@ -93,7 +94,7 @@ static void write_log(const cb_pass *pass) {
         const cb_principal *who = cb_authn_principal(pass->auth->call);
         const char *why = pass->auth->reason ? pass->auth->reason : cb_authn_reason(pass->auth->call);
         r.subject = who->subject;
-        r.tenant = who->tenant;
+        if (who->tenant) r.tenant = who->tenant;
         r.auth = who->source;
         r.auth_reason = *why ? why : NULL;
         r.auth_rule = pass->auth->rule;
@@ -358,6 +359,7 @@ static int on_new(cb_exchange *x, void *user) {
     const cb_route *route = cb_router_find(pass->table->router, cb_exchange_authority(x), cb_exchange_path(x), &miss);
     if (!route) return no_route(pass, miss);
     pass->group = &pass->table->groups[route->group->index];
+    pass->route = route;
     pass->guard = route->guard;
     return pass->guard ? cb_pass_authenticate(pass) : cb_pass_start(pass);
 }

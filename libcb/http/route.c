@@ -38,8 +38,16 @@ static void group_free(cb_router_group_def *g) {
     cb_mem_free(&cb_alloc_libc, (char *)g->opts.name);
     cb_mem_free(&cb_alloc_libc, (char *)g->opts.server_name);
     cb_mem_free(&cb_alloc_libc, (char *)g->opts.host);
+    cb_mem_free(&cb_alloc_libc, (char *)g->opts.tenant);
+    cb_mem_free(&cb_alloc_libc, (char *)g->opts.owner);
     cb_identity_unref(g->opts.identity);
     cb_mem_free(&cb_alloc_libc, g);
+}
+
+static void route_free(cb_route *route) {
+    cb_mem_free(&cb_alloc_libc, route->path);
+    cb_mem_free(&cb_alloc_libc, route->name);
+    cb_mem_free(&cb_alloc_libc, route->tenant);
 }
 
 void cb_router_unref(cb_router *r) {
@@ -47,7 +55,7 @@ void cb_router_unref(cb_router *r) {
     for (cb_host_routes *h = r->hosts, *next; h; h = next) {
         next = h->next;
         for (size_t i = 0; i < h->n; i++)
-            cb_mem_free(&cb_alloc_libc, h->at[i].path);
+            route_free(&h->at[i]);
         cb_mem_free(&cb_alloc_libc, h->at);
         cb_mem_free(&cb_alloc_libc, h);
     }
@@ -93,6 +101,10 @@ static void group_defaults(cb_origin_group_opts *o) {
     if (o->no_retry) o->retries = 0;
 }
 
+static bool label_ok(const char *text) {
+    return !text || (*text && strlen(text) <= CB_ROUTE_TENANT_MAX);
+}
+
 static int group_check(const cb_router *r, const cb_origin_group_opts *o) {
     const char *wrong = o->name ? cb_config_format_wrong(CB_FORMAT_NAME, o->name) : "is missing";
     if (wrong) return cb_fail(CB_EINVAL, "origin group: its name %s", wrong);
@@ -109,6 +121,8 @@ static int group_check(const cb_router *r, const cb_origin_group_opts *o) {
         return cb_fail(CB_EINVAL, "origin group \"%s\": verify %u is not known", o->name, o->verify);
     if (o->host && !cb_authority_ok(cb_slice_str(o->host)))
         return cb_fail(CB_EINVAL, "origin group \"%s\": host \"%s\" is not a host", o->name, o->host);
+    if (!label_ok(o->tenant)) return cb_fail(CB_EINVAL, "origin group \"%s\": tenant is empty or too long", o->name);
+    if (!label_ok(o->owner)) return cb_fail(CB_EINVAL, "origin group \"%s\": owner is empty or too long", o->name);
     return CB_OK;
 }
 
@@ -124,13 +138,16 @@ int cb_router_group(cb_router *r, const cb_origin_group_opts *opts) {
     cb_router_group_def *g = cb_mem_new(&cb_alloc_libc, sizeof *g);
     if (!g) return cb_fail(CB_ENOMEM, "no memory for an origin group");
     group_defaults(&o);
-    const char *server_name = o.server_name, *host = o.host;
-    o.name = cb_mem_text(&cb_alloc_libc, o.name);
-    o.server_name = cb_mem_text(&cb_alloc_libc, server_name);
-    o.host = cb_mem_text(&cb_alloc_libc, host);
+    const char **const texts[] = {&o.name, &o.server_name, &o.host, &o.tenant, &o.owner};
+    bool copied = true;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        const char *given = *texts[i];
+        *texts[i] = cb_mem_text(&cb_alloc_libc, given);
+        copied = copied && (!given || *texts[i]);
+    }
     if (o.identity) cb_identity_ref(o.identity);
     g->opts = o;
-    if (!o.name || (server_name && !o.server_name) || (host && !o.host)) {
+    if (!copied) {
         group_free(g);
         return cb_fail(CB_ENOMEM, "no memory for an origin group");
     }
@@ -227,6 +244,22 @@ static int host_routes(cb_router *r, const char *pattern, cb_host_routes **out) 
     return CB_OK;
 }
 
+/* Its path, its name and its tenant, as own copies. */
+static int route_texts(cb_route *route, const char *host, const char *path, const char *tenant) {
+    size_t n = strlen(host);
+    route->path = cb_mem_new(&cb_alloc_libc, route->path_len + 1);
+    route->name = cb_mem_new(&cb_alloc_libc, n + route->path_len + 1);
+    route->tenant = cb_mem_text(&cb_alloc_libc, tenant);
+    if (!route->path || !route->name || (tenant && !route->tenant)) {
+        route_free(route);
+        return cb_fail(CB_ENOMEM, "no memory for a route");
+    }
+    memcpy(route->path, path, route->path_len);
+    memcpy(route->name, host, n);
+    memcpy(route->name + n, path, route->path_len);
+    return CB_OK;
+}
+
 int cb_router_route(cb_router *r, const cb_route_opts *opts) {
     if (!r) return cb_fail(CB_EINVAL, "cb_router_route: r is NULL");
     cb_route_opts o;
@@ -235,6 +268,7 @@ int cb_router_route(cb_router *r, const cb_route_opts *opts) {
     int rc = cb_opts_read(&o, sizeof o, opts, "cb_route_opts");
     if (rc < 0) return rc;
     if (!o.group) return cb_fail(CB_EINVAL, "cb_route_opts: group is missing");
+    if (!label_ok(o.tenant)) return cb_fail(CB_EINVAL, "cb_route_opts: tenant is empty or too long");
     const char *host = o.host ? o.host : "*", *path = o.path ? o.path : "/";
     const cb_router_group_def *g = group_named(r, o.group);
     if (!g) return cb_fail(CB_ENOENT, "a route names the origin group \"%s\", which does not exist", o.group);
@@ -254,12 +288,13 @@ int cb_router_route(cb_router *r, const cb_route_opts *opts) {
     h->at = routes;
     cb_route_guard *guard = NULL;
     if (o.auth && (rc = cb_route_guard_new(&guard, r, o.auth)) < 0) return rc;
-    char *copy = cb_mem_new(&cb_alloc_libc, (size_t)n + 1);
-    if (!copy) return cb_fail(CB_ENOMEM, "no memory for a route");
-    memcpy(copy, normal, (size_t)n);
+    cb_route route = {.path_len = (size_t)n, .group = g, .guard = guard, .index = r->n_routes};
+    rc = route_texts(&route, host, normal, o.tenant ? o.tenant : g->opts.tenant);
+    if (rc < 0) return rc;
     memmove(h->at + at + 1, h->at + at, (h->n - at) * sizeof *h->at);
-    h->at[at] = (cb_route){.path = copy, .path_len = (size_t)n, .group = g, .guard = guard};
+    h->at[at] = route;
     h->n++;
+    r->n_routes++;
     return CB_OK;
 }
 

@@ -7,6 +7,8 @@
 #include <cb/proxy.h>
 #include <stdbool.h>
 
+enum { CB_ROUTE_TENANT_MAX = 256 };
+
 typedef struct cb_router_origin_def {
     char *url;  /* as configured */
     char *host; /* without brackets */
@@ -37,6 +39,9 @@ typedef struct cb_route_guard {
 typedef struct cb_route {
     char *path;
     size_t path_len;
+    char *name;   /* host and path as they were given: "*.example.org/api" */
+    char *tenant; /* of the route, or else of its group; NULL: nobody's */
+    size_t index; /* in the router */
     const cb_router_group_def *group;
     const cb_route_guard *guard; /* NULL: everybody may */
 } cb_route;
@@ -53,6 +58,7 @@ struct cb_router {
     size_t n_groups;
     cb_map exact, suffix; /* of cb_host_routes; suffix without "*." */
     cb_host_routes *any, *hosts;
+    size_t n_routes;
     cb_prefix *trusted;
     size_t n_trusted;
     cb_route_guard *guards;

@@ -211,3 +211,39 @@ Test(route, paths_that_can_be_read_in_two_ways) {
     cb_authn_unref(gate);
     cb_authn_source_unref(source);
 }
+
+Test(route, tenants_and_names) {
+    static const struct {
+        const char *path, *name, *tenant;
+    } rows[] = {
+        {"/", "www.example.org/", "acme"}, {"/own/x", "www.example.org/own", "other"}, {"/none", "*/none", NULL}};
+    char big[CB_ROUTE_TENANT_MAX + 2] = "";
+    cb_router *r = NULL;
+    int miss = 0;
+    memset(big, 'x', sizeof big - 1);
+    cr_assert_eq(cb_router_new(&r), CB_OK);
+    cr_assert_eq(cb_router_group(r, CB_OPTS(cb_origin_group_opts, .name = "web", .tenant = "acme", .owner = "team")),
+                 CB_OK);
+    cr_expect_eq(cb_router_group(r, CB_OPTS(cb_origin_group_opts, .name = "a", .tenant = "")), CB_EINVAL);
+    cr_expect_eq(cb_router_group(r, CB_OPTS(cb_origin_group_opts, .name = "a", .owner = big)), CB_EINVAL);
+    group(r, "free");
+    route(r, "www.example.org", "/", "web");
+    cr_assert_eq(cb_router_route(r, CB_OPTS(cb_route_opts, .host = "www.example.org", .path = "/own", .group = "web",
+                                            .tenant = "other")),
+                 CB_OK);
+    cr_expect_eq(cb_router_route(r, CB_OPTS(cb_route_opts, .path = "/big", .group = "web", .tenant = big)), CB_EINVAL);
+    big[CB_ROUTE_TENANT_MAX] = '\0';
+    cr_expect_eq(cb_router_route(r, CB_OPTS(cb_route_opts, .path = "/big", .group = "web", .tenant = big)), CB_OK);
+    route(r, NULL, "/none", "free");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const cb_route *got =
+            cb_router_find(r, text(i == 2 ? "elsewhere.org" : "www.example.org"), text(rows[i].path), &miss);
+        cr_assert_not_null(got);
+        cr_expect_str_eq(got->name, rows[i].name);
+        cr_expect(rows[i].tenant ? got->tenant && !strcmp(got->tenant, rows[i].tenant) : !got->tenant, "%s",
+                  rows[i].path);
+        cr_expect_lt(got->index, 4);
+    }
+    cr_expect_str_eq(r->groups[0]->opts.owner, "team");
+    cb_router_unref(r);
+}
