@@ -325,7 +325,8 @@ typedef struct cb_request {
     const char *protocol; /* extended CONNECT (:protocol) or HTTP/1.1 Upgrade token, e.g. "websocket"; NULL = none */
     const cb_field *fields;
     size_t n_fields;
-    const char *connect_to; /* "address:port" to dial instead of the URL's host; NULL = resolve it */
+    const char *connect_to; /* "address:port" or "unix:/path" (of a socket in the file system) to dial instead of the
+                             * URL's host; NULL = resolve it */
     uint32_t versions;      /* of this request; 0 = the client's */
     uint32_t timeout_ms;    /* to the end of the response; 0 = none */
     uint8_t has_body;       /* 1: the body follows by cb_exchange_write() and cb_exchange_finish() */
@@ -334,9 +335,10 @@ typedef struct cb_request {
 
 /* Starts a request. The head goes out when a connection is there; writing a body may begin at once (CB_EAGAIN until
  * connected). Failing to resolve, connect or verify arrives as on_close with the reason in cb_last_error(): CB_EDNS,
- * CB_EUNREACH, CB_ETIMEOUT, CB_ETLS, CB_EAUTH, CB_EPROTO, CB_ECLOSED. No callback comes inside this call. ops is
- * borrowed; NULL = the response is thrown away. CB_EINVAL (out, c; url, fields, method, ops: named), CB_ECLOSED (the
- * client was freed), CB_ELIMIT (too many requests wait), CB_ENOMEM, CB_E2BIG. */
+ * CB_EUNREACH, CB_EPERM (a unix socket that we may not write to), CB_ETIMEOUT, CB_ETLS, CB_EAUTH, CB_EPROTO,
+ * CB_ECLOSED. No callback comes inside this call. ops is borrowed; NULL = the response is thrown away. CB_EINVAL (out,
+ * c; url, fields, method, ops: named), CB_ECLOSED (the client was freed), CB_ELIMIT (too many requests wait),
+ * CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_http_request(cb_exchange **out, cb_http_client *c, const cb_request *req, const cb_exchange_ops *ops,
                            void *user);
 

@@ -52,6 +52,21 @@ static bool split(const char *text, char host[HOST_TEXT], const char **port) {
     return true;
 }
 
+const char *cb_unix_path(const char *text) {
+    return text && strncmp(text, "unix:", 5) == 0 ? text + 5 : NULL;
+}
+
+int cb_unix_addr(struct sockaddr_un *out, const char *path) {
+    const size_t n = strlen(path);
+    if (*path != '/') return cb_fail(CB_EINVAL, "unix:%.80s: write unix:/PATH, an absolute path", path);
+    if (n >= sizeof out->sun_path)
+        return cb_fail(CB_EINVAL, "unix:%.80s...: a path of %zu bytes; the kernel takes %zu", path, n,
+                       sizeof out->sun_path - 1);
+    *out = (struct sockaddr_un){.sun_family = AF_UNIX};
+    memcpy(out->sun_path, path, n);
+    return CB_OK;
+}
+
 int cb_addr_parse(cb_addr *out, const char *text, uint16_t default_port) {
     char host[HOST_TEXT];
     const char *port_text = NULL;
@@ -118,7 +133,7 @@ static const char *put_host(const cb_addr *a, char out[CB_ADDR_TEXT]) {
         size_t n = strlen(out);
         if (u.v6.sin6_scope_id) snprintf(out + n, CB_ADDR_TEXT - n, "%%%u", (unsigned)u.v6.sin6_scope_id);
     } else {
-        memcpy(out, "none", 5);
+        snprintf(out, CB_ADDR_TEXT, "%s", u.sa.sa_family == AF_UNIX ? "unix" : "none");
     }
     return out;
 }

@@ -172,7 +172,12 @@ static int get_origin(cb_origin **out, cb_http_client *c, const cb_request *req,
         if (t.versions == CB_HTTP_3) return cb_fail(CB_EINVAL, "%s: HTTP/3 needs an https URL", req->url);
         t.versions &= ~(uint32_t)CB_HTTP_3;
     }
-    if (req->connect_to) {
+    if (cb_unix_path(req->connect_to)) {
+        t.host = req->connect_to;
+        t.port = 0;
+        t.alt_svc = false;
+        if (t.versions != CB_HTTP_3) t.versions &= ~(uint32_t)CB_HTTP_3;
+    } else if (req->connect_to) {
         cb_addr at;
         int rc = cb_addr_parse(&at, req->connect_to, url->port);
         if (rc < 0) return rc;

@@ -99,6 +99,7 @@ void cb_dest_quic_failed(cb_dest *t, const cb_dests *d, cb_time now) {
 /* ---- addresses ---- */
 
 void cb_dest_came_through(cb_dest *t, const cb_addr *at, cb_time now) {
+    if (at->sa.sa_family == AF_UNIX) return;
     t->family = at->sa.sa_family == AF_INET ? 4 : 6;
     t->family_until = now + FAMILY_LIFE;
     for (size_t i = 0; i < CB_DEST_DEAD; i++)
@@ -107,6 +108,7 @@ void cb_dest_came_through(cb_dest *t, const cb_addr *at, cb_time now) {
 
 void cb_dest_went_dead(cb_dest *t, const cb_addr *at, cb_time now) {
     size_t slot = t->next_dead;
+    if (at->sa.sa_family == AF_UNIX) return;
     for (size_t i = 0; i < CB_DEST_DEAD; i++)
         if (t->dead[i].until && cb_addr_same_host(&t->dead[i].at, at)) slot = i;
     if (slot == t->next_dead) t->next_dead = (t->next_dead + 1) % CB_DEST_DEAD;

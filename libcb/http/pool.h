@@ -34,9 +34,9 @@ typedef struct cb_pool_opts {
 
 /* Copied by cb_origin_get(). */
 typedef struct cb_pool_target {
-    const char *host; /* name or IP literal (without brackets), what is dialled */
-    uint16_t port;
-    bool tls; /* https */
+    const char *host; /* name, IP literal (without brackets) or "unix:/path", what is dialled */
+    uint16_t port;    /* 0 for a unix socket */
+    bool tls;         /* https */
     bool tls12, early_data;
     bool alt_svc;            /* with TLS: HTTP/3 where the origin's Alt-Svc says so, whatever `versions` */
     uint8_t verify;          /* enum cb_verify */
@@ -92,7 +92,7 @@ typedef struct cb_origin_stats {
 } cb_origin_stats;
 
 void cb_origin_stats_get(const cb_origin *o, cb_origin_stats *out);
-const char *cb_origin_name(const cb_origin *o); /* "https://host:port", for logs */
+const char *cb_origin_name(const cb_origin *o); /* "https://host:port", "http+unix:/path", for logs */
 
 typedef struct cb_pool_request {
     const cb_head *head;  /* copied; scheme and authority as they go out; length -1 with has_body: streamed */

@@ -258,7 +258,10 @@ static void on_connect(int fd_or_rc, void *user) {
 int cb_pool_conn_tcp(cb_pool_conn **out, cb_leg *leg, const cb_addr *at) {
     cb_pool_conn *c = NULL;
     int rc = conn_new(&c, leg, at, &tcp_ops);
-    if (rc == CB_OK) rc = cb_tcp_connect(&c->connector, c->drive.loop, at, 0, on_connect, c);
+    if (rc == CB_OK)
+        rc = at->sa.sa_family == AF_UNIX
+                 ? cb_unix_connect(&c->connector, c->drive.loop, cb_unix_path(leg->host), 0, on_connect, c)
+                 : cb_tcp_connect(&c->connector, c->drive.loop, at, 0, on_connect, c);
     if (rc < 0) {
         if (c) on_gone(&c->drive);
         return rc;

@@ -158,6 +158,11 @@ static bool literal(cb_leg *leg) {
     char text[CB_ADDR_TEXT + 2];
     cb_addr at;
     const bool v6 = strchr(leg->host, ':') != NULL;
+    if (cb_unix_path(leg->host)) {
+        at = (cb_addr){.sa.sa_family = AF_UNIX};
+        cb_dial_add(&leg->dial, &at, false);
+        return true;
+    }
     if (strlen(leg->host) >= CB_ADDR_TEXT) return false;
     if (!v6 && leg->host[strspn(leg->host, "0123456789.")]) return false;
     snprintf(text, sizeof text, v6 ? "[%s]" : "%s", leg->host);

@@ -7,7 +7,9 @@
 static void leave_lost_address(cb_pool_conn *c) {
     char text[CB_ADDR_TEXT];
     const cb_addr *local = c->drive.ch ? cb_channel_local(c->drive.ch) : NULL;
-    if (!c->open || c->drive.ending || !local || cb_net_has_address(c->drive.loop, local)) return;
+    if (!c->open || c->drive.ending || !local || local->sa.sa_family == AF_UNIX ||
+        cb_net_has_address(c->drive.loop, local))
+        return;
     c->excused = true;
     cb_fail(CB_ECLOSED, "the local address %s is gone", cb_addr_text(local, text));
     cb_drive_end(&c->drive, CB_ECLOSED, true);

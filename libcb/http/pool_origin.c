@@ -53,7 +53,12 @@ void cb_origin_stats_get(const cb_origin *o, cb_origin_stats *out) {
 static int target_check(const cb_pool_target *t) {
     if (!t->host || !*t->host) return cb_fail(CB_EINVAL, "host: missing");
     if (strlen(t->host) > 254) return cb_fail(CB_EINVAL, "host: longer than 254 bytes");
-    if (t->port == 0) return cb_fail(CB_EINVAL, "port: missing");
+    const char *path = cb_unix_path(t->host);
+    struct sockaddr_un un;
+    if (path && cb_unix_addr(&un, path) < 0) return CB_EINVAL;
+    if (path && (t->versions == CB_HTTP_3 || t->alt_svc))
+        return cb_fail(CB_EINVAL, "%s: there is no HTTP/3 on unix sockets", t->host);
+    if (t->port == 0 && !path) return cb_fail(CB_EINVAL, "port: missing");
     if (t->send_proxy > 2)
         return cb_fail(CB_EINVAL, "send_proxy: %u is no version of the PROXY protocol", t->send_proxy);
     if (t->versions & ~(uint32_t)(CB_HTTP_1 | CB_HTTP_2 | CB_HTTP_3))
@@ -67,7 +72,7 @@ static int target_check(const cb_pool_target *t) {
 static uint32_t versions_of(const cb_pool_target *t) {
     uint32_t v = t->versions ? t->versions : t->tls ? CB_HTTP_1 | CB_HTTP_2 : CB_HTTP_1;
     if (!t->tls && v == (CB_HTTP_1 | CB_HTTP_2)) v = CB_HTTP_1; /* nothing would choose between them */
-    if (t->send_proxy) v &= ~(uint32_t)CB_HTTP_3;
+    if (t->send_proxy || cb_unix_path(t->host)) v &= ~(uint32_t)CB_HTTP_3;
     return v;
 }
 
@@ -100,8 +105,11 @@ static int origin_fill(cb_origin *o, const cb_pool_target *t, const cb_buf *key)
     const cb_alloc *alloc = o->pool->alloc;
     char name[320];
     const bool v6 = strchr(t->host, ':') != NULL;
-    snprintf(name, sizeof name, "%s://%s%s%s:%u", t->tls ? "https" : "http", v6 ? "[" : "", t->host, v6 ? "]" : "",
-             t->port);
+    if (cb_unix_path(t->host))
+        snprintf(name, sizeof name, "%s+%s", t->tls ? "https" : "http", t->host);
+    else
+        snprintf(name, sizeof name, "%s://%s%s%s:%u", t->tls ? "https" : "http", v6 ? "[" : "", t->host, v6 ? "]" : "",
+                 t->port);
     o->t = *t;
     o->t.identity = t->identity ? cb_identity_ref(t->identity) : NULL;
     o->t.versions = versions_of(t);

@@ -3,12 +3,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 enum { BACKLOG_DEFAULT = 4096, ACCEPTS_A_TURN = 64, FASTOPEN_QUEUE = 256 };
+enum { TARGET_TEXT = sizeof(struct sockaddr_un) + sizeof "unix:" };
 
-static const cb_time STARVED_FOR = 100 * CB_MS;
+static const cb_time STARVED_FOR = 100 * CB_MS, UNIX_AGAIN = 5 * CB_MS;
 
 struct cb_tcp_listener {
     cb_tcp_listener_opts o;
@@ -192,6 +194,8 @@ struct cb_tcp_connector {
     cb_time timeout;
     cb_grave grave;
     cb_addr remote;
+    struct sockaddr_un un; /* instead of remote, when its family is set */
+    cb_alarm again;        /* its queue was full */
     cb_tcp_connect_fn fn;
     void *user;
     int fd;
@@ -208,68 +212,129 @@ static int finish(cb_tcp_connector *c, bool keep_fd) {
     int fd = c->fd;
     c->done = true;
     cb_alarm_stop(&c->limit);
+    cb_alarm_stop(&c->again);
     cb_watch_free(c->watch);
     if (!keep_fd) close(fd);
     cb_loop_bury(c->loop, &c->grave, bury_connector);
     return fd;
 }
 
+/* Whom it connects to, for people. */
+static const char *target(const cb_tcp_connector *c, char out[TARGET_TEXT]) {
+    if (!c->un.sun_family) return cb_addr_text(&c->remote, out);
+    snprintf(out, TARGET_TEXT, "unix:%s", c->un.sun_path);
+    return out;
+}
+
 static void on_connected(cb_watch *w, unsigned events, void *user) {
     cb_tcp_connector *c = user;
-    char text[CB_ADDR_TEXT];
+    char text[TARGET_TEXT];
     int err = 0;
     socklen_t len = sizeof err;
     (void)w;
     (void)events;
     if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0) err = errno;
     int fd = finish(c, err == 0);
-    c->fn(err ? cb_fail_errno(err, "connecting to %s", cb_addr_text(&c->remote, text)) : fd, c->user);
+    c->fn(err ? cb_fail_errno(err, "connecting to %s", target(c, text)) : fd, c->user);
 }
 
 static void on_limit(cb_alarm *a, cb_time now) {
     cb_tcp_connector *c = CB_CONTAINER(a, cb_tcp_connector, limit);
-    char text[CB_ADDR_TEXT];
+    char text[TARGET_TEXT];
     (void)now;
     finish(c, false);
-    c->fn(cb_fail(CB_ETIMEOUT, "connecting to %s: no answer within %llu ms", cb_addr_text(&c->remote, text),
+    c->fn(cb_fail(CB_ETIMEOUT, "connecting to %s: no answer within %llu ms", target(c, text),
                   (unsigned long long)(c->timeout / CB_MS)),
           c->user);
 }
 
+static int watch(cb_tcp_connector *c) {
+    return cb_watch_new(&c->watch, c->loop, c->fd, CB_WRITABLE, on_connected, c);
+}
+
 static int start_connecting(cb_tcp_connector *c) {
-    char text[CB_ADDR_TEXT];
+    char text[TARGET_TEXT];
     c->fd = socket(c->remote.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (c->fd < 0) return cb_fail_errno(errno, "opening a TCP socket");
     set_option(c->fd, IPPROTO_TCP, TCP_NODELAY, 1);
     if (connect(c->fd, &c->remote.sa, cb_addr_len(&c->remote)) < 0 && errno != EINPROGRESS)
-        return cb_fail_errno(errno, "connecting to %s", cb_addr_text(&c->remote, text));
-    int rc = CB_OK;
-    if (c->timeout && c->timeout != CB_NEVER) rc = cb_alarm_set(&c->limit, cb_loop_now(c->loop) + c->timeout);
-    return rc < 0 ? rc : cb_watch_new(&c->watch, c->loop, c->fd, CB_WRITABLE, on_connected, c);
+        return cb_fail_errno(errno, "connecting to %s", target(c, text));
+    return watch(c);
 }
 
-int cb_tcp_connect(cb_tcp_connector **out, cb_loop *loop, const cb_addr *remote, cb_time timeout, cb_tcp_connect_fn fn,
-                   void *user) {
+/* A unix socket connects at once or not at all; EAGAIN says that its queue is full. */
+static int try_unix(cb_tcp_connector *c) {
+    char text[TARGET_TEXT];
+    if (connect(c->fd, (const struct sockaddr *)&c->un, sizeof c->un) == 0) return watch(c);
+    if (errno == EAGAIN) return cb_alarm_set(&c->again, cb_loop_now(c->loop) + UNIX_AGAIN);
+    return cb_fail_errno(errno == ENOENT ? ECONNREFUSED : errno, "connecting to %s", target(c, text));
+}
+
+static void on_again(cb_alarm *a, cb_time now) {
+    cb_tcp_connector *c = CB_CONTAINER(a, cb_tcp_connector, again);
+    (void)now;
+    int rc = try_unix(c);
+    if (rc == CB_OK) return;
+    finish(c, false);
+    c->fn(rc, c->user);
+}
+
+static int start_unix(cb_tcp_connector *c) {
+    c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (c->fd < 0) return cb_fail_errno(errno, "opening a unix socket");
+    return try_unix(c);
+}
+
+static int connector_new(cb_tcp_connector **out, cb_loop *loop, cb_time timeout, cb_tcp_connect_fn fn, void *user) {
     int rc = cb_loop_needs_kernel(loop, "TCP");
     if (rc < 0) return rc;
     cb_tcp_connector *c = cb_mem_new(cb_loop_alloc(loop), sizeof *c);
     if (!c) return cb_fail(CB_ENOMEM, "no memory to connect");
     c->loop = loop;
-    c->remote = *remote;
     c->timeout = timeout;
     c->fn = fn;
     c->user = user;
     c->fd = -1;
     cb_alarm_init(&c->limit, loop, on_limit);
-    rc = start_connecting(c);
-    if (rc < 0) {
-        cb_alarm_stop(&c->limit);
-        if (c->fd >= 0) close(c->fd);
-        cb_mem_free(cb_loop_alloc(loop), c);
-        return rc;
-    }
+    cb_alarm_init(&c->again, loop, on_again);
     *out = c;
     return CB_OK;
+}
+
+/* rc is what starting it gave: a connector that did not start goes. */
+static int started(cb_tcp_connector **out, cb_tcp_connector *c, int rc) {
+    if (rc == CB_OK && c->timeout && c->timeout != CB_NEVER)
+        rc = cb_alarm_set(&c->limit, cb_loop_now(c->loop) + c->timeout);
+    if (rc == CB_OK) {
+        *out = c;
+        return CB_OK;
+    }
+    cb_watch_free(c->watch);
+    cb_alarm_stop(&c->limit);
+    cb_alarm_stop(&c->again);
+    if (c->fd >= 0) close(c->fd);
+    cb_mem_free(cb_loop_alloc(c->loop), c);
+    return rc;
+}
+
+int cb_tcp_connect(cb_tcp_connector **out, cb_loop *loop, const cb_addr *remote, cb_time timeout, cb_tcp_connect_fn fn,
+                   void *user) {
+    cb_tcp_connector *c = NULL;
+    int rc = connector_new(&c, loop, timeout, fn, user);
+    if (rc < 0) return rc;
+    c->remote = *remote;
+    return started(out, c, start_connecting(c));
+}
+
+int cb_unix_connect(cb_tcp_connector **out, cb_loop *loop, const char *path, cb_time timeout, cb_tcp_connect_fn fn,
+                    void *user) {
+    cb_tcp_connector *c = NULL;
+    struct sockaddr_un un;
+    int rc = cb_unix_addr(&un, path);
+    if (rc == CB_OK) rc = connector_new(&c, loop, timeout, fn, user);
+    if (rc < 0) return rc;
+    c->un = un;
+    return started(out, c, start_unix(c));
 }
 
 void cb_tcp_connect_cancel(cb_tcp_connector *c) {

@@ -33,6 +33,10 @@ void cb_tcp_listener_give_back(cb_tcp_listener *l);
 typedef void (*cb_tcp_connect_fn)(int fd_or_rc, void *user);
 int cb_tcp_connect(cb_tcp_connector **out, cb_loop *loop, const cb_addr *remote, cb_time timeout, cb_tcp_connect_fn fn,
                    void *user);
+/* The same to a unix socket in the file system, of type SOCK_STREAM. When its queue is full the connector tries again
+ * until the time is over. Nobody listening there, or no such file, is CB_EUNREACH; no right to it is CB_EPERM. */
+int cb_unix_connect(cb_tcp_connector **out, cb_loop *loop, const char *path, cb_time timeout, cb_tcp_connect_fn fn,
+                    void *user);
 void cb_tcp_connect_cancel(cb_tcp_connector *c);
 
 #endif
