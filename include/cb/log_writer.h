@@ -4,7 +4,8 @@
  * own writes them, so that a full disk or a reader that sleeps costs lines, which are counted, and never anybody's
  * time. Levels are set for each module, also while it runs.
  *
- * Threads. Everything here is thread-safe. Free it after all objects that have its hook. */
+ * Threads. Everything here is thread-safe, but for what cb_log_writer_swap() says. Free a writer after all objects that
+ * have its hook. */
 #ifndef CB_LOG_WRITER_H
 #define CB_LOG_WRITER_H
 
@@ -34,6 +35,8 @@ typedef struct cb_log_writer_opts {
 /* CB_EINVAL (out; the detail names the option), CB_ENOENT (no such folder or socket), CB_EPERM, CB_ESYS, CB_ENOMEM,
  * CB_E2BIG. */
 CB_API int cb_log_writer_open(cb_log_writer **out, const cb_log_writer_opts *opts);
+/* Would that open? Checks the options and the target, and makes nothing. Errors as cb_log_writer_open(). */
+CB_API int cb_log_writer_check(const cb_log_writer_opts *opts);
 /* The hook. Its `level` is the least of all modules'. Lives as long as the writer. */
 CB_API const cb_log *cb_log_writer_hook(const cb_log_writer *w);
 /* Sets levels as in `levels` of the options: all at once, or nothing. A module that is not named has that of all
@@ -41,6 +44,10 @@ CB_API const cb_log *cb_log_writer_hook(const cb_log_writer *w);
 CB_API int cb_log_writer_levels(cb_log_writer *w, const char *levels);
 /* The levels as text, for people: "info,quic=debug". Returns its length, or CB_ELIMIT (cap bytes with its NUL). */
 CB_API int64_t cb_log_writer_levels_text(cb_log_writer *w, char *out, size_t cap);
+/* Exchanges what two writers are: targets, formats, levels, lines that wait. Hooks stay where they are and may be in
+ * use; no other call may run on either. So what logs to `a` goes to the target of a `b` that was just opened, and
+ * freeing `b` writes what the old target still has to get: no line is lost, nothing can fail. */
+CB_API void cb_log_writer_swap(cb_log_writer *a, cb_log_writer *b);
 /* Opens a file again (after rotation moved it). On failure the old one stays. Errors as on opening. */
 CB_API int cb_log_writer_reopen(cb_log_writer *w);
 

@@ -50,8 +50,8 @@ typedef struct line {
     char when[CB_DATE_BYTES];
 } line;
 
-struct cb_log_writer {
-    cb_log hook;
+/* A target with its thread. */
+typedef struct sink {
     char *target;
     char app[APP_BYTES + 1], host[256];
     int32_t format;
@@ -67,6 +67,12 @@ struct cb_log_writer {
     int next_fd;      /* to be used from now on; -1 = none */
     uint64_t dropped; /* since the last line that said so */
     cb_log_writer_stats stats;
+} sink;
+
+struct cb_log_writer {
+    cb_log hook;
+    pthread_mutex_t lock; /* of `sink`: lines find the one that cb_log_writer_swap() has given */
+    sink *sink;
 };
 
 /* ---- levels ---- */
@@ -114,13 +120,24 @@ static int level_for(const levels *l, const char *module) {
     return l->at[0].level;
 }
 
-/* With the lock held. */
-static void levels_use(cb_log_writer *w, const levels *l) {
+/* With the writer's lock held. */
+static void hook_level(cb_log_writer *w) {
+    const levels *l = &w->sink->levels;
     int least = CB_LOG_OFF;
-    w->levels = *l;
     for (size_t i = 0; i < l->n; i++)
         if (l->at[i].level < least) least = l->at[i].level;
     __atomic_store_n(&w->hook.level, least, __ATOMIC_RELAXED);
+}
+
+static sink *sink_hold(cb_log_writer *w) {
+    pthread_mutex_lock(&w->lock);
+    pthread_mutex_lock(&w->sink->lock);
+    return w->sink;
+}
+
+static void sink_let_go(cb_log_writer *w) {
+    pthread_mutex_unlock(&w->sink->lock);
+    pthread_mutex_unlock(&w->lock);
 }
 
 int cb_log_writer_levels(cb_log_writer *w, const char *text) {
@@ -128,16 +145,15 @@ int cb_log_writer_levels(cb_log_writer *w, const char *text) {
     if (!w) return cb_fail(CB_EINVAL, "cb_log_writer_levels: w is needed");
     int rc = levels_read(&l, text);
     if (rc < 0) return rc;
-    pthread_mutex_lock(&w->lock);
-    levels_use(w, &l);
-    pthread_mutex_unlock(&w->lock);
+    sink_hold(w)->levels = l;
+    hook_level(w);
+    sink_let_go(w);
     return CB_OK;
 }
 
 int64_t cb_log_writer_levels_text(cb_log_writer *w, char *out, size_t cap) {
-    pthread_mutex_lock(&w->lock);
-    levels l = w->levels;
-    pthread_mutex_unlock(&w->lock);
+    levels l = sink_hold(w)->levels;
+    sink_let_go(w);
     size_t len = 0;
     for (size_t i = 0; i < l.n; i++) {
         int n = snprintf(len < cap ? out + len : NULL, len < cap ? cap - len : 0, "%s%s%s%s", i ? "," : "",
@@ -149,14 +165,14 @@ int64_t cb_log_writer_levels_text(cb_log_writer *w, char *out, size_t cap) {
 
 /* ---- lines ---- */
 
-static int put_text(cb_buf *out, const cb_log_writer *w, const line *l) {
-    (void)w;
+static int put_text(cb_buf *out, const sink *s, const line *l) {
+    (void)s;
     int rc = cb_buf_printf(out, "%s %s %s: ", l->when, names[l->level], l->module);
     return rc < 0 ? rc : cb_text_clean(out, cb_slice_str(l->text), TEXT_MAX);
 }
 
-static int put_json(cb_buf *out, const cb_log_writer *w, const line *l) {
-    (void)w;
+static int put_json(cb_buf *out, const sink *s, const line *l) {
+    (void)s;
     int rc = cb_buf_printf(out, "{\"time\":\"%s\",\"level\":\"%s\",\"module\":", l->when, names[l->level]);
     if (rc >= 0) rc = cb_text_json(out, cb_slice_str(l->module), MODULE_BYTES);
     if (rc >= 0) rc = cb_buf_text(out, ",\"text\":");
@@ -164,55 +180,55 @@ static int put_json(cb_buf *out, const cb_log_writer *w, const line *l) {
     return rc < 0 ? rc : cb_buf_text(out, "}");
 }
 
-static int put_rfc5424(cb_buf *out, const cb_log_writer *w, const line *l) {
+static int put_rfc5424(cb_buf *out, const sink *s, const line *l) {
     static const unsigned severities[] = {[CB_LOG_DEBUG] = 7, [CB_LOG_INFO] = 6, [CB_LOG_WARN] = 4, [CB_LOG_ERROR] = 3};
-    int rc = cb_buf_printf(out, "<%u>1 %s %s %s %ld %.*s - ", w->facility * 8 + severities[l->level], l->when, w->host,
-                           w->app, (long)getpid(), 32, l->module);
+    int rc = cb_buf_printf(out, "<%u>1 %s %s %s %ld %.*s - ", s->facility * 8 + severities[l->level], l->when, s->host,
+                           s->app, (long)getpid(), 32, l->module);
     return rc < 0 ? rc : cb_text_clean(out, cb_slice_str(l->text), TEXT_MAX);
 }
 
-static int (*const formats[])(cb_buf *, const cb_log_writer *, const line *) = {
+static int (*const formats[])(cb_buf *, const sink *, const line *) = {
     [CB_LOG_TEXT] = put_text, [CB_LOG_JSON] = put_json, [CB_LOG_RFC5424] = put_rfc5424};
 
 /* One line, all or nothing; with the lock held. */
-static bool put_line(cb_log_writer *w, int level, const char *module, const char *text) {
+static bool put_line(sink *s, int level, const char *module, const char *text) {
     struct timespec now;
     line l = {.level = level, .module = module, .text = text};
-    size_t before = w->lines.len;
+    size_t before = s->lines.len;
     clock_gettime(CLOCK_REALTIME, &now);
     cb_date_text(l.when, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000);
-    int rc = formats[w->format](&w->lines, w, &l);
-    if (rc >= 0) rc = cb_buf_add(&w->lines, "\n", 1);
-    if (rc < 0) w->lines.len = before;
+    int rc = formats[s->format](&s->lines, s, &l);
+    if (rc >= 0) rc = cb_buf_add(&s->lines, "\n", 1);
+    if (rc < 0) s->lines.len = before;
     return rc >= 0;
 }
 
 /* A line that found no room is made up for by one that counts. */
-static void tell_drops(cb_log_writer *w) {
+static void tell_drops(sink *s) {
     char text[80];
-    if (w->dropped == 0) return;
-    snprintf(text, sizeof text, "%llu lines were dropped", (unsigned long long)w->dropped);
-    if (put_line(w, CB_LOG_WARN, "log", text)) w->dropped = 0;
+    if (s->dropped == 0) return;
+    snprintf(text, sizeof text, "%llu lines were dropped", (unsigned long long)s->dropped);
+    if (put_line(s, CB_LOG_WARN, "log", text)) s->dropped = 0;
 }
 
-static void drop(cb_log_writer *w, uint64_t n) {
-    w->dropped += n;
-    w->stats.dropped += n;
+static void drop(sink *s, uint64_t n) {
+    s->dropped += n;
+    s->stats.dropped += n;
 }
 
 static void write_hook(int level, const char *module, const char *text, void *user) {
     cb_log_writer *w = user;
     if (level < CB_LOG_DEBUG || level >= CB_LOG_OFF) return;
-    pthread_mutex_lock(&w->lock);
-    if (level >= level_for(&w->levels, module)) {
-        tell_drops(w);
-        if (w->dropped == 0 && put_line(w, level, module, text))
-            w->stats.lines++;
+    sink *s = sink_hold(w);
+    if (level >= level_for(&s->levels, module)) {
+        tell_drops(s);
+        if (s->dropped == 0 && put_line(s, level, module, text))
+            s->stats.lines++;
         else
-            drop(w, 1);
-        pthread_cond_signal(&w->work);
+            drop(s, 1);
+        pthread_cond_signal(&s->work);
     }
-    pthread_mutex_unlock(&w->lock);
+    sink_let_go(w);
 }
 
 /* ---- writing, on a thread of its own ---- */
@@ -237,12 +253,12 @@ static int open_socket(const char *target) {
     return cb_fail_errno(err, "log %s", target);
 }
 
-static int open_target(const cb_log_writer *w) {
-    if (is_syslog(w->target)) return open_socket(w->target);
-    int fd = strcmp(w->target, "-") == 0
+static int open_target(const sink *s) {
+    if (is_syslog(s->target)) return open_socket(s->target);
+    int fd = strcmp(s->target, "-") == 0
                  ? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)
-                 : open(w->target, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, w->mode);
-    return fd < 0 ? cb_fail_errno(errno, "log %s", w->target) : fd;
+                 : open(s->target, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, s->mode);
+    return fd < 0 ? cb_fail_errno(errno, "log %s", s->target) : fd;
 }
 
 static int64_t monotonic_ms(void) {
@@ -253,67 +269,67 @@ static int64_t monotonic_ms(void) {
 
 /* Writes a piece that does not make the thread wait for ever: a line to a socket, up to PIECE bytes elsewhere. Returns
  * how much is done with, or 0 for another try. */
-static size_t write_piece(const cb_log_writer *w, cb_slice rest, uint64_t *lost) {
+static size_t write_piece(const sink *s, cb_slice rest, uint64_t *lost) {
     const uint8_t *end = memchr(rest.base, '\n', rest.len);
-    struct pollfd p = {.fd = w->fd, .events = POLLOUT};
-    if (is_syslog(w->target)) { /* a datagram each; what the other side does not take is lost */
+    struct pollfd p = {.fd = s->fd, .events = POLLOUT};
+    if (is_syslog(s->target)) { /* a datagram each; what the other side does not take is lost */
         size_t len = end ? (size_t)(end - rest.base) : rest.len;
-        if (send(w->fd, rest.base, len, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) ++*lost;
+        if (send(s->fd, rest.base, len, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) ++*lost;
         return len + 1;
     }
     if (poll(&p, 1, RETRY_MS) <= 0) return 0;
-    ssize_t n = write(w->fd, rest.base, rest.len < PIECE ? rest.len : PIECE);
+    ssize_t n = write(s->fd, rest.base, rest.len < PIECE ? rest.len : PIECE);
     if (n > 0) return (size_t)n;
     if (n < 0 && errno != EINTR) poll(NULL, 0, RETRY_MS); /* a full disk, a reader that is gone */
     return 0;
 }
 
 /* The new file begins with a whole line: the rest of one that was under way is lost. Returns how much that is. */
-static size_t change_fd(cb_log_writer *w, cb_slice rest, bool begun) {
-    close(w->fd);
-    w->fd = w->next_fd;
-    w->next_fd = -1;
+static size_t change_fd(sink *s, cb_slice rest, bool begun) {
+    close(s->fd);
+    s->fd = s->next_fd;
+    s->next_fd = -1;
     if (!begun || rest.len == 0 || rest.base[-1] == '\n') return 0;
     const uint8_t *end = memchr(rest.base, '\n', rest.len);
-    drop(w, 1);
+    drop(s, 1);
     return end ? (size_t)(end - rest.base) + 1 : rest.len;
 }
 
 static void *run(void *user) {
-    cb_log_writer *w = user;
+    sink *s = user;
     cb_buf mine;
     size_t at = 0;
     int64_t last = INT64_MAX; /* when to give up */
-    cb_buf_init(&mine, heap, w->lines.max);
-    pthread_mutex_lock(&w->lock);
+    cb_buf_init(&mine, heap, s->lines.max);
+    pthread_mutex_lock(&s->lock);
     for (;;) {
-        if (w->next_fd >= 0) at += change_fd(w, (cb_slice){mine.base + at, mine.len - at}, at > 0);
-        if (w->ending && last == INT64_MAX) last = monotonic_ms() + LINGER_MS;
+        if (s->next_fd >= 0) at += change_fd(s, (cb_slice){mine.base + at, mine.len - at}, at > 0);
+        if (s->ending && last == INT64_MAX) last = monotonic_ms() + LINGER_MS;
         if (at == mine.len) {
             cb_buf swap = mine;
             at = 0;
-            mine = w->lines;
-            w->lines = swap;
-            w->lines.len = 0;
-            tell_drops(w);
-            w->busy = mine.len > 0;
+            mine = s->lines;
+            s->lines = swap;
+            s->lines.len = 0;
+            tell_drops(s);
+            s->busy = mine.len > 0;
         }
-        if (!w->busy) {
-            pthread_cond_broadcast(&w->idle);
-            if (w->ending) break;
-            if (w->lines.len == 0) pthread_cond_wait(&w->work, &w->lock);
+        if (!s->busy) {
+            pthread_cond_broadcast(&s->idle);
+            if (s->ending) break;
+            if (s->lines.len == 0) pthread_cond_wait(&s->work, &s->lock);
             continue;
         }
-        pthread_mutex_unlock(&w->lock);
+        pthread_mutex_unlock(&s->lock);
         uint64_t lost = 0;
-        at += write_piece(w, (cb_slice){mine.base + at, mine.len - at}, &lost);
+        at += write_piece(s, (cb_slice){mine.base + at, mine.len - at}, &lost);
         if (at > mine.len) at = mine.len;
         bool late = monotonic_ms() >= last;
-        pthread_mutex_lock(&w->lock);
-        drop(w, lost);
+        pthread_mutex_lock(&s->lock);
+        drop(s, lost);
         if (late) break;
     }
-    pthread_mutex_unlock(&w->lock);
+    pthread_mutex_unlock(&s->lock);
     cb_buf_free(&mine);
     return NULL;
 }
@@ -335,70 +351,137 @@ static int check(const cb_log_writer_opts *o) {
 }
 
 /* A name as RFC 5424 has it; "-" where there is none. */
-static void name_host(cb_log_writer *w) {
-    if (gethostname(w->host, sizeof w->host - 1) < 0) w->host[0] = '\0';
-    for (char *p = w->host; *p; p++)
+static void name_host(sink *s) {
+    if (gethostname(s->host, sizeof s->host - 1) < 0) s->host[0] = '\0';
+    for (char *p = s->host; *p; p++)
         if (*p < 0x21 || *p > 0x7E) *p = '?';
-    if (!w->host[0]) strcpy(w->host, "-");
+    if (!s->host[0]) strcpy(s->host, "-");
+}
+
+static void sink_free(sink *s) {
+    cb_buf_free(&s->lines);
+    pthread_cond_destroy(&s->work);
+    pthread_cond_destroy(&s->idle);
+    pthread_mutex_destroy(&s->lock);
+    cb_mem_free(heap, s->target);
+    cb_mem_free(heap, s);
+}
+
+static int sink_new(sink **out, const cb_log_writer_opts *o, const levels *l) {
+    sink *s = cb_mem_new(heap, sizeof *s);
+    if (!s || !(s->target = cb_mem_text(heap, o->target))) {
+        cb_mem_free(heap, s);
+        return cb_fail(CB_ENOMEM, "no memory for a log");
+    }
+    s->format = is_syslog(o->target) ? CB_LOG_RFC5424 : o->format;
+    s->facility = o->facility ? o->facility : DAEMONS;
+    s->mode = o->mode ? (mode_t)o->mode : 0640;
+    s->next_fd = -1;
+    s->levels = *l;
+    snprintf(s->app, sizeof s->app, "%s", o->app_name && *o->app_name ? o->app_name : "libcb");
+    name_host(s);
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->work, NULL);
+    pthread_cond_init(&s->idle, NULL);
+    cb_buf_init(&s->lines, heap, o->buffer_bytes ? o->buffer_bytes : BUFFER);
+    int rc = s->fd = open_target(s);
+    if (rc >= 0 && (rc = cb_thread_start(&s->thread, "cb-log", run, s)) < 0) close(s->fd);
+    if (rc < 0) {
+        sink_free(s);
+        return rc;
+    }
+    *out = s;
+    return CB_OK;
+}
+
+static int read_opts(cb_log_writer_opts *o, levels *l, const cb_log_writer_opts *opts) {
+    int rc = cb_opts_read(o, sizeof *o, opts, "cb_log_writer_opts");
+    if (rc == CB_OK) rc = check(o);
+    return rc < 0 ? rc : levels_read(l, o->levels);
 }
 
 int cb_log_writer_open(cb_log_writer **out, const cb_log_writer_opts *opts) {
     cb_log_writer_opts o;
     levels l;
-    int rc = cb_opts_read(&o, sizeof o, opts, "cb_log_writer_opts");
-    if (rc < 0) return rc;
     if (!out) return cb_fail(CB_EINVAL, "cb_log_writer_open: out is needed");
-    if ((rc = check(&o)) < 0 || (rc = levels_read(&l, o.levels)) < 0) return rc;
+    int rc = read_opts(&o, &l, opts);
+    if (rc < 0) return rc;
     cb_log_writer *w = cb_mem_new(heap, sizeof *w);
-    if (!w || !(w->target = cb_mem_text(heap, o.target))) {
-        cb_mem_free(heap, w);
-        return cb_fail(CB_ENOMEM, "no memory for a log");
-    }
-    w->hook = (cb_log){.write = write_hook, .user = w};
-    w->format = is_syslog(o.target) ? CB_LOG_RFC5424 : o.format;
-    w->facility = o.facility ? o.facility : DAEMONS;
-    w->mode = o.mode ? (mode_t)o.mode : 0640;
-    w->next_fd = -1;
-    snprintf(w->app, sizeof w->app, "%s", o.app_name && *o.app_name ? o.app_name : "libcb");
-    name_host(w);
-    pthread_mutex_init(&w->lock, NULL);
-    pthread_cond_init(&w->work, NULL);
-    pthread_cond_init(&w->idle, NULL);
-    levels_use(w, &l);
-    cb_buf_init(&w->lines, heap, o.buffer_bytes ? o.buffer_bytes : BUFFER);
-    rc = w->fd = open_target(w);
-    if (rc >= 0 && (rc = cb_thread_start(&w->thread, "cb-log", run, w)) < 0) close(w->fd);
-    if (rc < 0) {
-        cb_mem_free(heap, w->target);
+    if (!w) return cb_fail(CB_ENOMEM, "no memory for a log");
+    if ((rc = sink_new(&w->sink, &o, &l)) < 0) {
         cb_mem_free(heap, w);
         return rc;
     }
+    w->hook = (cb_log){.write = write_hook, .user = w};
+    pthread_mutex_init(&w->lock, NULL);
+    hook_level(w);
     *out = w;
     return CB_OK;
+}
+
+/* A file that is not there yet can be made when its folder lets us. */
+static int check_file(const char *path) {
+    const char *slash = strrchr(path, '/');
+    int fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NONBLOCK);
+    if (fd >= 0) close(fd);
+    if (fd >= 0) return CB_OK;
+    if (errno != ENOENT) return cb_fail_errno(errno, "log %s", path);
+    char *folder = slash > path ? cb_mem_text(heap, path) : cb_mem_text(heap, slash ? "/" : ".");
+    if (!folder) return cb_fail(CB_ENOMEM, "no memory for a path");
+    if (slash > path) folder[slash - path] = '\0';
+    bool bad = faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS) < 0;
+    int err = errno;
+    cb_mem_free(heap, folder);
+    return bad ? cb_fail_errno(err, "log %s", path) : CB_OK;
+}
+
+int cb_log_writer_check(const cb_log_writer_opts *opts) {
+    cb_log_writer_opts o;
+    levels l;
+    int rc = read_opts(&o, &l, opts);
+    if (rc < 0 || strcmp(o.target, "-") == 0) return rc;
+    if (!is_syslog(o.target)) return check_file(o.target);
+    rc = open_socket(o.target);
+    if (rc >= 0) close(rc);
+    return rc < 0 ? rc : CB_OK;
 }
 
 const cb_log *cb_log_writer_hook(const cb_log_writer *w) {
     return &w->hook;
 }
 
+void cb_log_writer_swap(cb_log_writer *a, cb_log_writer *b) {
+    if (a == b) return;
+    cb_log_writer *first = (uintptr_t)a < (uintptr_t)b ? a : b, *second = first == a ? b : a;
+    pthread_mutex_lock(&first->lock);
+    pthread_mutex_lock(&second->lock);
+    sink *of_a = a->sink;
+    a->sink = b->sink;
+    b->sink = of_a;
+    hook_level(a);
+    hook_level(b);
+    pthread_mutex_unlock(&second->lock);
+    pthread_mutex_unlock(&first->lock);
+}
+
 int cb_log_writer_reopen(cb_log_writer *w) {
     if (!w) return cb_fail(CB_EINVAL, "cb_log_writer_reopen: w is needed");
-    int fd = open_target(w);
+    int fd = open_target(w->sink);
     if (fd < 0) return fd;
-    pthread_mutex_lock(&w->lock);
-    if (w->next_fd >= 0) close(w->next_fd);
-    w->next_fd = fd;
-    pthread_cond_signal(&w->work);
-    pthread_mutex_unlock(&w->lock);
+    sink *s = sink_hold(w);
+    if (s->next_fd >= 0) close(s->next_fd);
+    s->next_fd = fd;
+    pthread_cond_signal(&s->work);
+    sink_let_go(w);
     return CB_OK;
 }
 
 int cb_log_writer_stats_get(cb_log_writer *w, cb_log_writer_stats *out) {
     if (!w) return cb_fail(CB_EINVAL, "cb_log_writer_stats_get: w is needed");
-    pthread_mutex_lock(&w->lock);
-    cb_log_writer_stats all = w->stats;
-    all.waiting_bytes = w->lines.len;
-    pthread_mutex_unlock(&w->lock);
+    const sink *s = sink_hold(w);
+    cb_log_writer_stats all = s->stats;
+    all.waiting_bytes = s->lines.len;
+    sink_let_go(w);
     return cb_stats_give(out, &all, sizeof all, "cb_log_writer_stats");
 }
 
@@ -406,31 +489,30 @@ int cb_log_writer_flush(cb_log_writer *w, uint32_t timeout_ms) {
     struct timespec until;
     int err = 0;
     if (!w) return cb_fail(CB_EINVAL, "cb_log_writer_flush: w is needed");
+    sink *s = w->sink;
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += timeout_ms / 1000;
     until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
     if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
-    pthread_mutex_lock(&w->lock);
-    pthread_cond_signal(&w->work);
-    while ((w->lines.len > 0 || w->busy) && !err)
-        err = pthread_cond_timedwait(&w->idle, &w->lock, &until);
-    pthread_mutex_unlock(&w->lock);
-    return err ? cb_fail(CB_ETIMEOUT, "log %s: not everything was written in %u ms", w->target, timeout_ms) : CB_OK;
+    pthread_mutex_lock(&s->lock);
+    pthread_cond_signal(&s->work);
+    while ((s->lines.len > 0 || s->busy) && !err)
+        err = pthread_cond_timedwait(&s->idle, &s->lock, &until);
+    pthread_mutex_unlock(&s->lock);
+    return err ? cb_fail(CB_ETIMEOUT, "log %s: not everything was written in %u ms", s->target, timeout_ms) : CB_OK;
 }
 
 void cb_log_writer_free(cb_log_writer *w) {
     if (!w) return;
-    pthread_mutex_lock(&w->lock);
-    w->ending = true;
-    pthread_cond_signal(&w->work);
-    pthread_mutex_unlock(&w->lock);
-    pthread_join(w->thread, NULL);
-    close(w->fd);
-    if (w->next_fd >= 0) close(w->next_fd);
-    cb_buf_free(&w->lines);
-    pthread_cond_destroy(&w->work);
-    pthread_cond_destroy(&w->idle);
+    sink *s = w->sink;
+    pthread_mutex_lock(&s->lock);
+    s->ending = true;
+    pthread_cond_signal(&s->work);
+    pthread_mutex_unlock(&s->lock);
+    pthread_join(s->thread, NULL);
+    close(s->fd);
+    if (s->next_fd >= 0) close(s->next_fd);
+    sink_free(s);
     pthread_mutex_destroy(&w->lock);
-    cb_mem_free(heap, w->target);
     cb_mem_free(heap, w);
 }

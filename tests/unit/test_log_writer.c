@@ -241,6 +241,76 @@ Test(log_writer, threads_do_not_mix_lines) {
     end(&t);
 }
 
+static size_t lines_in(const char *path) {
+    size_t n = 0;
+    FILE *f = fopen(path, "r");
+    cr_assert(f, "%s", path);
+    for (int c; (c = getc(f)) != EOF;)
+        n += c == '\n';
+    fclose(f);
+    return n;
+}
+
+Test(log_writer, targets_change_under_threads_that_log) {
+    enum { TARGETS = 8 };
+    world t;
+    pthread_t threads[THREADS];
+    char path[128];
+    size_t lines = 0;
+    begin(&t, (cb_log_writer_opts){0});
+    const cb_log *log = cb_log_writer_hook(t.w);
+    for (int i = 0; i < THREADS; i++)
+        cr_assert_eq(pthread_create(&threads[i], NULL, logger, (void *)log), 0);
+    for (int i = 0; i < TARGETS; i++) {
+        cb_log_writer *next = NULL;
+        snprintf(path, sizeof path, "%s/%d", t.folder, i);
+        cr_assert_eq(cb_log_writer_open(&next, CB_OPTS(cb_log_writer_opts, .target = path, .levels = "info,quic=debug",
+                                                       .format = i % 3)),
+                     CB_OK, "%s", cb_last_error());
+        cb_log_writer_swap(t.w, next);
+        cr_expect_eq(log->level, CB_LOG_DEBUG, "levels come along");
+        cb_log_writer_free(next);
+    }
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    cb_log_line(log, CB_LOG_INFO, "m", "last");
+    cr_assert_eq(cb_log_writer_flush(t.w, 10000), CB_OK);
+    cr_expect_geq(lines_in(path), 1, "the last line is in the last file");
+    for (int i = -1; i < TARGETS; i++) {
+        if (i >= 0) snprintf(path, sizeof path, "%s/%d", t.folder, i);
+        lines += lines_in(i < 0 ? t.path : path);
+    }
+    cr_expect_eq(lines, THREADS * EACH + 1);
+    end(&t);
+}
+
+Test(log_writer, a_check_makes_nothing) {
+    world t;
+    char path[128];
+    struct stat st;
+    begin(&t, (cb_log_writer_opts){0});
+    snprintf(path, sizeof path, "%s/new", t.folder);
+    cr_expect_eq(cb_log_writer_check(CB_OPTS(cb_log_writer_opts, .target = path)), CB_OK, "%s", cb_last_error());
+    cr_expect_eq(stat(path, &st), -1);
+    cr_expect_eq(cb_log_writer_check(CB_OPTS(cb_log_writer_opts, .target = t.path)), CB_OK, "%s", cb_last_error());
+    static const struct {
+        const char *target;
+        int rc;
+    } rows[] = {{"-", CB_OK},
+                {"file-in-this-folder", CB_OK},
+                {"udp:127.0.0.1:5514", CB_OK},
+                {"udp:[::1]:5514", CB_OK},
+                {"udp:somewhere", CB_EINVAL},
+                {"/nonexistent/log", CB_ENOENT},
+                {"/tmp", CB_ESYS},
+                {"/dev/null/log", CB_ESYS},
+                {"", CB_EINVAL}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        cr_expect_eq(cb_log_writer_check(CB_OPTS(cb_log_writer_opts, .target = rows[i].target)), rows[i].rc, "%s: %s",
+                     rows[i].target, cb_last_error());
+    end(&t);
+}
+
 Test(log_writer, bad_options_are_named) {
     static const struct {
         cb_log_writer_opts o;
@@ -263,6 +333,7 @@ Test(log_writer, bad_options_are_named) {
         o.size = sizeof o;
         cr_expect_eq(cb_log_writer_open(&w, &o), rows[i].rc, "row %zu: %s", i, cb_last_error());
         cr_expect(strstr(cb_last_error(), rows[i].text), "row %zu: %s", i, cb_last_error());
+        cr_expect_eq(cb_log_writer_check(&o), rows[i].rc, "row %zu: %s", i, cb_last_error());
     }
     cb_log_writer_free(NULL);
 }
