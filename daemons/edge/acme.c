@@ -89,7 +89,7 @@ static int on_challenge(cb_acme *handle, const cb_acme_challenge *c, void *user)
     char stem[EDGE_ACME_STEM];
     int rc = CB_OK;
     (void)handle;
-    edge_say(&i->acme->sink, CB_LOG_DEBUG, "acme: %s: %s waits for its validation", i->conf->name, c->name);
+    edge_say_of(i->acme->edge->log, CB_LOG_DEBUG, "acme", "%s: %s waits for its validation", i->conf->name, c->name);
     if (c->type == CB_ACME_DNS_01) return edge_acme_hook(i->conf->dns_hook, "add", c, &i->acme->stopping);
     if (c->type != CB_ACME_TLS_ALPN_01) return CB_OK; /* answered from the thumbprint */
     rc = cb_alpn01_set(i->acme->alpn01, c->name, c->pem);
@@ -101,7 +101,7 @@ static void on_challenge_done(cb_acme *handle, const cb_acme_challenge *c, void 
     char stem[EDGE_ACME_STEM];
     (void)handle;
     if (c->type == CB_ACME_DNS_01 && edge_acme_hook(i->conf->dns_hook, "remove", c, &i->acme->stopping) < 0)
-        edge_say(&i->acme->sink, CB_LOG_WARN, "acme: %s: %s", i->conf->name, cb_last_error());
+        edge_say_of(i->acme->edge->log, CB_LOG_WARN, "acme", "%s: %s", i->conf->name, cb_last_error());
     if (c->type != CB_ACME_TLS_ALPN_01) return;
     cb_alpn01_set(i->acme->alpn01, c->name, NULL);
     edge_acme_remove(i->dir, edge_acme_stem(stem, c->name, ".alpn01"));
@@ -114,8 +114,8 @@ static void on_failed(edge_acme_issuer *i, edge_acme_cert *c, int rc, const cb_a
     c->due_s = r->retry_at_s > now_s() ? r->retry_at_s : now_s() + SOON_S;
     if (c->failures < UINT8_MAX) c->failures++;
     say_time(when, c->due_s);
-    edge_say(&i->acme->sink, CB_LOG_ERROR, "acme: %s: no certificate for %s: %s: %s; again at %s", i->conf->name,
-             first_name(c), cb_strerror(rc), cb_last_error(), when);
+    edge_say_of(i->acme->edge->log, CB_LOG_ERROR, "acme", "%s: no certificate for %s: %s: %s; again at %s",
+                i->conf->name, first_name(c), cb_strerror(rc), cb_last_error(), when);
 }
 
 static void on_good(edge_acme_issuer *i, edge_acme_cert *c, const cb_acme_result *r) {
@@ -127,8 +127,8 @@ static void on_good(edge_acme_issuer *i, edge_acme_cert *c, const cb_acme_result
     if (!r->issued) return;
     say_time(expires, r->not_after_s);
     say_time(renews, r->renew_at_s);
-    edge_say(&i->acme->sink, CB_LOG_INFO, "acme: %s: new certificate for %s, expires %s, is renewed from %s",
-             i->conf->name, first_name(c), expires, renews);
+    edge_say_of(i->acme->edge->log, CB_LOG_INFO, "acme", "%s: new certificate for %s, expires %s, is renewed from %s",
+                i->conf->name, first_name(c), expires, renews);
     refresh(i->acme);
 }
 
@@ -201,27 +201,28 @@ static int open_handle(edge_acme_issuer *i) {
 }
 
 static void try_open(edge_acme_issuer *i) {
-    const cb_log *log = &i->acme->sink;
+    const cb_log *log = i->acme->edge->log;
     int rc = open_handle(i);
     if (rc == CB_EEXIST) { /* it may be our predecessor, which goes soon */
-        if (!i->follows) edge_say(log, CB_LOG_INFO, "acme: %s: %s; this one follows", i->conf->name, cb_last_error());
+        if (!i->follows)
+            edge_say_of(log, CB_LOG_INFO, "acme", "%s: %s; this one follows", i->conf->name, cb_last_error());
         i->follows = true;
         return;
     }
     if (rc < 0) {
         int wait = SOON_S << (i->open_failures < 6 ? i->open_failures++ : 6);
         i->open_at_s = now_s() + (wait < OPEN_MAX_S ? wait : OPEN_MAX_S);
-        edge_say(log, CB_LOG_ERROR, "acme: %s: %s", i->conf->name, cb_last_error());
+        edge_say_of(log, CB_LOG_ERROR, "acme", "%s: %s", i->conf->name, cb_last_error());
         return;
     }
-    edge_say(log, CB_LOG_INFO, "acme: %s: this process gets the certificates", i->conf->name);
+    edge_say_of(log, CB_LOG_INFO, "acme", "%s: this process gets the certificates", i->conf->name);
     i->follows = false;
     i->open_failures = 0;
     edge_acme_drop_answers(i->dir);
     edge_acme_follow_answers(i->acme); /* theirs are not ours */
     set_thumbprint(i, cb_acme_thumbprint(i->handle));
     if (edge_acme_put(i->dir, "thumbprint", i->thumbprint, "") < 0)
-        edge_say(log, CB_LOG_WARN, "acme: %s: %s", i->conf->name, cb_last_error());
+        edge_say_of(log, CB_LOG_WARN, "acme", "%s: %s", i->conf->name, cb_last_error());
 }
 
 /* ---- every now and then ---- */
@@ -349,7 +350,6 @@ static void take_told(cb_loop *loop, void *user) {
     edge_acme_issuer *before = a->issuers;
     a->issuers = NULL;
     a->snapshot = s;
-    edge_log_to_stderr(&a->sink, s->conf->log->level + CB_LOG_DEBUG, s->conf->log->format);
     const edge_issuer_conf *conf = s->conf->acme ? s->conf->acme->issuers.at : NULL;
     for (size_t k = s->conf->acme ? s->conf->acme->issuers.len : 0; k-- > 0;) {
         edge_acme_issuer *i = add_issuer(a, &conf[k], issuer_named(before, conf[k].name), s->conf);
@@ -377,7 +377,7 @@ static void leave(cb_loop *loop, void *user) {
 static void *run(void *user) {
     edge_acme *a = user;
     int rc = cb_loop_run(a->loop);
-    if (rc < 0) edge_say(&a->sink, CB_LOG_ERROR, "acme: %s", cb_last_error());
+    if (rc < 0) edge_say_of(a->edge->log, CB_LOG_ERROR, "acme", "%s", cb_last_error());
     return NULL;
 }
 
@@ -391,13 +391,12 @@ edge_acme *edge_acme_new(edge *e) {
     }
     a->edge = e;
     pthread_mutex_init(&a->lock, NULL);
-    edge_log_to_stderr(&a->sink, CB_LOG_INFO, false);
     return a;
 }
 
 static int start(edge_acme *a) {
     sigset_t all, before;
-    int rc = cb_loop_new(&a->loop, CB_OPTS(cb_loop_opts, .log = &a->sink));
+    int rc = cb_loop_new(&a->loop, CB_OPTS(cb_loop_opts, .log = a->edge->log));
     if (rc == CB_OK) rc = cb_timer_start(&a->tick, a->loop, TICK_MS, TICK_MS, on_tick, a);
     if (rc < 0) return rc;
     sigfillset(&all);

@@ -46,7 +46,6 @@ struct edge_acme {
     bool threaded; /* of the main thread */
     _Atomic bool stopping;
     cb_loop *loop;
-    cb_log sink;
     cb_timer *tick;
     edge_snapshot *snapshot;
     edge_acme_issuer *issuers;

@@ -109,7 +109,7 @@ static bool take_answer(edge_acme *a, char ***names, size_t *len, const char *di
     if (*len == ANSWERS_MAX || !read_text(text, sizeof text, dir, file) || !(pem = strchr(text, '\n'))) return false;
     *pem++ = '\0';
     if (cb_alpn01_set(a->alpn01, text, pem) < 0) {
-        edge_say(&a->sink, CB_LOG_WARN, "acme: %s/%s: %s", dir, file, cb_last_error());
+        edge_say_of(a->edge->log, CB_LOG_WARN, "acme", "%s/%s: %s", dir, file, cb_last_error());
         return false;
     }
     grown = realloc(*names, (*len + 1) * sizeof *grown);

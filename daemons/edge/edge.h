@@ -94,7 +94,6 @@ struct edge_worker {
     pthread_t thread;
     bool started;
     cb_loop *loop;
-    cb_log sink; /* of this thread alone: a reload may change its level */
     cb_proxy *proxy;
     cb_access_log *log;
     char *log_path;
@@ -118,8 +117,10 @@ struct edge {
     int elder;             /* the one we take over from; < 0: none */
     edge_upgrade *upgrade; /* under way */
     cb_loop *loop;         /* of the main thread: signals, reloads */
-    cb_log log;
-    cb_log tls_log; /* heard by handshakes on all threads; set once */
+    const cb_log *log;     /* of all threads; the writer's */
+    cb_log_writer *writer, *next_writer;
+    edge_log_conf log_target; /* what the writer has; its texts are of */
+    cb_config *log_config;
     edge_snapshot *now;
     cb_jwt_cache *verdicts; /* these two outlive reloads: what was checked, and which proofs were used */
     cb_dpop *proofs;
@@ -262,7 +263,22 @@ int edge_acme_eab(char *out, const edge_issuer_conf *c); /* EDGE_ACME_EAB bytes 
 int edge_acme_check_files(const edge_conf *c, const char *file);
 int edge_acme_give(const edge_conf *c, uid_t uid, gid_t gid);
 
+/* --- log.c --- */
+int edge_log_begin(edge *e); /* to standard error, until there is a configuration */
+/* A reload: opens a new target, which may fail (and is told); then takes it, or drops it. */
+int edge_log_prepare(edge *e, const edge_conf *c);
+void edge_log_commit(edge *e, edge_snapshot *s);
+void edge_log_abort(edge *e);
+bool edge_log_is_file(const edge_conf *c);
+void edge_log_reopen(edge *e);
+void edge_log_end(edge *e);
+int edge_log_check(const edge_conf *c, const char *file); /* opens nothing; mistakes are printed */
+void edge_say_of(const cb_log *log, int level, const char *module, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+#define edge_say(log, level, ...) edge_say_of(log, level, "edge", __VA_ARGS__)
+
 /* --- system.c --- */
+void edge_forbid_rights(void); /* first of all */
 /* Why edge_check_user() or edge_drop_privileges() failed; else cb_last_error(). */
 const char *edge_why(void);
 /* Is the address free? Sockets that share a port would otherwise share it with another program of the same user too. */
@@ -278,7 +294,4 @@ int edge_pid_file_write(const edge_conf *c);
 void edge_pid_file_remove(const edge_conf *c);
 void edge_notify(const char *state); /* sd_notify(3), by its own datagram */
 void edge_notify_reloading(void);
-void edge_log_to_stderr(cb_log *log, int level, bool json);
-void edge_say(const cb_log *log, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-
 #endif

@@ -1,6 +1,7 @@
 #include "edge_config.h"
 #include "edge_schema.h"
 #include <cb/http.h>
+#include <cb/log_writer.h>
 #include <cb/proxy.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -13,8 +14,7 @@ static const char *const client_cert_names[] = {"none", "leaf", "chain", NULL};
 static const char *const old_names[] = {"refuse", "accept", NULL};
 static const char *const client_names[] = {"none", "ask", "require", NULL};
 static const char *const proxy_names[] = {"off", "v1", "v2", NULL};
-static const char *const level_names[] = {"debug", "info", "warn", "error", "off", NULL};
-static const char *const format_names[] = {"text", "json", NULL};
+static const char *const format_names[] = {"text", "json", "rfc5424", NULL};
 static const char *const challenge_names[] = {"http_01", "tls_alpn_01", "dns_01", NULL};
 static const char *const key_names[] = {"ecdsa_p256", "ecdsa_p384", "rsa_2048", "ed25519", NULL};
 static const char *const cc_names[] = {"default", "cubic", "reno", "bbr", "bbrv3", NULL};
@@ -203,12 +203,15 @@ static const cb_config_rule access_log_rules[] = {
      .doc = "File for one JSON line a request; \"-\" is standard output. Opened again on SIGUSR1."},
     END};
 
-static const cb_config_rule log_rules[] = {{MEMBER(edge_log_conf, level), .kind = CB_CONFIG_ENUM, .names = level_names,
-                                            .fallback = "info",
-                                            .doc = "The least grave lines that go to standard error."},
-                                           {MEMBER(edge_log_conf, format), .kind = CB_CONFIG_ENUM,
-                                            .names = format_names, .fallback = "text", .doc = "How they look."},
-                                           END};
+static const cb_config_rule log_rules[] = {
+    {MEMBER(edge_log_conf, target), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .fallback = "-",
+     .doc = "A file, opened again on SIGUSR1; \"-\" is standard error; \"syslog\" is /dev/log; \"udp:ADDRESS:PORT\"."},
+    {MEMBER(edge_log_conf, format), .kind = CB_CONFIG_ENUM, .names = format_names, .fallback = "text",
+     .doc = "How lines look. To syslog and udp they are always RFC 5424."},
+    {MEMBER(edge_log_conf, levels), .kind = CB_CONFIG_TEXT, .fallback = "info",
+     .doc = "The least grave lines that are written (debug, info, warn, error, off), also by module: "
+            "\"info,quic=debug\"."},
+    END};
 
 static const cb_config_rule tickets_rules[] = {
     {MEMBER(edge_tickets_conf, rotate_s), .kind = CB_CONFIG_INT, .min = 60, .max = 2592000, .fallback = "43200",
@@ -298,7 +301,7 @@ static const cb_config_rule root_rules[] = {
     {MEMBER(edge_conf, access_log), .kind = CB_CONFIG_OBJECT, .members = access_log_rules,
      .item_size = sizeof(edge_access_log_conf), .doc = "Access log; none when absent."},
     {MEMBER(edge_conf, log), .kind = CB_CONFIG_OBJECT, .members = log_rules, .item_size = sizeof(edge_log_conf),
-     .fallback = "{}", .doc = "Lines about the server itself, on standard error."},
+     .fallback = "{}", .doc = "Lines about the server itself."},
     {MEMBER(edge_conf, congestion_control), .kind = CB_CONFIG_ENUM, .names = cc_names, .fallback = "default",
      .doc = "For h3: the default is cubic, or what CBR_CC names in the environment."},
     {MEMBER(edge_conf, ticket_key_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
@@ -403,8 +406,14 @@ static void check_groups(cb_config_draft *d, const edge_conf *c) {
     }
 }
 
+static void check_log(cb_config_draft *d, const edge_conf *c) {
+    const cb_log_writer_opts o = {.size = sizeof o, .target = "-", .levels = c->log->levels};
+    if (cb_log_writer_check(&o) < 0) cb_config_complain(d, "/log/levels", cb_last_error());
+}
+
 static void check(cb_config_draft *d, const void *root) {
     const edge_conf *c = root;
+    check_log(d, c);
     edge_acme_check(d, c);
     check_listeners(d, c);
     check_groups(d, c);

@@ -123,7 +123,8 @@ typedef struct edge_access_log_conf {
 } edge_access_log_conf;
 
 typedef struct edge_log_conf {
-    int32_t level, format;
+    const char *target, *levels;
+    int32_t format; /* enum cb_log_format */
 } edge_log_conf;
 
 typedef struct edge_tickets_conf {

@@ -29,14 +29,14 @@ int edge_inherit(edge *e) {
     e->elder = socket_of_environment();
     if (e->elder == -1) return CB_OK;
     if (e->elder < 0) {
-        edge_say(&e->log, CB_LOG_ERROR, "upgrade: %s names no socket: it is for cb-edge itself", EDGE_UPGRADE_VARIABLE);
+        edge_say(e->log, CB_LOG_ERROR, "upgrade: %s names no socket: it is for cb-edge itself", EDGE_UPGRADE_VARIABLE);
         return CB_EINVAL;
     }
     int rc = cb_handoff_receive(&e->inherited, e->elder, WAIT_MS);
     cb_slice what;
     if (rc == CB_OK && cb_handoff_get(e->inherited, EDGE_WHAT, &what) < 0) rc = CB_EPROTO;
     if (rc < 0) {
-        edge_say(&e->log, CB_LOG_ERROR, "upgrade: nothing to take over: %s", cb_last_error());
+        edge_say(e->log, CB_LOG_ERROR, "upgrade: nothing to take over: %s", cb_last_error());
         return rc;
     }
     e->elders[e->n_elders++] = e->elder;
@@ -91,7 +91,7 @@ static void on_begun(cb_loop *loop, void *user) {
     int rc = cb_handoff_new(&h);
     if (rc == CB_OK) rc = cb_handoff_send(h, e->elder, 5000);
     cb_handoff_free(h);
-    if (rc < 0) edge_say(&e->log, CB_LOG_WARN, "upgrade: the process before cannot be told: %s", cb_last_error());
+    if (rc < 0) edge_say(e->log, CB_LOG_WARN, "upgrade: the process before cannot be told: %s", cb_last_error());
 }
 
 void edge_inherit_begun(edge_worker *w) {

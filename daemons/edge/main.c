@@ -14,7 +14,7 @@ static const char usage[] =
     "      --version      print the version\n"
     "\n"
     "SIGHUP reloads, SIGUSR2 upgrades (a new process takes over without losing a connection), SIGTERM and\n"
-    "SIGINT end gracefully, SIGUSR1 reopens the access log.\n";
+    "SIGINT end gracefully, SIGUSR1 reopens the logs.\n";
 
 /* What the environment asks of QUIC (CBR_CC, CBR_AEAD) is refused here as it would be at the start: by an endpoint. */
 static int check_environment(void) {
@@ -32,6 +32,7 @@ static int check(const char *file) {
     edge_snapshot *s = NULL;
     int rc = edge_snapshot_load(&s, file, NULL);
     if (rc == CB_OK && (rc = edge_check_user(s->conf)) < 0) fprintf(stderr, "%s: %s\n", file, edge_why());
+    if (rc == CB_OK) rc = edge_log_check(s->conf, file);
     if (rc == CB_OK) rc = check_environment();
     edge_snapshot_unref(s);
     if (rc == CB_OK) printf("%s: good\n", file);

@@ -146,7 +146,7 @@ void edge_providers_run(edge *e) {
         int rc = p->client ? CB_OK : cb_http_client_new(&p->client, e->loop, &o);
         if (rc == CB_OK) rc = cb_oidc_run(p->oidc, e->loop, p->client);
         p->runs = rc == CB_OK;
-        if (rc < 0) edge_say(&e->log, CB_LOG_ERROR, "provider %s: %s", p->name, cb_last_error());
+        if (rc < 0) edge_say(e->log, CB_LOG_ERROR, "provider %s: %s", p->name, cb_last_error());
     }
 }
 
@@ -155,8 +155,8 @@ void edge_providers_look(edge *e) {
         char why[sizeof p->said];
         cb_oidc_error(p->oidc, why, sizeof why);
         if (strcmp(why, p->said) == 0) continue;
-        if (*why) edge_say(&e->log, CB_LOG_WARN, "provider %s: %s: what is known of it stays", p->name, why);
-        if (!*why) edge_say(&e->log, CB_LOG_INFO, "provider %s: all is well again", p->name);
+        if (*why) edge_say(e->log, CB_LOG_WARN, "provider %s: %s: what is known of it stays", p->name, why);
+        if (!*why) edge_say(e->log, CB_LOG_INFO, "provider %s: all is well again", p->name);
         memcpy(p->said, why, sizeof why);
     }
 }

@@ -13,7 +13,7 @@ void edge_steering_open(edge *e) {
     if (e->inherited && cb_handoff_fds(e->inherited, "steering", fds, CB_STEERING_FDS) != CB_STEERING_FDS) return;
     const cb_steering_opts o = {.size = sizeof o, .adopt_fds = e->inherited ? fds : NULL};
     if (cb_steering_new(&s, &o) < 0) {
-        edge_say(&e->log, e->inherited ? CB_LOG_WARN : CB_LOG_DEBUG, "QUIC packets are steered in user space: %s",
+        edge_say(e->log, e->inherited ? CB_LOG_WARN : CB_LOG_DEBUG, "QUIC packets are steered in user space: %s",
                  cb_last_error());
         return;
     }

@@ -161,6 +161,11 @@ int edge_drop_privileges(const edge_conf *c, const cb_log *log) {
     return CB_OK;
 }
 
+/* Threads have these flags each, and inherit them: before there is a second one. */
+void edge_forbid_rights(void) {
+    if (geteuid() == 0) prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+}
+
 /* A socket belongs to who made it, and SO_REUSEPORT joins those of one user only. */
 int edge_give_sockets(const edge *e, const edge_conf *c) {
     uid_t uid;
@@ -243,67 +248,4 @@ void edge_notify_reloading(void) {
     snprintf(state, sizeof state, "RELOADING=1\nMONOTONIC_USEC=%lld\nSTATUS=reloading",
              (long long)now.tv_sec * 1000000 + now.tv_nsec / 1000);
     edge_notify(state);
-}
-
-/* ---- standard error ---- */
-
-static const char *const levels[] = {"info", "debug", "info", "warn", "error"};
-
-static void stamp(char *out, size_t cap) {
-    struct timespec now;
-    struct tm tm;
-    clock_gettime(CLOCK_REALTIME, &now);
-    gmtime_r(&now.tv_sec, &tm);
-    snprintf(out, cap, "%04d-%02d-%02dT%02d:%02d:%02d.%03ldZ", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
-             tm.tm_min, tm.tm_sec, now.tv_nsec / 1000000);
-}
-
-static const char *level_text(int level) {
-    return level > 0 && level <= CB_LOG_ERROR ? levels[level] : levels[0];
-}
-
-/* One write a line: lines of several threads do not mix. */
-static void put(const char *line, int n, size_t cap) {
-    if (n > 0 && write(STDERR_FILENO, line, (size_t)n < cap ? (size_t)n : cap - 1) < 0) return;
-}
-
-static void write_text(int level, const char *module, const char *text, void *user) {
-    char line[1400], when[80];
-    (void)user;
-    stamp(when, sizeof when);
-    put(line, snprintf(line, sizeof line, "%s %-5s %s: %s\n", when, level_text(level), module, text), sizeof line);
-}
-
-static void write_json(int level, const char *module, const char *text, void *user) {
-    char line[2600], safe[2200], when[80];
-    size_t n = 0;
-    (void)user;
-    for (; *text && n + 7 < sizeof safe; text++) {
-        if (*text == '"' || *text == '\\') safe[n++] = '\\';
-        if ((unsigned char)*text < 0x20 || (unsigned char)*text >= 0x7f)
-            n += (size_t)snprintf(safe + n, 7, "\\u00%02x", (unsigned char)*text);
-        else
-            safe[n++] = *text;
-    }
-    safe[n] = '\0';
-    stamp(when, sizeof when);
-    put(line,
-        snprintf(line, sizeof line, "{\"time\":\"%s\",\"level\":\"%s\",\"module\":\"%s\",\"text\":\"%s\"}\n", when,
-                 level_text(level), module, safe),
-        sizeof line);
-}
-
-void edge_log_to_stderr(cb_log *log, int level, bool json) {
-    log->write = json ? write_json : write_text;
-    log->level = level;
-}
-
-void edge_say(const cb_log *log, int level, const char *fmt, ...) {
-    char text[1024];
-    va_list ap;
-    if (level < log->level) return;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    log->write(level, "edge", text, log->user);
 }

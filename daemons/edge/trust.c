@@ -31,7 +31,7 @@ static cb_trust_opts trust_of(const edge_trust_conf *t, const edge *e) {
                            .pins_len = t->pins.len,
                            .pins_report = (uint8_t)t->pins_report,
                            .stale_crl = (uint8_t)t->old_crl,
-                           .log = e ? &e->tls_log : NULL};
+                           .log = e ? e->log : NULL};
 }
 
 /* ---- listeners ---- */

@@ -60,7 +60,7 @@ static void finish(edge_upgrade *u) {
     const int rc = u->rc;
     const pid_t child = u->child;
     char state[96];
-    if (rc < 0) edge_say(&e->log, CB_LOG_ERROR, "upgrade: %s: this process goes on", u->why);
+    if (rc < 0) edge_say(e->log, CB_LOG_ERROR, "upgrade: %s: this process goes on", u->why);
     upgrade_free(u);
     if (rc < 0) {
         edge_steering_restore(e);
@@ -70,7 +70,7 @@ static void finish(edge_upgrade *u) {
     }
     snprintf(state, sizeof state, "MAINPID=%ld\nREADY=1\nSTATUS=serving", (long)child);
     edge_notify(state);
-    edge_say(&e->log, CB_LOG_INFO, "upgrade: process %ld has taken over", (long)child);
+    edge_say(e->log, CB_LOG_INFO, "upgrade: process %ld has taken over", (long)child);
     edge_leave(e, true);
 }
 
@@ -285,7 +285,7 @@ void edge_upgrade_begin(cb_loop *loop, void *user) {
         u = NULL;
     }
     if (!u) {
-        edge_say(&e->log, CB_LOG_ERROR, "upgrade: refused: %s", why ? why : "no memory");
+        edge_say(e->log, CB_LOG_ERROR, "upgrade: refused: %s", why ? why : "no memory");
         return;
     }
     u->edge = e;
@@ -293,7 +293,7 @@ void edge_upgrade_begin(cb_loop *loop, void *user) {
     u->snapshot = edge_snapshot_ref(e->now);
     e->upgrade = u;
     edge_notify_reloading();
-    edge_say(&e->log, CB_LOG_INFO, "upgrade: starting %s", e->program);
+    edge_say(e->log, CB_LOG_INFO, "upgrade: starting %s", e->program);
     edge_post_all(e, edge_worker_save);
 }
 

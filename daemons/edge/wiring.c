@@ -12,7 +12,7 @@ enum { TURN_KEYS_MS = 30000, LOOK_MS = 500 };
 void edge_post_all(edge *e, cb_task_fn fn) {
     for (uint32_t i = 0; i < e->n_workers; i++)
         if (cb_loop_post(e->workers[i].loop, fn, &e->workers[i]) < 0)
-            edge_say(&e->log, CB_LOG_ERROR, "worker %u cannot be told: %s", i, cb_last_error());
+            edge_say(e->log, CB_LOG_ERROR, "worker %u cannot be told: %s", i, cb_last_error());
 }
 
 /* ---- reload ---- */
@@ -20,18 +20,19 @@ void edge_post_all(edge *e, cb_task_fn fn) {
 static void reload_done(edge *e, bool good) {
     e->next = NULL;
     edge_notify("READY=1\nSTATUS=serving");
-    edge_say(&e->log, good ? CB_LOG_INFO : CB_LOG_ERROR,
+    edge_say(e->log, good ? CB_LOG_INFO : CB_LOG_ERROR,
              good ? "reloaded %s" : "%s was not reloaded: the old configuration goes on", e->file);
 }
 
 static void follow_acme(edge *e) {
     if (edge_acme_configure(e->acme, e->now) < 0)
-        edge_say(&e->log, CB_LOG_ERROR, "acme: cannot begin: %s", cb_last_error());
+        edge_say_of(e->log, CB_LOG_ERROR, "acme", "cannot begin: %s", cb_last_error());
 }
 
 static void decide(edge *e) {
     edge_snapshot *next = e->next;
     if (e->failed) {
+        edge_log_abort(e);
         edge_post_all(e, edge_worker_abort);
         edge_snapshot_unref(next);
         reload_done(e, false);
@@ -39,13 +40,13 @@ static void decide(edge *e) {
         return;
     }
     edge_snapshot_certificates(next);
-    edge_log_to_stderr(&e->log, next->conf->log->level + CB_LOG_DEBUG, next->conf->log->format);
+    edge_log_commit(e, next);
     edge_post_all(e, edge_worker_commit);
     edge_snapshot_unref(e->now);
     e->now = next;
     e->next = NULL;
     edge_providers_prune(e);
-    if (edge_snapshot_settle(e, next) < 0) edge_say(&e->log, CB_LOG_ERROR, "no memory to keep an address");
+    if (edge_snapshot_settle(e, next) < 0) edge_say(e->log, CB_LOG_ERROR, "no memory to keep an address");
     follow_acme(e);
     reload_done(e, true);
 }
@@ -55,7 +56,7 @@ static void on_answer(cb_loop *loop, void *user) {
     edge *e = w->edge;
     (void)loop;
     if (w->answer < 0) {
-        if (!e->failed) edge_say(&e->log, CB_LOG_ERROR, "%s: %s", e->file, w->why);
+        if (!e->failed) edge_say(e->log, CB_LOG_ERROR, "%s: %s", e->file, w->why);
         e->failed = true;
     }
     if (++e->answers < e->n_workers) return;
@@ -87,7 +88,7 @@ static int check_addresses(const edge *e, const edge_snapshot *next, bool starte
             continue;
         int rc = edge_probe(l->address, edge_speaks_quic(l->conf));
         if (rc == CB_OK) continue;
-        edge_say(&e->log, CB_LOG_ERROR, "%s: /listeners/%s/address: %s", e->file, l->conf->name, edge_why());
+        edge_say(e->log, CB_LOG_ERROR, "%s: /listeners/%s/address: %s", e->file, l->conf->name, edge_why());
         worst = rc;
     }
     return worst;
@@ -113,7 +114,7 @@ static int check_fixed(const edge *e, const edge_snapshot *next) {
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         if (!rows[i].changed) continue;
-        edge_say(&e->log, CB_LOG_ERROR, "%s: /%s changed: that needs %s", e->file, rows[i].name, rows[i].way);
+        edge_say(e->log, CB_LOG_ERROR, "%s: /%s changed: that needs %s", e->file, rows[i].name, rows[i].way);
         return CB_EINVAL;
     }
     return CB_OK;
@@ -125,7 +126,7 @@ static void on_reload(cb_loop *loop, void *user) {
     (void)loop;
     if (e->stopping) return;
     if (e->upgrade || !e->serving) {
-        edge_say(&e->log, CB_LOG_ERROR, "%s was not reloaded: an upgrade is under way, and reads it anyway", e->file);
+        edge_say(e->log, CB_LOG_ERROR, "%s was not reloaded: an upgrade is under way, and reads it anyway", e->file);
         return;
     }
     if (e->next) {
@@ -133,7 +134,8 @@ static void on_reload(cb_loop *loop, void *user) {
         return;
     }
     edge_notify_reloading();
-    if (edge_snapshot_load(&next, e->file, e) < 0 || check_fixed(e, next) < 0 || check_addresses(e, next, true) < 0) {
+    if (edge_snapshot_load(&next, e->file, e) < 0 || check_fixed(e, next) < 0 || check_addresses(e, next, true) < 0 ||
+        edge_log_prepare(e, next->conf) < 0) {
         edge_snapshot_unref(next);
         edge_providers_prune(e);
         reload_done(e, false);
@@ -165,7 +167,7 @@ void edge_leave(edge *e, bool yields) {
     e->yields = yields;
     edge_acme_stop(e->acme);
     e->drain_ms = (uint64_t)e->now->conf->drain_timeout_ms;
-    edge_say(&e->log, CB_LOG_INFO, "draining: running requests have %llu ms", (unsigned long long)e->drain_ms);
+    edge_say(e->log, CB_LOG_INFO, "draining: running requests have %llu ms", (unsigned long long)e->drain_ms);
     edge_post_all(e, edge_worker_drain);
 }
 
@@ -184,7 +186,7 @@ static void on_int(cb_loop *loop, void *user) {
         on_term(loop, user);
         return;
     }
-    edge_say(&e->log, CB_LOG_INFO, "stopping at once");
+    edge_say(e->log, CB_LOG_INFO, "stopping at once");
     for (uint32_t i = 0; i < e->n_workers; i++)
         cb_loop_stop(e->workers[i].loop);
     cb_loop_stop(loop);
@@ -192,6 +194,7 @@ static void on_int(cb_loop *loop, void *user) {
 
 static void on_reopen(cb_loop *loop, void *user) {
     (void)loop;
+    edge_log_reopen(user);
     edge_post_all(user, edge_worker_reopen);
 }
 
@@ -232,14 +235,21 @@ static int take_signals(edge *e) {
     return rc;
 }
 
+static int use_log(edge *e) {
+    int rc = edge_log_prepare(e, e->now->conf);
+    if (rc == CB_OK) edge_log_commit(e, e->now);
+    return rc;
+}
+
 static int start(edge *e) {
     const edge_conf *c = e->now->conf;
-    edge_raise_files(&e->log);
-    int rc = cb_loop_new(&e->loop, CB_OPTS(cb_loop_opts, .log = &e->log));
+    edge_raise_files(e->log);
+    int rc = cb_loop_new(&e->loop, CB_OPTS(cb_loop_opts, .log = e->log));
     if (rc == CB_OK) rc = take_signals(e);
     if (rc == CB_OK) rc = open_workers(e);
     if (rc == CB_OK) rc = edge_give_sockets(e, c);
-    if (rc == CB_OK) rc = edge_drop_privileges(c, &e->log);
+    if (rc == CB_OK) rc = edge_drop_privileges(c, e->log);
+    if (rc == CB_OK) rc = use_log(e); /* a file is the user's */
     for (uint32_t i = 0; i < e->n_workers && rc == CB_OK; i++)
         rc = edge_worker_log(&e->workers[i], e->now);
     if (rc == CB_OK) rc = start_workers(e);
@@ -247,11 +257,11 @@ static int start(edge *e) {
 }
 
 void edge_serving(edge *e) {
-    if (edge_pid_file_write(e->now->conf) < 0) edge_say(&e->log, CB_LOG_ERROR, "%s: %s", e->file, edge_why());
+    if (edge_pid_file_write(e->now->conf) < 0) edge_say(e->log, CB_LOG_ERROR, "%s: %s", e->file, edge_why());
     for (const edge_use *u = e->now->uses; u; u = u->next)
-        edge_say(&e->log, CB_LOG_INFO, "listener %s: %s://%s", u->listener->conf->name,
+        edge_say(e->log, CB_LOG_INFO, "listener %s: %s://%s", u->listener->conf->name,
                  u->listener->conf->tls ? "https" : "http", u->listener->address);
-    edge_say(&e->log, CB_LOG_INFO, "libcb %s: ready with %u worker%s", cb_version_text(), e->n_workers,
+    edge_say(e->log, CB_LOG_INFO, "libcb %s: ready with %u worker%s", cb_version_text(), e->n_workers,
              e->n_workers == 1 ? "" : "s");
     e->serving = true;
     follow_acme(e);
@@ -262,16 +272,16 @@ void edge_serving(edge *e) {
 static void turn_keys(cb_loop *loop, void *user) {
     edge *e = user;
     (void)loop;
-    edge_snapshot_turn_keys(e->now, &e->log);
+    edge_snapshot_turn_keys(e->now, e->log);
 }
 
 /* Also while it drains: what is revoked then is revoked for the connections of before, too. */
 static void look_around(cb_loop *loop, void *user) {
     edge *e = user;
     (void)loop;
-    edge_auth_look(e->now->auth, &e->log);
+    edge_auth_look(e->now->auth, e->log);
     edge_providers_look(e);
-    edge_trust_tick(e->now, &e->log);
+    edge_trust_tick(e->now, e->log);
 }
 
 /* The handlers go with the loop: another SIGTERM on the way out would end an orderly end by force. */
@@ -288,12 +298,11 @@ static int load(edge *e) {
     if (edge_inherit(e) < 0) return CB_EINVAL;
     edge_steering_open(e);
     if (cb_jwt_cache_new(&e->verdicts, NULL) < 0 || cb_dpop_new(&e->proofs, NULL) < 0) {
-        edge_say(&e->log, CB_LOG_ERROR, "%s", cb_last_error());
+        edge_say(e->log, CB_LOG_ERROR, "%s", cb_last_error());
         return CB_ENOMEM;
     }
     if (edge_snapshot_load(&e->now, e->file, e) < 0) return CB_EINVAL;
-    edge_log_to_stderr(&e->log, e->now->conf->log->level + CB_LOG_DEBUG, e->now->conf->log->format);
-    edge_log_to_stderr(&e->tls_log, CB_LOG_WARN, e->now->conf->log->format);
+    if (!edge_log_is_file(e->now->conf) && use_log(e) < 0) return CB_EINVAL;
     return check_addresses(e, e->now, false);
 }
 
@@ -310,7 +319,7 @@ static int run(edge *e) {
         if (e->elder < 0) edge_serving(e);
         rc = cb_loop_run(e->loop);
     }
-    if (rc < 0) edge_say(&e->log, CB_LOG_ERROR, "%s: %s", e->file, edge_why());
+    if (rc < 0) edge_say(e->log, CB_LOG_ERROR, "%s: %s", e->file, edge_why());
     hold_signals();
     edge_upgrade_abort(e);
     cb_timer_free(timer);
@@ -344,20 +353,22 @@ static void edge_free(edge *e) {
         close(e->elders[i]);
     if (e->loop) cb_loop_free(e->loop);
     edge_steering_close(e);
+    edge_log_end(e);
     free(e->program);
     free(e);
 }
 
 int edge_run(const char *file, char **argv) {
     edge *e = calloc(1, sizeof *e);
-    if (!e || !(e->program = edge_find_program(argv[0])) || !(e->acme = edge_acme_new(e))) {
+    edge_forbid_rights();
+    if (!e || !(e->program = edge_find_program(argv[0])) || edge_log_begin(e) < 0 || !(e->acme = edge_acme_new(e))) {
+        if (e) edge_log_end(e);
         if (e) free(e->program);
         free(e);
         return CB_ENOMEM;
     }
     e->file = file;
     e->argv = argv;
-    edge_log_to_stderr(&e->log, CB_LOG_INFO, false);
     int rc = load(e); /* tells what is wrong */
     if (rc == CB_OK) rc = run(e);
     stop_workers(e, rc < 0);

@@ -63,8 +63,7 @@ static uint32_t https_port(const edge_conf *c) {
 }
 
 int edge_worker_open(edge_worker *w, edge_snapshot *s) {
-    edge_log_to_stderr(&w->sink, s->conf->log->level + CB_LOG_DEBUG, s->conf->log->format);
-    int rc = cb_loop_new(&w->loop, CB_OPTS(cb_loop_opts, .log = &w->sink));
+    int rc = cb_loop_new(&w->loop, CB_OPTS(cb_loop_opts, .log = w->edge->log));
     if (rc == CB_OK)
         rc = cb_proxy_new(&w->proxy, w->loop,
                           CB_OPTS(cb_proxy_opts, .router = s->router, .resolver = s->conf->resolver,
@@ -97,7 +96,7 @@ int edge_worker_log(edge_worker *w, const edge_snapshot *s) {
 static void *run(void *user) {
     edge_worker *w = user;
     int rc = cb_loop_run(w->loop);
-    if (rc < 0) edge_say(&w->sink, CB_LOG_ERROR, "worker %u: %s", w->number, cb_last_error());
+    if (rc < 0) edge_say(w->edge->log, CB_LOG_ERROR, "worker %u: %s", w->number, cb_last_error());
     return NULL;
 }
 
@@ -215,8 +214,7 @@ void edge_worker_commit(cb_loop *loop, void *worker) {
     const cb_http_limits limits = edge_limits_of(next->conf);
     (void)loop;
     if (cb_proxy_swap(w->proxy, next->router) < 0)
-        edge_say(&w->sink, CB_LOG_ERROR, "worker %u keeps its routes: %s", w->number, cb_last_error());
-    edge_log_to_stderr(&w->sink, next->conf->log->level + CB_LOG_DEBUG, next->conf->log->format);
+        edge_say(w->edge->log, CB_LOG_ERROR, "worker %u keeps its routes: %s", w->number, cb_last_error());
     cb_proxy_set_log(w->proxy, w->prepared_log);
     cb_access_log_free(w->log);
     w->log = w->prepared_log;
@@ -273,5 +271,5 @@ void edge_worker_reopen(cb_loop *loop, void *worker) {
     edge_worker *w = worker;
     (void)loop;
     if (w->log && cb_access_log_reopen(w->log) < 0)
-        edge_say(&w->sink, CB_LOG_ERROR, "worker %u keeps its old log: %s", w->number, cb_last_error());
+        edge_say(w->edge->log, CB_LOG_ERROR, "worker %u keeps its old log: %s", w->number, cb_last_error());
 }

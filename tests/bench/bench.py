@@ -339,7 +339,7 @@ def edge_config(bench):
         "groups": {"origin": {"origins": [{"url": f"http://127.0.0.1:{ORIGIN_PORT}"}], "max_idle": 256}},
         "routes": [{"group": "origin"}],
         "limits": {"max_requests": 100000000, "idle_timeout_ms": 300000},
-        "log": {"level": "warn"},
+        "log": {"levels": "warn"},
     }
 
 

@@ -40,7 +40,7 @@ def edge(spawn, pki, www, tmp_path):
                                    **(listener or {})}},
             "groups": {"files": {"origins": [{"url": f"http://127.0.0.1:{origin_port}"}]}},
             "routes": [{"group": "files"}],
-            "log": {"level": "debug"},
+            "log": {"levels": "debug"},
             **top,
         }
         path = tmp_path / "edge.json"

@@ -43,7 +43,7 @@ class Edge:
 
     def write(self):
         certificates = [{"issuer": "test", "names": names} for names in self.groups]
-        document = {"workers": 2, "log": {"level": "info"},
+        document = {"workers": 2, "log": {"levels": "info"},
                     "listeners": {"plain": {"address": f"127.0.0.1:{self.http}", "redirect_to_https": True},
                                   "tls": {"address": f"127.0.0.1:{self.tls}", "tls": {"certificates": certificates}}},
                     "acme": {"dir": str(self.state), "issuers": {"test": self.issuer}, **self.more}, **self.root}

@@ -37,7 +37,7 @@ def edge_config(port, pki, origin_url, clear_port=None, **group):
     if clear_port:
         listeners["clear"] = {"address": f"127.0.0.1:{clear_port}"}
     return {"workers": 2, "listeners": listeners, "groups": {"o": {"origins": [{"url": origin_url}], **group}}, "routes": [{"group": "o"}],
-            "limits": {"idle_timeout_ms": 600000, "send_timeout_ms": 600000}, "log": {"level": "warn"}}
+            "limits": {"idle_timeout_ms": 600000, "send_timeout_ms": 600000}, "log": {"levels": "warn"}}
 
 
 def start_edge(spawn, tmp_path, config, port):

@@ -193,7 +193,7 @@ def test_gnutls_cli(edge, origin, clients):  # noqa: F811
 def test_a_revocation_list_is_followed(edge, origin, tmp_path):  # noqa: F811
     """Without a reload: who is revoked does not get in a few seconds later; a list that is damaged leaves the old one."""
     clients = Clients(tmp_path)
-    edge.start({"web": [f"http://127.0.0.1:{origin()}"]}, listeners=listeners(edge, [secret(clients)]), log={"level": "debug"})
+    edge.start({"web": [f"http://127.0.0.1:{origin()}"]}, listeners=listeners(edge, [secret(clients)]), log={"levels": "debug"})
     assert fetch(edge, "h1", clients.good)[0] == 200
     clients.revoke(clients.good)
     edge.process.wait_for("were read again", 30)

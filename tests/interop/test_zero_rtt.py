@@ -146,7 +146,7 @@ def hosts(spawn, tmp_path, pki, counted):
         tls = {"certificates": [{"cert_file": str(pki["cert"]), "key_file": str(pki["key"])}], "early_data": True}
         edge.ports = [edge.tls_port] + [free_port() for _ in range(listeners - 1)]
         edge.keys = keys
-        more = {"limits": {"head_timeout_ms": 800}, "log": {"level": "debug"}, "workers": 4, "drain_timeout_ms": 500, **more}
+        more = {"limits": {"head_timeout_ms": 800}, "log": {"levels": "debug"}, "workers": 4, "drain_timeout_ms": 500, **more}
         edge.start({"web": [f"http://127.0.0.1:{counted.port}"]}, ticket_key_file=str(keys),
                    listeners={f"tls{i}": {"address": f"127.0.0.1:{port}", "tls": tls} for i, port in enumerate(edge.ports)}, **more)
         if not ring.exists():
