@@ -815,7 +815,9 @@ def test_privileges_are_dropped(edge, origin, tmp_path):
     assert re.search(rf"^Gid:\t{user.pw_gid}\t", status, re.M) and re.search(r"^NoNewPrivs:\t1", status, re.M)
     assert int(re.search(r"^CapEff:\t(\S+)", status, re.M)[1], 16) == 1 << 10  # CAP_NET_BIND_SERVICE alone
     for task in os.listdir(f"/proc/{edge.process.pid}/task"):
-        assert f"Uid:\t{user.pw_uid}\t" in open(f"/proc/{edge.process.pid}/task/{task}/status").read()
+        status = open(f"/proc/{edge.process.pid}/task/{task}/status").read()
+        assert f"Uid:\t{user.pw_uid}\t" in status and "NoNewPrivs:\t1" in status, status
+        assert int(re.search(r"^CapEff:\t(\S+)", status, re.M)[1], 16) in (0, 1 << 10), status
     soft, hard = re.search(r"^Max open files\s+(\d+)\s+(\d+)", open(f"/proc/{edge.process.pid}/limits").read(), re.M).groups()
     assert soft == hard
     assert edge.status("/page") == 200 and edge.last("/page")
