@@ -119,7 +119,7 @@ static int check_labels(const cb_metric_opts *o) {
 }
 
 static int check(const cb_metric_opts *o) {
-    static const char *const endings[] = {"total", "bucket", "sum", "count", "created", "info"};
+    static const char *const endings[] = {"total", "bucket", "sum", "count", "created"};
     if (!is_name(o->name))
         return cb_fail(CB_EINVAL, "metric \"%s\": a name is [a-z][a-z0-9_]*, at most %d bytes", o->name ? o->name : "",
                        NAME_MAX_BYTES);

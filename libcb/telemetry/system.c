@@ -65,7 +65,7 @@ static int define(cb_system *s, cb_metrics *m) {
     static const struct {
         uint32_t part;
         enum cb_family first, last;
-    } ranges[] = {{CB_SYSTEM_PROCESS, CB_F_PROCESS_CPU, CB_F_PROCESS_SWITCHES},
+    } ranges[] = {{CB_SYSTEM_PROCESS, CB_F_PROCESS_CPU, CB_F_BUILD},
                   {CB_SYSTEM_INTERFACES, CB_F_IF_UP, CB_F_IF_COLLISIONS},
                   {CB_SYSTEM_KERNEL, CB_F_IP_RECEIVED, CB_F_SOFTNET_SQUEEZED}};
     int rc = CB_OK;

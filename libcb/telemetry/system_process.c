@@ -65,6 +65,7 @@ void cb_system_process(cb_system *s) {
         cb_system_show(s, CB_F_PROCESS_SWITCHES, "voluntary", (uint64_t)used.ru_nvcsw);
         cb_system_show(s, CB_F_PROCESS_SWITCHES, "involuntary", (uint64_t)used.ru_nivcsw);
     }
+    cb_system_show(s, CB_F_BUILD, cb_version_text(), 1);
     memory(s);
     threads_and_start(s);
     descriptors(s);

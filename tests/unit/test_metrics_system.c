@@ -302,6 +302,9 @@ Test(metrics_system, a_process_knows_itself) {
         const cb_slice kind = cb_slice_str(kinds[i][1]);
         cr_expect_eq(cb_metrics_value(m, kinds[i][0], &kind, &v), CB_OK, "%s", kinds[i][1]);
     }
+    const cb_slice version = cb_slice_str(cb_version_text());
+    cr_expect_eq(cb_metrics_value(m, "cb_build_info", &version, &v), CB_OK);
+    cr_expect_eq(v, 1);
     cr_expect_eq(cb_metrics_value(m, "process_open_fds", NULL, &before), CB_OK);
     int fd = dup(0);
     if (fd < 0) fd = dup(1);
