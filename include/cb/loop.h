@@ -6,7 +6,7 @@
 #ifndef CB_LOOP_H
 #define CB_LOOP_H
 
-#include <cb/base.h>
+#include <cb/metrics.h>
 
 CB_BEGIN
 
@@ -20,10 +20,12 @@ typedef struct cb_loop_opts {
     size_t size;
     const cb_alloc *alloc; /* copied; NULL = malloc. Objects of this loop inherit it */
     const cb_log *log;     /* borrowed for the life of the loop; NULL = silent */
+    cb_metrics *metrics;   /* referenced by the loop: what happens on it is counted there, in the families of
+                            * docs/metrics.md; NULL = nothing is counted. Several loops may share one */
 } cb_loop_opts;
 
 /* Makes a loop; free it with cb_loop_free(). opts may be NULL. CB_EINVAL (out, size), CB_ESYS (no descriptors are
- * left), CB_ENOMEM, CB_E2BIG. */
+ * left), CB_EEXIST (the registry has a family with a name of libcb's, defined otherwise), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_loop_new(cb_loop **out, const cb_loop_opts *opts);
 
 /* Runs until cb_loop_stop(), or until nothing is left that could wake the loop (no live server,

@@ -55,6 +55,7 @@ typedef struct cb_sim_opts {
     uint64_t max_time_ms;  /* cb_sim_run() does not go beyond; 0 = 86,400,000 (a day) */
     uint64_t max_events;   /* that one cb_sim_run() or cb_sim_run_until() handles; 0 = no limit */
     int64_t wall_s;        /* the calendar at time 0, seconds since 1970; 0 = 1,767,225,600 (2026-01-01 00:00 UTC) */
+    cb_metrics *metrics; /* referenced; given to the loops (cb_loop_opts), which share it; NULL = nothing is counted */
 } cb_sim_opts;
 
 /* opts may be NULL. CB_EINVAL (out; wall_s is negative), CB_ENOMEM, CB_E2BIG. */

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/opts.h"
 #include "loop/loop_priv.h"
+#include "telemetry/cells.h"
 #include <errno.h>
 #include <string.h>
 #include <sys/random.h>
@@ -70,6 +71,7 @@ void cb_loop_release(cb_loop *loop) {
 
 static void on_check(uv_check_t *check) {
     cb_loop *loop = check->data;
+    if (loop->running) cb_loop_account_begin(loop);
     cb_alarms_run(loop);
     cb_turn_run_leftovers(&loop->turn);
     if (loop->running && atomic_load(&loop->stop)) uv_stop(&loop->uv);
@@ -108,6 +110,7 @@ static void on_prepare(uv_prepare_t *prepare) {
         uv_idle_stop(&loop->busy);
     }
     if (loop->running && (atomic_load(&loop->stop) || !cb_loop_alive(loop))) uv_stop(&loop->uv);
+    if (loop->running) cb_loop_account_end(loop);
     loop->dirty = false; /* libuv hands its changes to epoll right after this */
     loop->turn.fresh = false;
 }
@@ -123,12 +126,14 @@ void cb_loop_run_posts(cb_loop *loop) {
     while (p) {
         cb_post *next = p->next;
         p->fn(loop, p->user);
+        cb_cells_add(loop->turn.cells, CB_C_LOOP_TASKS, 1);
         cb_mem_free(&cb_alloc_libc, p);
         p = next;
     }
 }
 
 static void on_wake(uv_async_t *wake) {
+    cb_loop_account_begin(wake->data);
     cb_loop_run_posts(wake->data);
 }
 
@@ -194,9 +199,12 @@ static int turn(cb_loop *loop, uv_run_mode mode) {
     loop->turn.in_turn = true;
     loop->turn.fresh = false;
     loop->running = loop->turn.patient = mode == UV_RUN_DEFAULT;
+    cb_loop_account_begin(loop);
     int rc = uv_run(&loop->uv, mode);
     loop->turn.patient = false;
     if (loop->running) cb_turn_idle(&loop->turn);
+    cb_loop_account_end(loop);
+    loop->waited_since = 0; /* what passes until the next call is not the loop's waiting */
     loop->running = loop->turn.fresh = loop->turn.in_turn = false;
     return rc < 0 ? cb_fail_errno(-rc, "event loop") : CB_OK;
 }
@@ -273,6 +281,7 @@ static void close_handles(cb_loop *loop) {
 
 static void release(cb_loop *loop) {
     cb_alloc a = loop->turn.blocks.under;
+    cb_cells_free(loop->turn.cells);
     cb_heap_free(&loop->alarms);
     cb_blocks_free(&loop->turn.blocks);
     pthread_mutex_destroy(&loop->lock);
@@ -296,11 +305,11 @@ int cb_loop_needs_kernel(const cb_loop *loop, const char *what) {
     return cb_fail(CB_ENOTSUP, "%s is not to be had on a loop of a simulation (cb/sim.h)", what);
 }
 
-cb_loop *cb_loop_blank(const cb_alloc *alloc, const cb_log *log) {
-    const cb_alloc *a = alloc ? alloc : &cb_alloc_libc;
+int cb_loop_blank(cb_loop **out, const cb_loop_opts *o) {
+    const cb_alloc *a = o->alloc ? o->alloc : &cb_alloc_libc;
     cb_loop *loop = cb_mem_new(a, sizeof *loop);
-    if (!loop) return NULL;
-    cb_turn_init(&loop->turn, a, log, now);
+    if (!loop) return cb_fail(CB_ENOMEM, "no memory for an event loop");
+    cb_turn_init(&loop->turn, a, o->log, now);
     loop->udp_port = &cb_udp_kernel;
     loop->near_fd = -1;
     loop->near_at = loop->far_at = CB_NEVER;
@@ -312,7 +321,14 @@ cb_loop *cb_loop_blank(const cb_alloc *alloc, const cb_log *log) {
     cb_list_init(&loop->signals);
     cb_list_init(&loop->orphans);
     cb_heap_init(&loop->alarms, &loop->turn.blocks.alloc);
-    return loop;
+    int rc = o->metrics ? cb_cells_new(&loop->turn.cells, o->metrics) : CB_OK;
+    if (rc < 0) {
+        release(loop);
+        return rc;
+    }
+    cb_cells_move(loop->turn.cells, CB_C_LOOPS, 1);
+    *out = loop;
+    return CB_OK;
 }
 
 int cb_loop_new(cb_loop **out, const cb_loop_opts *opts) {
@@ -320,8 +336,8 @@ int cb_loop_new(cb_loop **out, const cb_loop_opts *opts) {
     cb_loop_opts o;
     int rc = cb_opts_read(&o, sizeof o, opts, "cb_loop_opts");
     if (rc < 0) return rc;
-    cb_loop *loop = cb_loop_blank(o.alloc, o.log);
-    if (!loop) return cb_fail(CB_ENOMEM, "no memory for an event loop");
+    cb_loop *loop;
+    if ((rc = cb_loop_blank(&loop, &o)) < 0) return rc;
     loop->scratch = cb_mem_get(&loop->turn.blocks.under, SCRATCH_BYTES);
     if (!loop->scratch) {
         release(loop);

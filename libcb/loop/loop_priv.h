@@ -39,8 +39,9 @@ struct cb_loop {
     unsigned served;       /* descriptors, or what was read from them, in this turn */
     unsigned kept_waiting; /* and since cb_defer_idle() found work to wait */
     cb_time waiting_since;
-    bool running; /* inside cb_loop_run() */
-    bool dirty;   /* libuv has changes that its epoll descriptor does not know yet */
+    cb_time worked_since, waited_since; /* for what is counted; 0 = not in a turn, not between two */
+    bool running;                       /* inside cb_loop_run() */
+    bool dirty;                         /* libuv has changes that its epoll descriptor does not know yet */
     atomic_bool stop;
     pthread_mutex_t lock; /* guards the next three */
     cb_post *posts, **posts_end;
@@ -54,7 +55,7 @@ struct cb_loop {
 };
 
 /* loop.c */
-cb_loop *cb_loop_blank(const cb_alloc *alloc, const cb_log *log);
+int cb_loop_blank(cb_loop **out, const cb_loop_opts *o); /* errors as cb_loop_new() */
 void cb_loop_run_posts(cb_loop *loop);
 bool cb_loop_has_posts(const cb_loop *loop);
 void cb_loop_destroy(cb_loop *loop);
@@ -62,6 +63,9 @@ void cb_loop_destroy(cb_loop *loop);
 int cb_alarms_open(cb_loop *loop);
 void cb_alarms_run(cb_loop *loop); /* fires what is due */
 bool cb_alarms_arm(cb_loop *loop); /* makes the loop wake in time; true: something is due already */
+/* account.c: how long the loop works and waits. A turn begins, if it has not begun; a turn is over. */
+void cb_loop_account_begin(cb_loop *loop);
+void cb_loop_account_end(cb_loop *loop);
 /* watch.c, signal.c: at the end of a loop's life */
 void cb_watches_close(cb_loop *loop);
 void cb_signals_close(cb_loop *loop);

@@ -6,6 +6,7 @@ enum { ROUNDS_MAX = 16 };
 void cb_turn_init(cb_turn *turn, const cb_alloc *alloc, const cb_log *log, cb_time (*clock)(const cb_turn *turn)) {
     cb_blocks_init(&turn->blocks, alloc);
     turn->log = log;
+    turn->cells = NULL;
     turn->clock = clock;
     turn->stir = NULL;
     cb_list_init(&turn->defers);

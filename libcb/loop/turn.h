@@ -5,12 +5,14 @@
 
 #include "base/blocks.h"
 #include "loop/loop_int.h"
+#include "telemetry/count.h"
 #include <stdbool.h>
 
 /* The first member of struct cb_loop. */
 typedef struct cb_turn {
     cb_blocks blocks; /* with the allocator of all that lives on the loop */
     const cb_log *log;
+    cb_cells *cells; /* what is counted with; NULL: nothing is counted */
     cb_time (*clock)(const struct cb_turn *turn);
     void (*stir)(
         struct cb_turn *turn); /* work was queued between two turns; NULL: whoever runs the loop looks anyway */
@@ -25,5 +27,10 @@ void cb_turn_init(cb_turn *turn, const cb_alloc *alloc, const cb_log *log, cb_ti
 bool cb_turn_has_leftovers(const cb_turn *turn);
 void cb_turn_run_leftovers(cb_turn *turn); /* what waits for the end of the turn */
 void cb_turn_idle(cb_turn *turn);          /* and what waits for the loop to be idle */
+
+/* What objects of this loop count with; valid as long as the loop. */
+static inline const cb_cells *cb_loop_cells(const cb_loop *loop) {
+    return ((const cb_turn *)(const void *)loop)->cells;
+}
 
 #endif

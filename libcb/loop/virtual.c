@@ -1,5 +1,4 @@
 #include "loop/virtual.h"
-#include "base/error.h"
 #include "loop/loop_priv.h"
 
 static cb_loop *of(const cb_turn *turn) {
@@ -16,10 +15,10 @@ static void stir(cb_turn *turn) {
     loop->ops->stir(loop->world);
 }
 
-int cb_loop_virtual_new(cb_loop **out, const cb_alloc *alloc, const cb_log *log, const cb_virtual_ops *ops,
-                        void *world) {
-    cb_loop *loop = cb_loop_blank(alloc, log);
-    if (!loop) return cb_fail(CB_ENOMEM, "no memory for a virtual loop");
+int cb_loop_virtual_new(cb_loop **out, const cb_loop_opts *o, const cb_virtual_ops *ops, void *world) {
+    cb_loop *loop;
+    int rc = cb_loop_blank(&loop, o);
+    if (rc < 0) return rc;
     loop->turn.clock = world_now;
     loop->turn.stir = stir;
     loop->ops = ops;
@@ -41,10 +40,12 @@ void *cb_loop_world(const cb_loop *loop) {
 void cb_loop_virtual_turn(cb_loop *loop, void (*receive)(void *world)) {
     loop->turn.in_turn = true;
     loop->turn.fresh = false;
+    cb_cells_add(loop->turn.cells, CB_C_LOOP_TURNS, 1);
     receive(loop->world);
     if (cb_loop_has_posts(loop)) cb_loop_run_posts(loop);
     cb_alarms_run(loop);
     cb_turn_run_leftovers(&loop->turn);
+    cb_cells_set(loop->turn.cells, CB_C_LOOP_TIMERS, (int64_t)loop->alarms.len);
     loop->turn.fresh = loop->turn.in_turn = false;
 }
 

@@ -20,8 +20,8 @@ typedef struct cb_virtual_ops {
     const struct cb_udp_port *udp;
 } cb_virtual_ops;
 
-int cb_loop_virtual_new(cb_loop **out, const cb_alloc *alloc, const cb_log *log, const cb_virtual_ops *ops,
-                        void *world);
+/* Errors as cb_loop_new(). */
+int cb_loop_virtual_new(cb_loop **out, const cb_loop_opts *o, const cb_virtual_ops *ops, void *world);
 void cb_loop_virtual_free(cb_loop *loop);
 void *cb_loop_world(const cb_loop *loop);
 /* One turn at the world's time: receive(world), posted tasks, alarms, deferred work. */

@@ -23,6 +23,7 @@ static int start(cb_watch *w) {
 static void on_poll(uv_poll_t *poll, int status, int events) {
     cb_watch *w = poll->data;
     w->loop->served++;
+    cb_loop_account_begin(w->loop);
     if (status < 0) {
         /* The descriptor has an error pending (a reset, say). libuv has stopped watching; the next read or
          * write tells what it is, so report what was asked for, and go on unless that ended it. */

@@ -166,8 +166,9 @@ int cb_sim_host_new(cb_sim_host **out, cb_sim *sim, const char *name, const char
     cb_list_init(&h->addresses);
     cb_list_init(&h->inbox);
     cb_map_init(&h->ports, &sim->alloc, sim->hash_key);
+    const cb_loop_opts loop = {.size = sizeof loop, .alloc = &sim->alloc, .log = sim->log, .metrics = sim->o.metrics};
     int rc = add_addresses(h, addresses);
-    if (rc >= 0) rc = cb_loop_virtual_new(&h->loop, &sim->alloc, sim->log, &ops, h);
+    if (rc >= 0) rc = cb_loop_virtual_new(&h->loop, &loop, &ops, h);
     if (rc >= 0) rc = cb_map_put(&sim->names, name, strlen(name), h);
     if (rc < 0) {
         forget(h);

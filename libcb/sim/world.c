@@ -31,6 +31,7 @@ int cb_sim_new(cb_sim **out, const cb_sim_opts *opts) {
     sim->alloc = o.alloc ? *o.alloc : cb_alloc_libc;
     sim->log = o.log;
     sim->o = o;
+    if (o.metrics) cb_metrics_ref(o.metrics);
     if (!o.wall_s) sim->o.wall_s = wall_default_s;
     if (!o.max_time_ms) sim->o.max_time_ms = max_time_default_ms;
     sim->arrived = on_end_of_path;
@@ -76,6 +77,7 @@ void cb_sim_free(cb_sim *sim) {
     free_addresses(sim);
     cb_map_free(&sim->names);
     sim_events_free(&sim->events);
+    cb_metrics_unref(sim->o.metrics);
     cb_alloc alloc = sim->alloc;
     cb_mem_free(&alloc, sim);
 }

@@ -1,11 +1,8 @@
 /* What runs where things happen: a load and a store in memory that only this thread writes. */
 #include "base/error.h"
+#include "telemetry/cells.h"
 #include "telemetry/metrics_int.h"
 #include <string.h>
-
-static inline void grow(_Atomic uint64_t *at, uint64_t n) {
-    atomic_store_explicit(at, atomic_load_explicit(at, memory_order_relaxed) + n, memory_order_relaxed);
-}
 
 static int get(cb_cell **out, cb_meter *meter, cb_metric *f, const cb_slice *values, int kind) {
     if (!out || !meter || !f) return cb_fail(CB_EINVAL, "a metric's series: out, meter and family are needed");
@@ -14,7 +11,7 @@ static int get(cb_cell **out, cb_meter *meter, cb_metric *f, const cb_slice *val
     return cb_cell_get(out, meter, f, values);
 }
 
-static void release(cb_cell *c) {
+void cb_cell_release(cb_cell *c) {
     if (!c) return;
     pthread_mutex_t *lock = &c->series->family->lock;
     pthread_mutex_lock(lock);
@@ -35,19 +32,19 @@ int cb_meter_histogram(cb_histogram **out, cb_meter *meter, cb_metric *family, c
 }
 
 void cb_counter_release(cb_counter *c) {
-    release((cb_cell *)c);
+    cb_cell_release((cb_cell *)c);
 }
 
 void cb_gauge_release(cb_gauge *g) {
-    release((cb_cell *)g);
+    cb_cell_release((cb_cell *)g);
 }
 
 void cb_histogram_release(cb_histogram *h) {
-    release((cb_cell *)h);
+    cb_cell_release((cb_cell *)h);
 }
 
 void cb_counter_add(cb_counter *c, uint64_t n) {
-    grow(&c->cell.value, n);
+    cb_cell_grow(&c->cell.value, n);
 }
 
 void cb_counter_set(cb_counter *c, uint64_t total) {
@@ -55,7 +52,7 @@ void cb_counter_set(cb_counter *c, uint64_t total) {
 }
 
 void cb_gauge_add(cb_gauge *g, int64_t n) {
-    grow(&g->cell.value, (uint64_t)n);
+    cb_cell_grow(&g->cell.value, (uint64_t)n);
 }
 
 void cb_gauge_set(cb_gauge *g, int64_t value) {
@@ -63,8 +60,7 @@ void cb_gauge_set(cb_gauge *g, int64_t value) {
 }
 
 void cb_histogram_add(cb_histogram *h, uint64_t value) {
-    grow(&h->cell.buckets[cb_bounds_find(h->cell.bounds, value)], 1);
-    grow(&h->cell.value, value);
+    cb_cell_observe(&h->cell, value);
 }
 
 static void remember(cb_cell *c, uint32_t slot, uint64_t value, const cb_exemplar *e) {

@@ -1,27 +1,14 @@
-/* The inside of a registry of metrics; only libcb/telemetry/metrics*.c look at it. */
+/* The inside of a registry of metrics; only libcb/telemetry/ looks at it. */
 #ifndef CB_TELEMETRY_METRICS_INT_H
 #define CB_TELEMETRY_METRICS_INT_H
 
-#include "base/list.h"
 #include "base/map.h"
+#include "telemetry/cell.h"
 #include "telemetry/metric_shape.h"
 #include <cb/metrics.h>
 #include <pthread.h>
-#include <stdatomic.h>
 
 typedef struct cb_series cb_series;
-
-/* What one meter has of a series. Written by its thread alone, read by who renders. */
-typedef struct cb_cell {
-    _Atomic uint64_t value; /* of a counter or gauge; the sum of a histogram */
-    cb_series *series;
-    cb_meter *meter;
-    const cb_bounds *bounds;        /* of a histogram */
-    struct cb_exemplars *exemplars; /* NULL: not remembered */
-    cb_list in_series, in_meter;
-    uint32_t refs;
-    _Atomic uint64_t buckets[]; /* of a histogram: fine ones */
-} cb_cell;
 
 /* The handles of the interface: a cell seen as what its family is. */
 struct cb_counter {

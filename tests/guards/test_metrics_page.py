@@ -1,5 +1,6 @@
-"""docs/metrics.md lists the families of libcb/telemetry/catalogue.def; a part of libcb counts into no other. `python3
-tests/guards/test_metrics_page.py --write` writes the page anew."""
+"""docs/metrics.md lists the families of libcb/telemetry/catalogue.def, libcb/telemetry/cells.def the series that loops count
+in, and nothing else is counted. `python3 tests/guards/test_metrics_page.py --write` writes both anew."""
+import itertools
 import re
 import sys
 
@@ -7,9 +8,12 @@ import guard
 
 CATALOGUE = guard.ROOT / "libcb/telemetry/catalogue.def"
 PAGE = guard.ROOT / "docs/metrics.md"
+CELLS = guard.ROOT / "libcb/telemetry/cells.def"
 STRING = r'"((?:\\.|[^"\\])*)"'
 ROW = re.compile(rf"^X\((\w+), (\w+), (COUNTER|GAUGE|HISTOGRAM), {STRING}, {STRING}, (\d+), {STRING}, {STRING}\)$")
-MODULES = {"process": "The process", "interface": "Network interfaces (L1, L2)", "kernel": "The kernel's network stack (L3, L4)"}
+MODULES = {"process": "The process", "interface": "Network interfaces (L1, L2)", "kernel": "The kernel's network stack (L3, L4)",
+           "loop": "Event loops"}
+READ = ("process", "interface", "kernel")  # by collectors, at a scrape
 HEAD = """# Metrics
 
 The families that libcb and its daemons have. A counter is shown with `_total` behind its name; a histogram has `_bucket`, `_sum` and `_count`, or is a native one. This page
@@ -29,9 +33,30 @@ def rows(text):
     return found
 
 
+CELLS_HEAD = """/* Every series of catalogue.def whose label values are all known there: X(ID, FAMILY, values with a NUL behind each). Made by
+ * `python3 tests/guards/test_metrics_page.py --write`, and a guard compares it. */
+"""
+
+
+def cells(table):
+    """(id, family, kind, values) of each series that a loop counts in."""
+    for identity, module, kind, _, _, _, labels, _ in table:
+        sets = [label.partition("=")[2] for label in labels.split(",")] if labels else []
+        if module in READ or not all(sets):
+            continue
+        for values in itertools.product(*(text.split("|") for text in sets)):
+            words = [re.sub(r"[^A-Z0-9]+", "_", value.upper()).strip("_") for value in values]
+            yield "_".join([identity, *words]), identity, kind, values
+
+
+def cells_text(table):
+    return CELLS_HEAD + "".join('X({}, {}, "{}")\n'.format(identity, family, "".join(value + "\\000" for value in values))
+                                for identity, family, _, values in cells(table))
+
+
 def page():
     table = rows(CATALOGUE.read_text())
-    parts = [HEAD, f"{len(table)} families.\n"]
+    parts = [HEAD]
     for module, title in MODULES.items():
         parts.append(f"## {title}\n\n| name | kind | labels | what |\n|---|---|---|---|\n" + "".join(
             f"| `{name}` | {kind.lower()} | {labels.replace(',', ', ').replace('|', ' ') or '-'} | {text} |\n"
@@ -63,11 +88,57 @@ def test_page_is_current():
     assert PAGE.read_text() == page(), "docs/metrics.md is not what the catalogue says: python3 tests/guards/test_metrics_page.py --write"
 
 
+def test_cells_are_current():
+    assert CELLS.read_text() == cells_text(rows(CATALOGUE.read_text())), \
+        "libcb/telemetry/cells.def is not what the catalogue says: python3 tests/guards/test_metrics_page.py --write"
+
+
+def test_what_is_read_comes_first():
+    """libcb/telemetry/cells.c defines what follows."""
+    read = [row[1] in READ for row in rows(CATALOGUE.read_text())]
+    assert read == sorted(read, reverse=True), "rows of process, interface and kernel stand before all others"
+
+
+def code():
+    return "\n".join(path.read_text() for path in sorted((guard.ROOT / "libcb").rglob("*.[ch]")))
+
+
 def test_every_family_has_a_user():
-    """A row whose number stands nowhere else in the library counts nothing."""
-    code = "\n".join(path.read_text() for path in (guard.ROOT / "libcb").rglob("*.c"))
-    used = set(re.findall(r"\bCB_F_(\w+)", code))
-    guard.report([f"{row[0]}: nothing counts into {row[3]}" for row in rows(CATALOGUE.read_text()) if row[0] not in used])
+    """A row, or a label value of one, whose number stands nowhere else in the library counts nothing."""
+    table, text = rows(CATALOGUE.read_text()), code()
+    families, series = set(re.findall(r"\bCB_F_(\w+)", text)), set(re.findall(r"\bCB_C_(\w+)", text))
+    counted = list(cells(table))
+    closed = {family for _, family, _, _ in counted}
+    guard.report([f"{row[0]}: nothing counts into {row[3]}" for row in table if row[0] not in families | closed]
+                 + [f"CB_C_{cell}: nothing counts there" for cell, _, _, _ in counted if cell not in series])
+
+
+USES = {"add": "COUNTER", "move": "GAUGE", "set": "GAUGE", "observe": "HISTOGRAM"}
+
+
+def wrong_uses(table, text):
+    """A gauge is not added to as a counter, and so on. Only where the number stands in the call."""
+    kinds = {cell: kind for cell, _, kind, _ in cells(table)}
+    for how, cell in re.findall(r"\bcb_cells_(\w+)\([^;]*?\bCB_C_(\w+)", text):
+        if how in USES and kinds.get(cell) != USES[how]:
+            yield f"cb_cells_{how}(CB_C_{cell}): that is a {kinds.get(cell, 'series that does not exist')}"
+
+
+def test_counting_fits_the_kind():
+    guard.report(list(wrong_uses(rows(CATALOGUE.read_text()), code())))
+
+
+def untested(table, text):
+    """Families that no test names, as a whole word in quotes or before the labels of a query."""
+    named = set(re.findall(r"\b(?:cb|process)_[a-z0-9_]+", text))
+    return [f"{name}: no test says how it moves" for _, _, _, name, _, _, _, _ in table
+            if not named & {name, name + "_total", name + "_count", name + "_sum", name + "_bucket"}]
+
+
+def test_every_family_is_moved_by_a_test():
+    tests = [path for folder in ("unit", "interop") for path in (guard.ROOT / "tests" / folder).rglob("*.*")
+             if path.suffix in (".c", ".h", ".py")]
+    guard.report(untested(rows(CATALOGUE.read_text()), "\n".join(path.read_text() for path in sorted(tests))))
 
 
 def test_guard_sees_a_bad_row():
@@ -75,8 +146,18 @@ def test_guard_sees_a_bad_row():
     assert len(list(mistakes(bad))) == 7
 
 
+def test_guard_sees_what_is_not_counted():
+    table = rows('X(A, loop, COUNTER, "cb_a", "", 0, "version=4|http/1.1,to=in|out", "A.")\nX(B, loop, GAUGE, "cb_b", "", 0, "", "B.")\n'
+                 'X(C, loop, GAUGE, "cb_c", "", 0, "listener", "C.")')
+    assert [cell for cell, _, _, _ in cells(table)] == ["A_4_IN", "A_4_OUT", "A_HTTP_1_1_IN", "A_HTTP_1_1_OUT", "B"]
+    assert cells_text(table).splitlines()[2:4] == [r'X(A_4_IN, A, "4\000in\000")', r'X(A_4_OUT, A, "4\000out\000")']
+    assert len(list(wrong_uses(table, "cb_cells_add(c, CB_C_B, 1); cb_cells_add(c, CB_C_A_4_IN, 1); cb_cells_set(c, CB_C_D, 1);"))) == 2
+    assert len(untested(table, 'moved("cb_a_total", "cb_bb")')) == 2
+
+
 if __name__ == "__main__":
     if "--write" in sys.argv:
         PAGE.write_text(page())
+        CELLS.write_text(cells_text(rows(CATALOGUE.read_text())))
     else:
         guard.main(globals())

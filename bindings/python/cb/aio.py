@@ -22,13 +22,15 @@ from __future__ import annotations
 import asyncio
 import collections
 import logging
+import weakref
 from typing import AsyncIterable, AsyncIterator, Awaitable, Callable, Deque, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 
 from . import Error, Identity, Path, Sessions, Tickets, _fields, _options, _slice_bytes, _text, check
 from ._cb import ffi, lib
+from .metrics import Registry
 from .peer import Peer, hold
 
-__all__ = ["Client", "Server", "Request", "Response", "Message", "HTTP_1", "HTTP_2", "HTTP_3"]
+__all__ = ["Client", "Server", "Request", "Response", "Message", "count_into", "HTTP_1", "HTTP_2", "HTTP_3"]
 
 from . import HTTP_1, HTTP_2, HTTP_3  # noqa: E402  (re-exported for convenience)
 
@@ -47,10 +49,19 @@ def _pairs(headers: Optional[Headers]) -> List[Tuple[str, str]]:
     return list(headers.items() if isinstance(headers, Mapping) else headers)
 
 
+def count_into(metrics: Registry) -> None:
+    """What clients and servers of this asyncio loop do is counted there, in the families of docs/metrics.md. Call it before the first of them is made."""
+    host = asyncio.get_running_loop()
+    if host in _Bridge._all:
+        raise RuntimeError("count_into() comes before the first client or server")
+    _Bridge._metrics[host] = metrics
+
+
 class _Bridge:
     """libcb's loop inside asyncio's. Shared by every client and server of one asyncio loop; gone with the last of them."""
 
     _all: Dict[asyncio.AbstractEventLoop, "_Bridge"] = {}
+    _metrics: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Registry]" = weakref.WeakKeyDictionary()
 
     @classmethod
     def acquire(cls) -> "_Bridge":
@@ -66,6 +77,8 @@ class _Bridge:
         self.log = ffi.new("cb_log *", {"write": lib.cbpy_log, "level": lib.CB_LOG_DEBUG if _log.isEnabledFor(logging.DEBUG) else lib.CB_LOG_INFO})
         opts = _options("cb_loop_opts")
         opts.log = self.log
+        if host in self._metrics:
+            opts.metrics = self._metrics[host].pointer
         out = ffi.new("cb_loop **")
         check(lib.cb_loop_new(out, opts))
         self.pointer = out[0]

@@ -145,6 +145,12 @@ class Registry(_Handle):
         """How values are spread."""
         return self._define(lib.CB_METRIC_HISTOGRAM, name, help, labels, unit, decimals, buckets, min, max, max_series)
 
+    def find(self, name: str, labels: Sequence[str] = (), decimals: int = 0, kind: int = lib.CB_METRIC_COUNTER) -> Family:
+        """A family that is there already, such as one that libcb counts in itself (docs/metrics.md)."""
+        if lib.cb_metrics_find(self.pointer, name.encode()) == ffi.NULL:
+            raise KeyError(name)
+        return Family(self, name, labels, decimals, kind)
+
     def render(self, format: int = TEXT) -> Union[str, bytes]:
         """The page that a scraper reads: text, or bytes for PROTOBUF."""
         pieces: List[bytes] = []

@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 
 from . import _options, _text, check
 from ._cb import ffi, lib
+from .metrics import Registry
 
 __all__ = ["Simulation", "Host", "Link", "Socket", "Nat", "Timer"]
 
@@ -43,10 +44,12 @@ def _ns(seconds: float) -> int:
 
 
 class Simulation:
-    """A world with a clock of its own. ``opts`` are the members of ``cb_sim_opts``."""
+    """A world with a clock of its own. ``opts`` are the members of ``cb_sim_opts``; what happens in it is counted in ``metrics``."""
 
-    def __init__(self, seed: int = 0, **opts: int) -> None:
+    def __init__(self, seed: int = 0, metrics: Optional[Registry] = None, **opts: int) -> None:
         out = ffi.new("cb_sim **")
+        if metrics is not None:
+            opts["metrics"] = metrics.pointer
         check(lib.cb_sim_new(out, _filled("cb_sim_opts", {"seed": seed, **opts})))
         self._pointer = ffi.gc(out[0], lib.cb_sim_free)
         self._kept: set = set()  # handles of callbacks that may still come

@@ -8,6 +8,7 @@ import pytest
 
 import cb
 import cb.aio
+import cb.metrics
 
 VERSIONS = [pytest.param(cb.HTTP_1, id="h1"), pytest.param(cb.HTTP_2, id="h2"), pytest.param(cb.HTTP_3, id="h3")]
 
@@ -235,3 +236,21 @@ def test_a_revoked_client_does_not_get_in(pki, tmp_path):
                 identity.trust(ca.ca_file, pins=["AAAA"])
             identity.trust(ca.ca_file, crl_file=tmp_path / "clients" / "ca.crl", names=["spiffe://td.test/"], clients="require")
             asyncio.run(main(ca, identity, me, serial))
+
+
+def test_an_asyncio_loop_counts(pki):
+    async def hello(request):
+        return cb.aio.Response(200, body=b"hello")
+
+    async def main(metrics):
+        cb.aio.count_into(metrics)
+        with cb.Identity(pki["cert"], pki["key"]) as identity:
+            async with cb.aio.Server("127.0.0.1:0", identity, hello):
+                with pytest.raises(RuntimeError, match="before the first"):
+                    cb.aio.count_into(metrics)
+                await asyncio.sleep(0.05)
+                assert "cb_loops 1\n" in metrics.render()
+
+    with cb.metrics.Registry() as metrics:
+        asyncio.run(main(metrics))
+        assert metrics.find("cb_loop_turns").value() > 0

@@ -3,6 +3,7 @@
 import pytest
 
 import cb
+import cb.metrics
 import cb.sim
 
 
@@ -118,3 +119,17 @@ def test_what_goes_wrong_is_told():
     sim.close()
     with pytest.raises(ValueError):
         sim.now
+
+
+def test_loops_count():
+    with cb.metrics.Registry() as metrics:
+        with cb.sim.Simulation(metrics=metrics) as sim:
+            a = sim.host("a", "10.0.0.1")
+            sim.host("b", "10.0.0.2")
+            a.timer(0.1, lambda: None)
+            sim.run()
+            assert "cb_loops 2\n" in metrics.render()
+            assert metrics.find("cb_loop_timer_delay_seconds").value() == 1
+        assert "cb_loops 0\n" in metrics.render() or "cb_loops" not in metrics.render()
+        with pytest.raises(KeyError):
+            metrics.find("cb_nothing")
