@@ -10,6 +10,7 @@
 #include <cb/base.h>
 #include <cb/ca.h>
 #include <cb/config.h>
+#include <cb/document.h>
 #include <cb/group.h>
 #include <cb/handoff.h>
 #include <cb/http.h>
