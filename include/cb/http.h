@@ -82,8 +82,8 @@ CB_API const cb_field *cb_exchange_fields(const cb_exchange *x, size_t *n);
 CB_API const cb_field *cb_exchange_trailers(const cb_exchange *x, size_t *n); /* readable from on_end on */
 /* The declared length of the received body, or -1 when it is not declared. */
 CB_API int64_t cb_exchange_length(const cb_exchange *x);
-/* "address:port" of the peer (after PROXY protocol, where accepted) and of our side; "" where unknown. Valid as slices
- * above. */
+/* "address:port" of the peer (after PROXY protocol, where accepted) and of our side; "unix" for a unix socket; "" where
+ * unknown. Valid as slices above. */
 CB_API const char *cb_exchange_remote(const cb_exchange *x);
 CB_API const char *cb_exchange_local(const cb_exchange *x);
 CB_API const char *cb_exchange_sni(const cb_exchange *x); /* the TLS server name; "" when there is none */
@@ -92,6 +92,20 @@ CB_API int cb_exchange_is_secure(const cb_exchange *x);   /* 1 when TLS protects
  * verified then); on a client the server's (with CB_VERIFY_NONE nothing was). NULL: none. Asked for while the
  * connection is open, it stays until on_close returns; cb_peer_ref() keeps it longer. */
 CB_API const cb_peer *cb_exchange_peer(const cb_exchange *x);
+
+/* The process at the other end of a unix socket, as the kernel knew it when that connected. Numbers are those of our
+ * user namespace; a user that it does not have is the kernel's overflow user (65534). */
+typedef struct cb_unix_peer {
+    size_t size;  /* set by the caller */
+    uint32_t pid; /* 0: of another PID namespace. It may be gone, and its number be another's */
+    uint32_t uid, gid;
+    uint32_t n_groups; /* supplementary ones */
+} cb_unix_peer;
+
+/* Server: who sends it. groups gets the supplementary groups when all of them fit into cap, else nothing (at most
+ * 65,536; NULL with cap 0 asks how many there are). CB_ENOENT (the connection is no unix socket), CB_ECLOSED (it is
+ * gone), CB_EINVAL (out, size), CB_ESYS. */
+CB_API int cb_exchange_unix_peer(const cb_exchange *x, cb_unix_peer *out, uint32_t *groups, size_t cap);
 
 /* ---- the exchange itself ---- */
 /* Gives the exchange to other callbacks; usually a server does this in on_head. ops must outlive the exchange; NULL =
@@ -169,7 +183,7 @@ typedef struct cb_http_limits {
 /* ---- server ---- */
 typedef struct cb_http_server_opts {
     size_t size;
-    const char *listen;           /* "127.0.0.1:8443", "[::1]:8443", ":8443" (both families); required */
+    const char *listen;           /* "127.0.0.1:8443", "[::1]:8443", ":8443" (both families), "unix:/path"; required */
     cb_identity *identity;        /* referenced; NULL = clear text HTTP/1.1 (and HTTP/2 with prior knowledge) */
     cb_tickets *tickets;          /* referenced; NULL = private, in memory */
     cb_group *group;              /* referenced; NULL = private; needed for several workers on one address */
@@ -188,7 +202,8 @@ typedef struct cb_http_server_opts {
     uint8_t proxy_protocol;       /* 1 = each TCP connection starts with a PROXY header (v1 or v2) */
     uint8_t retry;                /* QUIC Retry: 0 under load, 1 always, 2 never */
     uint8_t alt_svc;              /* 0 = advertise HTTP/3 on HTTP/1.1 and /2 responses when it is served, 1 = do not */
-    uint16_t reserved;
+    uint8_t unix_replace;         /* 1 = take over a unix socket's path although a process listens there */
+    uint8_t reserved;
     uint32_t alt_svc_port; /* 0 = the listening port */
     uint32_t retry_above;  /* handshakes under way; 0 = 256 */
     uint32_t rcvbuf_bytes; /* UDP; 0 = 4 MiB */
@@ -199,7 +214,7 @@ typedef struct cb_http_server_opts {
                             * activation; a predecessor's, see cb/handoff.h). On success they are the server's to close.
                             * What versions need and is not among them is opened; what they do not need is closed */
     uint32_t n_fds;        /* at most CB_HTTP_SERVER_FDS */
-    uint32_t reserved2;
+    uint32_t unix_mode;    /* permissions of a unix socket; 0 = 0600 */
     const char
         *ticket_context; /* what its TLS tickets are bound to as well, such as a tenant; copied; NULL = nothing */
 } cb_http_server_opts;
@@ -207,10 +222,18 @@ typedef struct cb_http_server_opts {
 enum { CB_HTTP_SERVER_FDS = 512 };
 
 /* Opens the sockets and serves: HTTP/1.1 and HTTP/2 on TCP (with ALPN), HTTP/3 on UDP of the same port. With port 0
- * both get the same port. CB_EINVAL (the detail names the field), CB_EEXIST (address in use: named), CB_EPERM (a port
- * below 1024), CB_ETLS, CB_ESYS, CB_ENOMEM, CB_E2BIG. */
+ * both get the same port.
+ *
+ * A unix socket (an absolute path of at most 99 bytes; HTTP/1.1 and HTTP/2; no group) is bound under another name,
+ * gets its mode, and is renamed to its path: there is never a moment without one or with a laxer one. What a process
+ * that ended left there is replaced; a live one only with unix_replace, and what is no socket never (CB_EEXIST). When
+ * the server drains or is freed the path goes, unless it is somebody else's by then, the server yields, or the socket
+ * was given in fds. Abstract sockets ("unix:@name") are refused: they have no permissions.
+ *
+ * CB_EINVAL (the detail names the field), CB_EEXIST (address in use: named), CB_EPERM (a port below 1024, a folder that
+ * we may not write to), CB_ENOENT (no such folder), CB_ETLS, CB_ESYS, CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_http_server_new(cb_http_server **out, cb_loop *loop, const cb_http_server_opts *opts);
-/* "127.0.0.1:8443" with the real port; valid while the server lives. */
+/* "127.0.0.1:8443" with the real port, or "unix:/path"; valid while the server lives. */
 CB_API const char *cb_http_server_address(const cb_http_server *srv);
 /* Other limits for new connections; open ones take over what they read anew, such as time limits. QUIC's idle timeout
  * stays as it was. limits may be NULL: the defaults. On failure nothing changes. CB_EINVAL, CB_ENOMEM, CB_E2BIG. */

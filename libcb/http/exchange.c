@@ -344,6 +344,7 @@ int64_t cb_exchange_length(const cb_exchange *x) {
 
 /* Made when somebody asks, once a connection; the exchange has a copy of its own, for when that is gone. */
 static const char *text_of(const cb_addr *a, char *known, char *text) {
+    if (a->sa.sa_family == AF_UNIX) return memcpy(text, "unix", sizeof "unix");
     if (text[0] || (a->sa.sa_family != AF_INET && a->sa.sa_family != AF_INET6)) return text;
     if (!known[0]) cb_addr_text(a, known);
     return memcpy(text, known, CB_ADDR_TEXT);

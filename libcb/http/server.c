@@ -299,6 +299,7 @@ static int drain(cb_http_server *s, uint64_t deadline_ms, bool yields) {
     }
     if (s->draining) return CB_OK;
     s->draining = true;
+    if (yields) s->place.ours = false; /* the path is the successor's */
     if (yields) s->linger_until = cb_loop_now(s->loop) + (at - cb_loop_now(s->loop)) / 2;
     cb_server_tcp_close(s);
     if (s->quic) cb_quic_endpoint_refuse(s->quic);
@@ -469,10 +470,15 @@ static void close_unneeded(cb_http_server *s) {
 
 /* With port 0 the kernel chooses for TCP, and UDP must get the same: that can fail by chance, so it is tried again. */
 static int server_open(cb_http_server *s) {
+    const char *path = cb_unix_path(s->opts.listen);
     cb_addr wanted, at;
-    int rc = cb_addr_parse(&wanted, s->opts.listen, 0);
-    if (rc < 0) return rc;
-    if (s->opts.n_fds) rc = sort_fds(s);
+    int rc = path ? CB_OK : cb_addr_parse(&wanted, s->opts.listen, 0);
+    if (rc == CB_OK && s->opts.n_fds) rc = sort_fds(s);
+    if (rc == CB_OK && path) {
+        rc = cb_server_unix_open(s, path);
+        if (rc == CB_OK) close_unneeded(s);
+        return rc;
+    }
     if (rc < 0) return rc;
     const bool any = cb_addr_port(&wanted) == 0 && s->opts.tcp_fd <= 0 && !s->opts.n_fds;
     for (int i = 0; i < (any ? PORT_TRIES : 1); i++) {

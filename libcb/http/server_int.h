@@ -5,6 +5,7 @@
 #include "http/drive.h"
 #include "loop/loop_int.h"
 #include "loop/tcp.h"
+#include "loop/unix.h"
 #include <cb/http.h>
 
 enum { SERVER_DATE_TEXT = 30 }; /* "Sat, 21 Nov 2026 05:44:18 GMT" */
@@ -40,9 +41,10 @@ struct cb_http_server {
     cb_http_server_stats stats;
     cb_grave grave;
     bool draining, freed, paused, told;
-    cb_time linger_until; /* while it yields */
-    char address[CB_ADDR_TEXT];
-    char alt_svc[48]; /* "" = none */
+    cb_time linger_until;           /* while it yields */
+    char address[CB_UNIX_PATH + 8]; /* also long enough for CB_ADDR_TEXT */
+    cb_unix_place place;            /* of a unix socket that it made */
+    char alt_svc[48];               /* "" = none */
     char alpn[24];
     char *tenant, *ticket_context; /* cb_http_server_opts.ticket_context; all that tickets on TCP are bound to */
     char date[SERVER_DATE_TEXT];
@@ -65,6 +67,9 @@ void cb_server_tcp_pause(cb_http_server *s, bool pause);
 void cb_server_tcp_close(cb_http_server *s);
 /* Opening failed: what was taken over stays the caller's. */
 void cb_server_tcp_give_back(cb_http_server *s);
+
+/* --- server_unix.c --- */
+int cb_server_unix_open(cb_http_server *s, const char *path);
 
 /* --- server_h3.c --- */
 int cb_server_h3_open(cb_http_server *s, const cb_addr *bind);

@@ -89,6 +89,7 @@ void cb_server_tcp_pause(cb_http_server *s, bool pause) {
 }
 
 void cb_server_tcp_close(cb_http_server *s) {
+    cb_unix_leave(&s->place);
     cb_tcp_listener_free(s->tcp);
     s->tcp = NULL;
     while (s->n_further)
@@ -96,6 +97,7 @@ void cb_server_tcp_close(cb_http_server *s) {
 }
 
 void cb_server_tcp_give_back(cb_http_server *s) {
+    if (s->place.ours) return; /* it opened that itself */
     cb_tcp_listener_give_back(s->tcp);
     for (uint32_t i = 0; i < s->n_further; i++)
         cb_tcp_listener_give_back(s->further[i]);
