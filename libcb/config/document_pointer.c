@@ -1,6 +1,7 @@
 /* JSON pointers (RFC 6901). */
 #include "base/error.h"
 #include "base/mem.h"
+#include "base/utf8.h"
 #include "config/document.h"
 #include <string.h>
 
@@ -26,6 +27,7 @@ int cb_doc_token(cb_doc_walk *w) {
     }
     w->token[w->len] = '\0';
     w->rest = p;
+    if (!cb_utf8_valid(w->token, w->len)) return cb_fail(CB_EINVAL, "a JSON pointer is UTF-8");
     return 1;
 }
 

@@ -47,9 +47,21 @@ Test(document, the_pointers_of_rfc_6901) {
     static const struct {
         const char *pointer;
         int rc;
-    } none[] = {{"foo", CB_EINVAL},      {"/foo/2", CB_ENOENT},    {"/foo/-", CB_ENOENT},  {"/foo/01", CB_ENOENT},
-                {"/foo/1e0", CB_ENOENT}, {"/m~n", CB_EINVAL},      {"/m~", CB_EINVAL},     {"/m~2", CB_EINVAL},
-                {"/foo/0/x", CB_ENOENT}, {"/nobody/~", CB_EINVAL}, {"/foo/-1", CB_ENOENT}, {"/foo/", CB_ENOENT}};
+    } none[] = {{"foo", CB_EINVAL},
+                {"/foo/2", CB_ENOENT},
+                {"/foo/-", CB_ENOENT},
+                {"/foo/01", CB_ENOENT},
+                {"/foo/1e0", CB_ENOENT},
+                {"/m~n", CB_EINVAL},
+                {"/m~", CB_EINVAL},
+                {"/m~2", CB_EINVAL},
+                {"/foo/0/x", CB_ENOENT},
+                {"/nobody/~", CB_EINVAL},
+                {"/foo/-1", CB_ENOENT},
+                {"/foo/", CB_ENOENT},
+                {"/we\xfc"
+                 "b",
+                 CB_EINVAL}};
     for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
         char *text = NULL;
         cr_expect_eq(cb_document_text(&text, d, none[i].pointer, CB_DOCUMENT_COMPACT), none[i].rc, "%s",
