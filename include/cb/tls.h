@@ -118,6 +118,33 @@ CB_API int cb_identity_trust(cb_identity *id, const cb_trust_opts *opts);
 CB_API void cb_identity_examine(cb_identity *id, int64_t now_s, uint32_t within_s,
                                 void (*fn)(int level, const char *text, void *user), void *user);
 
+enum cb_identity_kind {
+    CB_IDENTITY_CERTIFICATE = 1,
+    CB_IDENTITY_CHAIN = 2, /* of the certificates above it in the same file: the first that expires */
+    CB_IDENTITY_OCSP = 3,  /* the answer that is stapled; until_s: when the next one is due */
+    CB_IDENTITY_ROOTS = 4, /* of ca_file: the first that expires */
+    CB_IDENTITY_CRL = 5    /* a revocation list; until_s: when the next one is due */
+};
+
+/* Something of an identity that has an end. Valid during the call that tells it. */
+typedef struct cb_identity_item {
+    size_t size;
+    const char *name; /* the first of a certificate's names, or its file; of what belongs to one, too; the host of a
+                       * rule ("" = all others); the issuer of a list */
+    const char *file; /* NULL: from memory */
+    const char *const *names; /* of a certificate: all that it serves, in lower case and in order */
+    size_t names_len;
+    int64_t since_s, until_s; /* seconds since 1970; -1: it does not say */
+    int32_t kind;             /* enum cb_identity_kind */
+    uint8_t must_staple;      /* 1: clients want an OCSP answer along with it */
+    uint8_t bad;              /* 1: an OCSP answer that is not sent, as it says that the certificate is not good */
+    uint8_t reserved[2];
+} cb_identity_item;
+
+/* Calls fn for each, certificates first: for pages, metrics and alerts. fn must not change the identity. CB_EINVAL,
+ * CB_ENOMEM. */
+CB_API int cb_identity_list(cb_identity *id, void (*fn)(const cb_identity_item *item, void *user), void *user);
+
 /* Exchanges what two identities hold: files, certificates and roots. With a new identity made from other files this
  * changes what a server presents without touching its sockets: new handshakes use the new certificates. Cannot fail. */
 CB_API void cb_identity_swap(cb_identity *a, cb_identity *b);
@@ -164,6 +191,16 @@ CB_API int cb_tickets_new(cb_tickets **out, const cb_tickets_opts *opts);
  * Errors as cb_tickets_new(); with `follow` also CB_ENOTSUP (`force`), CB_ENOENT and CB_ETIMEOUT (the file is absent,
  * or too old: our own keys serve). */
 CB_API int cb_tickets_rotate(cb_tickets *t, int force);
+/* What a ring is like. */
+typedef struct cb_tickets_stats {
+    size_t size;       /* set by the caller */
+    int64_t newest_s;  /* when its newest key was made, seconds since 1970; ahead of now with lead_s */
+    uint32_t rotate_s; /* how often it is turned */
+    uint32_t own;      /* 1: with `follow`, the file is absent or too old, and keys of our own serve */
+} cb_tickets_stats;
+
+/* CB_EINVAL (t, out, size). */
+CB_API int cb_tickets_stats_get(cb_tickets *t, cb_tickets_stats *out);
 /* Puts the keys into h for a successor. CB_EEXIST (the name is taken), CB_ELIMIT, CB_ENOMEM. */
 CB_API int cb_tickets_save(cb_tickets *t, cb_handoff *h, const char *name);
 /* One more reference; returns t. */

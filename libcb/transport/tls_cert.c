@@ -221,6 +221,12 @@ int cb_tls_cert_load(cb_tls_cert *out, const cb_identity_opts *source, int (*on_
     cert.begins = gnutls_x509_crt_get_activation_time(list[0]);
     cert.expires = gnutls_x509_crt_get_expiration_time(list[0]);
     cert.must_staple = cb_tls_must_staple(list[0]);
+    for (unsigned i = 1; i < len; i++) {
+        const int64_t at = gnutls_x509_crt_get_expiration_time(list[i]);
+        if (cert.above_expires && at >= cert.above_expires) continue;
+        cert.above_expires = at;
+        cert.above_begins = gnutls_x509_crt_get_activation_time(list[i]);
+    }
     free_list(list, len);
     if (rc < 0) {
         cb_tls_cert_clear(&cert);

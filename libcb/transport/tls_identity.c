@@ -276,6 +276,14 @@ void cb_identity_examine(cb_identity *id, int64_t now_s, uint32_t within_s,
     pthread_mutex_unlock(&id->change_lock);
 }
 
+int cb_identity_list(cb_identity *id, void (*fn)(const cb_identity_item *item, void *user), void *user) {
+    if (!id || !fn) return cb_fail(CB_EINVAL, "cb_identity_list: id and fn are needed");
+    pthread_mutex_lock(&id->change_lock);
+    int rc = cb_identity_view_list(id->view, &id->content, fn, user);
+    pthread_mutex_unlock(&id->change_lock);
+    return rc;
+}
+
 cb_identity *cb_identity_ref(cb_identity *id) {
     atomic_fetch_add_explicit(&id->refs, 1, memory_order_relaxed);
     return id;

@@ -15,6 +15,7 @@ typedef struct cb_tls_cert {
     bool slow;        /* its key is on a token: signing blocks */
     bool must_staple;
     int64_t begins, expires;
+    int64_t above_begins, above_expires; /* of the one above it in the chain that expires first; 0 = there is none */
     cb_tls_staple staple;
 } cb_tls_cert;
 

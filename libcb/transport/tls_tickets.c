@@ -152,6 +152,14 @@ int cb_tickets_rotate(cb_tickets *t, int force) {
     return rc;
 }
 
+int cb_tickets_stats_get(cb_tickets *t, cb_tickets_stats *out) {
+    if (!t) return cb_fail(CB_EINVAL, "cb_tickets_stats_get: t is NULL");
+    pthread_mutex_lock(&t->lock);
+    const cb_tickets_stats all = {.newest_s = t->ring.keys[0].made, .rotate_s = t->turns.rotate_s, .own = t->own};
+    pthread_mutex_unlock(&t->lock);
+    return cb_stats_give(out, &all, sizeof all, "cb_tickets_stats");
+}
+
 int cb_tickets_save(cb_tickets *t, cb_handoff *h, const char *name) {
     uint8_t raw[CB_TICKET_RING_BYTES];
     pthread_mutex_lock(&t->lock);

@@ -359,3 +359,68 @@ void cb_identity_view_examine(const cb_identity_view *v, const cb_identity_conte
     for (size_t i = 0; i < v->trusts_len; i++)
         examine_trust(&e, &v->trusts[i]);
 }
+
+/* ---- what there is ---- */
+
+typedef struct lister {
+    void (*fn)(const cb_identity_item *item, void *user);
+    void *user;
+    const char **names; /* room for those of any certificate */
+} lister;
+
+static void list_cert(const lister *l, const cb_identity_view *v, size_t i, const cb_identity_opts *o) {
+    const cb_tls_cert *cert = &v->certs[i];
+    cb_identity_item item = {.size = sizeof item,
+                             .kind = CB_IDENTITY_CERTIFICATE,
+                             .file = o->cert_file,
+                             .names = l->names,
+                             .since_s = cert->begins,
+                             .until_s = cert->expires,
+                             .must_staple = cert->must_staple};
+    for (size_t k = 0; k < v->names_len; k++)
+        if (v->names[k].cert == i) l->names[item.names_len++] = v->names[k].text;
+    item.name = item.names_len ? l->names[0] : o->cert_file ? o->cert_file : "";
+    l->fn(&item, l->user);
+    if (cert->above_expires) {
+        item.kind = CB_IDENTITY_CHAIN;
+        item.since_s = cert->above_begins;
+        item.until_s = cert->above_expires;
+        l->fn(&item, l->user);
+    }
+    if (!o->ocsp_file) return;
+    item.kind = CB_IDENTITY_OCSP;
+    item.file = o->ocsp_file;
+    item.since_s = cert->staple.this_update;
+    item.until_s = cert->staple.next_update;
+    item.bad = !cert->staple.good;
+    l->fn(&item, l->user);
+}
+
+static void list_trust(const lister *l, const cb_tls_trust *t) {
+    cb_identity_item item = {.size = sizeof item,
+                             .kind = CB_IDENTITY_ROOTS,
+                             .name = t->host,
+                             .file = t->ca_file,
+                             .since_s = -1,
+                             .until_s = t->roots_expire};
+    if (t->roots_expire) l->fn(&item, l->user);
+    item.kind = CB_IDENTITY_CRL;
+    item.file = t->crl_file;
+    for (size_t i = 0; i < cb_crl_set_len(t->crls); i++) {
+        item.until_s = cb_crl_set_due(t->crls, i, &item.name, &item.since_s);
+        l->fn(&item, l->user);
+    }
+}
+
+int cb_identity_view_list(const cb_identity_view *v, const cb_identity_content *c,
+                          void (*fn)(const cb_identity_item *item, void *user), void *user) {
+    lister l = {.fn = fn, .user = user};
+    if (v->names_len && !(l.names = cb_mem_new(heap, v->names_len * sizeof *l.names)))
+        return cb_fail(CB_ENOMEM, "no memory for a list of certificates");
+    for (size_t i = 0; i < v->certs_len; i++)
+        list_cert(&l, v, i, &c->sources[i]);
+    for (size_t i = 0; i < v->trusts_len; i++)
+        list_trust(&l, &v->trusts[i]);
+    cb_mem_free(heap, l.names);
+    return CB_OK;
+}

@@ -18,6 +18,9 @@ int cb_identity_view_load(cb_identity_view **out, const cb_identity_content *c);
 /* cb_identity_examine(); c is what the view was read from. */
 void cb_identity_view_examine(const cb_identity_view *v, const cb_identity_content *c, int64_t now_s, uint32_t within_s,
                               void (*fn)(int level, const char *text, void *user), void *user);
+/* cb_identity_list(); c is what the view was read from. CB_ENOMEM. */
+int cb_identity_view_list(const cb_identity_view *v, const cb_identity_content *c,
+                          void (*fn)(const cb_identity_item *item, void *user), void *user);
 /* When the first of the certificates expires; 0 when there is none. */
 int64_t cb_identity_view_expires(const cb_identity_view *v);
 

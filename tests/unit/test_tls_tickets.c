@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef struct world {
@@ -104,6 +105,20 @@ Test(tls_tickets, an_old_key_seals_no_new_ticket) {
     cr_expect(connect_resumed(&w), "a session on the new key was given none");
     cb_tickets_unref(w.server.tickets);
     end(&w);
+}
+
+Test(tls_tickets, how_old_the_newest_key_is) {
+    cb_tickets *t = NULL;
+    cb_tickets_stats s = {.size = sizeof s};
+    const int64_t now = (int64_t)time(NULL);
+    cr_assert_eq(cb_tickets_new(&t, CB_OPTS(cb_tickets_opts, .rotate_s = 600, .lead_s = 100)), CB_OK);
+    cr_assert_eq(cb_tickets_stats_get(t, &s), CB_OK);
+    cr_expect(s.newest_s >= now && s.newest_s <= now + 5 && s.rotate_s == 600 && !s.own);
+    cr_assert_eq(cb_tickets_rotate(t, 1), CB_OK);
+    cr_assert_eq(cb_tickets_stats_get(t, &s), CB_OK);
+    cr_expect(s.newest_s >= now + 100 && s.newest_s <= now + 105, "the next one waits for its time");
+    cr_expect_eq(cb_tickets_stats_get(NULL, &s), CB_EINVAL);
+    cb_tickets_unref(t);
 }
 
 Test(tls_tickets, are_bound_to_host_context_and_roots) {

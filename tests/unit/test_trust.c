@@ -601,6 +601,65 @@ Test(trust, what_will_stop_to_work_is_told) {
     end(&w);
 }
 
+typedef struct seen {
+    cb_identity_item at[8];
+    char names[8][64];
+    size_t n;
+} seen;
+
+static void see(const cb_identity_item *item, void *user) {
+    seen *s = user;
+    if (s->n == 8) return;
+    snprintf(s->names[s->n], sizeof s->names[0], "%s", item->names_len ? item->names[0] : item->name);
+    s->at[s->n++] = *item;
+}
+
+/* Leaf and authority in one file. */
+static void chain_into(tls_pki *pki, const char *leaf, const char *out) {
+    char from[160], to[160], command[600];
+    snprintf(command, sizeof command, "cat %s %s > %s", tls_pki_path(pki, leaf, from), pki->ca_file,
+             tls_pki_path(pki, out, to));
+    cr_assert_eq(system(command), 0);
+}
+
+Test(trust, what_has_an_end_is_listed) {
+    world w;
+    seen s = {.n = 0};
+    char cert[160], key[160], ocsp[160];
+    const char *names[] = {"must.test", "also.test"};
+    begin(&w);
+    const int64_t now = (int64_t)time(NULL);
+    cr_assert_eq(cb_ca_issue(w.pki.ca,
+                             CB_OPTS(cb_leaf_opts, .names = names, .names_len = 2, .file_stem = "must",
+                                     .must_staple = 1, .profile = CB_CERT_SERVER),
+                             NULL, NULL),
+                 CB_OK, "%s", cb_last_error());
+    staple_into(&w.pki, "must.pem", "must.ocsp", 3600, now);
+    chain_into(&w.pki, "must.pem", "chain.pem");
+    cr_assert_eq(
+        cb_identity_add(w.server_id, CB_OPTS(cb_identity_opts, .cert_file = tls_pki_path(&w.pki, "chain.pem", cert),
+                                             .key_file = tls_pki_path(&w.pki, "must-key.pem", key),
+                                             .ocsp_file = tls_pki_path(&w.pki, "must.ocsp", ocsp))),
+        CB_OK, "%s", cb_last_error());
+    trust(w.server_id, (cb_trust_opts){.ca_file = w.pki.ca_file, .crl_file = list_of(&w.pki, 3600), .clients = 2});
+    cr_assert_eq(cb_identity_list(w.server_id, see, &s), CB_OK, "%s", cb_last_error());
+    static const int kinds[] = {CB_IDENTITY_CERTIFICATE, CB_IDENTITY_CERTIFICATE, CB_IDENTITY_CHAIN,
+                                CB_IDENTITY_OCSP,        CB_IDENTITY_ROOTS,       CB_IDENTITY_CRL};
+    cr_assert_eq(s.n, sizeof kinds / sizeof *kinds);
+    for (size_t i = 0; i < s.n; i++) {
+        cr_expect_eq(s.at[i].kind, kinds[i], "%zu: %d", i, s.at[i].kind);
+        cr_expect(s.at[i].until_s > now, "%zu: %lld", i, (long long)s.at[i].until_s);
+    }
+    cr_expect_str_eq(s.names[0], "*.c.test");
+    cr_expect_str_eq(s.names[2], "also.test");
+    cr_expect(s.at[1].names_len == 2 && !s.at[0].must_staple && s.at[1].must_staple && !s.at[3].bad);
+    cr_expect(s.at[1].until_s < s.at[2].until_s && s.at[2].until_s == s.at[4].until_s, "the authority lives longer");
+    cr_expect_leq(s.at[3].until_s, now + 3601);
+    cr_expect_leq(s.at[5].until_s, now + 3601);
+    cr_expect_eq(cb_identity_list(w.server_id, NULL, NULL), CB_EINVAL);
+    end(&w);
+}
+
 Test(trust, what_makes_no_sense_is_refused) {
     world w;
     begin(&w);
