@@ -18,3 +18,8 @@ string(REGEX REPLACE "/$" "" CB_PC_PREFIX "${CB_PC_PREFIX}")
 configure_file(${PROJECT_SOURCE_DIR}/pkgconfig/libcb.pc.in libcb.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/libcb.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+
+# What Grafana and Prometheus load: made by dashboards/make.py and alerts/make.py, and committed.
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/dashboards DESTINATION ${CMAKE_INSTALL_DATADIR}/libcb FILES_MATCHING PATTERN "*.json" PATTERN __pycache__ EXCLUDE)
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/alerts DESTINATION ${CMAKE_INSTALL_DATADIR}/libcb
+    FILES_MATCHING PATTERN "*.rules.yml" PATTERN tests EXCLUDE PATTERN __pycache__ EXCLUDE)

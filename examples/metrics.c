@@ -55,7 +55,7 @@ int main(int argc, char **argv) {
     cb_http_server *server = NULL;
     cb_loop *loop = NULL;
     int rc = count();
-    if (rc == CB_OK) rc = cb_loop_new(&loop, NULL);
+    if (rc == CB_OK) rc = cb_loop_new(&loop, CB_OPTS(cb_loop_opts, .metrics = metrics));
     if (rc == CB_OK)
         rc = cb_http_server_new(
             &server, loop, CB_OPTS(cb_http_server_opts, .listen = argc > 1 ? argv[1] : "127.0.0.1:8080", .ops = &ops));

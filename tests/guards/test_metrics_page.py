@@ -2,15 +2,16 @@
 in, and nothing else is counted. `python3 tests/guards/test_metrics_page.py --write` writes both anew."""
 import itertools
 import re
+import subprocess
 import sys
 
 import guard
 
-CATALOGUE = guard.ROOT / "libcb/telemetry/catalogue.def"
+sys.path.insert(0, str(guard.ROOT / "dashboards"))
+from catalogue import CATALOGUE, rows  # noqa: E402
+
 PAGE = guard.ROOT / "docs/metrics.md"
 CELLS = guard.ROOT / "libcb/telemetry/cells.def"
-STRING = r'"((?:\\.|[^"\\])*)"'
-ROW = re.compile(rf"^X\((\w+), (\w+), (COUNTER|GAUGE|HISTOGRAM), {STRING}, {STRING}, (\d+), {STRING}, {STRING}\)$")
 MODULES = {"process": "The process", "interface": "Network interfaces (L1, L2)", "kernel": "The kernel's network stack (L3, L4)",
            "loop": "Event loops"}
 READ = ("process", "interface", "kernel")  # by collectors, at a scrape
@@ -20,17 +21,6 @@ The families that libcb and its daemons have. A counter is shown with `_total` b
 is made from `libcb/telemetry/catalogue.def` by `python3 tests/guards/test_metrics_page.py --write`, and a guard compares it. How to count things of your own is in
 [the guide](guide/telemetry.md).
 """
-
-
-def rows(text):
-    """(id, module, kind, name, unit, decimals, labels, help) of each row."""
-    found = []
-    for line in text.splitlines():
-        if line.startswith("X("):
-            row = ROW.match(line)
-            assert row, f"a row that this guard cannot read: {line[:80]}"
-            found.append(row.groups())
-    return found
 
 
 CELLS_HEAD = """/* Every series of catalogue.def whose label values are all known there: X(ID, FAMILY, values with a NUL behind each). Made by
@@ -159,5 +149,6 @@ if __name__ == "__main__":
     if "--write" in sys.argv:
         PAGE.write_text(page())
         CELLS.write_text(cells_text(rows(CATALOGUE.read_text())))
+        subprocess.run([sys.executable, guard.ROOT / "dashboards/make.py", "--write"], check=True)  # they show units and helps
     else:
         guard.main(globals())

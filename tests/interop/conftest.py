@@ -160,6 +160,27 @@ def run(*command, timeout=60, **kw):
                           **kw)
 
 
+def npm_modules(source, name):
+    """The node_modules that source/package-lock.json names, kept in out/peers; a skip where there is no Node, or npm cannot fetch them."""
+    peer("node")
+    npm = peer("npm")
+    folder = TOP / "out" / "peers" / name
+    lock = (source / "package-lock.json").read_text()
+    if not (folder / "complete").exists() or (folder / "complete").read_text() != lock:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for part in ("package.json", "package-lock.json"):
+            shutil.copy(source / part, folder)
+        try:
+            done = run(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", folder, timeout=300)
+        except subprocess.TimeoutExpired:
+            pytest.skip(f"npm could not fetch {name} in 300 s")
+        if done.returncode:
+            pytest.skip(f"npm could not fetch {name}: {done.stderr.strip().splitlines()[-1:]}")
+        (folder / "complete").write_text(lock)
+    return folder / "node_modules"
+
+
 def rss_kib(pid, field="Pss"):
     """Memory of a process from smaps_rollup, in KiB."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():

@@ -1,14 +1,9 @@
 """Metrics as Prometheus sees them: promtool's lint, and a real server that scrapes the example in each format."""
 
-import json
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-
 import pytest
 
 from conftest import free_port, peer, program, run, wait_tcp
+from prometheus import Prometheus
 
 
 @pytest.fixture
@@ -45,40 +40,6 @@ def test_openmetrics_when_asked(counted):
 def test_other_methods(counted):
     assert page(counted, "-X", "POST", "-d", "x")[0].startswith("http/1.1 405") and "allow: get, head" in page(counted, "-X", "PUT")[0]
     assert "content-length" in page(counted, "-I")[0]
-
-
-class Prometheus:
-    def __init__(self, spawn, folder, target, *options):
-        self.port = free_port()
-        config = folder / "prometheus.yml"
-        config.write_text(json.dumps({"global": {"scrape_interval": "250ms"},
-                                      "scrape_configs": [{"job_name": "cb", "static_configs": [{"targets": [f"127.0.0.1:{target}"]}]}]}))
-        spawn(peer("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={folder}/tsdb", *options,
-              f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=warn", name="prometheus")
-        wait_tcp(self.port, seconds=30)
-        while not self.ready():
-            time.sleep(0.05)
-
-    def ready(self):
-        try:
-            return urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/ready", timeout=10).status == 200
-        except urllib.error.HTTPError:
-            return False
-
-    def query(self, text):
-        url = f"http://127.0.0.1:{self.port}/api/v1/query?query={urllib.parse.quote(text)}"
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return [row["value"][1] for row in json.load(answer)["data"]["result"]]
-
-    def until(self, text, wanted, seconds=30):
-        """Asks until the answer is the wanted one (or satisfies it)."""
-        end = time.monotonic() + seconds
-        while True:
-            got = self.query(text)
-            if wanted(got) if callable(wanted) else got == wanted:
-                return got
-            assert time.monotonic() < end, f"{text}: {got}"
-            time.sleep(0.1)
 
 
 def test_prometheus_scrapes_openmetrics(counted, spawn, tmp_path):

@@ -6,13 +6,12 @@ import html
 import http.client
 import json
 import re
-import shutil
 import subprocess
 import time
 import urllib.parse
 
 import pytest
-from conftest import TOP, compile_c, free_port, peer, program, run
+from conftest import TOP, compile_c, free_port, npm_modules, peer, program, run
 
 HERE = TOP / "tests" / "interop" / "oidc"
 API = "https://api.example"
@@ -25,24 +24,8 @@ CLIENT_KEY_D = "jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI"  # RFC 7515 A.3
 
 @pytest.fixture(scope="session")
 def modules():
-    """The folder with oidc-provider; a skip where there is no Node, or npm cannot fetch it."""
-    peer("node")
-    npm = peer("npm")
-    folder = TOP / "out" / "peers" / "oidc-provider"
-    lock = (HERE / "package-lock.json").read_text()
-    if not (folder / "complete").exists() or (folder / "complete").read_text() != lock:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(HERE / name, folder)
-        try:
-            done = run(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", folder, timeout=300)
-        except subprocess.TimeoutExpired:
-            pytest.skip("npm could not fetch oidc-provider in 300 s")
-        if done.returncode:
-            pytest.skip(f"npm could not fetch oidc-provider: {done.stderr.strip().splitlines()[-1:]}")
-        (folder / "complete").write_text(lock)
-    return folder / "node_modules"
+    """The folder with oidc-provider."""
+    return npm_modules(HERE, "oidc-provider")
 
 
 @pytest.fixture(scope="session")
