@@ -1,5 +1,6 @@
 #include "loop/tcp.h"
 #include "base/error.h"
+#include "loop/turn.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
@@ -40,9 +41,19 @@ static void on_recover(cb_alarm *a, cb_time now) {
     update_events(CB_CONTAINER(a, cb_tcp_listener, recover));
 }
 
+static void count_starving(const cb_cells *cells, int err) {
+    if (err == EMFILE || err == ENFILE)
+        cb_cells_add(cells, CB_C_TCP_ACCEPT_ERRORS_DESCRIPTORS, 1);
+    else if (err == ENOMEM || err == ENOBUFS)
+        cb_cells_add(cells, CB_C_TCP_ACCEPT_ERRORS_MEMORY, 1);
+    else
+        cb_cells_add(cells, CB_C_TCP_ACCEPT_ERRORS_OTHER, 1);
+}
+
 static void starve(cb_tcp_listener *l, int err) {
     char text[CB_ADDR_TEXT];
     cb_time now = cb_loop_now(l->loop);
+    count_starving(cb_loop_cells(l->loop), err);
     if (!l->complained || now - l->complained >= CB_SEC) {
         l->complained = now;
         cb_log_line(cb_loop_log(l->loop), CB_LOG_WARN, "tcp", "%s: accepting rests for 100 ms: %s",
@@ -71,11 +82,15 @@ static void on_incoming(cb_watch *w, unsigned events, void *user) {
         memset(&remote, 0, sizeof remote);
         int fd = accept4(l->fd, &remote.sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0) {
-            if (passing(errno)) continue;
+            if (passing(errno)) {
+                cb_cells_add(cb_loop_cells(l->loop), CB_C_TCP_ACCEPT_ERRORS_PEER, 1);
+                continue;
+            }
             if (errno != EAGAIN) starve(l, errno);
             return;
         }
         cb_addr_unmap(&remote);
+        cb_cells_add(cb_loop_cells(l->loop), CB_C_TCP_ACCEPTED, 1);
         l->o.on_accept(l, fd, &remote, l->o.user);
     }
 }
@@ -160,6 +175,7 @@ int cb_tcp_listener_fd(const cb_tcp_listener *l) {
 
 void cb_tcp_listener_pause(cb_tcp_listener *l, bool paused) {
     if (l->freed) return;
+    if (paused && !l->paused) cb_cells_add(cb_loop_cells(l->loop), CB_C_TCP_PAUSES, 1);
     l->paused = paused;
     update_events(l);
 }
@@ -191,7 +207,7 @@ struct cb_tcp_connector {
     cb_loop *loop;
     cb_watch *watch;
     cb_alarm limit;
-    cb_time timeout;
+    cb_time timeout, began;
     cb_grave grave;
     cb_addr remote;
     struct sockaddr_un un; /* instead of remote, when its family is set */
@@ -205,6 +221,34 @@ struct cb_tcp_connector {
 static void bury_connector(cb_grave *g) {
     cb_tcp_connector *c = CB_CONTAINER(g, cb_tcp_connector, grave);
     cb_mem_free(cb_loop_alloc(c->loop), c);
+}
+
+/* err: 0 or an errno. Connections to unix sockets are none of TCP. */
+static void count_connect(const cb_tcp_connector *c, int err) {
+    const cb_cells *cells = cb_loop_cells(c->loop);
+    if (!cells || c->un.sun_family) return;
+    switch (err) {
+    case 0:
+        cb_cells_add(cells, CB_C_TCP_CONNECTS_OK, 1);
+        cb_cells_observe(cells, CB_C_TCP_CONNECT, cb_loop_now(c->loop) - c->began);
+        break;
+    case ECONNREFUSED:
+        cb_cells_add(cells, CB_C_TCP_CONNECTS_REFUSED, 1);
+        break;
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+        cb_cells_add(cells, CB_C_TCP_CONNECTS_UNREACHABLE, 1);
+        break;
+    case ETIMEDOUT:
+        cb_cells_add(cells, CB_C_TCP_CONNECTS_TIMEOUT, 1);
+        break;
+    case ECANCELED:
+        cb_cells_add(cells, CB_C_TCP_CONNECTS_CANCELLED, 1);
+        break;
+    default:
+        cb_cells_add(cells, CB_C_TCP_CONNECTS_OTHER, 1);
+        break;
+    }
 }
 
 /* Ends the connector; the descriptor goes to the caller, or is closed. */
@@ -235,6 +279,7 @@ static void on_connected(cb_watch *w, unsigned events, void *user) {
     (void)events;
     if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0) err = errno;
     int fd = finish(c, err == 0);
+    count_connect(c, err);
     c->fn(err ? cb_fail_errno(err, "connecting to %s", target(c, text)) : fd, c->user);
 }
 
@@ -243,6 +288,7 @@ static void on_limit(cb_alarm *a, cb_time now) {
     char text[TARGET_TEXT];
     (void)now;
     finish(c, false);
+    count_connect(c, ETIMEDOUT);
     c->fn(cb_fail(CB_ETIMEOUT, "connecting to %s: no answer within %llu ms", target(c, text),
                   (unsigned long long)(c->timeout / CB_MS)),
           c->user);
@@ -257,8 +303,10 @@ static int start_connecting(cb_tcp_connector *c) {
     c->fd = socket(c->remote.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (c->fd < 0) return cb_fail_errno(errno, "opening a TCP socket");
     set_option(c->fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    if (connect(c->fd, &c->remote.sa, cb_addr_len(&c->remote)) < 0 && errno != EINPROGRESS)
+    if (connect(c->fd, &c->remote.sa, cb_addr_len(&c->remote)) < 0 && errno != EINPROGRESS) {
+        count_connect(c, errno);
         return cb_fail_errno(errno, "connecting to %s", target(c, text));
+    }
     return watch(c);
 }
 
@@ -292,6 +340,7 @@ static int connector_new(cb_tcp_connector **out, cb_loop *loop, cb_time timeout,
     if (!c) return cb_fail(CB_ENOMEM, "no memory to connect");
     c->loop = loop;
     c->timeout = timeout;
+    c->began = cb_loop_now(loop);
     c->fn = fn;
     c->user = user;
     c->fd = -1;
@@ -338,5 +387,7 @@ int cb_unix_connect(cb_tcp_connector **out, cb_loop *loop, const char *path, cb_
 }
 
 void cb_tcp_connect_cancel(cb_tcp_connector *c) {
-    if (c && !c->done) finish(c, false);
+    if (!c || c->done) return;
+    finish(c, false);
+    count_connect(c, ECANCELED);
 }

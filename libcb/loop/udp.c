@@ -198,6 +198,7 @@ int cb_udp_open(cb_udp **out, cb_loop *loop, const cb_udp_opts *opts) {
         cb_mem_free(cb_loop_alloc(loop), u);
         return rc;
     }
+    cb_cells_move(loop->turn.cells, CB_C_UDP_SOCKETS, 1);
     *out = u;
     return CB_OK;
 }
@@ -205,6 +206,7 @@ int cb_udp_open(cb_udp **out, cb_loop *loop, const cb_udp_opts *opts) {
 void cb_udp_close(cb_udp *u) {
     if (!u || u->closed) return;
     u->closed = true;
+    cb_cells_move(u->loop->turn.cells, CB_C_UDP_SOCKETS, -1);
     cb_defer_cancel(&u->defer);
     u->loop->udp_port->close(u);
     cb_loop_bury(u->loop, &u->grave, bury);

@@ -45,6 +45,7 @@ bool cb_udp_take_errors(cb_udp *u) {
         if (n < 0) break;
         if (!read_error(&m, &e)) continue;
         any = true;
+        cb_udp_count_icmp(u->loop->turn.cells, (int)e.ee_errno);
         cb_addr_unmap(&remote);
         cb_udp_unreachable(u, (int)e.ee_errno, &remote, (cb_slice){quote, (size_t)n});
     }

@@ -76,5 +76,10 @@ void cb_udp_send_queued(cb_udp *u); /* to the kernel */
  * socket that some call of ours got, whatever it was about. */
 bool cb_udp_take_errors(cb_udp *u);
 void cb_udp_unreachable(cb_udp *u, int err, const cb_addr *remote, cb_slice quote);
+/* udp_count.c. A message that came; what one system call sent; what was refused; what ICMP said. */
+void cb_udp_count_in(const cb_cells *cells, size_t bytes, size_t datagrams, unsigned ecn);
+void cb_udp_count_out(const cb_cells *cells, size_t bytes, size_t datagrams, size_t segmented);
+void cb_udp_count_drop(const cb_cells *cells, int err, uint64_t datagrams);
+void cb_udp_count_icmp(const cb_cells *cells, int err);
 
 #endif

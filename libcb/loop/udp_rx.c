@@ -67,6 +67,7 @@ static bool deliver(cb_udp *u, struct mmsghdr *m, uint8_t *data) {
     cb_addr_unmap(&d.remote);
     if (m->msg_hdr.msg_flags & MSG_TRUNC) return true; /* cannot be: the room is the largest datagram */
     size_t segment = f.segment && f.segment < left ? f.segment : left;
+    cb_udp_count_in(u->loop->turn.cells, left, segment < left ? (left + segment - 1) / segment : 1, f.ecn);
     do {
         size_t len = segment < left ? segment : left;
         d.local = f.local;
@@ -111,8 +112,10 @@ void cb_udp_read(cb_udp *u) {
         }
         bool go_on = true;
         u->loop->served += (unsigned)n;
+        const uint64_t before = u->stats.rx_datagrams;
         for (int i = 0; i < n && go_on; i++)
             go_on = deliver(u, &area->rx[i], area->rx_data[i]);
+        cb_cells_observe(u->loop->turn.cells, CB_C_UDP_BATCH_IN, u->stats.rx_datagrams - before);
         if (u->closed) return;
         if (u->o.on_batch_end) u->o.on_batch_end(u, u->o.user);
         if (u->closed || !go_on || n < UDP_RX_MSGS) return;

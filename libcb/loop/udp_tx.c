@@ -165,14 +165,20 @@ static uint64_t consume(cb_udp *u, size_t bytes) {
 
 static void note_sent(cb_udp *u, int n) {
     cb_udp_area *area = u->loop->udp_area;
+    size_t all = 0, datagrams = 0, segmented = 0;
     for (int i = 0; i < n; i++) {
-        size_t bytes = area->tx_iov[i].iov_len;
-        u->stats.tx_bytes += bytes;
-        u->stats.tx_datagrams += consume(u, bytes);
+        size_t bytes = area->tx_iov[i].iov_len, cut = consume(u, bytes);
+        all += bytes;
+        datagrams += cut;
+        segmented += cut > 1;
     }
+    u->stats.tx_bytes += all;
+    u->stats.tx_datagrams += datagrams;
+    cb_udp_count_out(u->loop->turn.cells, all, datagrams, segmented);
     u->last_errno = 0;
     if (!u->gso_trial) return;
     u->gso_trial = false;
+    cb_cells_add(u->loop->turn.cells, CB_C_UDP_GSO_REFUSED, 1);
     cb_log_line(u->loop->turn.log, CB_LOG_INFO, "udp",
                 "the device does not take segmented messages; sending datagrams one by one from now on");
 }
@@ -198,7 +204,9 @@ static void note_failed(cb_udp *u, int err) {
                     cb_addr_text(&t->remote, text), strerrordesc_np(err));
     u->last_errno = err;
     cb_udp_unreachable(u, err, &t->remote, (cb_slice){u->arena + t->off, bytes});
-    u->stats.tx_dropped += consume(u, bytes);
+    const uint64_t dropped = consume(u, bytes);
+    u->stats.tx_dropped += dropped;
+    cb_udp_count_drop(u->loop->turn.cells, err, dropped);
 }
 
 void cb_udp_send_queued(cb_udp *u) {
@@ -210,6 +218,7 @@ void cb_udp_send_queued(cb_udp *u) {
             note_sent(u, sent);
         } else if (errno == EAGAIN) {
             u->blocked = true;
+            cb_cells_add(u->loop->turn.cells, CB_C_UDP_BLOCKED, 1);
             cb_udp_watch(u);
             return;
         } else if (errno != EINTR) {

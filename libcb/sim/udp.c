@@ -18,11 +18,13 @@ static void receive(sim_port *port, sim_packet *p) {
         .local = p->to, .remote = p->from, .ecn = u->stats.ecn ? p->ecn : 0, .data = p->data, .len = p->len};
     u->stats.rx_datagrams++;
     u->stats.rx_bytes += p->len;
+    cb_udp_count_in(u->loop->turn.cells, p->len, 1, d.ecn);
     (void)u->o.on_datagram(u, &d, u->o.user);
 }
 
 static void unreachable(sim_port *port, const sim_packet *icmp) {
     cb_udp *u = CB_CONTAINER(port, sim_udp, port)->u;
+    cb_udp_count_icmp(u->loop->turn.cells, ECONNREFUSED);
     cb_udp_unreachable(u, ECONNREFUSED, &icmp->from, (cb_slice){icmp->data, icmp->len});
 }
 
@@ -70,6 +72,7 @@ static void send_train(cb_udp *u, const udp_train *t) {
     if (err) {
         s->port.host->stats.drop_no_route += datagrams;
         u->stats.tx_dropped += datagrams;
+        cb_udp_count_drop(u->loop->turn.cells, err, datagrams);
         cb_udp_unreachable(u, err, &t->remote, (cb_slice){u->arena + t->off, t->segment});
         return;
     }
@@ -80,6 +83,7 @@ static void send_train(cb_udp *u, const udp_train *t) {
     u->stats.tx_datagrams += datagrams;
     u->stats.tx_bytes += t->len;
     u->stats.tx_calls++;
+    cb_udp_count_out(u->loop->turn.cells, t->len, datagrams, datagrams > 1);
 }
 
 static void send_trains(cb_udp *u) {

@@ -14,6 +14,9 @@ enum cb_cell_id {
     CB_CELLS
 };
 
+/* Of a family with side=server|client: the series of what `server` says. */
+#define CB_SIDE(server, name) ((server) ? CB_C_##name##_SERVER : CB_C_##name##_CLIENT)
+
 typedef struct cb_cells {
     cb_meter *meter; /* of the loop's thread, as everything else here */
     cb_metric *families[CB_FAMILIES];

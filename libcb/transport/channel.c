@@ -2,8 +2,10 @@
 #include "base/chain.h"
 #include "base/error.h"
 #include "base/mem.h"
+#include "loop/turn.h"
 #include "transport/proxy_header.h"
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -34,7 +36,7 @@ struct cb_channel {
     cb_orphan orphan; /* between cb_channel_free(), or on_close after a failure, and the end */
     cb_grave grave;
     cb_addr peer, remote, local;
-    cb_time write_timeout;
+    cb_time write_timeout, began;
     size_t high_water, low_water;
     size_t lingered;
     bool proxy_due;    /* the PROXY header has not come yet */
@@ -56,6 +58,7 @@ struct cb_channel {
     bool closed;       /* no descriptor any more */
     bool notify_due;   /* on_close is to be called */
     bool notified;     /* on_close was called, or must not be */
+    bool reset;        /* by the peer */
 };
 
 static const cb_channel_ops no_ops;
@@ -99,10 +102,43 @@ static void notify(cb_channel *c) {
     if (ops->on_close) ops->on_close(c, c->close_rc, c->user);
 }
 
+static enum cb_cell_id why_closed(const cb_channel *c) {
+    if (c->reset) return CB_C_TCP_CLOSED_RESET;
+    switch (c->close_rc) {
+    case CB_OK:
+        return CB_C_TCP_CLOSED_CLOSED;
+    case CB_ECLOSED:
+        return CB_C_TCP_CLOSED_PEER;
+    case CB_ETIMEOUT:
+        return c->open ? CB_C_TCP_CLOSED_TIMEOUT : CB_C_TCP_CLOSED_HANDSHAKE_TIMEOUT;
+    case CB_ETLS:
+    case CB_EAUTH:
+        return CB_C_TCP_CLOSED_TLS;
+    case CB_EPROTO:
+        return CB_C_TCP_CLOSED_PROTOCOL;
+    default:
+        return CB_C_TCP_CLOSED_OTHER;
+    }
+}
+
+static void count_end(const cb_channel *c) {
+    const cb_cells *cells = cb_loop_cells(c->loop);
+    struct tcp_info info = {0};
+    socklen_t len = sizeof info;
+    if (!cells) return;
+    cb_cells_move(cells, CB_C_TCP_CONNECTIONS, -1);
+    cb_cells_add(cells, why_closed(c), 1);
+    cb_cells_observe(cells, CB_C_TCP_LIFE, cb_loop_now(c->loop) - c->began);
+    if (getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0) return; /* a unix socket */
+    cb_cells_add(cells, CB_C_TCP_SENT_AGAIN, info.tcpi_total_retrans);
+    if (info.tcpi_rtt) cb_cells_observe(cells, CB_C_TCP_RTT, (uint64_t)info.tcpi_rtt * 1000);
+}
+
 static void close_now(cb_channel *c, int rc) {
     if (c->closed) return;
     notify_later(c, rc);
     c->closed = true;
+    count_end(c);
     cb_watch_free(c->watch);
     c->watch = NULL;
     close(c->fd);
@@ -145,6 +181,7 @@ static void fail(cb_channel *c, int rc) {
 
 static void write_failed(cb_channel *c, int err) {
     c->stalled = false;
+    c->reset = !c->shutting && (err == ECONNRESET || err == EPIPE);
     cb_chain_free(&c->out);
     if (c->shutting || c->fin_seen) {
         close_now(c, cb_fail(CB_ECLOSED, "the peer has closed the connection: %s", strerror(err)));
@@ -181,6 +218,7 @@ static void flush(cb_channel *c) {
         }
         if (sent > 0) {
             moved = true;
+            cb_cells_add(cb_loop_cells(c->loop), CB_C_TCP_BYTES_OUT, (uint64_t)sent);
             cb_chain_drop(&c->out, (size_t)sent);
         }
         if (sent < 0 || (size_t)sent < want) break; /* the socket is full: asking again would cost a call */
@@ -191,6 +229,7 @@ static void flush(cb_channel *c) {
     if (c->open && stalled && cb_alarm_at(&c->alarm) == CB_NEVER) set_alarm(c, c->write_timeout);
     if (c->closed || stalled == c->stalled) return;
     c->stalled = stalled;
+    if (stalled) cb_cells_add(cb_loop_cells(c->loop), CB_C_TCP_STALLS, 1);
     update_watch(c);
 }
 
@@ -263,11 +302,14 @@ static bool take_proxy_header(cb_channel *c, cb_slice *data) {
         return false;
     }
     int64_t len = cb_proxy_header_read(&header, cb_buf_slice(&c->kept));
+    const cb_cells *cells = cb_loop_cells(c->loop);
     if (len == CB_EAGAIN && c->kept.len < CB_PROXY_HEADER_MAX) return false;
     if (len < 0) {
+        cb_cells_add(cells, CB_C_TCP_PROXY_HEADERS_BAD, 1);
         fail(c, (int)len);
         return false;
     }
+    cb_cells_add(cells, header.named ? CB_C_TCP_PROXY_HEADERS_NAMED : CB_C_TCP_PROXY_HEADERS_UNNAMED, 1);
     c->proxy_due = false;
     if (header.named) c->remote = header.source;
     cb_buf_free(&c->kept);
@@ -345,9 +387,13 @@ static void read_some(cb_channel *c) {
     ssize_t n = recv(c->fd, scratch, cap, MSG_DONTWAIT);
     if (n < 0) {
         if (errno == EAGAIN || errno == EINTR) return;
+        c->reset = !c->lingering && errno == ECONNRESET;
         int rc = cb_fail(CB_ECLOSED, "the connection broke: %s", strerror(errno));
         close_now(c, c->lingering ? CB_OK : rc);
-    } else if (n == 0) {
+        return;
+    }
+    cb_cells_add(cb_loop_cells(c->loop), CB_C_TCP_BYTES_IN, (uint64_t)n);
+    if (n == 0) {
         on_fin(c);
     } else if (c->shutting) {
         drop_input(c, (size_t)n);
@@ -438,6 +484,7 @@ int cb_channel_new(cb_channel **out, cb_loop *loop, int fd, const cb_addr *remot
     if (!c) return cb_fail(CB_ENOMEM, "no memory for a connection");
     c->loop = loop;
     c->fd = fd;
+    c->began = cb_loop_now(loop);
     c->ops = opts->ops ? opts->ops : &no_ops;
     c->user = opts->user;
     if (remote) c->peer = c->remote = *remote;
@@ -461,6 +508,7 @@ int cb_channel_new(cb_channel **out, cb_loop *loop, int fd, const cb_addr *remot
         c->open_due = true;
         cb_defer_later(&c->turn);
     }
+    cb_cells_move(cb_loop_cells(loop), CB_C_TCP_CONNECTIONS, 1);
     *out = c;
     return CB_OK;
 }

@@ -13,7 +13,7 @@ from catalogue import CATALOGUE, rows  # noqa: E402
 PAGE = guard.ROOT / "docs/metrics.md"
 CELLS = guard.ROOT / "libcb/telemetry/cells.def"
 MODULES = {"process": "The process", "interface": "Network interfaces (L1, L2)", "kernel": "The kernel's network stack (L3, L4)",
-           "loop": "Event loops"}
+           "loop": "Event loops", "udp": "UDP sockets of libcb", "tcp": "TCP connections of libcb", "quic": "QUIC", "tls": "TLS"}
 READ = ("process", "interface", "kernel")  # by collectors, at a scrape
 HEAD = """# Metrics
 
@@ -97,6 +97,7 @@ def test_every_family_has_a_user():
     """A row, or a label value of one, whose number stands nowhere else in the library counts nothing."""
     table, text = rows(CATALOGUE.read_text()), code()
     families, series = set(re.findall(r"\bCB_F_(\w+)", text)), set(re.findall(r"\bCB_C_(\w+)", text))
+    series |= {f"{name}_{side}" for name in re.findall(r"\bCB_SIDE\(\w+, (\w+)\)", text) for side in ("SERVER", "CLIENT")}
     counted = list(cells(table))
     closed = {family for _, family, _, _ in counted}
     guard.report([f"{row[0]}: nothing counts into {row[3]}" for row in table if row[0] not in families | closed]

@@ -1,6 +1,8 @@
 #include "base/error.h"
 #include "base/mem.h"
+#include "loop/tcp.h"
 #include "loop/turn.h"
+#include "support/moved.h"
 #include "support/tls_fixture.h"
 #include "transport/channel.h"
 #include "transport/proxy_header.h"
@@ -105,6 +107,7 @@ static void on_close(cb_channel *c, int rc, void *user) {
 static const cb_channel_ops ops = {on_open, on_data, on_turn, on_eof, on_drain, on_close};
 
 typedef struct world {
+    cb_metrics *metrics;
     cb_loop *loop;
     tls_pki pki;
     cb_identity *server_id, *client_id;
@@ -116,7 +119,8 @@ typedef struct world {
 
 static void begin(world *w, bool tls) {
     memset(w, 0, sizeof *w);
-    cr_assert_eq(cb_loop_new(&w->loop, NULL), CB_OK);
+    cr_assert_eq(cb_metrics_new(&w->metrics, NULL), CB_OK);
+    cr_assert_eq(cb_loop_new(&w->loop, CB_OPTS(cb_loop_opts, .metrics = w->metrics)), CB_OK);
     w->server_opts = (cb_channel_opts){.ops = &ops, .user = &w->s};
     w->client_opts = (cb_channel_opts){.ops = &ops, .user = &w->c};
     if (!tls) return;
@@ -167,7 +171,9 @@ static void finish(world *w) {
         turn(w);
     }
     cr_expect_not(cb_loop_alive(w->loop), "something is left on the loop");
+    EXPECT_MOVED(w->metrics, 0, "cb_tcp_connections");
     cb_loop_free(w->loop);
+    cb_metrics_unref(w->metrics);
     cb_identity_unref(w->server_id);
     cb_identity_unref(w->client_id);
     if (w->pki.ca) tls_pki_drop(&w->pki);
@@ -198,7 +204,7 @@ static void begin_metered(world *w, meter *m, bool tls) {
     const cb_alloc alloc = {metered, m};
     begin(w, tls);
     cb_loop_free(w->loop);
-    cr_assert_eq(cb_loop_new(&w->loop, CB_OPTS(cb_loop_opts, .alloc = &alloc)), CB_OK);
+    cr_assert_eq(cb_loop_new(&w->loop, CB_OPTS(cb_loop_opts, .alloc = &alloc, .metrics = w->metrics)), CB_OK);
 }
 
 Test(channel, carries_much_both_ways) {
@@ -220,6 +226,12 @@ Test(channel, carries_much_both_ways) {
         UNTIL(&w, w.s.closes == 1 && w.c.closes == 1);
         cr_expect_eq(w.c.rc, CB_OK, "%s", w.c.detail);
         cr_expect_eq(w.s.rc, CB_OK, "%s", w.s.detail);
+        EXPECT_MOVED(w.metrics, 2, "cb_tcp_closed_connections", "closed");
+        EXPECT_MOVED(w.metrics, 2, "cb_tcp_connection_seconds");
+        if (!tls) EXPECT_MOVED(w.metrics, 2 * (64 << 20), "cb_tcp_connection_bytes", "out");
+        EXPECT_MOVED(w.metrics, moved(w.metrics, "cb_tcp_connection_bytes", "out", NULL), "cb_tcp_connection_bytes",
+                     "in");
+        EXPECT_MOVED_IN(w.metrics, 1, 1e6, "cb_tcp_connection_stalls");
         finish(&w);
     }
 }
@@ -308,6 +320,8 @@ Test(channel, a_peer_that_reads_nothing_times_out) {
     open_channel(&w, &w.s, fd[0], &w.server_opts);
     UNTIL(&w, w.s.closes == 1);
     cr_expect_eq(w.s.rc, CB_ETIMEOUT);
+    EXPECT_MOVED(w.metrics, 1, "cb_tcp_closed_connections", "timeout");
+    EXPECT_MOVED(w.metrics, 1, "cb_tcp_connection_stalls");
     close(fd[1]);
     finish(&w);
 }
@@ -338,7 +352,9 @@ Test(channel, handshakes_that_come_to_nothing) {
         UNTIL(&w, w.s.closes == 1);
         cr_expect_eq(w.s.rc, rows[i].rc, "row %zu: %d %s", i, w.s.rc, w.s.detail);
         cr_expect_eq(w.s.opened, 0);
+        const char *why = rows[i].rc == CB_ETIMEOUT ? "handshake_timeout" : rows[i].rc == CB_ETLS ? "tls" : "peer";
         if (!rows[i].hang_up) close(fd[1]);
+        UNTIL(&w, moved(w.metrics, "cb_tcp_closed_connections", why, NULL) == 1); /* an alert lingers */
         finish(&w);
     }
 }
@@ -369,6 +385,7 @@ Test(channel, may_be_ended_inside_its_callbacks) {
             UNTIL(&w, w.s.closes == 1);
             cr_expect_eq(w.s.rc, CB_EUSER);
             cr_expect_str_eq(w.s.detail, "enough");
+            EXPECT_MOVED(w.metrics, 1, "cb_tcp_closed_connections", "other");
             UNTIL(&w, w.c.closes == 1);
             cr_expect(w.c.rc < 0);
         } else {
@@ -430,6 +447,8 @@ Test(channel, what_lingers_ends_with_its_loop) {
         if (how == 0) turn(&w);
         cb_loop_free(w.loop);
         cr_expect_eq(m.bytes, 0, "case %d leaks", how);
+        EXPECT_MOVED(w.metrics, 1, "cb_tcp_connection_seconds");
+        cb_metrics_unref(w.metrics);
         close(fd[1]);
         cb_identity_unref(w.server_id);
         cb_identity_unref(w.client_id);
@@ -468,6 +487,7 @@ Test(channel, proxy_header_comes_first) {
                 UNTIL(&w, w.s.closes == 1);
                 cr_expect_eq(w.s.rc, rows[i].rc, "row %zu: %s", i, w.s.detail);
                 cr_expect_eq(w.s.opened, 0);
+                EXPECT_MOVED(w.metrics, rows[i].rc == CB_EPROTO, "cb_tcp_proxy_headers", "bad");
             } else {
                 char text[CB_ADDR_TEXT];
                 uint8_t first = pattern(0);
@@ -476,10 +496,55 @@ Test(channel, proxy_header_comes_first) {
                 cr_assert_eq(write(fd[1], &first, 1), 1);
                 UNTIL(&w, w.s.got == 1);
                 cr_expect_not(w.s.bad);
+                EXPECT_MOVED(w.metrics, 1, "cb_tcp_proxy_headers", rows[i].remote ? "named" : "unnamed");
             }
             close(fd[1]);
+            if (rows[i].rc == CB_EPROTO) {
+                UNTIL(&w, moved(w.metrics, "cb_tcp_closed_connections", "protocol", NULL) == 1);
+            }
             finish(&w);
         }
+    }
+}
+
+static void take_guest(cb_tcp_listener *l, int fd, const cb_addr *remote, void *user) {
+    (void)l;
+    (void)remote;
+    *(int *)user = fd;
+}
+
+/* Over TCP itself: the kernel's part, and a peer that resets. */
+Test(channel, the_kernel_tells_of_round_trips_and_resets) {
+    for (int how = 0; how < 2; how++) {
+        world w;
+        cb_tcp_listener *l = NULL;
+        int guest = -1;
+        const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+        begin(&w, false);
+        cb_tcp_listener_opts lo = {.on_accept = take_guest, .user = &guest};
+        cr_assert_eq(cb_addr_parse(&lo.bind, "127.0.0.1:0", 0), CB_OK);
+        cr_assert_eq(cb_tcp_listen(&l, w.loop, &lo), CB_OK);
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        cr_assert_eq(connect(fd, &cb_tcp_listener_local(l)->sa, cb_addr_len(cb_tcp_listener_local(l))), 0);
+        UNTIL(&w, guest >= 0);
+        w.s.to_send = 10000;
+        open_channel(&w, &w.s, guest, &w.server_opts);
+        EXPECT_MOVED(w.metrics, 1, "cb_tcp_connections");
+        UNTIL(&w, w.s.sent == 10000 && cb_channel_queued(w.s.ch) == 0);
+        if (how == 0) cr_assert_eq(setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset), 0);
+        if (how == 1) {
+            cb_channel_shutdown(w.s.ch);
+            turn(&w);
+        }
+        close(fd);
+        UNTIL(&w, w.s.closes == 1);
+        EXPECT_MOVED(w.metrics, 1, "cb_tcp_closed_connections", how ? "closed" : "reset");
+        EXPECT_MOVED(w.metrics, 10000, "cb_tcp_connection_bytes", "out");
+        EXPECT_MOVED(w.metrics, 1, "cb_tcp_connection_rtt_seconds");
+        cr_expect_lt(moved_sum(w.metrics, "cb_tcp_connection_rtt_seconds", NULL), 1.0);
+        EXPECT_MOVED(w.metrics, 0, "cb_tcp_connection_retransmits"); /* loopback loses nothing */
+        cb_tcp_listener_free(l);
+        finish(&w);
     }
 }
 

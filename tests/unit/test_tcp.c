@@ -1,4 +1,5 @@
 #include "loop/tcp.h"
+#include "support/moved.h"
 #include <criterion/criterion.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -35,6 +36,13 @@ static cb_addr address(const char *text) {
     cb_addr a;
     cr_assert_eq(cb_addr_parse(&a, text, 0), CB_OK, "%s", cb_last_error());
     return a;
+}
+
+static cb_loop *counting(cb_metrics **m, const cb_log *log) {
+    cb_loop *loop = NULL;
+    cr_assert_eq(cb_metrics_new(m, NULL), CB_OK);
+    cr_assert_eq(cb_loop_new(&loop, CB_OPTS(cb_loop_opts, .metrics = *m, .log = log)), CB_OK, "%s", cb_last_error());
+    return loop;
 }
 
 static cb_tcp_listener *listen_on(cb_loop *loop, const char *bind, hall *h, cb_tcp_listener_opts o) {
@@ -97,12 +105,12 @@ Test(tcp, connecting_and_accepting_in_both_families) {
     bool v6 = has_ipv6();
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         if (rows[i].bind[0] == '[' && !v6) continue;
-        cb_loop *loop = NULL;
+        cb_metrics *m;
+        cb_loop *loop = counting(&m, NULL);
         hall h = {0};
         char text[CB_ADDR_TEXT];
         int nodelay = 0;
         socklen_t len = sizeof nodelay;
-        cb_loop_new(&loop, NULL);
         cb_tcp_listener *l = listen_on(loop, rows[i].bind, &h, (cb_tcp_listener_opts){.fastopen = true});
         cb_addr to = with_port(rows[i].to, l);
         cb_tcp_connector *c = NULL;
@@ -122,15 +130,19 @@ Test(tcp, connecting_and_accepting_in_both_families) {
         close_all(&h);
         cb_tcp_listener_free(l);
         cr_assert_eq(cb_loop_run(loop), CB_OK);
+        EXPECT_MOVED(m, 1, "cb_tcp_listener_accepted_connections");
+        EXPECT_MOVED(m, 1, "cb_tcp_connects", "ok");
+        EXPECT_MOVED(m, 1, "cb_tcp_connect_seconds");
         cb_loop_free(loop);
+        cb_metrics_unref(m);
     }
 }
 
 Test(tcp, refused_cancelled_and_silent) {
-    cb_loop *loop = NULL;
+    cb_metrics *m;
+    cb_loop *loop = counting(&m, NULL);
     hall h = {0};
     cb_tcp_connector *c = NULL;
-    cb_loop_new(&loop, NULL);
     h.loop = loop;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     cb_addr to = address("127.0.0.1:0");
@@ -166,16 +178,24 @@ Test(tcp, refused_cancelled_and_silent) {
     close(fill[0]);
     close(fd);
 
+    to = address("255.255.255.255:9"); /* TCP goes to one host */
+    cr_expect_eq(cb_tcp_connect(&c, loop, &to, CB_SEC, on_result, &h), CB_EUNREACH);
+    EXPECT_MOVED(m, 1, "cb_tcp_connects", "unreachable");
     to = (cb_addr){.sa = {.sa_family = AF_UNSPEC}};
     cr_expect(cb_tcp_connect(&c, loop, &to, CB_SEC, on_result, &h) < 0);
+    EXPECT_MOVED(m, 1, "cb_tcp_connects", "refused");
+    EXPECT_MOVED(m, 1, "cb_tcp_connects", "cancelled");
+    const double ok = moved(m, "cb_tcp_connects", "ok", NULL), timeouts = moved(m, "cb_tcp_connects", "timeout", NULL);
+    cr_expect(ok + timeouts == 7 && timeouts >= 5, "%g in time, %g not", ok, timeouts);
     cb_loop_free(loop);
+    cb_metrics_unref(m);
 }
 
 Test(tcp, a_paused_listener_takes_nobody_until_it_goes_on) {
-    cb_loop *loop = NULL;
+    cb_metrics *m;
+    cb_loop *loop = counting(&m, NULL);
     hall h = {.pause_it = true};
     int clients[5];
-    cb_loop_new(&loop, NULL);
     cb_tcp_listener *l = listen_on(loop, "127.0.0.1:0", &h, (cb_tcp_listener_opts){0});
     cb_addr to = *cb_tcp_listener_local(l);
     for (int i = 0; i < 5; i++)
@@ -184,6 +204,7 @@ Test(tcp, a_paused_listener_takes_nobody_until_it_goes_on) {
     for (int i = 0; i < 5; i++)
         cb_loop_step(loop);
     cr_assert_eq(h.accepted, 1);
+    cb_tcp_listener_pause(l, true);
     h.pause_it = false;
     cb_tcp_listener_pause(l, false);
     run_until(loop, &h, 5);
@@ -191,7 +212,10 @@ Test(tcp, a_paused_listener_takes_nobody_until_it_goes_on) {
         close(clients[i]);
     close_all(&h);
     cb_tcp_listener_free(l);
+    EXPECT_MOVED(m, 1, "cb_tcp_listener_pauses");
+    EXPECT_MOVED(m, 5, "cb_tcp_listener_accepted_connections");
     cb_loop_free(loop);
+    cb_metrics_unref(m);
 }
 
 static int complaints;
@@ -201,12 +225,12 @@ static void count_complaints(int level, const char *module, const char *text, vo
 }
 
 Test(tcp, out_of_descriptors_it_rests_and_goes_on_by_itself) {
-    cb_loop *loop = NULL;
+    cb_metrics *m;
     cb_log log = {.write = count_complaints};
     hall h = {0};
     struct rlimit old, low;
     complaints = 0;
-    cb_loop_new(&loop, CB_OPTS(cb_loop_opts, .log = &log));
+    cb_loop *loop = counting(&m, &log);
     cb_tcp_listener *l = listen_on(loop, "127.0.0.1:0", &h, (cb_tcp_listener_opts){0});
     while (cb_loop_timeout_ms(loop) == 0)
         cb_loop_step(loop);
@@ -224,7 +248,9 @@ Test(tcp, out_of_descriptors_it_rests_and_goes_on_by_itself) {
     close(client);
     close_all(&h);
     cb_tcp_listener_free(l);
+    EXPECT_MOVED(m, 1, "cb_tcp_listener_errors", "descriptors");
     cb_loop_free(loop);
+    cb_metrics_unref(m);
 }
 
 Test(tcp, freeing_inside_and_many_at_once) {

@@ -1,5 +1,5 @@
-#include "loop/udp.h"
-#include <criterion/criterion.h>
+#include "loop/udp_priv.h"
+#include "support/moved.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,6 +80,13 @@ static cb_addr address(const char *text) {
     return a;
 }
 
+static cb_loop *counting(cb_metrics **m) {
+    cb_loop *loop = NULL;
+    cr_assert_eq(cb_metrics_new(m, NULL), CB_OK);
+    cr_assert_eq(cb_loop_new(&loop, CB_OPTS(cb_loop_opts, .metrics = *m)), CB_OK, "%s", cb_last_error());
+    return loop;
+}
+
 static cb_udp *open_udp(cb_loop *loop, const char *bind, sink *s, cb_udp_opts o) {
     cb_udp *u = NULL;
     s->loop = loop;
@@ -153,10 +160,10 @@ Test(udp, trains_arrive_whole_with_ecn_and_addresses) {
     bool v6 = has_ipv6();
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
         if (rows[r].v6 && !v6) continue;
-        cb_loop *loop = NULL;
+        cb_metrics *m;
+        cb_loop *loop = counting(&m);
         sink in = {0}, out = {0};
         char text[CB_ADDR_TEXT];
-        cr_assert_eq(cb_loop_new(&loop, NULL), CB_OK);
         cb_udp *server = open_udp(loop, rows[r].bind, &in, (cb_udp_opts){.no_gro = rows[r].no_gro});
         cb_udp *client = open_udp(loop, rows[r].from, &out, (cb_udp_opts){.no_gso = rows[r].no_gso});
         cb_addr to = with_port(rows[r].to, server);
@@ -192,9 +199,22 @@ Test(udp, trains_arrive_whole_with_ecn_and_addresses) {
         cr_expect(st->rx_datagrams == 4 * 41 && st->rx_bytes == sent);
         cr_expect(st->tx_calls == (rows[r].no_gso ? 3 : 1), "row %zu: %llu calls", r, (unsigned long long)st->tx_calls);
         cr_expect(in.batches > 0 && st->rcvbuf > 0 && st->sndbuf > 0 && st->ecn);
+        const char *const ways[] = {"in", "out"}, *const marks[] = {"not_ect", "ect_1", "ect_0", "ce"};
+        for (size_t i = 0; i < 2; i++) {
+            EXPECT_MOVED(m, 2 * 4 * 41, "cb_udp_socket_datagrams", ways[i]);
+            EXPECT_MOVED(m, 2 * sent, "cb_udp_socket_bytes", ways[i]);
+            cr_expect(moved_sum(m, "cb_udp_socket_batch_datagrams", ways[i], NULL) == 2 * 4 * 41);
+        }
+        for (size_t i = 0; i < 4; i++)
+            EXPECT_MOVED(m, 2 * 41, "cb_udp_socket_received_marks", marks[i]);
+        EXPECT_MOVED(m, rows[r].no_gso ? 0 : 4, "cb_udp_socket_segmented_messages", "out");
+        if (r == 0) EXPECT_MOVED_IN(m, 4, 8, "cb_udp_socket_segmented_messages", "in");
+        EXPECT_MOVED(m, 2, "cb_udp_open_sockets");
         cb_udp_close(client);
         cb_udp_close(server);
+        EXPECT_MOVED(m, 0, "cb_udp_open_sockets");
         cb_loop_free(loop);
+        cb_metrics_unref(m);
     }
 }
 
@@ -256,10 +276,10 @@ Test(udp, without_segmentation_offload_it_goes_on_one_by_one) {
         bool real; /* by a socket without checksums, where the kernel refuses segments */
     } rows[] = {{0, true}, {EIO, false}, {EINVAL, false}};
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
-        cb_loop *loop = NULL;
+        cb_metrics *m;
+        cb_loop *loop = counting(&m);
         sink in = {0}, out = {0};
         int on = 1;
-        cb_loop_new(&loop, NULL);
         cb_udp *server = open_udp(loop, "127.0.0.1:0", &in, (cb_udp_opts){0});
         cb_udp *client = open_udp(loop, "127.0.0.1:0", &out, (cb_udp_opts){0});
         if (rows[r].real)
@@ -278,14 +298,16 @@ Test(udp, without_segmentation_offload_it_goes_on_one_by_one) {
         fault.times = fault.only_segmented = 0;
         cb_udp_close(client);
         cb_udp_close(server);
+        EXPECT_MOVED(m, 1, "cb_udp_socket_segmentation_refusals");
         cb_loop_free(loop);
+        cb_metrics_unref(m);
     }
 }
 
 Test(udp, an_error_drops_its_message_only) {
-    cb_loop *loop = NULL;
+    cb_metrics *m;
+    cb_loop *loop = counting(&m);
     sink in = {0}, out = {0};
-    cb_loop_new(&loop, NULL);
     cb_udp *server = open_udp(loop, "127.0.0.1:0", &in, (cb_udp_opts){0});
     cb_udp *client = open_udp(loop, "127.0.0.1:0", &out, (cb_udp_opts){0});
     cb_addr nowhere = address("255.255.255.255:9"), port0 = address("127.0.0.1:0");
@@ -314,13 +336,18 @@ Test(udp, an_error_drops_its_message_only) {
     }
     cb_udp_close(client);
     cb_udp_close(server);
+    EXPECT_MOVED(m, 2, "cb_udp_socket_dropped_datagrams", "unreachable");
+    EXPECT_MOVED(m, 4 + 1, "cb_udp_socket_dropped_datagrams", "forbidden"); /* a broadcast, EPERM */
+    EXPECT_MOVED(m, 1, "cb_udp_socket_dropped_datagrams", "too_big");
+    EXPECT_MOVED(m, 4 + 1, "cb_udp_socket_dropped_datagrams", "other"); /* port 0, ENOBUFS */
     cb_loop_free(loop);
+    cb_metrics_unref(m);
 }
 
 Test(udp, a_full_socket_keeps_what_it_has_and_says_when_there_is_room) {
-    cb_loop *loop = NULL;
+    cb_metrics *m;
+    cb_loop *loop = counting(&m);
     sink in = {0}, out = {0};
-    cb_loop_new(&loop, NULL);
     cb_udp *server = open_udp(loop, "127.0.0.1:0", &in, (cb_udp_opts){0});
     cb_udp *client = open_udp(loop, "127.0.0.1:0", &out, (cb_udp_opts){0});
     uint8_t *p = cb_udp_reserve(client, 3000);
@@ -351,7 +378,9 @@ Test(udp, a_full_socket_keeps_what_it_has_and_says_when_there_is_room) {
     run_some(loop);
     cr_assert_eq(in.count, 3);
     cb_udp_close(server);
+    EXPECT_MOVED(m, 4, "cb_udp_socket_blocks");
     cb_loop_free(loop);
+    cb_metrics_unref(m);
     fault.times = 0;
 }
 
@@ -475,11 +504,11 @@ Test(udp, who_asks_for_it_hears_that_nobody_is_there) {
         bool v6;
     } rows[] = {{"127.0.0.1:0", "127.0.0.1:0", false}, {"[::1]:0", "[::1]:0", true}, {"[::]:0", "127.0.0.1:0", true}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        cb_loop *loop = NULL;
+        cb_metrics *m;
         sink in = {0};
         refusals r = {0};
         if (rows[i].v6 && !has_ipv6()) continue;
-        cb_loop_new(&loop, NULL);
+        cb_loop *loop = counting(&m);
         cb_udp *server = open_udp(loop, rows[i].host, &in, (cb_udp_opts){0});
         cb_udp *gone = open_udp(loop, rows[i].host, &in, (cb_udp_opts){0});
         cb_udp *client = open_udp(loop, rows[i].bind, &r.in, (cb_udp_opts){.on_unreachable = unreachable});
@@ -503,7 +532,9 @@ Test(udp, who_asks_for_it_hears_that_nobody_is_there) {
         cr_expect_eq(cb_udp_stats_get(client)->rx_calls, calls, "row %zu: it is woken again and again", i);
         cb_udp_close(client);
         cb_udp_close(server);
+        EXPECT_MOVED(m, 5, "cb_udp_socket_icmp_errors", "refused");
         cb_loop_free(loop);
+        cb_metrics_unref(m);
     }
 }
 
@@ -524,4 +555,24 @@ Test(udp, no_route_is_told_too) {
     cr_expect_eq(cb_udp_stats_get(client)->tx_dropped, 2);
     cb_udp_close(client);
     cb_loop_free(loop);
+}
+
+/* Which ICMP error there was is up to routers that no test has: their errno values are. */
+Test(udp, icmp_errors_are_told_apart) {
+    static const struct {
+        int err;
+        const char *error;
+    } rows[] = {{ECONNREFUSED, "refused"},
+                {EHOSTUNREACH, "unreachable"},
+                {ENETUNREACH, "unreachable"},
+                {EMSGSIZE, "too_big"},
+                {EACCES, "other"}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        cb_metrics *m;
+        cb_loop *loop = counting(&m);
+        cb_udp_count_icmp(cb_loop_cells(loop), rows[i].err);
+        EXPECT_MOVED(m, 1, "cb_udp_socket_icmp_errors", rows[i].error);
+        cb_loop_free(loop);
+        cb_metrics_unref(m);
+    }
 }
