@@ -67,12 +67,13 @@ static const edge_listener_conf *conf_of(const edge_snapshot *s, const edge_list
 
 /* Listeners present what is in the files now. What fails is tried again, and the old certificates stay meanwhile. */
 static void refresh(edge_acme *a) {
+    edge_source from = {.name = a->edge->file, .log = a->edge->log};
     a->stale = false;
     for (edge_use *u = a->snapshot->uses; u; u = u->next) {
         cb_identity *fresh = NULL;
         const edge_listener_conf *conf = conf_of(a->snapshot, u->listener);
         if (!conf->tls) continue;
-        if (edge_trust_listener(&fresh, conf, a->snapshot->conf, a->edge->file, a->edge) == CB_OK) {
+        if (edge_trust_listener(&fresh, conf, a->snapshot->conf, &from, a->edge) == CB_OK) {
             cb_identity_swap(u->listener->identity, fresh);
         } else {
             a->stale = true;

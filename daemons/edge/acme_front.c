@@ -21,13 +21,15 @@ static int add(cb_identity **id, cb_identity_opts o) {
 }
 
 int edge_acme_certificate(cb_identity **id, cb_identity_opts o, const edge_conf *c, const edge_certificate_conf *cert,
-                          const char *file) {
+                          edge_source *from) {
     char path[PATH_MAX], *pem = NULL;
     if (!edge_acme_path(path, c, cert)) return cb_error_set(CB_EINVAL, "the path of its file is too long");
     if (access(path, R_OK) == 0) {
         o.cert_file = o.key_file = path;
         if (add(id, o) == CB_OK) return CB_OK;
-        fprintf(stderr, "%s: warning: %s; a placeholder serves\n", file, cb_last_error());
+        char text[600];
+        snprintf(text, sizeof text, "%.500s; a placeholder serves", cb_last_error());
+        edge_warn(from, text, "%s", "");
         o.cert_file = o.key_file = NULL;
     }
     int rc = cb_acme_placeholder(&pem, cert->names.at, cert->names.len, (int64_t)time(NULL));
@@ -109,7 +111,7 @@ int edge_acme_eab(char *out, const edge_issuer_conf *c) {
     return cb_error_set(CB_EINVAL, text);
 }
 
-int edge_acme_check_files(const edge_conf *c, const char *file) {
+int edge_acme_check_files(const edge_conf *c, edge_source *from) {
     const edge_issuer_conf *issuers = c->acme ? c->acme->issuers.at : NULL;
     int worst = CB_OK;
     for (size_t i = 0; issuers && i < c->acme->issuers.len; i++) {
@@ -118,8 +120,7 @@ int edge_acme_check_files(const edge_conf *c, const char *file) {
         int rc = CB_OK;
         if (issuers[i].ca_file) rc = cb_identity_new(&roots, CB_OPTS(cb_identity_opts, .ca_file = issuers[i].ca_file));
         if (rc == CB_OK && issuers[i].eab_key_file) rc = edge_acme_eab(key, &issuers[i]);
-        if (rc < 0) fprintf(stderr, "%s: /acme/issuers/%s: %s\n", file, issuers[i].name, cb_last_error());
-        if (rc < 0) worst = CB_EINVAL;
+        if (rc < 0) worst = edge_wrong(from, cb_last_error(), "/acme/issuers/%s", issuers[i].name);
         cb_identity_unref(roots);
         explicit_bzero(key, sizeof key);
     }

@@ -24,9 +24,8 @@ struct edge_auth {
     char said[512];
 };
 
-static int complain(const char *file, const char *name, const char *more) {
-    fprintf(stderr, "%s: /identities/%s%s: %s\n", file, name, more, cb_last_error());
-    return CB_EINVAL;
+static int complain(edge_source *from, const char *name, const char *more) {
+    return edge_wrong(from, cb_last_error(), "/identities/%s%s", name, more);
 }
 
 static cb_authn_claims claims_of(const edge_identity_conf *i, const char *tenant, const char *roles) {
@@ -41,12 +40,14 @@ static cb_authn_claims claims_of(const edge_identity_conf *i, const char *tenant
 
 /* ---- sources ---- */
 
-static void warn_of_keys(const cb_jwks *keys, const char *file, const edge_identity_conf *i) {
+static void warn_of_keys(const cb_jwks *keys, edge_source *from, const edge_identity_conf *i) {
     const char *note;
-    for (size_t k = 0; (note = cb_jwks_note(keys, k)); k++)
-        fprintf(stderr, "%s: /identities/%s/jwt/keys_file: warning: left out: %s\n", file, i->name, note);
-    if (!cb_jwks_len(keys))
-        fprintf(stderr, "%s: /identities/%s/jwt/keys_file: warning: it has no key that can be used\n", file, i->name);
+    for (size_t k = 0; (note = cb_jwks_note(keys, k)); k++) {
+        char text[300];
+        snprintf(text, sizeof text, "left out: %s", note);
+        edge_warn(from, text, "/identities/%s/jwt/keys_file", i->name);
+    }
+    if (!cb_jwks_len(keys)) edge_warn(from, "it has no key that can be used", "/identities/%s/jwt/keys_file", i->name);
 }
 
 static size_t provider_index(const edge_conf *c, const char *name) {
@@ -57,19 +58,19 @@ static size_t provider_index(const edge_conf *c, const char *name) {
     return i;
 }
 
-static int load_keys(cb_jwks **out, const edge_identity_conf *i, const char *file) {
+static int load_keys(cb_jwks **out, const edge_identity_conf *i, edge_source *from) {
     const edge_jwt_conf *j = i->jwt;
     const cb_jwks_opts how = {.size = sizeof how, .rsa_alg = j->algorithm, .symmetric = j->symmetric};
-    if (cb_jwks_load(out, j->keys_file, j->algorithm, &how) < 0) return complain(file, i->name, "/jwt/keys_file");
-    warn_of_keys(*out, file, i);
+    if (cb_jwks_load(out, j->keys_file, j->algorithm, &how) < 0) return complain(from, i->name, "/jwt/keys_file");
+    warn_of_keys(*out, from, i);
     return CB_OK;
 }
 
-static int make_jwt(cb_authn_source **out, const edge_auth *a, const edge_identity_conf *i, const char *file) {
+static int make_jwt(cb_authn_source **out, const edge_auth *a, const edge_identity_conf *i, edge_source *from) {
     const edge_jwt_conf *j = i->jwt;
     const cb_authn_claims claims = claims_of(i, NULL, NULL);
     cb_jwks *keys = NULL;
-    int rc = j->provider ? CB_OK : load_keys(&keys, i, file);
+    int rc = j->provider ? CB_OK : load_keys(&keys, i, from);
     if (rc < 0) return rc;
     const cb_jwt_rules rules = {.size = sizeof rules,
                                 .issuer = j->issuer,
@@ -91,10 +92,10 @@ static int make_jwt(cb_authn_source **out, const edge_auth *a, const edge_identi
                                  .need_dpop = j->dpop == EDGE_DPOP_REQUIRE};
     rc = cb_authn_source_jwt(out, &o);
     cb_jwks_unref(keys);
-    return rc < 0 ? complain(file, i->name, "/jwt") : CB_OK;
+    return rc < 0 ? complain(from, i->name, "/jwt") : CB_OK;
 }
 
-static int make_introspect(cb_authn_source **out, const edge_auth *a, const edge_identity_conf *i, const char *file) {
+static int make_introspect(cb_authn_source **out, const edge_auth *a, const edge_identity_conf *i, edge_source *from) {
     const edge_introspect_conf *q = i->introspect;
     const size_t at = provider_index(a->conf, q->provider);
     const cb_authn_claims claims = claims_of(i, NULL, NULL);
@@ -111,32 +112,32 @@ static int make_introspect(cb_authn_source **out, const edge_auth *a, const edge
                                         .identity = a->trust[at],
                                         .resolver = a->conf->resolver,
                                         .claims = &claims};
-    return cb_authn_source_introspect(out, &o) < 0 ? complain(file, i->name, "/introspect") : CB_OK;
+    return cb_authn_source_introspect(out, &o) < 0 ? complain(from, i->name, "/introspect") : CB_OK;
 }
 
-static int make_mtls(cb_authn_source **out, const edge_auth *a, const edge_identity_conf *i, const char *file) {
+static int make_mtls(cb_authn_source **out, const edge_auth *a, const edge_identity_conf *i, edge_source *from) {
     const cb_authn_claims claims = claims_of(i, NULL, NULL);
     const cb_authn_mtls_opts o = {
         .size = sizeof o, .name = i->name, .claims = &claims, .revocations = a->gone, .subject = i->mtls->subject};
-    return cb_authn_source_mtls(out, &o) < 0 ? complain(file, i->name, "/mtls") : CB_OK;
+    return cb_authn_source_mtls(out, &o) < 0 ? complain(from, i->name, "/mtls") : CB_OK;
 }
 
-static int make_api_key(cb_authn_source **out, const edge_auth *a, const edge_identity_conf *i, const char *file) {
+static int make_api_key(cb_authn_source **out, const edge_auth *a, const edge_identity_conf *i, edge_source *from) {
     const edge_api_key_conf *k = i->api_key;
     const cb_authn_claims claims = claims_of(i, "tenant", "roles");
     cb_api_keys *keys = NULL;
-    if (cb_api_keys_load(&keys, k->keys_file, k->hash_key_file, 0) < 0) return complain(file, i->name, "/api_key");
+    if (cb_api_keys_load(&keys, k->keys_file, k->hash_key_file, 0) < 0) return complain(from, i->name, "/api_key");
     const cb_authn_api_key_opts o = {
         .size = sizeof o, .name = i->name, .keys = keys, .field = k->header, .claims = &claims, .revocations = a->gone};
     int rc = cb_authn_source_api_key(out, &o);
     cb_api_keys_unref(keys);
-    return rc < 0 ? complain(file, i->name, "/api_key") : CB_OK;
+    return rc < 0 ? complain(from, i->name, "/api_key") : CB_OK;
 }
 
-static int make_source(cb_authn_source **out, const edge_auth *a, const edge_identity_conf *i, const char *file) {
-    if (i->jwt) return make_jwt(out, a, i, file);
-    if (i->introspect) return make_introspect(out, a, i, file);
-    return i->mtls ? make_mtls(out, a, i, file) : make_api_key(out, a, i, file);
+static int make_source(cb_authn_source **out, const edge_auth *a, const edge_identity_conf *i, edge_source *from) {
+    if (i->jwt) return make_jwt(out, a, i, from);
+    if (i->introspect) return make_introspect(out, a, i, from);
+    return i->mtls ? make_mtls(out, a, i, from) : make_api_key(out, a, i, from);
 }
 
 /* ---- revocations ---- */
@@ -185,14 +186,14 @@ static int make_shared(edge_auth *a, const edge *e) {
     return rc == CB_OK ? cb_revocations_new(&a->gone, 0) : rc;
 }
 
-static int make_sources(edge_auth *a, const char *file, edge *e) {
+static int make_sources(edge_auth *a, edge_source *from, edge *e) {
     const edge_identity_conf *identities = a->conf->identities.at;
     const edge_provider_conf *providers = a->conf->providers.at;
     int rc = CB_OK;
     for (size_t i = 0; i < a->conf->providers.len; i++)
-        if (edge_provider_get(&a->providers[i], &a->trust[i], &providers[i], file, e) < 0) rc = CB_EINVAL;
+        if (edge_provider_get(&a->providers[i], &a->trust[i], &providers[i], from, e) < 0) rc = CB_EINVAL;
     for (size_t i = 0; i < a->conf->identities.len && rc == CB_OK; i++)
-        if (make_source(&a->sources[i], a, &identities[i], file) < 0) rc = CB_EINVAL;
+        if (make_source(&a->sources[i], a, &identities[i], from) < 0) rc = CB_EINVAL;
     return rc;
 }
 
@@ -202,7 +203,7 @@ bool edge_auth_uses(const edge_auth *a, const cb_oidc *provider) {
     return false;
 }
 
-int edge_auth_new(edge_auth **out, const edge_conf *c, const char *file, edge *e) {
+int edge_auth_new(edge_auth **out, const edge_conf *c, edge_source *from, edge *e) {
     edge_auth *a = calloc(1, sizeof *a);
     if (!a) return CB_ENOMEM;
     a->conf = c;
@@ -214,11 +215,8 @@ int edge_auth_new(edge_auth **out, const edge_conf *c, const char *file, edge *e
         edge_auth_free(a);
         return CB_ENOMEM;
     }
-    if (c->revocations_file && read_revocations(a) < 0) {
-        fprintf(stderr, "%s: /revocations_file: %s\n", file, cb_last_error());
-        rc = CB_EINVAL;
-    }
-    if (make_sources(a, file, e) < 0) rc = CB_EINVAL;
+    if (c->revocations_file && read_revocations(a) < 0) rc = edge_wrong(from, cb_last_error(), "/revocations_file");
+    if (make_sources(a, from, e) < 0) rc = CB_EINVAL;
     if (rc < 0) {
         edge_auth_free(a);
         return rc;
@@ -254,13 +252,16 @@ static cb_authn_source *source_named(const edge_auth *a, const char *name) {
 }
 
 static void told(const cb_config_error *m, void *user) {
-    fprintf(stderr, "%s: %s:%u:%u: %s%s%s\n", (const char *)user, m->file, m->line, m->column, m->pointer,
-            *m->pointer ? ": " : "", m->text);
+    edge_source *from = user;
+    char text[900];
+    snprintf(text, sizeof text, "%s:%u:%u: %s%s%s", m->file, m->line, m->column, m->pointer, *m->pointer ? ": " : "",
+             m->text);
+    edge_note(from, text);
 }
 
-static int make_opa(cb_route_opa **out, const edge_opa_conf *c, const char *file) {
+static int make_opa(cb_route_opa **out, const edge_opa_conf *c, edge_source *from) {
     char *token = NULL;
-    int rc = c->token_file ? edge_read_secret(&token, c->token_file, file) : CB_OK;
+    int rc = c->token_file ? edge_read_secret(&token, c->token_file, from) : CB_OK;
     if (rc < 0) return rc;
     cb_route_opa *o = calloc(1, sizeof *o);
     if (!o) {
@@ -277,7 +278,7 @@ static int make_opa(cb_route_opa **out, const edge_opa_conf *c, const char *file
     return CB_OK;
 }
 
-int edge_auth_route(cb_route_auth *out, const edge_auth *a, const edge_route_conf *r, const char *file) {
+int edge_auth_route(cb_route_auth *out, const edge_auth *a, const edge_route_conf *r, edge_source *from) {
     const edge_auth_conf *c = r->auth;
     cb_authn_source *sources[CB_AUTHN_SOURCES];
     if (!c) return CB_ENOENT;
@@ -301,9 +302,9 @@ int edge_auth_route(cb_route_auth *out, const edge_auth *a, const edge_route_con
     cb_authn *gate = NULL;
     cb_policy *policy = NULL;
     int rc = headers ? cb_authn_new(&gate, &o) : CB_ENOMEM;
-    if (rc == CB_OK && c->policy_file) rc = cb_policy_load(&policy, c->policy_file, told, (void *)(uintptr_t)file);
+    if (rc == CB_OK && c->policy_file) rc = cb_policy_load(&policy, c->policy_file, told, from);
     cb_route_opa *opa = NULL;
-    if (rc == CB_OK && c->opa) rc = make_opa(&opa, c->opa, file);
+    if (rc == CB_OK && c->opa) rc = make_opa(&opa, c->opa, from);
     if (rc < 0) {
         cb_authn_unref(gate);
         cb_policy_unref(policy);

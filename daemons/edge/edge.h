@@ -22,6 +22,24 @@ typedef struct edge_worker edge_worker;
 typedef struct edge_auth edge_auth;
 typedef struct edge_provider edge_provider;
 
+/* What is wrong with a configuration. */
+typedef struct edge_mistake {
+    char pointer[512], text[600];
+    uint32_t line, column; /* 0: not known */
+} edge_mistake;
+
+enum { EDGE_MISTAKES = 20 };
+
+/* A configuration's text, and what is wrong with it: said as it is found, and kept. */
+typedef struct edge_source {
+    const char *name;  /* for messages: of the file, or "revision 17" */
+    cb_slice text;     /* borrowed */
+    const cb_log *log; /* where it is said; NULL: standard error */
+    bool quiet;        /* only warnings are said */
+    size_t n;
+    edge_mistake mistakes[EDGE_MISTAKES];
+} edge_source;
+
 /* One listener of a configuration, shared by the workers: what its sockets were opened with. */
 typedef struct edge_listener {
     const edge_listener_conf *conf;
@@ -140,9 +158,18 @@ struct edge {
     cb_steering_hook hook;
 };
 
+/* --- mistakes.c --- */
+/* A mistake at a pointer (which the format gives). Always CB_EINVAL, with why as the detail. */
+int edge_wrong(edge_source *s, const char *why, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void edge_wrong_at(const cb_config_error *e, void *source);
+void edge_warn(const edge_source *s, const char *why, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void edge_note(const edge_source *s, const char *text); /* more about a mistake: only said */
+/* The text of a file, to be freed; not one: CB_EINVAL, and told as a mistake. */
+int edge_source_read(edge_source *s, char **text, const char *file);
+
 /* --- snapshot.c --- */
-/* Reads, checks and makes everything that needs no socket. Each mistake is printed. e may be NULL: only to check. */
-int edge_snapshot_load(edge_snapshot **out, const char *file, edge *e);
+/* Checks a text and makes everything that needs no socket. e may be NULL: only to check. */
+int edge_snapshot_load(edge_snapshot **out, edge_source *from, edge *e);
 /* Listeners that come later at the same addresses succeed those of this snapshot. */
 int edge_snapshot_settle(edge *e, const edge_snapshot *s);
 void edge_places_free(edge *e);
@@ -159,15 +186,15 @@ void edge_listener_unref(edge_listener *l);
 
 /* --- trust.c --- */
 /* The identity of a listener with all its rules, as the files are now, or of a group (NULL stays: the system's roots).
- * Mistakes are printed; e may be NULL. Any thread. */
-int edge_trust_listener(cb_identity **out, const edge_listener_conf *l, const edge_conf *c, const char *file,
+ * e may be NULL. Any thread. */
+int edge_trust_listener(cb_identity **out, const edge_listener_conf *l, const edge_conf *c, edge_source *from,
                         const edge *e);
-int edge_trust_group(cb_identity **out, const edge_group_conf *g, const char *file, const edge *e);
+int edge_trust_group(cb_identity **out, const edge_group_conf *g, edge_source *from, const edge *e);
 /* The identities of groups that a snapshot looks after. The name must live as long. */
 int edge_trust_keep(edge_snapshot *s, const char *name, cb_identity *identity);
 void edge_trust_drop(edge_snapshot *s);
-/* Says what has expired or will within 14 days: to the log, or to standard error. */
-void edge_trust_tell(const edge_snapshot *s, const char *file, const cb_log *log);
+/* Says what has expired or will within 14 days: to the log, or (NULL) as a warning about a source. */
+void edge_trust_tell(const edge_snapshot *s, edge_source *from, const cb_log *log);
 /* Every now and then, on the main thread: files that have changed are read; twice a day what will expire is said. */
 void edge_trust_tick(edge_snapshot *s, const cb_log *log);
 
@@ -175,11 +202,11 @@ void edge_trust_tick(edge_snapshot *s, const cb_log *log);
 void edge_snapshot_turn_keys(const edge_snapshot *s, const cb_log *log);
 
 /* --- auth.c --- */
-/* Reads keys and revocations; each mistake is printed. */
-int edge_auth_new(edge_auth **out, const edge_conf *c, const char *file, edge *e);
+/* Reads keys and revocations. */
+int edge_auth_new(edge_auth **out, const edge_conf *c, edge_source *from, edge *e);
 void edge_auth_free(edge_auth *a); /* NULL is fine; gates live on in routers */
 /* What a route asks, into *out, which lives until edge_auth_route_done(). CB_ENOENT: nothing. */
-int edge_auth_route(cb_route_auth *out, const edge_auth *a, const edge_route_conf *r, const char *file);
+int edge_auth_route(cb_route_auth *out, const edge_auth *a, const edge_route_conf *r, edge_source *from);
 void edge_auth_route_done(cb_route_auth *r);
 /* Takes what was added to the file of revocations; says what is wrong with it, once. */
 void edge_auth_look(edge_auth *a, const cb_log *log);
@@ -187,14 +214,14 @@ void edge_auth_look(edge_auth *a, const cb_log *log);
 /* --- providers.c --- */
 /* The provider of a configuration, the one of before where nothing about it has changed; a reference for the caller.
  * e NULL: only to check. */
-int edge_provider_get(cb_oidc **out, cb_identity **identity, const edge_provider_conf *c, const char *file, edge *e);
+int edge_provider_get(cb_oidc **out, cb_identity **identity, const edge_provider_conf *c, edge_source *from, edge *e);
 /* Those that are new begin, on the main loop; says once what is wrong with one. */
 void edge_providers_run(edge *e);
 void edge_providers_look(edge *e);
 /* Those that no snapshot of ours uses any more end. */
 void edge_providers_prune(edge *e);
 /* A secret of one line, to be wiped and freed; why not: cb_last_error(). */
-int edge_read_secret(char **out, const char *path, const char *file);
+int edge_read_secret(char **out, const char *path, edge_source *from);
 bool edge_auth_uses(const edge_auth *a, const cb_oidc *provider);
 
 /* --- worker.c --- */
@@ -256,11 +283,11 @@ void edge_acme_free(edge_acme *a);
 cb_alpn01 *edge_acme_alpn01(const edge *e); /* NULL: only a check */
 /* Adds a certificate by an issuer to an identity (made when it is NULL); a placeholder while there is none. */
 int edge_acme_certificate(cb_identity **id, cb_identity_opts o, const edge_conf *c, const edge_certificate_conf *cert,
-                          const char *file);
+                          edge_source *from);
 /* Of servers; their user is the worker. Challenges of our own names are answered, all else is the proxy's. */
 const cb_exchange_ops *edge_front_ops(bool redirect);
 int edge_acme_eab(char *out, const edge_issuer_conf *c); /* EDGE_ACME_EAB bytes */
-int edge_acme_check_files(const edge_conf *c, const char *file);
+int edge_acme_check_files(const edge_conf *c, edge_source *from);
 int edge_acme_give(const edge_conf *c, uid_t uid, gid_t gid);
 
 /* --- log.c --- */
@@ -272,7 +299,7 @@ void edge_log_abort(edge *e);
 bool edge_log_is_file(const edge_conf *c);
 void edge_log_reopen(edge *e);
 void edge_log_end(edge *e);
-int edge_log_check(const edge_conf *c, const char *file); /* opens nothing; mistakes are printed */
+int edge_log_check(const edge_conf *c, edge_source *from); /* opens nothing; mistakes are printed */
 void edge_say_of(const cb_log *log, int level, const char *module, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 #define edge_say(log, level, ...) edge_say_of(log, level, "edge", __VA_ARGS__)

@@ -68,11 +68,10 @@ void edge_log_end(edge *e) {
     e->log_config = NULL;
 }
 
-int edge_log_check(const edge_conf *c, const char *file) {
+int edge_log_check(const edge_conf *c, edge_source *from) {
     const cb_log_writer_opts o = opts_of(c);
     int rc = cb_log_writer_check(&o);
-    if (rc < 0) fprintf(stderr, "%s: /log/target: %s\n", file, cb_last_error());
-    return rc;
+    return rc < 0 ? edge_wrong(from, cb_last_error(), "/log/target") : CB_OK;
 }
 
 /* ---- lines of the daemon itself ---- */

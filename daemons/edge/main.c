@@ -29,12 +29,16 @@ static int check_environment(void) {
 }
 
 static int check(const char *file) {
+    edge_source from = {.name = file};
     edge_snapshot *s = NULL;
-    int rc = edge_snapshot_load(&s, file, NULL);
+    char *text = NULL;
+    int rc = edge_source_read(&from, &text, file);
+    if (rc == CB_OK) rc = edge_snapshot_load(&s, &from, NULL);
     if (rc == CB_OK && (rc = edge_check_user(s->conf)) < 0) fprintf(stderr, "%s: %s\n", file, edge_why());
-    if (rc == CB_OK) rc = edge_log_check(s->conf, file);
+    if (rc == CB_OK) rc = edge_log_check(s->conf, &from);
     if (rc == CB_OK) rc = check_environment();
     edge_snapshot_unref(s);
+    free(text);
     if (rc == CB_OK) printf("%s: good\n", file);
     return rc < 0;
 }

@@ -18,9 +18,8 @@ struct edge_provider {
     char said[512];
 };
 
-static int complain(const char *file, const char *name, const char *more, const char *why) {
-    fprintf(stderr, "%s: /providers/%s%s: %s\n", file, name, more, why);
-    return CB_EINVAL;
+static int complain(edge_source *from, const char *name, const char *more, const char *why) {
+    return edge_wrong(from, why, "/providers/%s%s", name, more);
 }
 
 static int secret_failed(const char *path, const char *why) {
@@ -30,7 +29,7 @@ static int secret_failed(const char *path, const char *why) {
 }
 
 /* One line, without its end. *out is to be wiped and freed. */
-int edge_read_secret(char **out, const char *path, const char *file) {
+int edge_read_secret(char **out, const char *path, edge_source *from) {
     char text[SECRET_BYTES + 1];
     struct stat st;
     FILE *f = fopen(path, "rbe");
@@ -44,7 +43,10 @@ int edge_read_secret(char **out, const char *path, const char *file) {
     if (good) *out = strndup(text, n);
     explicit_bzero(text, sizeof text);
     if (!good) return secret_failed(path, "it must have one line");
-    if (open_to_all) fprintf(stderr, "%s: warning: %s: every user of this machine may read this secret\n", file, path);
+    if (open_to_all) {
+        snprintf(text, sizeof text, "%.3000s: every user of this machine may read this secret", path);
+        edge_warn(from, text, "%s", "");
+    }
     return *out ? CB_OK : CB_ENOMEM;
 }
 
@@ -61,7 +63,7 @@ static char *key_of(const edge_provider_conf *c, const char *secret) {
     return n < 0 ? NULL : key;
 }
 
-static int make(edge_provider *p, const edge_provider_conf *c, const char *secret, const char *file) {
+static int make(edge_provider *p, const edge_provider_conf *c, const char *secret, edge_source *from) {
     const cb_identity_opts trust = {.size = sizeof trust, .ca_file = c->ca_file};
     const cb_oidc_opts o = {.size = sizeof o,
                             .issuer = c->issuer,
@@ -76,8 +78,8 @@ static int make(edge_provider *p, const edge_provider_conf *c, const char *secre
                             .other_hosts = (uint8_t)c->other_hosts,
                             .loopback_http = (uint8_t)c->loopback_http};
     if (c->ca_file && cb_identity_new(&p->identity, &trust) < 0)
-        return complain(file, c->name, "/ca_file", cb_last_error());
-    return cb_oidc_new(&p->oidc, &o) < 0 ? complain(file, c->name, "", cb_last_error()) : CB_OK;
+        return complain(from, c->name, "/ca_file", cb_last_error());
+    return cb_oidc_new(&p->oidc, &o) < 0 ? complain(from, c->name, "", cb_last_error()) : CB_OK;
 }
 
 static void provider_free(edge_provider *p) {
@@ -103,7 +105,7 @@ static void give(edge_provider *p, cb_oidc **out, cb_identity **identity) {
 }
 
 static int add(cb_oidc **out, cb_identity **identity, const edge_provider_conf *c, const char *secret, char *key,
-               const char *file, edge *e) {
+               edge_source *from, edge *e) {
     edge_provider *p = calloc(1, sizeof *p);
     if (!p || !(p->name = strdup(c->name))) {
         free(p);
@@ -111,7 +113,7 @@ static int add(cb_oidc **out, cb_identity **identity, const edge_provider_conf *
         return CB_ENOMEM;
     }
     p->key = key;
-    int rc = make(p, c, secret, file);
+    int rc = make(p, c, secret, from);
     if (rc == CB_OK) give(p, out, identity);
     if (rc < 0 || !e) {
         provider_free(p);
@@ -122,17 +124,17 @@ static int add(cb_oidc **out, cb_identity **identity, const edge_provider_conf *
     return CB_OK;
 }
 
-int edge_provider_get(cb_oidc **out, cb_identity **identity, const edge_provider_conf *c, const char *file, edge *e) {
+int edge_provider_get(cb_oidc **out, cb_identity **identity, const edge_provider_conf *c, edge_source *from, edge *e) {
     char *secret = NULL;
-    int rc = c->client_secret_file ? edge_read_secret(&secret, c->client_secret_file, file) : CB_OK;
-    if (rc == CB_EINVAL) return complain(file, c->name, "/client_secret_file", cb_last_error());
+    int rc = c->client_secret_file ? edge_read_secret(&secret, c->client_secret_file, from) : CB_OK;
+    if (rc == CB_EINVAL) return complain(from, c->name, "/client_secret_file", cb_last_error());
     char *key = rc == CB_OK ? key_of(c, secret) : NULL;
     edge_provider *old = key ? known(e, key) : NULL;
     if (old) {
         give(old, out, identity);
         free(key);
     } else if (rc == CB_OK) {
-        rc = key ? add(out, identity, c, secret, key, file, e) : CB_ENOMEM;
+        rc = key ? add(out, identity, c, secret, key, from, e) : CB_ENOMEM;
     }
     if (secret) explicit_bzero(secret, strlen(secret));
     free(secret);

@@ -41,18 +41,17 @@ void edge_snapshot_unref(edge_snapshot *s) {
     free(s);
 }
 
-/* A mistake that only shows when a file is read or an object made: told like those of the document. */
-static int complain(const char *file, const char *where, const char *name, const char *more) {
-    fprintf(stderr, "%s: /%s%s%s%s: %s\n", file, where, name[0] ? "/" : "", name, more, cb_last_error());
-    return CB_EINVAL;
+/* A mistake that only shows when a file is read or an object made. */
+static int complain(edge_source *from, const char *where, const char *name, const char *more) {
+    return edge_wrong(from, cb_last_error(), "/%s%s%s%s", where, name[0] ? "/" : "", name, more);
 }
 
 /* ---- origins ---- */
 
-static int make_group(edge_snapshot *s, const edge_group_conf *g, const char *file, const edge *e) {
+static int make_group(edge_snapshot *s, const edge_group_conf *g, edge_source *from, const edge *e) {
     cb_identity *identity = NULL;
     cb_router *r = s->router;
-    int rc = edge_trust_group(&identity, g, file, e);
+    int rc = edge_trust_group(&identity, g, from, e);
     if (rc == CB_OK && identity) rc = edge_trust_keep(s, g->name, identity);
     if (rc < 0) {
         cb_identity_unref(identity);
@@ -90,12 +89,12 @@ static int make_group(edge_snapshot *s, const edge_group_conf *g, const char *fi
     for (size_t i = 0; i < g->origins.len && rc == CB_OK; i++)
         rc = cb_router_origin(r, g->name,
                               CB_OPTS(cb_origin_opts, .url = origins[i].url, .weight = (uint32_t)origins[i].weight));
-    return rc < 0 ? complain(file, "groups", g->name, "") : CB_OK;
+    return rc < 0 ? complain(from, "groups", g->name, "") : CB_OK;
 }
 
-static int make_route(edge_snapshot *s, const edge_route_conf *r, const char *file) {
+static int make_route(edge_snapshot *s, const edge_route_conf *r, edge_source *from) {
     cb_route_auth auth;
-    int has = edge_auth_route(&auth, s->auth, r, file);
+    int has = edge_auth_route(&auth, s->auth, r, from);
     if (has < 0 && has != CB_ENOENT) return has;
     const cb_route_opts o = {.size = sizeof o,
                              .host = r->host,
@@ -108,7 +107,7 @@ static int make_route(edge_snapshot *s, const edge_route_conf *r, const char *fi
     return rc;
 }
 
-static int make_router(edge_snapshot *s, const char *file, const edge *e) {
+static int make_router(edge_snapshot *s, edge_source *from, const edge *e) {
     const edge_conf *c = s->conf;
     const edge_group_conf *groups = c->groups.at;
     const edge_route_conf *routes = c->routes.at;
@@ -117,16 +116,16 @@ static int make_router(edge_snapshot *s, const char *file, const edge *e) {
     char name[24];
     if (rc < 0) return rc;
     for (size_t i = 0; i < c->groups.len; i++) {
-        rc = make_group(s, &groups[i], file, e);
+        rc = make_group(s, &groups[i], from, e);
         if (rc < 0) worst = rc;
     }
     for (size_t i = 0; i < c->routes.len && worst == CB_OK; i++) {
         snprintf(name, sizeof name, "%zu", i);
-        if (make_route(s, &routes[i], file) < 0) worst = complain(file, "routes", name, "");
+        if (make_route(s, &routes[i], from) < 0) worst = complain(from, "routes", name, "");
     }
     for (size_t i = 0; i < c->trusted_proxies.len; i++) {
         snprintf(name, sizeof name, "%zu", i);
-        if (cb_router_trust(s->router, trusted[i]) < 0) worst = complain(file, "trusted_proxies", name, "");
+        if (cb_router_trust(s->router, trusted[i]) < 0) worst = complain(from, "trusted_proxies", name, "");
     }
     return worst;
 }
@@ -134,7 +133,7 @@ static int make_router(edge_snapshot *s, const char *file, const edge *e) {
 /* ---- session tickets ---- */
 
 /* The ring of before goes on where nothing about it has changed: with it, what it remembers of early data. */
-static int make_tickets(edge_snapshot *s, const edge *e, const char *file) {
+static int make_tickets(edge_snapshot *s, const edge *e, edge_source *from) {
     cb_seal *seal = NULL;
     const edge_snapshot *before = e ? e->now : NULL;
     const edge_tickets_conf *t = s->conf->tickets;
@@ -153,7 +152,7 @@ static int make_tickets(edge_snapshot *s, const edge *e, const char *file) {
         cb_seal_new(&seal, CB_OPTS(cb_seal_opts, .key = s->conf->state_key, .make = 1,
                                    .old_keys = s->conf->state_old_keys.at, .n_old_keys = s->conf->state_old_keys.len)) <
             0)
-        return complain(file, "state_key", "", "");
+        return complain(from, "state_key", "", "");
     const cb_tickets_opts o = {.size = sizeof o,
                                .file = path,
                                .seal = seal,
@@ -165,7 +164,7 @@ static int make_tickets(edge_snapshot *s, const edge *e, const char *file) {
                                .handoff = e ? e->inherited : NULL,
                                .handoff_name = "tickets"};
     int rc = cb_tickets_new(&s->tickets, &o);
-    if (rc < 0) rc = complain(file, path ? "ticket_key_file" : "tickets", "", "");
+    if (rc < 0) rc = complain(from, path ? "ticket_key_file" : "tickets", "", "");
     cb_seal_unref(seal);
     return rc < 0 ? rc : CB_OK;
 }
@@ -219,21 +218,21 @@ static int make_worker_group(edge_listener *l, const edge *e, const edge_place *
     return cb_group_new(&l->group, &o);
 }
 
-static int fill_listener(edge_listener *l, edge_snapshot *s, const char *file, const edge *e) {
+static int fill_listener(edge_listener *l, edge_snapshot *s, edge_source *from, const edge *e) {
     const edge_place *place = place_of(e, l->conf->address);
     if (place) memcpy(l->address, place->address, sizeof l->address); /* port 0 was chosen */
     if (l->conf->tls) l->tickets = cb_tickets_ref(s->tickets);
     int rc = make_worker_group(l, e, place, s->conf);
-    if (rc == CB_ELIMIT) return complain(file, "listeners", l->conf->name, "/address");
-    return rc < 0 ? complain(file, "quic_secret_file", "", "") : CB_OK;
+    if (rc == CB_ELIMIT) return complain(from, "listeners", l->conf->name, "/address");
+    return rc < 0 ? complain(from, "quic_secret_file", "", "") : CB_OK;
 }
 
 static int make_listener(edge_use **out, edge_snapshot *s, const edge *e, const edge_listener_conf *conf,
-                         const char *file) {
+                         edge_source *from) {
     edge_use *u = calloc(1, sizeof *u);
     char *key = u ? key_of(conf, s) : NULL;
     int rc = key ? CB_OK : CB_ENOMEM;
-    if (rc == CB_OK && conf->tls) rc = edge_trust_listener(&u->fresh, conf, s->conf, file, e);
+    if (rc == CB_OK && conf->tls) rc = edge_trust_listener(&u->fresh, conf, s->conf, from, e);
     edge_listener *old = rc == CB_OK && e ? known(e->now, key) : NULL;
     if (old) {
         u->listener = edge_listener_ref(old);
@@ -257,41 +256,36 @@ static int make_listener(edge_use **out, edge_snapshot *s, const edge *e, const 
     u->listener = l;
     snprintf(l->address, sizeof l->address, "%s", conf->address);
     *out = u;
-    return fill_listener(l, s, file, e);
-}
-
-static void told(const cb_config_error *e, void *any) {
-    *(bool *)any = true;
-    fprintf(stderr, "%s:%u:%u: %s%s%s\n", e->file, e->line, e->column, e->pointer, *e->pointer ? ": " : "", e->text);
+    return fill_listener(l, s, from, e);
 }
 
 uint32_t edge_workers_of(const edge_conf *c) {
     return c->workers ? (uint32_t)c->workers : edge_cpus();
 }
 
-int edge_snapshot_load(edge_snapshot **out, const char *file, edge *e) {
+int edge_snapshot_load(edge_snapshot **out, edge_source *from, edge *e) {
     edge_snapshot *s = calloc(1, sizeof *s);
     if (!s) return CB_ENOMEM;
     atomic_init(&s->refs, 1);
-    bool any = false;
-    int rc = cb_config_load(&s->config, &edge_schema, file, told, &any);
+    const size_t before = from->n;
+    int rc = cb_config_parse(&s->config, &edge_schema, from->text, from->name, edge_wrong_at, from);
     if (rc < 0) {
-        if (!any) fprintf(stderr, "%s\n", cb_last_error()); /* the file itself: there is no place in it to name */
+        if (from->n == before) edge_wrong(from, cb_last_error(), "%s", ""); /* no place in it to name */
         edge_snapshot_unref(s);
         return rc;
     }
     s->conf = cb_config_root(s->config);
     const edge_listener_conf *listeners = s->conf->listeners.at;
-    rc = edge_auth_new(&s->auth, s->conf, file, e);
-    if (rc == CB_OK) rc = make_router(s, file, e);
-    if (edge_acme_check_files(s->conf, file) < 0) rc = CB_EINVAL;
-    if (make_tickets(s, e, file) < 0) {
+    rc = edge_auth_new(&s->auth, s->conf, from, e);
+    if (rc == CB_OK) rc = make_router(s, from, e);
+    if (edge_acme_check_files(s->conf, from) < 0) rc = CB_EINVAL;
+    if (make_tickets(s, e, from) < 0) {
         edge_snapshot_unref(s);
         return CB_EINVAL;
     }
     for (size_t i = s->conf->listeners.len; i-- > 0;) {
         edge_use *u = NULL;
-        int one = make_listener(&u, s, e, &listeners[i], file);
+        int one = make_listener(&u, s, e, &listeners[i], from);
         if (one < 0) rc = one;
         if (!u) continue;
         u->next = s->uses;
@@ -301,7 +295,7 @@ int edge_snapshot_load(edge_snapshot **out, const char *file, edge *e) {
         edge_snapshot_unref(s);
         return rc;
     }
-    edge_trust_tell(s, file, NULL);
+    edge_trust_tell(s, from, NULL);
     *out = s;
     return CB_OK;
 }

@@ -78,7 +78,7 @@ static bool address_is_ours(const edge *e, const char *address) {
     return false;
 }
 
-static int check_addresses(const edge *e, const edge_snapshot *next, bool started) {
+static int check_addresses(edge_source *from, const edge *e, const edge_snapshot *next, bool started) {
     int worst = CB_OK;
     for (const edge_use *u = next->uses; u; u = u->next) {
         const edge_listener *l = u->listener;
@@ -88,8 +88,7 @@ static int check_addresses(const edge *e, const edge_snapshot *next, bool starte
             continue;
         int rc = edge_probe(l->address, edge_speaks_quic(l->conf));
         if (rc == CB_OK) continue;
-        edge_say(e->log, CB_LOG_ERROR, "%s: /listeners/%s/address: %s", e->file, l->conf->name, edge_why());
-        worst = rc;
+        worst = edge_wrong(from, edge_why(), "/listeners/%s/address", l->conf->name);
     }
     return worst;
 }
@@ -99,8 +98,10 @@ static bool differs(const char *a, const char *b) {
 }
 
 /* What a reload does not change. */
-static int check_fixed(const edge *e, const edge_snapshot *next) {
+static int check_fixed(edge_source *from, const edge *e, const edge_snapshot *next) {
     const edge_conf *a = e->now->conf, *b = next->conf;
+    char why[160];
+    int worst = CB_OK;
     const struct {
         const char *name, *way;
         bool changed;
@@ -114,10 +115,28 @@ static int check_fixed(const edge *e, const edge_snapshot *next) {
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         if (!rows[i].changed) continue;
-        edge_say(e->log, CB_LOG_ERROR, "%s: /%s changed: that needs %s", e->file, rows[i].name, rows[i].way);
-        return CB_EINVAL;
+        snprintf(why, sizeof why, "it changed, and that needs %s", rows[i].way);
+        worst = edge_wrong(from, why, "/%s", rows[i].name);
     }
-    return CB_OK;
+    return worst;
+}
+
+/* The file as a snapshot that this process can go over to. */
+static int read_next(edge_snapshot **out, edge *e) {
+    edge_source from = {.name = e->file, .log = e->log};
+    edge_snapshot *next = NULL;
+    char *text = NULL;
+    int rc = edge_source_read(&from, &text, e->file);
+    if (rc == CB_OK) rc = edge_snapshot_load(&next, &from, e);
+    if (rc == CB_OK) rc = check_fixed(&from, e, next);
+    if (rc == CB_OK) rc = check_addresses(&from, e, next, true);
+    if (rc == CB_OK) rc = edge_log_prepare(e, next->conf);
+    free(text);
+    if (rc < 0)
+        edge_snapshot_unref(next);
+    else
+        *out = next;
+    return rc;
 }
 
 static void on_reload(cb_loop *loop, void *user) {
@@ -134,9 +153,7 @@ static void on_reload(cb_loop *loop, void *user) {
         return;
     }
     edge_notify_reloading();
-    if (edge_snapshot_load(&next, e->file, e) < 0 || check_fixed(e, next) < 0 || check_addresses(e, next, true) < 0 ||
-        edge_log_prepare(e, next->conf) < 0) {
-        edge_snapshot_unref(next);
+    if (read_next(&next, e) < 0) {
         edge_providers_prune(e);
         reload_done(e, false);
         return;
@@ -301,9 +318,14 @@ static int load(edge *e) {
         edge_say(e->log, CB_LOG_ERROR, "%s", cb_last_error());
         return CB_ENOMEM;
     }
-    if (edge_snapshot_load(&e->now, e->file, e) < 0) return CB_EINVAL;
-    if (!edge_log_is_file(e->now->conf) && use_log(e) < 0) return CB_EINVAL;
-    return check_addresses(e, e->now, false);
+    edge_source from = {.name = e->file};
+    char *text = NULL;
+    int rc = edge_source_read(&from, &text, e->file);
+    if (rc == CB_OK) rc = edge_snapshot_load(&e->now, &from, e);
+    if (rc == CB_OK && !edge_log_is_file(e->now->conf)) rc = use_log(e);
+    if (rc == CB_OK) rc = check_addresses(&from, e, e->now, false);
+    free(text);
+    return rc;
 }
 
 static int run(edge *e) {

@@ -561,7 +561,7 @@ def test_a_reload_is_all_or_nothing(edge, origin):
     edge.reload(good=False)
     assert edge.curl("/name")[2] == b"a"
     out = edge.process.output()
-    assert "is in use" in out and "did you mean" not in out and "/workers changed" in out and "/nonexistent/dir/log" in out and "edge.json:1:3" in out
+    assert "is in use" in out and "did you mean" not in out and "/workers: it changed" in out and "/nonexistent/dir/log" in out and "edge.json:1:3" in out
     edge.config({"web": [f"http://127.0.0.1:{b}"]})
     edge.reload()
     assert edge.curl("/name")[2] == b"b"
