@@ -15,7 +15,7 @@ rest. Its members:
     expr      instead of these: PromQL; [[row.panel.query]] for several, each with these members and `legend`
     title     the help without its full stop, if absent; note: a sentence behind the help: what to make of it
     unit      of Grafana, if the family's does not say it; warn, bad: thresholds; below: they are lower ones; map: texts for values
-    w, h      size on a grid of 24 columns
+    w, h      size on a grid of 24 columns; none: what to say when there is nothing; stack, min, max: of graphs
 """
 import json
 import sys
@@ -36,7 +36,7 @@ CHOICES = {"listener": "Listener", "route": "Route", "group": "Group", "tenant":
 RATES = {"bytes": "Bps", "seconds": "short"}
 LEVELS = {"bytes": "bytes", "seconds": "s", "": "short", "pages": "short"}
 ENDINGS = {"packets": "pps", "datagrams": "pps", "segments": "pps", "requests": "reqps"}
-PANEL = {"kind", "title", "note", "unit", "warn", "bad", "below", "map", "w", "h", "query", "stack", "text", "min", "max", "hide"}
+PANEL = {"kind", "title", "note", "unit", "warn", "bad", "below", "map", "w", "h", "query", "stack", "text", "min", "max", "none"}
 QUERY = {"family", "show", "where", "by", "q", "top", "of", "expr", "legend"}
 MODE = {"COUNTER": "rate", "GAUGE": "value", "HISTOGRAM": "quantiles"}
 QUANTILES = {"p50": "0.5", "p90": "0.9", "p99": "0.99"}
@@ -136,9 +136,7 @@ def mappings(panel):
 
 def field(panel, kind, unit):
     defaults = {"unit": unit, "mappings": mappings(panel), "thresholds": thresholds(panel), "color": {"mode": "thresholds"}}
-    for end in ("min", "max"):
-        if end in panel:
-            defaults[end] = panel[end]
+    defaults |= {name: panel[given] for given, name in (("min", "min"), ("max", "max"), ("none", "noValue")) if given in panel}
     marked = "warn" in panel or "bad" in panel
     if kind == "timeseries":
         defaults["color"] = {"mode": "palette-classic"}
@@ -246,19 +244,18 @@ def make_panel(panel, table, variables):
 
 
 def place(rows):
-    """Numbers and places: panels side by side as far as they fit, rows below each other."""
+    """Numbers and places: each panel as high, then as far left as it fits below its row's title."""
     out, y, number = [], 0, 0
     for title, panels in rows:
         number += 1
         out.append({"id": number, "type": "row", "title": title, "collapsed": False, "panels": [], "gridPos": {"x": 0, "y": y, "w": COLUMNS, "h": 1}})
-        y, x, high = y + 1, 0, 0
+        filled = [y + 1] * COLUMNS
         for panel, (w, h) in panels:
-            if x + w > COLUMNS:
-                x, y, high = 0, y + high, 0
+            top, x = min((max(filled[x:x + w]), x) for x in range(COLUMNS - w + 1))
             number += 1
-            out.append({"id": number, **panel, "gridPos": {"x": x, "y": y, "w": w, "h": h}})
-            x, high = x + w, max(high, h)
-        y += high
+            out.append({"id": number, **panel, "gridPos": {"x": x, "y": top, "w": w, "h": h}})
+            filled[x:x + w] = [top + h] * w
+        y = max(filled)
     return out
 
 
@@ -266,7 +263,7 @@ def firing(uid):
     """The first row of each dashboard: its alerts and since when."""
     which = f'{{alertstate="firing", dashboard="{uid}"}}' if uid != "cb-health" else '{alertstate="firing", dashboard=~"cb-.*"}'
     since = which.replace('alertstate="firing", ', "")
-    return {"kind": "table", "title": "Alerts that fire, and since when", "unit": "dateTimeFromNow", "h": 5, "legend": "since",
+    return {"kind": "table", "title": "Alerts that fire, and since when", "unit": "dateTimeFromNow", "w": 12, "h": 8, "legend": "since", "none": "Nothing fires",
             "note": "Alerts of alerts/*.rules.yml that belong to this dashboard. What each means and what to do is in docs/guide/alerts.md.",
             "expr": f"1000 * ALERTS_FOR_STATE{since} and ignoring (alertstate) ALERTS{which}"}
 
@@ -308,10 +305,11 @@ def dashboard(name, description, table):
     rows = []
     for at, row in enumerate(description["row"]):
         panels = ([firing(uid)] if at == 0 else []) + row["panel"]
-        made = []
+        made, graphs = [], sum(panel.get("kind") == "graph" for panel in panels)
+        sizes = SIZES | ({"graph": (8, 8)} if graphs and graphs % 3 == 0 else {})
         for panel in panels:
             try:
-                size = SIZES.get(panel.get("kind"), (0, 0))
+                size = sizes.get(panel.get("kind"), (0, 0))
                 made.append((make_panel(panel, table, narrow), (panel.get("w", size[0]), panel.get("h", size[1]))))
             except Bad as wrong:
                 raise Bad(f"{name}.toml: row {row['title']}, {panel.get('title') or panel.get('family')}: {wrong}") from None
