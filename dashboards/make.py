@@ -15,6 +15,7 @@ rest. Its members:
     expr      instead of these: PromQL; [[row.panel.query]] for several, each with these members and `legend`
     title     the help without its full stop, if absent; note: a sentence behind the help: what to make of it
     unit      of Grafana, if the family's does not say it; warn, bad: thresholds; below: they are lower ones; map: texts for values
+    link      the name of the dashboard that shows more; drill: the column of a table that has uids of dashboards
     w, h      size on a grid of 24 columns; none: what to say when there is nothing; stack, min, max: of graphs
 """
 import json
@@ -36,7 +37,7 @@ CHOICES = {"listener": "Listener", "route": "Route", "group": "Group", "tenant":
 RATES = {"bytes": "Bps", "seconds": "short"}
 LEVELS = {"bytes": "bytes", "seconds": "s", "": "short", "pages": "short"}
 ENDINGS = {"packets": "pps", "datagrams": "pps", "segments": "pps", "requests": "reqps"}
-PANEL = {"kind", "title", "note", "unit", "warn", "bad", "below", "map", "w", "h", "query", "stack", "text", "min", "max", "none"}
+PANEL = {"kind", "title", "note", "unit", "warn", "bad", "below", "map", "w", "h", "query", "stack", "text", "min", "max", "none", "drill", "link"}
 QUERY = {"family", "show", "where", "by", "q", "top", "of", "expr", "legend"}
 MODE = {"COUNTER": "rate", "GAUGE": "value", "HISTOGRAM": "quantiles"}
 QUANTILES = {"p50": "0.5", "p90": "0.9", "p99": "0.99"}
@@ -151,6 +152,15 @@ def field(panel, kind, unit):
     return {"defaults": defaults, "overrides": []}
 
 
+CARRIED = "${__url_time_range}&${__all_variables}"
+
+
+def drill(column):
+    """A column whose values are uids: each leads to its dashboard."""
+    link = {"title": "open", "url": "/d/${__value.text}?" + CARRIED, "targetBlank": False}
+    return {"matcher": {"id": "byName", "options": column}, "properties": [{"id": "links", "value": [link]}]}
+
+
 REDUCE = {"calcs": ["lastNotNull"], "fields": "", "values": False}
 OPTIONS = {
     "stat": {"colorMode": "value", "graphMode": "area", "justifyMode": "auto", "orientation": "auto", "textMode": "auto", "wideLayout": True,
@@ -240,6 +250,11 @@ def make_panel(panel, table, variables):
         overrides = [{"matcher": {"id": "byName", "options": legend}, "properties": [{"id": "unit", "value": unit_of(query, table)}]}
                      for query in given for _, legend in targets(query, table) if unit_of(query, table) not in (None, unit)]
         out["fieldConfig"]["overrides"] = overrides
+        if panel.get("drill"):
+            out["fieldConfig"]["overrides"].append(drill(panel["drill"]))
+    if "link" in panel:
+        out["links"] = [{"title": f"cb-{panel['link']}", "type": "link", "url": f"/d/cb-{panel['link']}?{CARRIED}", "icon": "external link", "tooltip": "",
+                         "tags": [], "asDropdown": False, "targetBlank": False, "includeVars": False, "keepTime": False}]
     return out
 
 
@@ -263,7 +278,7 @@ def firing(uid):
     """The first row of each dashboard: its alerts and since when."""
     which = f'{{alertstate="firing", dashboard="{uid}"}}' if uid != "cb-health" else '{alertstate="firing", dashboard=~"cb-.*"}'
     since = which.replace('alertstate="firing", ', "")
-    return {"kind": "table", "title": "Alerts that fire, and since when", "unit": "dateTimeFromNow", "w": 12, "h": 8, "legend": "since", "none": "Nothing fires",
+    return {"kind": "table", "title": "Alerts that fire, and since when", "unit": "dateTimeFromNow", "w": 12, "h": 8, "legend": "since", "none": "Nothing fires", "drill": "dashboard",
             "note": "Alerts of alerts/*.rules.yml that belong to this dashboard. What each means and what to do is in docs/guide/alerts.md.",
             "expr": f"1000 * ALERTS_FOR_STATE{since} and ignoring (alertstate) ALERTS{which}"}
 
