@@ -1,6 +1,7 @@
 /* Certificates from ACME servers: a thread of its own with a loop, because files are written and programs run there. It
  * looks after one certificate of each issuer at a time, and tells the listeners when there is a new one. */
 #include "acme.h"
+#include "telemetry.h"
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -48,6 +49,40 @@ static void publish_hosts(edge_acme *a) {
     free(a->hosts);
     a->hosts = hosts;
     a->hosts_len = len;
+    pthread_mutex_unlock(&a->lock);
+}
+
+static const char *state_of(const edge_acme_issuer *i, const edge_acme_cert *c) {
+    if (!i->handle) return "following";
+    if (i->current == c) return "ordering";
+    return c->failures ? "failing" : "waiting";
+}
+
+static void publish_items(edge_acme *a) {
+    size_t n = 0;
+    for (const edge_acme_issuer *i = a->issuers; i; i = i->next)
+        for (const edge_acme_cert *c = i->certs; c; c = c->next)
+            n++;
+    pthread_mutex_lock(&a->lock);
+    edge_acme_item *items = n == a->items_len ? a->items : realloc(a->items, (n ? n : 1) * sizeof *items);
+    if (items) {
+        a->items = items;
+        a->items_len = n;
+        for (const edge_acme_issuer *i = a->issuers; i; i = i->next)
+            for (const edge_acme_cert *c = i->certs; c; c = c->next, items++) {
+                *items = (edge_acme_item){
+                    .state = state_of(i, c), .due_s = i->handle ? c->due_s : 0, .failures = c->failures};
+                snprintf(items->issuer, sizeof items->issuer, "%s", i->conf->name);
+                snprintf(items->certificate, sizeof items->certificate, "%s", first_name(c));
+            }
+    }
+    pthread_mutex_unlock(&a->lock);
+}
+
+void edge_acme_list(edge_acme *a, void (*fn)(const edge_acme_item *item, void *user), void *user) {
+    pthread_mutex_lock(&a->lock);
+    for (size_t i = 0; i < a->items_len; i++)
+        fn(&a->items[i], user);
     pthread_mutex_unlock(&a->lock);
 }
 
@@ -264,6 +299,7 @@ static void on_tick(cb_loop *loop, void *user) {
         look_after(i);
     edge_acme_follow_answers(a);
     if (a->stale && now_s() >= a->refresh_at_s) refresh(a);
+    publish_items(a);
 }
 
 /* ---- a configuration ---- */
@@ -397,7 +433,7 @@ edge_acme *edge_acme_new(edge *e) {
 
 static int start(edge_acme *a) {
     sigset_t all, before;
-    int rc = cb_loop_new(&a->loop, CB_OPTS(cb_loop_opts, .log = a->edge->log));
+    int rc = cb_loop_new(&a->loop, CB_OPTS(cb_loop_opts, .log = a->edge->log, .metrics = edge_metrics(a->edge)));
     if (rc == CB_OK) rc = cb_timer_start(&a->tick, a->loop, TICK_MS, TICK_MS, on_tick, a);
     if (rc < 0) return rc;
     sigfillset(&all);
@@ -437,6 +473,7 @@ void edge_acme_free(edge_acme *a) {
         free(a->shown[i]);
     free(a->shown);
     free(a->hosts);
+    free(a->items);
     cb_alpn01_unref(a->alpn01);
     pthread_mutex_destroy(&a->lock);
     free(a);

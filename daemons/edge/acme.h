@@ -57,6 +57,8 @@ struct edge_acme {
     edge_snapshot *told;
     edge_acme_host *hosts;
     size_t hosts_len;
+    edge_acme_item *items;
+    size_t items_len;
 };
 
 /* --- acme_files.c --- */

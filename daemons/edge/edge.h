@@ -21,6 +21,7 @@ typedef struct edge_upgrade edge_upgrade;
 typedef struct edge_worker edge_worker;
 typedef struct edge_auth edge_auth;
 typedef struct edge_provider edge_provider;
+typedef struct edge_telemetry edge_telemetry;
 
 /* What is wrong with a configuration. */
 typedef struct edge_mistake {
@@ -122,6 +123,8 @@ struct edge_worker {
     int answer;          /* to prepare, and why; the main thread reads them after the worker has posted */
     char why[512];
     bool stopping, done;
+    _Atomic int64_t answered_ms; /* when it was asked last whether it turns (CLOCK_MONOTONIC) */
+    _Atomic bool asked;
 };
 
 struct edge {
@@ -149,11 +152,12 @@ struct edge {
     /* a reload under way */
     edge_snapshot *next;
     uint32_t answers;
-    bool failed, stopping, again;
+    bool failed, again;
+    _Atomic bool stopping, yields, serving; /* of the main thread, seen by others; yields: a successor serves */
+    _Atomic int64_t looked_ms;              /* when the main thread looked around last */
+    edge_telemetry *telemetry;
     uint32_t stopped;
     uint64_t drain_ms;
-    bool yields; /* draining: a successor serves */
-    bool serving;
     void *steering; /* cb_steering, where it is built in and allowed */
     cb_steering_hook hook;
 };
@@ -275,6 +279,14 @@ void edge_steering_close(edge *e);
 /* --- acme.c: certificates from ACME servers --- */
 edge_acme *edge_acme_new(edge *e); /* NULL: no memory */
 /* From now on by this configuration; begins with the first that has issuers. */
+/* What becomes of each certificate of the ACME servers. Any thread. */
+typedef struct edge_acme_item {
+    char issuer[64], certificate[256]; /* its first name */
+    const char *state;                 /* waiting, ordering, failing; following: another process has the directory */
+    int64_t due_s;                     /* when it is looked after again; 0: nobody here does */
+    uint32_t failures;                 /* in a row */
+} edge_acme_item;
+void edge_acme_list(edge_acme *a, void (*fn)(const edge_acme_item *item, void *user), void *user);
 int edge_acme_configure(edge_acme *a, edge_snapshot *s);
 void edge_acme_stop(edge_acme *a); /* gives the directories back soon: a successor may want them */
 void edge_acme_free(edge_acme *a);
@@ -290,10 +302,16 @@ int edge_acme_eab(char *out, const edge_issuer_conf *c); /* EDGE_ACME_EAB bytes 
 int edge_acme_check_files(const edge_conf *c, edge_source *from);
 int edge_acme_give(const edge_conf *c, uid_t uid, gid_t gid);
 
+/* --- parts.c: log, metrics and the like --- */
+/* Opens what a configuration needs anew; mistakes are told, and then nothing has changed. Commit or abort follows. */
+int edge_parts_prepare(edge *e, const edge_snapshot *next, edge_source *from);
+void edge_parts_commit(edge *e, edge_snapshot *next);
+void edge_parts_abort(edge *e);
+
 /* --- log.c --- */
 int edge_log_begin(edge *e); /* to standard error, until there is a configuration */
 /* A reload: opens a new target, which may fail (and is told); then takes it, or drops it. */
-int edge_log_prepare(edge *e, const edge_conf *c);
+int edge_log_prepare(edge *e, const edge_snapshot *next, edge_source *from);
 void edge_log_commit(edge *e, edge_snapshot *s);
 void edge_log_abort(edge *e);
 bool edge_log_is_file(const edge_conf *c);

@@ -31,12 +31,11 @@ bool edge_log_is_file(const edge_conf *c) {
     return strcmp(t, "-") != 0 && strcmp(t, "syslog") != 0 && strncmp(t, "udp:", 4) != 0;
 }
 
-int edge_log_prepare(edge *e, const edge_conf *c) {
+int edge_log_prepare(edge *e, const edge_snapshot *next, edge_source *from) {
+    const edge_conf *c = next->conf;
     const cb_log_writer_opts o = opts_of(c);
     if (strcmp(c->log->target, e->log_target.target) == 0 && c->log->format == e->log_target.format) return CB_OK;
-    int rc = cb_log_writer_open(&e->next_writer, &o);
-    if (rc < 0) edge_say(e->log, CB_LOG_ERROR, "%s: /log/target: %s", e->file, cb_last_error());
-    return rc;
+    return cb_log_writer_open(&e->next_writer, &o) < 0 ? edge_wrong(from, cb_last_error(), "/log/target") : CB_OK;
 }
 
 void edge_log_abort(edge *e) {

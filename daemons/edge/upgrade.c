@@ -8,7 +8,7 @@
  *   drains                              <------  serves
  *
  * A thread of its own talks and waits, the main thread and the workers serve on. */
-#include "edge.h"
+#include "telemetry.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -62,6 +62,7 @@ static void finish(edge_upgrade *u) {
     char state[96];
     if (rc < 0) edge_say(e->log, CB_LOG_ERROR, "upgrade: %s: this process goes on", u->why);
     upgrade_free(u);
+    edge_telemetry_upgraded(e, rc < 0 ? EDGE_BAD : EDGE_GOOD);
     if (rc < 0) {
         edge_steering_restore(e);
         if (!e->stopping) (void)edge_pid_file_write(e->now->conf); /* the other one may have written its own */
@@ -221,6 +222,7 @@ static int fill(edge_upgrade *u) {
     int rc = cb_handoff_put(u->handoff, EDGE_WHAT, (cb_slice){(const uint8_t *)version, strlen(version)});
     if (rc == CB_OK) rc = cb_tickets_save(u->snapshot->tickets, u->handoff, "tickets");
     if (rc == CB_OK) rc = edge_steering_save(e, u->handoff);
+    if (rc == CB_OK) rc = edge_telemetry_save(e, u->handoff);
     for (uint32_t i = 0; i < e->n_elders && rc == CB_OK; i++)
         rc = cb_handoff_put_fd(u->handoff, "elder", e->elders[i]);
     for (const edge_use *use = u->snapshot->uses; use && rc == CB_OK; use = use->next) {

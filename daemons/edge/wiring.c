@@ -1,5 +1,5 @@
 /* The main thread: starts the workers, hands signals on, reloads all or nothing, and ends. */
-#include "edge.h"
+#include "telemetry.h"
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -19,6 +19,7 @@ void edge_post_all(edge *e, cb_task_fn fn) {
 
 static void reload_done(edge *e, bool good) {
     e->next = NULL;
+    edge_telemetry_decided(e, good ? EDGE_GOOD : EDGE_BAD);
     edge_notify("READY=1\nSTATUS=serving");
     edge_say(e->log, good ? CB_LOG_INFO : CB_LOG_ERROR,
              good ? "reloaded %s" : "%s was not reloaded: the old configuration goes on", e->file);
@@ -32,7 +33,7 @@ static void follow_acme(edge *e) {
 static void decide(edge *e) {
     edge_snapshot *next = e->next;
     if (e->failed) {
-        edge_log_abort(e);
+        edge_parts_abort(e);
         edge_post_all(e, edge_worker_abort);
         edge_snapshot_unref(next);
         reload_done(e, false);
@@ -40,7 +41,7 @@ static void decide(edge *e) {
         return;
     }
     edge_snapshot_certificates(next);
-    edge_log_commit(e, next);
+    edge_parts_commit(e, next);
     edge_post_all(e, edge_worker_commit);
     edge_snapshot_unref(e->now);
     e->now = next;
@@ -130,7 +131,7 @@ static int read_next(edge_snapshot **out, edge *e) {
     if (rc == CB_OK) rc = edge_snapshot_load(&next, &from, e);
     if (rc == CB_OK) rc = check_fixed(&from, e, next);
     if (rc == CB_OK) rc = check_addresses(&from, e, next, true);
-    if (rc == CB_OK) rc = edge_log_prepare(e, next->conf);
+    if (rc == CB_OK) rc = edge_parts_prepare(e, next, &from);
     free(text);
     if (rc < 0)
         edge_snapshot_unref(next);
@@ -153,6 +154,7 @@ static void on_reload(cb_loop *loop, void *user) {
         return;
     }
     edge_notify_reloading();
+    edge_telemetry_offered(e);
     if (read_next(&next, e) < 0) {
         edge_providers_prune(e);
         reload_done(e, false);
@@ -252,21 +254,22 @@ static int take_signals(edge *e) {
     return rc;
 }
 
-static int use_log(edge *e) {
-    int rc = edge_log_prepare(e, e->now->conf);
-    if (rc == CB_OK) edge_log_commit(e, e->now);
+static int start_parts(edge *e) {
+    edge_source from = {.name = e->file, .log = e->log};
+    int rc = edge_parts_prepare(e, e->now, &from);
+    if (rc == CB_OK) edge_parts_commit(e, e->now);
     return rc;
 }
 
 static int start(edge *e) {
     const edge_conf *c = e->now->conf;
     edge_raise_files(e->log);
-    int rc = cb_loop_new(&e->loop, CB_OPTS(cb_loop_opts, .log = e->log));
+    int rc = cb_loop_new(&e->loop, CB_OPTS(cb_loop_opts, .log = e->log, .metrics = edge_metrics(e)));
     if (rc == CB_OK) rc = take_signals(e);
     if (rc == CB_OK) rc = open_workers(e);
     if (rc == CB_OK) rc = edge_give_sockets(e, c);
     if (rc == CB_OK) rc = edge_drop_privileges(c, e->log);
-    if (rc == CB_OK) rc = use_log(e); /* a file is the user's */
+    if (rc == CB_OK) rc = start_parts(e); /* files are the user's */
     for (uint32_t i = 0; i < e->n_workers && rc == CB_OK; i++)
         rc = edge_worker_log(&e->workers[i], e->now);
     if (rc == CB_OK) rc = start_workers(e);
@@ -299,6 +302,8 @@ static void look_around(cb_loop *loop, void *user) {
     edge_auth_look(e->now->auth, e->log);
     edge_providers_look(e);
     edge_trust_tick(e->now, e->log);
+    edge_telemetry_look(e);
+    edge_health_ask(e);
 }
 
 /* The handlers go with the loop: another SIGTERM on the way out would end an orderly end by force. */
@@ -313,6 +318,7 @@ static void hold_signals(void) {
 
 static int load(edge *e) {
     if (edge_inherit(e) < 0) return CB_EINVAL;
+    edge_telemetry_inherit(e);
     edge_steering_open(e);
     if (cb_jwt_cache_new(&e->verdicts, NULL) < 0 || cb_dpop_new(&e->proofs, NULL) < 0) {
         edge_say(e->log, CB_LOG_ERROR, "%s", cb_last_error());
@@ -322,7 +328,8 @@ static int load(edge *e) {
     char *text = NULL;
     int rc = edge_source_read(&from, &text, e->file);
     if (rc == CB_OK) rc = edge_snapshot_load(&e->now, &from, e);
-    if (rc == CB_OK && !edge_log_is_file(e->now->conf)) rc = use_log(e);
+    if (rc == CB_OK && !edge_log_is_file(e->now->conf)) rc = edge_log_prepare(e, e->now, &from);
+    if (rc == CB_OK && !edge_log_is_file(e->now->conf)) edge_log_commit(e, e->now);
     if (rc == CB_OK) rc = check_addresses(&from, e, e->now, false);
     free(text);
     return rc;
@@ -362,6 +369,7 @@ static void stop_workers(edge *e, bool at_once) {
 
 static void edge_free(edge *e) {
     if (e->now && e->serving && !e->yields) edge_pid_file_remove(e->now->conf);
+    edge_telemetry_show(e, NULL);
     edge_acme_free(e->acme);
     edge_snapshot_unref(e->now);
     edge_snapshot_unref(e->next);
@@ -375,6 +383,7 @@ static void edge_free(edge *e) {
         close(e->elders[i]);
     if (e->loop) cb_loop_free(e->loop);
     edge_steering_close(e);
+    edge_telemetry_free(e);
     edge_log_end(e);
     free(e->program);
     free(e);
@@ -383,7 +392,9 @@ static void edge_free(edge *e) {
 int edge_run(const char *file, char **argv) {
     edge *e = calloc(1, sizeof *e);
     edge_forbid_rights();
-    if (!e || !(e->program = edge_find_program(argv[0])) || edge_log_begin(e) < 0 || !(e->acme = edge_acme_new(e))) {
+    if (!e || !(e->program = edge_find_program(argv[0])) || edge_log_begin(e) < 0 || edge_telemetry_new(e) < 0 ||
+        !(e->acme = edge_acme_new(e))) {
+        if (e) edge_telemetry_free(e);
         if (e) edge_log_end(e);
         if (e) free(e->program);
         free(e);

@@ -1,5 +1,5 @@
 /* One worker: a loop on a thread, with its own servers, proxy and access log. */
-#include "edge.h"
+#include "telemetry.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,7 +63,7 @@ static uint32_t https_port(const edge_conf *c) {
 }
 
 int edge_worker_open(edge_worker *w, edge_snapshot *s) {
-    int rc = cb_loop_new(&w->loop, CB_OPTS(cb_loop_opts, .log = w->edge->log));
+    int rc = cb_loop_new(&w->loop, CB_OPTS(cb_loop_opts, .log = w->edge->log, .metrics = edge_metrics(w->edge)));
     if (rc == CB_OK)
         rc = cb_proxy_new(&w->proxy, w->loop,
                           CB_OPTS(cb_proxy_opts, .router = s->router, .resolver = s->conf->resolver,

@@ -1,0 +1,30 @@
+/* What a configuration has beside what the workers serve: each part opens what is new beforehand, which may fail, and
+ * then goes over to it, which cannot. */
+#include "telemetry.h"
+
+static const struct {
+    int (*prepare)(edge *e, const edge_snapshot *next, edge_source *from);
+    void (*commit)(edge *e, edge_snapshot *next);
+    void (*abort)(edge *e);
+} parts[] = {{edge_log_prepare, edge_log_commit, edge_log_abort}};
+
+enum { PARTS = sizeof parts / sizeof *parts };
+
+int edge_parts_prepare(edge *e, const edge_snapshot *next, edge_source *from) {
+    int rc = CB_OK;
+    for (size_t i = 0; i < PARTS && rc == CB_OK; i++)
+        rc = parts[i].prepare(e, next, from);
+    if (rc < 0) edge_parts_abort(e);
+    return rc;
+}
+
+void edge_parts_commit(edge *e, edge_snapshot *next) {
+    for (size_t i = 0; i < PARTS; i++)
+        parts[i].commit(e, next);
+    edge_telemetry_show(e, next);
+}
+
+void edge_parts_abort(edge *e) {
+    for (size_t i = 0; i < PARTS; i++)
+        parts[i].abort(e);
+}
