@@ -15,6 +15,7 @@ static const char *const old_names[] = {"refuse", "accept", NULL};
 static const char *const client_names[] = {"none", "ask", "require", NULL};
 static const char *const proxy_names[] = {"off", "v1", "v2", NULL};
 static const char *const format_names[] = {"text", "json", "rfc5424", NULL};
+static const char *const access_names[] = {"json", "combined", NULL}; /* enum cb_access_format */
 static const char *const challenge_names[] = {"http_01", "tls_alpn_01", "dns_01", NULL};
 static const char *const key_names[] = {"ecdsa_p256", "ecdsa_p384", "rsa_2048", "ed25519", NULL};
 static const char *const cc_names[] = {"default", "cubic", "reno", "bbr", "bbrv3", NULL};
@@ -200,7 +201,16 @@ static const cb_config_rule limits_rules[] = {
 
 static const cb_config_rule access_log_rules[] = {
     {MEMBER(edge_access_log_conf, path), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .required = 1,
-     .doc = "File for one JSON line a request; \"-\" is standard output. Opened again on SIGUSR1."},
+     .doc = "File for one line a request; \"-\" is standard output. Opened again on SIGUSR1."},
+    {MEMBER(edge_access_log_conf, format), .kind = CB_CONFIG_ENUM, .names = access_names, .fallback = "json",
+     .doc = "JSON lines, or the text form that web servers call combined."},
+    {MEMBER(edge_access_log_conf, fields), .kind = CB_CONFIG_ARRAY, .min = 1, .max = CB_ACCESS_FIELDS,
+     .doc = "What JSON lines have: names of fields, \"request.NAME\" and \"response.NAME\" for one of the message; "
+            "\"NAME=AS\" calls it AS. The usual ones when absent."},
+    {MEMBER(edge_access_log_conf, one_in), COUNT(1000000), .fallback = "1",
+     .doc = "One line in so many is written, and those of all requests that failed."},
+    {MEMBER(edge_access_log_conf, show_secrets), .kind = CB_CONFIG_BOOL, .fallback = "false",
+     .doc = "Show Authorization, cookies, and tokens, keys and passwords in URLs; else they are REDACTED."},
     END};
 
 static const cb_config_rule log_rules[] = {
@@ -325,6 +335,16 @@ static const cb_config_rule root_rules[] = {
      .doc = "Value of a Server field on responses of our own; none when absent."},
     END};
 
+cb_access_log_opts edge_access_log_opts(const edge_access_log_conf *l) {
+    return (cb_access_log_opts){.size = sizeof(cb_access_log_opts),
+                                .path = l->path,
+                                .format = l->format,
+                                .fields = l->fields.at,
+                                .n_fields = l->fields.len,
+                                .one_in = (uint32_t)l->one_in,
+                                .show_secrets = (uint8_t)l->show_secrets};
+}
+
 /* ---- what rules cannot say ---- */
 
 static bool has_group(const edge_conf *c, const char *name) {
@@ -411,8 +431,14 @@ static void check_log(cb_config_draft *d, const edge_conf *c) {
     if (cb_log_writer_check(&o) < 0) cb_config_complain(d, "/log/levels", cb_last_error());
 }
 
+static void check_access_log(cb_config_draft *d, const edge_conf *c) {
+    const cb_access_log_opts o = edge_access_log_opts(c->access_log);
+    if (cb_access_log_check(&o) < 0) cb_config_complain(d, "/access_log", cb_last_error());
+}
+
 static void check(cb_config_draft *d, const void *root) {
     const edge_conf *c = root;
+    if (c->access_log) check_access_log(d, c);
     check_log(d, c);
     edge_acme_check(d, c);
     check_listeners(d, c);

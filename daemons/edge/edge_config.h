@@ -2,6 +2,7 @@
 #ifndef CB_EDGE_CONFIG_H
 #define CB_EDGE_CONFIG_H
 
+#include <cb/access_log.h>
 #include <cb/config.h>
 
 typedef struct edge_certificate_conf {
@@ -120,6 +121,10 @@ typedef struct edge_limits_conf {
 
 typedef struct edge_access_log_conf {
     const char *path;
+    cb_config_list fields; /* const char * */
+    int32_t format;        /* enum cb_access_format */
+    int32_t show_secrets;
+    int64_t one_in;
 } edge_access_log_conf;
 
 typedef struct edge_log_conf {
@@ -168,6 +173,8 @@ typedef struct edge_conf {
 } edge_conf;
 
 extern const cb_config_schema edge_schema;
+/* What a log is opened with; its texts are the configuration's. */
+cb_access_log_opts edge_access_log_opts(const edge_access_log_conf *l);
 
 /* --- edge_config_auth.c --- */
 extern const cb_config_rule edge_provider_rules[], edge_identity_rules[], edge_auth_rules[];

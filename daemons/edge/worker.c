@@ -84,7 +84,8 @@ int edge_worker_open(edge_worker *w, edge_snapshot *s) {
 
 static int open_log(cb_access_log **out, edge_worker *w, const edge_snapshot *s) {
     if (!s->conf->access_log) return CB_OK;
-    return cb_access_log_open(out, w->loop, CB_OPTS(cb_access_log_opts, .path = s->conf->access_log->path));
+    const cb_access_log_opts o = edge_access_log_opts(s->conf->access_log);
+    return cb_access_log_open(out, w->loop, &o);
 }
 
 int edge_worker_log(edge_worker *w, const edge_snapshot *s) {

@@ -86,8 +86,11 @@ CB_API int64_t cb_exchange_length(const cb_exchange *x);
  * unknown. Valid as slices above. */
 CB_API const char *cb_exchange_remote(const cb_exchange *x);
 CB_API const char *cb_exchange_local(const cb_exchange *x);
-CB_API const char *cb_exchange_sni(const cb_exchange *x); /* the TLS server name; "" when there is none */
-CB_API int cb_exchange_is_secure(const cb_exchange *x);   /* 1 when TLS protects it */
+CB_API const char *cb_exchange_sni(const cb_exchange *x);         /* the TLS server name; "" when there is none */
+CB_API int cb_exchange_is_secure(const cb_exchange *x);           /* 1 when TLS protects it */
+CB_API const char *cb_exchange_tls_version(const cb_exchange *x); /* "1.3", "1.2"; "" in clear text */
+CB_API const char *cb_exchange_tls_cipher(const cb_exchange *x);  /* "TLS_AES_128_GCM_SHA256"; "" in clear text */
+CB_API int cb_exchange_tls_resumed(const cb_exchange *x);         /* 1: the connection resumed a session */
 /* Who the other side is, by its certificate: on a server the client's, when one was asked for and shown (it was
  * verified then); on a client the server's (with CB_VERIFY_NONE nothing was). NULL: none. Asked for while the
  * connection is open, it stays until on_close returns; cb_peer_ref() keeps it longer. */

@@ -14,13 +14,18 @@
  *
  * Bodies stream both ways with backpressure; trailers, 1xx and Expect pass; WebSocket passes from HTTP/1.1, /2 and /3
  * to origins that speak HTTP/1.1 or /2. Hop-by-hop fields end here (RFC 9110, 7.6.1); Via, Forwarded (RFC 7239) and
- * X-Forwarded-For/-Proto/-Host are added. A response that an origin cut short is never ended as if it were whole. */
+ * X-Forwarded-For/-Proto/-Host are added. A response that an origin cut short is never ended as if it were whole.
+ *
+ * With a tracer each exchange is a span below its caller's context, with spans for its parts (accepting the connection
+ * and its handshake, the gate, each attempt at an origin and the connection made for it), written when it is over;
+ * origins get the context of the attempt. Names are those of OpenTelemetry's semantic conventions for HTTP. */
 #ifndef CB_PROXY_H
 #define CB_PROXY_H
 
 #include <cb/access_log.h>
 #include <cb/authn.h>
 #include <cb/policy.h>
+#include <cb/trace.h>
 
 CB_BEGIN
 
@@ -157,8 +162,19 @@ typedef struct cb_proxy_opts {
     uint32_t https_port;    /* for cb_proxy_redirect_ops(); 0 = 443 */
     uint8_t no_forwarded;   /* 1 = add no Forwarded field */
     uint8_t no_x_forwarded; /* 1 = add no X-Forwarded-* fields */
-    uint8_t reserved[2];
+    uint8_t trace_from;     /* enum cb_trace_from */
+    uint8_t reserved;
+    cb_tracer *tracer;   /* borrowed; gets the spans. NULL = none: trace context passes on as it comes */
+    cb_sampler *sampler; /* borrowed; NULL = what a caller has decided, and every trace that begins here */
 } cb_proxy_opts;
+
+/* Whose trace context (traceparent, tracestate; W3C Trace Context) is gone on with. That of others is removed, and a
+ * new trace begins. A caller's decision to record counts, unless the sampler says otherwise (not_parent). */
+enum cb_trace_from {
+    CB_TRACE_FROM_ALL = 0,     /* everybody's */
+    CB_TRACE_FROM_TRUSTED = 1, /* that of peers which cb_router_trust() names */
+    CB_TRACE_FROM_NOBODY = 2
+};
 
 /* CB_EINVAL (out, loop; the detail names the field), CB_ENOMEM, CB_ESYS, CB_E2BIG. */
 CB_API int cb_proxy_new(cb_proxy **out, cb_loop *loop, const cb_proxy_opts *opts);
@@ -171,6 +187,9 @@ CB_API const cb_exchange_ops *cb_proxy_redirect_ops(void);
 CB_API int cb_proxy_swap(cb_proxy *p, cb_router *router);
 /* Where log lines go from now on; borrowed; NULL = nowhere. */
 CB_API void cb_proxy_set_log(cb_proxy *p, cb_access_log *log);
+
+/* Where spans go from now on, which are kept, whose context counts; as in cb_proxy_opts. CB_EINVAL (trace_from). */
+CB_API int cb_proxy_set_tracing(cb_proxy *p, cb_tracer *tracer, cb_sampler *sampler, int trace_from);
 
 typedef struct cb_proxy_stats {
     size_t size; /* set by the caller */

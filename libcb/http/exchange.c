@@ -372,6 +372,16 @@ int cb_exchange_is_secure(const cb_exchange *x) {
     return x->conn && x->conn->env.scheme && !strcmp(x->conn->env.scheme, "https");
 }
 
+const char *cb_exchange_tls_version(const cb_exchange *x) {
+    return x->conn && x->conn->env.tls ? cb_tls_session_version(x->conn->env.tls) : "";
+}
+const char *cb_exchange_tls_cipher(const cb_exchange *x) {
+    return x->conn && x->conn->env.tls ? cb_tls_session_cipher(x->conn->env.tls) : "";
+}
+int cb_exchange_tls_resumed(const cb_exchange *x) {
+    return x->conn && x->conn->env.tls && cb_tls_session_resumed(x->conn->env.tls);
+}
+
 int cb_exchange_handle(cb_exchange *x, const cb_exchange_ops *ops, void *user) {
     int rc = ops ? cb_ops_check(ops, sizeof *ops, "cb_exchange_ops") : CB_OK;
     if (rc < 0 || x->abandoned) return rc;

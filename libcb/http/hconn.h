@@ -110,6 +110,7 @@ struct cb_hconn {
     uint64_t n_served;
     size_t queued; /* h2, h3: bytes that wait in the streams' output, all together */
     bool draining;
+    cb_time accepted, secured; /* server, by cb_loop_now(): it came, its TLS handshake was over; 0: it was not */
     cb_time linger_until; /* h1, draining: an unused connection stays so long for its next request; 0 = not at all */
     char remote[CB_ADDR_TEXT], local[CB_ADDR_TEXT]; /* texts of the addresses, when an exchange was asked for them */
 };

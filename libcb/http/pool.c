@@ -65,7 +65,7 @@ static void enqueue(cb_pool_req *r, bool front) {
     r->queued_now = true;
     r->number = ++o->waited;
     o->stats.queued++;
-    cb_time due = r->queued + o->pool->opts.queue_timeout;
+    cb_time due = r->times.queued + o->pool->opts.queue_timeout;
     if (due < cb_alarm_at(&o->queue_alarm)) cb_alarm_set(&o->queue_alarm, due);
     cb_origin_wake(o);
 }
@@ -156,7 +156,8 @@ static bool on_retry(cb_exchange *x, int rc, void *user) {
     r->no_early = true;
     x->refused = x->too_early = x->early = 0;
     r->sent = r->reused = false;
-    r->queued = cb_loop_now(o->pool->loop);
+    r->times = (cb_pool_times){.queued = cb_loop_now(o->pool->loop)};
+    r->version = 0;
     r->head_due = CB_NEVER;
     o->stats.retried++;
     o->pool->stats.retried++;
@@ -275,7 +276,7 @@ int cb_pool_send(cb_exchange **out, cb_origin *o, const cb_pool_request *req) {
     const cb_time now = cb_loop_now(p->loop);
     r->has_body = req->has_body;
     r->no_retry = req->no_retry;
-    r->queued = now;
+    r->times.queued = now;
     r->due = req->timeout ? now + req->timeout : CB_NEVER;
     r->head_timeout = req->head_timeout;
     r->head_due = CB_NEVER;
@@ -304,6 +305,14 @@ int cb_pool_phase(const cb_exchange *x) {
     if (x->head_in) return CB_PHASE_ANSWERED;
     if (r->sent) return CB_PHASE_SENT;
     return r->origin->n_openings ? CB_PHASE_CONNECT : CB_PHASE_QUEUED;
+}
+
+const cb_pool_times *cb_pool_times_of(const cb_exchange *x) {
+    return &((const cb_pool_req *)x->release_user)->times;
+}
+
+int cb_pool_version(const cb_exchange *x) {
+    return ((const cb_pool_req *)x->release_user)->version;
 }
 
 bool cb_pool_reused(const cb_exchange *x) {
@@ -351,6 +360,11 @@ static int send_on(cb_pool_req *r, cb_pool_conn *c) {
         return CB_OK;
     }
     r->sent = true;
+    r->times.sent = cb_loop_now(o->pool->loop);
+    r->times.began = c->began;
+    r->times.connected = c->connected;
+    r->times.ready = c->ready;
+    r->version = (uint8_t)h->vt->version;
     cb_drive_later(&c->drive);
     if (c->is_quic)
         cb_stall_watch(c);
@@ -477,8 +491,8 @@ static void on_queue_alarm(cb_alarm *a, cb_time now) {
     cb_origin_hold(o);
     while (!cb_list_empty(&o->queue)) {
         cb_pool_req *r = CB_CONTAINER(o->queue.next, cb_pool_req, link);
-        if (r->queued + limit > now) {
-            cb_alarm_set(&o->queue_alarm, r->queued + limit);
+        if (r->times.queued + limit > now) {
+            cb_alarm_set(&o->queue_alarm, r->times.queued + limit);
             break;
         }
         req_fail(r, cb_fail(CB_ETIMEOUT, "%s: no connection was free within %llu ms (%u open, %u being opened)",

@@ -124,6 +124,15 @@ enum cb_pool_phase {
     CB_PHASE_ANSWERED = 3 /* the final response's head has come */
 };
 int cb_pool_phase(const cb_exchange *x);
+/* When what happened to it, by cb_loop_now(); 0: it did not. Valid as the phase. */
+typedef struct cb_pool_times {
+    cb_time queued;                  /* it began to wait for a connection (again, when it is sent a second time) */
+    cb_time sent;                    /* its head went out */
+    cb_time began, connected, ready; /* of the connection that it went out on: the attempt, TCP (never on QUIC), the
+                                      * end of the handshake. 0 before `sent` */
+} cb_pool_times;
+const cb_pool_times *cb_pool_times_of(const cb_exchange *x);
+int cb_pool_version(const cb_exchange *x);      /* enum cb_http_version of that connection; 0 before `sent` */
 bool cb_pool_reused(const cb_exchange *x);      /* it went out on a connection that had served before */
 const char *cb_pool_peer(const cb_exchange *x); /* "address:port" of the origin; "" before SENT */
 

@@ -31,6 +31,7 @@ static int conn_new(cb_pool_conn **out, cb_leg *leg, const cb_addr *at, const cb
     c->is_quic = leg->quic;
     c->origin = o;
     c->at = *at;
+    c->began = cb_loop_now(o->pool->loop);
     if (leg->alt) {
         c->alt_port = leg->port;
         if (strcmp(leg->host, o->host) != 0) memcpy(c->alt, leg->host, sizeof c->alt);
@@ -107,6 +108,7 @@ void cb_pool_conn_opened(cb_pool_conn *c) {
     cb_list_add_tail(&o->conns, &c->link);
     c->leg = NULL;
     c->open = c->idle = true;
+    c->ready = cb_loop_now(o->pool->loop);
     o->stats.conns++;
     o->stats.idle++;
     o->stats.opened++;
@@ -245,6 +247,7 @@ static void on_connect(int fd_or_rc, void *user) {
     c->connector = NULL;
     int rc = fd_or_rc < 0 ? fd_or_rc : run_on(c, fd_or_rc);
     if (rc == CB_OK) {
+        c->connected = cb_loop_now(c->drive.loop);
         cb_leg_connected(c->leg, c);
         return;
     }

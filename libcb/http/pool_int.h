@@ -74,9 +74,11 @@ struct cb_pool_req {
     cb_head head;       /* points into bytes */
     cb_buf bytes;       /* texts of the head, then the field array */
     cb_alarm alarm;
-    cb_time queued, due, head_timeout, head_due;
+    cb_time due, head_timeout, head_due;
+    cb_pool_times times;
     bool has_body, no_retry, retried, no_early, fresh, reused, sent, queued_now;
     uint64_t number;         /* among those that waited for the origin */
+    uint8_t version;         /* enum cb_http_version of the connection */
     uint8_t moves;           /* to another connection, because the one before fell silent */
     cb_addr at;              /* of that connection */
     char peer[CB_ADDR_TEXT]; /* the same as text, made when somebody asks */
@@ -91,6 +93,7 @@ struct cb_pool_conn {
     cb_leg *leg;                 /* NULL: open, or not wanted any more */
     cb_tcp_connector *connector; /* TCP: not connected yet */
     cb_addr at;
+    cb_time began, connected, ready; /* as cb_pool_times */
     cb_quic_app_factory factory;
     uint64_t served;
     size_t users; /* requests that point here: what is complete and not taken yet outlives its connection */

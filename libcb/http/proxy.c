@@ -18,6 +18,8 @@ void cb_proxy_unref(cb_proxy *p) {
     }
     while (!cb_list_empty(&p->spare_auth))
         cb_pass_auth_destroy(CB_CONTAINER(p->spare_auth.next, cb_pass_auth, link));
+    while (!cb_list_empty(&p->spare_notes))
+        cb_pass_notes_destroy(CB_CONTAINER(p->spare_notes.next, cb_pass_notes, link));
     cb_forward_free(&p->forward);
     cb_mem_free(p->alloc, p->via);
     cb_mem_free(p->alloc, p);
@@ -77,12 +79,17 @@ int cb_proxy_new(cb_proxy **out, cb_loop *loop, const cb_proxy_opts *opts) {
     if (!cb_field_name_ok(cb_slice_str(via)))
         return cb_fail(CB_EINVAL, "cb_proxy_opts: via \"%s\" is not one word", via);
     if (o.https_port > 65535) return cb_fail(CB_EINVAL, "cb_proxy_opts: https_port %u", o.https_port);
+    if (o.trace_from > CB_TRACE_FROM_NOBODY)
+        return cb_fail(CB_EINVAL, "cb_proxy_opts: trace_from %u is not known", o.trace_from);
     cb_proxy *p = cb_mem_new(cb_loop_alloc(loop), sizeof *p);
     if (!p) return cb_fail(CB_ENOMEM, "no memory for a proxy");
     p->loop = loop;
     p->alloc = cb_loop_alloc(loop);
     p->refs = 1;
     p->log = o.log;
+    p->tracer = o.tracer;
+    p->sampler = o.sampler;
+    p->trace_from = o.trace_from;
     p->https_port = o.https_port ? o.https_port : 443;
     p->no_forwarded = o.no_forwarded;
     p->no_x_forwarded = o.no_x_forwarded;
@@ -91,6 +98,7 @@ int cb_proxy_new(cb_proxy **out, cb_loop *loop, const cb_proxy_opts *opts) {
     cb_list_init(&p->passes);
     cb_list_init(&p->spare);
     cb_list_init(&p->spare_auth);
+    cb_list_init(&p->spare_notes);
     cb_forward_init(&p->forward, p->alloc);
     cb_alarm_init(&p->alarm, loop, expire);
     p->via = cb_mem_text(p->alloc, via);
@@ -125,6 +133,15 @@ int cb_proxy_swap(cb_proxy *p, cb_router *router) {
 
 void cb_proxy_set_log(cb_proxy *p, cb_access_log *log) {
     p->log = log;
+}
+
+int cb_proxy_set_tracing(cb_proxy *p, cb_tracer *tracer, cb_sampler *sampler, int trace_from) {
+    if (trace_from < CB_TRACE_FROM_ALL || trace_from > CB_TRACE_FROM_NOBODY)
+        return cb_fail(CB_EINVAL, "cb_proxy_set_tracing: trace_from %d is not known", trace_from);
+    p->tracer = tracer;
+    p->sampler = sampler;
+    p->trace_from = (uint8_t)trace_from;
+    return CB_OK;
 }
 
 int cb_proxy_stats_get(const cb_proxy *p, cb_proxy_stats *out) {

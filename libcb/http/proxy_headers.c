@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TOKENS_MAX = 32, LOOP_MAX = 10, TEXT_MAX = 1 << 20, EXTRA_FIELDS = 12 };
+enum { TOKENS_MAX = 32, LOOP_MAX = 10, TEXT_MAX = 1 << 20, EXTRA_FIELDS = 14 };
 
 /* ---- addresses ---- */
 
@@ -15,8 +15,7 @@ static cb_slice slice_of(const void *at, size_t n) {
     return (cb_slice){at, n};
 }
 
-/* The host of "address", "address:port", "[address]:port"; "" when it is longer than an address can be. */
-static cb_slice host_part(cb_slice s) {
+cb_slice cb_host_part(cb_slice s) {
     if (s.len && s.base[0] == '[') {
         const uint8_t *close = memchr(s.base, ']', s.len);
         return close ? slice_of(s.base + 1, (size_t)(close - s.base) - 1) : slice_of("", 0);
@@ -30,7 +29,7 @@ static cb_slice host_part(cb_slice s) {
 bool cb_prefix_any(const cb_prefix *at, size_t n, cb_slice host_port) {
     char text[INET6_ADDRSTRLEN];
     uint8_t bytes[16], shift;
-    cb_slice host = host_part(host_port);
+    cb_slice host = cb_host_part(host_port);
     if (!n || !host.len || host.len >= sizeof text) return false;
     memcpy(text, host.base, host.len);
     text[host.len] = '\0';
@@ -161,6 +160,10 @@ bool cb_forward_name_like(cb_slice name, const char *known) {
     return i == name.len && !known[i];
 }
 
+static bool is_trace(cb_slice name) {
+    return name.len == 11 ? cb_slice_eq(name, "traceparent") : name.len == 10 && cb_slice_eq(name, "tracestate");
+}
+
 static bool is_hidden(const cb_forward_env *env, cb_slice name) {
     for (size_t i = 0; i < env->n_hidden; i++)
         if (cb_forward_name_like(name, env->hidden[i])) return true;
@@ -262,7 +265,7 @@ static cb_slice client_of(cb_slice list, cb_slice peer, const cb_forward_env *en
     while (list.len) {
         cb_slice hop = last_item(&list);
         if (!hop.len) continue;
-        cb_slice host = host_part(hop);
+        cb_slice host = cb_host_part(hop);
         uint8_t bytes[16], shift;
         char text[INET6_ADDRSTRLEN];
         if (!host.len || host.len >= sizeof text) break;
@@ -384,7 +387,7 @@ int cb_forward_request(cb_forward *f, const cb_field *in, size_t n, const cb_for
     if (rc < 0) return rc;
     if (passed_too_often(in, n, env->via)) return cb_fail(CB_ELIMIT, "the request goes round in circles");
     hop_names_read(&hops, in, n);
-    const cb_slice peer = host_part(cb_slice_str(env->remote));
+    const cb_slice peer = cb_host_part(cb_slice_str(env->remote));
     f->client = peer;
     for (size_t i = 0; i < n; i++) {
         cb_slice name = in[i].name;
@@ -394,6 +397,7 @@ int cb_forward_request(cb_forward *f, const cb_field *in, size_t n, const cb_for
             continue;
         }
         if (is_hop(name) || hop_named(&hops, name) || is_forwarding(name) || cb_slice_eq(name, "host")) continue;
+        if (env->own_trace && is_trace(name)) continue;
         if (env->n_hidden && is_hidden(env, name)) continue;
         if (cb_slice_eq(name, "cookie")) cookies++;
         if (cb_slice_eq(name, "content-length")) f->length = cb_content_length(in[i].value);
@@ -411,6 +415,8 @@ int cb_forward_request(cb_forward *f, const cb_field *in, size_t n, const cb_for
     if (!env->no_forwarded) add_forwarded(f, in, n, env, peer, trusted);
     add_client_cert(f, in, n, env, trusted);
     add_via(f, env);
+    if (env->traceparent) put(f, "traceparent", cb_slice_str(env->traceparent));
+    if (env->tracestate.len) put(f, "tracestate", env->tracestate);
     for (size_t i = 0; i < env->n_more; i++)
         f->at[f->n++] = env->more[i];
     return CB_OK;

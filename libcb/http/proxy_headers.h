@@ -10,6 +10,9 @@
 /* Is the host of "address", "address:port" or "[address]:port" within one of them? False when it is no address. */
 bool cb_prefix_any(const cb_prefix *at, size_t n, cb_slice host_port);
 
+/* The host of "address", "address:port", "[address]:port"; "" when it is longer than an address can be. */
+cb_slice cb_host_part(cb_slice host_port);
+
 /* What surrounds a message. Texts and slices live during the call. */
 typedef struct cb_forward_env {
     const cb_prefix *trusted;
@@ -22,9 +25,12 @@ typedef struct cb_forward_env {
     bool no_forwarded, no_x_forwarded;
     char *const *hidden; /* names, in lower case with "-", of fields that do not pass, in no spelling */
     size_t n_hidden;
-    const cb_peer *peer;  /* who showed a certificate; NULL = nobody */
-    int client_cert;      /* cb_origin_group_opts.client_cert */
-    const cb_field *more; /* fields to add, at most CB_ROUTE_HEADERS; they outlive the message */
+    const cb_peer *peer;     /* who showed a certificate; NULL = nobody */
+    int client_cert;         /* cb_origin_group_opts.client_cert */
+    bool own_trace;          /* traceparent and tracestate do not pass, but these do: */
+    const char *traceparent; /* NULL = none */
+    cb_slice tracestate;     /* empty = none */
+    const cb_field *more;    /* fields to add, at most CB_ROUTE_HEADERS; they outlive the message */
     size_t n_more;
 } cb_forward_env;
 

@@ -60,6 +60,34 @@ typedef struct cb_pass_auth {
     bool waiting;              /* for a source: the body is held */
 } cb_pass_auth;
 
+/* One attempt at an origin, for a trace. */
+typedef struct cb_attempt {
+    uint8_t span_id[8];
+    const cb_router_origin_def *def;
+    cb_pool_times times;
+    cb_time began, answered, ended; /* 0: not */
+    const char *reason;             /* why it failed; NULL: it did not */
+    int status, version;
+    bool reused;
+    char peer[CB_ADDR_TEXT];
+} cb_attempt;
+
+enum { CB_NOTES_ATTEMPTS = 4, CB_NOTES_FIELDS = 32 };
+
+/* What is written down about a pass for traces, and of its response for the access log; used again. */
+typedef struct cb_pass_notes {
+    cb_list link;               /* in cb_proxy.spare_notes */
+    bool traced, called, first; /* called: there is a parent; first: of its connection */
+    cb_trace_context context, parent;
+    cb_buf state;                           /* tracestate that goes on */
+    cb_attempt attempts[CB_NOTES_ATTEMPTS]; /* the last place is used again */
+    uint32_t n_attempts;
+    char traceparent[CB_TRACEPARENT_BYTES + 1]; /* of the last attempt */
+    cb_buf text;                                /* of fields */
+    cb_field fields[CB_NOTES_FIELDS];
+    size_t n_fields;
+} cb_pass_notes;
+
 /* One exchange of a client on its way through. */
 struct cb_pass {
     cb_list link; /* in cb_proxy.passes or .spare */
@@ -72,13 +100,17 @@ struct cb_pass {
     const cb_route *route;
     const cb_route_guard *guard; /* of its route; NULL: everybody may */
     cb_pass_auth *auth;          /* NULL: nobody was asked */
+    cb_pass_notes *notes;        /* NULL: nobody wants to know */
     const char *reason;
     cb_time started, last;
+    cb_time routed, answered_at; /* the first attempt began; the head of the response that is passed on came. 0: not */
+    cb_pool_times times;         /* of the last attempt */
     uint64_t bytes_in, bytes_out, tried;
     size_t peer;                  /* of group->lb, while picked */
     uint32_t retries, info_bytes; /* info_bytes: passed on in informational responses */
     int status, waits;            /* waits: which list */
-    unsigned picked : 1, has_body : 1, front_end : 1, back_end : 1, answered : 1, upgrade : 1, tunnel : 1, to_h1 : 1;
+    unsigned picked : 1, has_body : 1, front_end : 1, back_end : 1, answered : 1, upgrade : 1, tunnel : 1, to_h1 : 1,
+        cut : 1;        /* its answer had begun when it failed */
     char ws_accept[29]; /* what an origin must answer to the key that we made */
     char client[46], remote[CB_ADDR_TEXT], origin[CB_ADDR_TEXT];
 };
@@ -88,16 +120,19 @@ struct cb_proxy {
     const cb_alloc *alloc;
     cb_resolver *resolver;
     cb_proxy_table *table;
-    cb_list tables, pools, passes, spare, spare_auth;
+    cb_list tables, pools, passes, spare, spare_auth, spare_notes;
     cb_http_client *agents; /* asks policy agents; made when it is first needed */
     cb_authn_worker *asks;  /* providers, for gates */
     cb_access_log *log;
+    cb_tracer *tracer;
+    cb_sampler *sampler;
     cb_forward forward; /* scratch for the message at hand */
     cb_alarm alarm;     /* the nearest time limit of a pass */
     cb_proxy_stats stats;
     char *via;
     char location[9216]; /* scratch of redirects */
     uint32_t https_port, refs;
+    uint8_t trace_from; /* enum cb_trace_from */
     bool no_forwarded, no_x_forwarded, freed;
 };
 
@@ -134,6 +169,24 @@ void cb_pass_drop_credentials(const cb_pass *pass, cb_forward *f);
 void cb_pass_auth_release(cb_pass *pass); /* at the end of a pass */
 void cb_proxy_table_opas_free(cb_proxy_table *t);
 void cb_pass_auth_destroy(cb_pass_auth *a); /* of the spare ones */
+
+/* --- proxy_notes.c: what is told of a pass --- */
+void cb_pass_notes_begin(cb_pass *pass); /* its head is there; makes notes where they are wanted */
+void cb_pass_notes_response(cb_pass *pass, const cb_forward *f); /* these fields go to the client */
+void cb_pass_notes_end(cb_pass *pass);        /* it is over: the access log and the trace are written */
+void cb_pass_notes_destroy(cb_pass_notes *n); /* of the spare ones */
+
+/* --- proxy_trace.c --- */
+/* Whose trace it is, and our part in it. */
+void cb_pass_trace_begin(cb_pass *pass);
+/* An attempt begins: its context goes to the origin. */
+void cb_pass_trace_attempt(cb_pass *pass);
+/* The attempt's response is there; the attempt is over, because of reason (NULL: well). back may be NULL. */
+void cb_pass_trace_answered(cb_pass *pass, cb_exchange *back);
+void cb_pass_trace_attempt_over(cb_pass *pass, cb_exchange *back, const char *reason);
+void cb_pass_trace_end(cb_pass *pass);
+/* What a request's fields are to say of traces. */
+void cb_pass_trace_env(const cb_pass *pass, cb_forward_env *env);
 
 /* --- proxy_redirect.c --- */
 extern const cb_exchange_ops cb_proxy_new_redirect_ops;

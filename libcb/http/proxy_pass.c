@@ -6,7 +6,6 @@
 #include "http/ws_key.h"
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 enum { INFO_BYTES_MAX = 64 * 1024 };
 
@@ -44,6 +43,7 @@ cb_pass *cb_pass_new(cb_proxy *p, cb_exchange *front) {
     p->stats.active++;
     cb_proxy_ref(p);
     cb_exchange_handle(front, &front_ops, pass);
+    cb_pass_notes_begin(pass);
     return pass;
 }
 
@@ -55,6 +55,12 @@ static void bury(cb_grave *grave) {
     cb_proxy_unref(p);
 }
 
+/* The attempt that is under way ends. */
+static void attempt_over(cb_pass *pass, cb_exchange *back, const char *reason) {
+    pass->times = *cb_pool_times_of(back);
+    if (pass->notes) cb_pass_trace_attempt_over(pass, back, reason);
+}
+
 static void release_peer(cb_pass *pass) {
     if (pass->picked) cb_lb_end(&pass->group->lb, pass->peer);
     pass->picked = 0;
@@ -62,44 +68,10 @@ static void release_peer(cb_pass *pass) {
 
 static void drop_back(cb_pass *pass) {
     cb_exchange *back = pass->back;
+    if (back) attempt_over(pass, back, pass->reason);
     pass->back = NULL;
     release_peer(pass);
     if (back) cb_exchange_abandon(back);
-}
-
-static void write_log(const cb_pass *pass) {
-    const cb_proxy *p = pass->proxy;
-    struct timespec wall;
-    if (!p->log) return;
-    cb_time took = cb_loop_now(p->loop) - pass->started;
-    clock_gettime(CLOCK_REALTIME_COARSE, &wall);
-    cb_slice host = cb_exchange_authority(pass->front);
-    cb_access_record r = {.size = sizeof r,
-                          .time_ms = (int64_t)wall.tv_sec * 1000 + wall.tv_nsec / 1000000 - (int64_t)(took / CB_MS),
-                          .remote = *pass->client ? pass->client : pass->remote,
-                          .method = cb_exchange_method(pass->front),
-                          .host = host,
-                          .path = cb_exchange_path(pass->front),
-                          .route = pass->group ? pass->group->def->opts.name : NULL,
-                          .tenant = pass->route ? pass->route->tenant : NULL,
-                          .origin = pass->origin,
-                          .reason = pass->reason,
-                          .request_id = cb_exchange_field(pass->front, "x-request-id"),
-                          .bytes_in = pass->bytes_in,
-                          .bytes_out = pass->bytes_out,
-                          .duration_us = took / 1000,
-                          .status = pass->status,
-                          .version = cb_exchange_version(pass->front)};
-    if (pass->auth) {
-        const cb_principal *who = cb_authn_principal(pass->auth->call);
-        const char *why = pass->auth->reason ? pass->auth->reason : cb_authn_reason(pass->auth->call);
-        r.subject = who->subject;
-        if (who->tenant) r.tenant = who->tenant;
-        r.auth = who->source;
-        r.auth_reason = *why ? why : NULL;
-        r.auth_rule = pass->auth->rule;
-    }
-    cb_access_log_add(p->log, &r);
 }
 
 static void on_front_close(cb_exchange *x, int rc, void *user) {
@@ -109,8 +81,8 @@ static void on_front_close(cb_exchange *x, int rc, void *user) {
     /* All was handed over: clients may leave before they have acknowledged it (HTTP/3). */
     bool told = pass->back_end && pass->front_end;
     if (rc < 0 && !pass->reason && !told) pass->reason = rc == CB_ETIMEOUT ? "client_timeout" : "client_gone";
-    write_log(pass);
     drop_back(pass);
+    cb_pass_notes_end(pass);
     cb_pass_auth_release(pass);
     if (pass->tunnel) p->stats.tunnels--;
     p->stats.active--;
@@ -163,6 +135,7 @@ int cb_pass_refuse_with(cb_pass *pass, int status, const char *reason, const cb_
     drop_back(pass);
     cb_list_del(&pass->wait);
     if (pass->answered) {
+        pass->cut = 1;
         cb_exchange_reset(pass->front, CB_RESET_INTERNAL);
         return CB_OK;
     }
@@ -197,22 +170,23 @@ int cb_pass_build_fields(cb_pass *pass) {
     size_t n = 0;
     const cb_field *in = cb_exchange_fields(pass->front, &n);
     const int client_cert = pass->group->def->opts.client_cert;
-    const cb_forward_env env = {.trusted = r->trusted,
-                                .n_trusted = r->n_trusted,
-                                .remote = pass->remote,
-                                .via = p->via,
-                                .authority = cb_exchange_authority(pass->front),
-                                .version = cb_exchange_version(pass->front),
-                                .secure = cb_exchange_is_secure(pass->front),
-                                .early = cb_exchange_is_early(pass->front),
-                                .no_forwarded = p->no_forwarded,
-                                .no_x_forwarded = p->no_x_forwarded,
-                                .peer = client_cert ? cb_exchange_peer(pass->front) : NULL,
-                                .client_cert = client_cert,
-                                .hidden = r->hidden,
-                                .n_hidden = r->n_hidden,
-                                .more = pass->auth ? pass->auth->more : NULL,
-                                .n_more = pass->auth ? pass->auth->n_more : 0};
+    cb_forward_env env = {.trusted = r->trusted,
+                          .n_trusted = r->n_trusted,
+                          .remote = pass->remote,
+                          .via = p->via,
+                          .authority = cb_exchange_authority(pass->front),
+                          .version = cb_exchange_version(pass->front),
+                          .secure = cb_exchange_is_secure(pass->front),
+                          .early = cb_exchange_is_early(pass->front),
+                          .no_forwarded = p->no_forwarded,
+                          .no_x_forwarded = p->no_x_forwarded,
+                          .peer = client_cert ? cb_exchange_peer(pass->front) : NULL,
+                          .client_cert = client_cert,
+                          .hidden = r->hidden,
+                          .n_hidden = r->n_hidden,
+                          .more = pass->auth ? pass->auth->more : NULL,
+                          .n_more = pass->auth ? pass->auth->n_more : 0};
+    cb_pass_trace_env(pass, &env);
     int rc = cb_forward_request(&p->forward, in, n, &env);
     if (rc == CB_OK && pass->guard) cb_pass_drop_credentials(pass, &p->forward);
     cb_slice client = p->forward.client;
@@ -276,8 +250,10 @@ static int next_origin(cb_pass *pass) {
     pass->picked = 1;
     if (i < 64) pass->tried |= UINT64_C(1) << i;
     copy_text(pass->origin, sizeof pass->origin, g->targets[i].def->url, strlen(g->targets[i].def->url));
+    if (pass->notes) cb_pass_trace_attempt(pass);
     int rc = cb_origin_group_open(&origin, g, pass->peer, pass);
     if (rc == CB_OK) rc = send_head(pass, origin);
+    if (rc < 0 && pass->notes) cb_pass_trace_attempt_over(pass, NULL, "internal");
     if (rc < 0) release_peer(pass);
     return rc;
 }
@@ -294,6 +270,7 @@ static int finish_back(cb_pass *pass) {
 }
 
 int cb_pass_start(cb_pass *pass) {
+    if (!pass->routed) pass->routed = cb_loop_now(pass->proxy->loop);
     int rc = next_origin(pass);
     if (rc == CB_ENOENT) return cb_pass_refuse(pass, 503, "no_origin");
     if (rc == CB_ELIMIT) return cb_pass_refuse(pass, 508, "loop");
@@ -453,6 +430,8 @@ static int on_back_head(cb_exchange *back, void *user) {
     int status = cb_exchange_status(back), rc = build_response(pass, back);
     if (rc < 0) return rc;
     cb_lb_good(&g->lb, pass->peer);
+    pass->answered_at = cb_loop_now(pass->proxy->loop);
+    if (pass->notes) cb_pass_trace_answered(pass, back);
     if (pass->proxy->log) { /* until then it is the origin's URL */
         const char *peer = cb_pool_peer(back);
         copy_text(pass->origin, sizeof pass->origin, peer, strlen(peer));
@@ -465,8 +444,9 @@ static int on_back_head(cb_exchange *back, void *user) {
     if (pass->tunnel) pass->proxy->stats.tunnels++;
     pass->answered = 1;
     pass->status = status;
-    pass->last = cb_loop_now(pass->proxy->loop);
+    pass->last = pass->answered_at;
     wait_for(pass, pass->tunnel ? CB_WAIT_TUNNEL : CB_WAIT_BODY);
+    if (pass->notes) cb_pass_notes_response(pass, &pass->proxy->forward);
     rc = cb_exchange_pass_on(pass->front, status, pass->proxy->forward.at, pass->proxy->forward.n);
     if (rc == CB_OK || rc == CB_ECLOSED || !pass->front) return CB_OK;
     cb_log_line(cb_loop_log(pass->proxy->loop), CB_LOG_WARN, "proxy", "%s: its response cannot be passed on: %s",
@@ -566,12 +546,15 @@ static void on_back_close(cb_exchange *back, int rc, void *user) {
     pass->back = NULL;
     if (!pass->front) return;
     if (rc == CB_OK || pass->back_end) {
+        attempt_over(pass, back, NULL);
         release_peer(pass);
         if (!pass->back_end) cb_exchange_finish(pass->front); /* a tunnel that ended with our end of it */
         return;
     }
     failure f = failure_of(rc, sent);
     blame(pass, &f, cb_last_error());
+    if (pass->answered) f.reason = "origin_cut";
+    attempt_over(pass, back, f.reason);
     release_peer(pass);
     if (may_retry(pass, sent)) {
         pass->retries++;
@@ -579,7 +562,6 @@ static void on_back_close(cb_exchange *back, int rc, void *user) {
         if (cb_pass_start(pass) < 0 && pass->front) cb_pass_refuse(pass, 502, "internal");
         return;
     }
-    if (pass->answered) f.reason = "origin_cut";
     cb_pass_refuse(pass, f.status, f.reason);
 }
 

@@ -45,6 +45,7 @@ void cb_server_conn_add(cb_server_conn *c) {
     cb_http_server *s = c->server;
     cb_list_init(&c->link);
     cb_list_add_tail(&s->conns, &c->link);
+    c->accepted = cb_loop_now(s->loop);
     s->stats.conns_total++;
     if (s->n_conns++ == 0 && cb_alarm_at(&s->date_alarm) == CB_NEVER) date_refresh(s);
     if (s->tcp && !s->paused && s->n_conns >= s->opts.max_conns) {
@@ -62,6 +63,8 @@ static uint64_t *conn_counter(cb_http_server *s, const cb_hconn *h) {
 
 void cb_server_conn_ready(cb_server_conn *c, cb_hconn *h) {
     ++*conn_counter(c->server, h);
+    h->accepted = c->accepted;
+    if (c->drive.ch && h->env.tls) h->secured = cb_loop_now(c->server->loop); /* QUIC: framing hears of it */
     cb_drive_run(&c->drive, h);
     if (!c->server->draining) return;
     h->linger_until = c->server->linger_until;

@@ -15,6 +15,7 @@ typedef struct cb_server_conn {
     cb_drive drive;
     cb_list link; /* in cb_http_server.conns */
     cb_http_server *server;
+    cb_time accepted; /* by cb_loop_now() */
     cb_grave grave;
 } cb_server_conn;
 

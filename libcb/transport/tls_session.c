@@ -421,6 +421,8 @@ void cb_tls_session_finish(cb_tls_session *s) {
     s->resumed = cb_tls_session_resumed(s);
     s->peer_cert = cb_tls_session_has_peer_cert(s);
     (void)cb_tls_session_peer(s);
+    s->version = cb_tls_session_version(s);
+    s->cipher = cb_tls_session_cipher(s);
     s->finished = true;
     cb_sign_wait_free(s->wait);
     s->wait = NULL;
@@ -433,6 +435,18 @@ void cb_tls_session_finish(cb_tls_session *s) {
     s->tickets = NULL;
     cb_mem_free(s->alloc, s->ticket_context);
     s->ticket_context = NULL;
+}
+
+const char *cb_tls_session_version(const cb_tls_session *s) {
+    if (s->finished) return s->version;
+    const gnutls_protocol_t v = gnutls_protocol_get_version(s->gnutls);
+    return v == GNUTLS_TLS1_3 ? "1.3" : v == GNUTLS_TLS1_2 ? "1.2" : "";
+}
+
+const char *cb_tls_session_cipher(const cb_tls_session *s) {
+    if (s->finished) return s->cipher;
+    const char *name = gnutls_ciphersuite_get(s->gnutls);
+    return name ? name : "";
 }
 
 bool cb_tls_session_resumed(const cb_tls_session *s) {

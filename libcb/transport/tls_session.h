@@ -65,6 +65,8 @@ bool cb_tls_session_waits(const cb_tls_session *s);
 const char *cb_tls_session_sni(const cb_tls_session *s);  /* "" when none */
 const char *cb_tls_session_alpn(const cb_tls_session *s); /* "" when none */
 bool cb_tls_session_resumed(const cb_tls_session *s);
+const char *cb_tls_session_version(const cb_tls_session *s); /* "1.3", "1.2"; "" before the handshake */
+const char *cb_tls_session_cipher(const cb_tls_session *s);  /* "TLS_AES_128_GCM_SHA256"; "" before the handshake */
 /* Client, before the handshake: what was kept beside the session that it will try to resume; empty if there is none. */
 cb_slice cb_tls_session_extra(const cb_tls_session *s);
 /* Server, after the handshake: would the peer still get in, as the identity is now? Looked at anew when that has

@@ -41,6 +41,7 @@ struct cb_tls_session {
     bool expelled;          /* server: by what was seen last the peer would not get in */
     bool finished, resumed, peer_cert; /* finished: the other two are what GnuTLS said */
     char alpn[32];                     /* filled when asked for */
+    const char *version, *cipher;      /* static; of one that is finished */
 
     /* the stream */
     const cb_tls_stream_ops *ops;

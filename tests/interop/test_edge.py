@@ -685,6 +685,29 @@ def test_access_log_is_reopened(edge, origin):
     assert edge.last("/two")["status"] == 200 and "/two" not in (edge.folder / "rotated").read_text()
 
 
+def test_access_log_fields(edge, origin):
+    chosen = ["path", "status=code", "tls_version", "sni", "pattern", "tenant", "request.authorization=auth", "request.user-agent",
+              "response.via=hop", "first_byte_ms", "head_ms"]
+    edge.start({"web": {"origins": [{"url": f"http://127.0.0.1:{origin()}"}], "tenant": "acme"}}, access_log={"path": str(edge.log), "fields": chosen})
+    edge.curl("/name?token=hush&x=1", "-H", "Authorization: Bearer hush", "-A", "me", scheme="https")
+    line = edge.last("/name?token=REDACTED&x=1")
+    assert {k: v for k, v in line.items() if not k.endswith("_ms")} == {
+        "path": "/name?token=REDACTED&x=1", "code": 200, "tls_version": "1.3", "sni": "localhost", "pattern": "*/", "tenant": "acme",
+        "auth": "REDACTED", "user-agent": "me", "hop": "1.1 cb-edge"}
+    assert line["first_byte_ms"] >= 0 and line["head_ms"] >= 0 and "hush" not in edge.log.read_text()
+    for wrong, why in (({"fields": ["nonsense"]}, 'there is no field \\"nonsense'), ({"format": "combined", "fields": ["path"]}, "the combined format has its own")):
+        edge.config({"web": ["http://127.0.0.1:1"]}, access_log={"path": str(edge.log), **wrong})
+        got = run(program("cb-edge"), "--check", "--config", edge.file)
+        assert got.returncode == 1 and why.replace("\\", "") in got.stderr and "/access_log" in got.stderr, got.stderr
+    edge.config({"web": [f"http://127.0.0.1:{origin('b')}"]}, access_log={"path": str(edge.folder / "combined"), "format": "combined", "show_secrets": True})
+    edge.reload()
+    edge.curl("/name?token=hush", "-A", 'a "b"', "-e", "https://x/")
+    end = time.monotonic() + 5
+    while not (text := (edge.folder / "combined").read_text()) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert re.fullmatch(r'127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d \+0000\] "GET /name\?token=hush HTTP/1\.1" 200 1 "https://x/" "a \\"b\\""\n', text), text
+
+
 def test_redirect(edge, origin):
     edge.start({"web": [f"http://127.0.0.1:{origin()}"]}, listeners={
         "http": {"address": f"127.0.0.1:{edge.port}", "redirect_to_https": True},
