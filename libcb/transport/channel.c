@@ -466,7 +466,11 @@ static int prepare(cb_channel *c, const cb_channel_opts *o) {
     static const cb_tls_stream_ops stream_ops = {queue, plain_in, opened, tls_ended};
     const cb_alloc *alloc = cb_loop_alloc(c->loop);
     int rc = CB_OK;
-    if (o->tls) rc = cb_tls_session_new(&c->tls, alloc, o->tls);
+    if (o->tls) {
+        cb_tls_opts tls = *o->tls;
+        tls.loop = c->loop;
+        rc = cb_tls_session_new(&c->tls, alloc, &tls);
+    }
     if (c->tls && !cb_loop_is_virtual(c->loop)) cb_tls_session_on_signed(c->tls, c->loop, tls_signed, c);
     if (rc >= 0) rc = cb_watch_new(&c->watch, c->loop, c->fd, CB_READABLE, on_event, c);
     if (rc >= 0 && c->tls) rc = cb_tls_stream_attach(c->tls, &stream_ops, c);

@@ -8,6 +8,7 @@ enum {
     EXT_ALPN = 16,
     EXT_SESSION_TICKET = 35,
     EXT_PRE_SHARED_KEY = 41,
+    EXT_EARLY_DATA = 42,
     EXT_SUPPORTED_VERSIONS = 43
 };
 
@@ -117,6 +118,9 @@ static bool read_extension(cb_client_hello *out, size_t type, cb_slice ext) {
         return true;
     case EXT_PRE_SHARED_KEY:
         return read_psk(out, ext);
+    case EXT_EARLY_DATA:
+        out->has_early = true;
+        return true;
     case EXT_SUPPORTED_VERSIONS:
         return read_versions(out, ext);
     default:

@@ -27,6 +27,7 @@ typedef struct cb_client_hello {
     bool has_alpn;
     bool only_acme;        /* acme-tls/1 is the one protocol offered (RFC 8737, 3) */
     bool has_tls13;        /* supported_versions names TLS 1.3 */
+    bool has_early;        /* early data follows */
     cb_slice psk_identity; /* first identity of pre_shared_key: a ticket, as a rule */
     cb_slice ticket;       /* of the session_ticket extension (TLS 1.2) */
 } cb_client_hello;

@@ -119,6 +119,7 @@ static int open_server(cb_quic_endpoint *e, ep_conn *c, const cb_datagram *d, co
     };
     if (proof->type != NGTCP2_TOKEN_TYPE_UNKNOWN) init.token = (cb_slice){hd->token, hd->tokenlen};
     cb_tls_opts tls = {
+        .loop = e->loop,
         .server = true,
         .quic = true,
         .early_data = e->o.early_data,

@@ -429,6 +429,7 @@ static int open_client(ep_conn *c, const cb_addr *remote, const char *server_nam
     };
     if (init.token.len) init.token_type = NGTCP2_TOKEN_TYPE_NEW_TOKEN;
     cb_tls_opts tls = {
+        .loop = e->loop,
         .quic = true,
         .early_data = e->o.early_data,
         .identity = e->identity,

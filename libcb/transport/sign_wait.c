@@ -1,5 +1,6 @@
 #include "transport/sign_wait.h"
 #include "base/error.h"
+#include "loop/turn.h"
 #include "loop/work.h"
 #include "transport/fiber.h"
 
@@ -12,7 +13,8 @@ struct cb_sign_wait {
     cb_work *work; /* under way */
     bool waiting;  /* the fiber is inside a signature */
     bool cancelled;
-    int rc; /* of gnutls_handshake(), and of the signature before that */
+    cb_time since; /* the errand was sent off */
+    int rc;        /* of gnutls_handshake(), and of the signature before that */
     gnutls_datum_t signature;
 };
 
@@ -37,6 +39,7 @@ static void errand_done(void *p) {
     cb_sign_wait *w = e->waiter;
     w->work = NULL;
     w->rc = e->job->rc;
+    cb_cells_observe(cb_loop_cells(w->loop), CB_C_TLS_SIGN_WAIT, cb_loop_now(w->loop) - w->since);
     w->signature = e->job->signature;
     e->job->signature = (gnutls_datum_t){NULL, 0};
     w->ready(w->user); /* may free the waiter */
@@ -53,6 +56,7 @@ static bool send_off(cb_sign_wait *w, cb_sign_job *job) {
     struct errand *e = cb_mem_new(&cb_alloc_libc, sizeof *e);
     if (!e) return false;
     *e = (struct errand){job, w};
+    w->since = cb_loop_now(w->loop);
     if (cb_work_start(&w->work, w->loop, &ops, e) >= 0) return true;
     cb_mem_free(&cb_alloc_libc, e);
     return false;

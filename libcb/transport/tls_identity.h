@@ -40,6 +40,8 @@ gnutls_priority_t cb_identity_view_priority(const cb_identity_view *view, enum c
 const uint8_t *cb_identity_view_client_digest(const cb_identity_view *view);
 /* The certificate for a lower-case name ("" = none) and a client's abilities (0 = not known). NULL: there is none. */
 const cb_tls_cert *cb_identity_view_choose(const cb_identity_view *view, const char *name, unsigned abilities);
+/* Is there a certificate for that name? */
+bool cb_identity_view_named(const cb_identity_view *view, const char *name);
 /* What answers tls-alpn-01; NULL: nothing does. Lives as long as the view. */
 cb_alpn01 *cb_identity_view_alpn01(const cb_identity_view *view);
 /* May signing by one of its keys block? */

@@ -25,6 +25,7 @@ struct cb_replay_guard {
     uint8_t hash_key[16];
     struct generation young, old;
     time_t young_since;
+    _Atomic uint64_t replays; /* that nobody has counted yet */
 };
 
 static bool has(const struct generation *g, uint64_t hash) {
@@ -74,8 +75,10 @@ static int remember(void *ptr, time_t expires, const gnutls_datum_t *key, const 
     if (hash == 0) hash = 1;
     pthread_mutex_lock(&g->lock);
     age(g, seconds());
-    bool fresh = !has(&g->young, hash) && !has(&g->old, hash) && put(&g->young, hash);
+    const bool known = has(&g->young, hash) || has(&g->old, hash);
+    const bool fresh = !known && put(&g->young, hash);
     pthread_mutex_unlock(&g->lock);
+    if (known) atomic_fetch_add_explicit(&g->replays, 1, memory_order_relaxed);
     return fresh ? 0 : GNUTLS_E_DB_ENTRY_EXISTS;
 }
 
@@ -119,6 +122,10 @@ bool cb_replay_guard_ready(cb_replay_guard *g) {
     if (!ready && (g->skew_s == 0 || now - g->first > (time_t)g->skew_s)) ready = begin(g) == CB_OK;
     pthread_mutex_unlock(&g->lock);
     return ready;
+}
+
+uint64_t cb_replay_guard_take_replays(cb_replay_guard *g) {
+    return atomic_exchange_explicit(&g->replays, 0, memory_order_relaxed);
 }
 
 void cb_replay_guard_free(cb_replay_guard *g) {

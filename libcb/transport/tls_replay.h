@@ -16,6 +16,8 @@ typedef struct cb_replay_guard cb_replay_guard;
 int cb_replay_guard_new(cb_replay_guard **out, uint32_t lifetime_s, uint32_t skew_s);
 bool cb_replay_guard_ready(cb_replay_guard *g);
 void cb_replay_guard_free(cb_replay_guard *g);
+/* How many hellos it has seen again since this was asked last, by any thread. */
+uint64_t cb_replay_guard_take_replays(cb_replay_guard *g);
 void cb_replay_guard_enable(cb_replay_guard *g, gnutls_session_t session);
 
 #endif

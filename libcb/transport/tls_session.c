@@ -23,6 +23,7 @@ int cb_tls_retrieve_cert(gnutls_session_t session, const struct gnutls_cert_retr
     (void)info;
     *ocsp = staple ? (gnutls_ocsp_data_st *)(uintptr_t)&cert->staple.data : NULL;
     *ocsp_len = staple;
+    s->stapled = staple;
     *flags = 0;
     *certs = cert ? cert->chain : NULL;
     *certs_len = cert ? cert->chain_len : 0;
@@ -99,6 +100,8 @@ static int on_client_hello(gnutls_session_t session, unsigned type, unsigned whe
     int rc = take_name(s, hello.sni);
     if (rc < 0) return rc;
     s->abilities = hello.abilities;
+    s->brought_ticket = hello.has_tls13 && hello.psk_identity.len > 0;
+    s->offered_early = hello.has_early || s->offered_early; /* not in the hello after a HelloRetryRequest */
     if (read >= 0 && !hello.has_tls13 && !s->tls12) return GNUTLS_E_UNSUPPORTED_VERSION_PACKET;
     if (s->quic && hello.has_session_id) return GNUTLS_E_RECEIVED_ILLEGAL_PARAMETER;      /* RFC 9001, 8.4 */
     if (read >= 0 && s->quic && !hello.has_alpn) return GNUTLS_E_NO_APPLICATION_PROTOCOL; /* RFC 9001, 8.1 */
@@ -116,7 +119,7 @@ static int handshake(cb_tls_session *s) {
 /* Who resumes is who was verified then, under the very same rule (that is bound into the key of the ticket); but a
  * certificate may have expired meanwhile, or a revocation list become too old. GnuTLS knows the certificate again when
  * the server's flight has been made: before early data is read. */
-int cb_tls_session_handshake(cb_tls_session *s) {
+static int judged_handshake(cb_tls_session *s) {
     unsigned n = 0;
     int rc = handshake(s);
     if ((rc < 0 && gnutls_error_is_fatal(rc)) || !s->want_cert || s->judged) return rc;
@@ -126,11 +129,18 @@ int cb_tls_session_handshake(cb_tls_session *s) {
     return verdict < 0 ? verdict : rc;
 }
 
+int cb_tls_session_handshake(cb_tls_session *s) {
+    int rc = judged_handshake(s);
+    if (rc == 0 || gnutls_error_is_fatal(rc)) cb_tls_count_end(s, rc);
+    return rc;
+}
+
 int cb_tls_session_send_tickets(cb_tls_session *s) {
     if (!s->server || !s->ticket_keyed || !s->ticket_newest) return CB_OK;
     if (gnutls_protocol_get_version(s->gnutls) != GNUTLS_TLS1_3) return CB_OK; /* 1.2 sends it in the handshake */
     unsigned n = gnutls_session_is_resumed(s->gnutls) ? TICKETS_RESUMED : TICKETS_FRESH;
     int rc = gnutls_session_ticket_send(s->gnutls, n, 0);
+    if (rc >= 0) cb_cells_add(s->cells, CB_C_TLS_TICKETS_ISSUED, n);
     return rc < 0 ? cb_fail(CB_ETLS, "cannot send a session ticket: %s", gnutls_strerror(rc)) : CB_OK;
 }
 
@@ -176,6 +186,7 @@ static int on_new_ticket(gnutls_session_t session, unsigned type, unsigned when,
     (void)type;
     if (!incoming) return 0;
     if (when == GNUTLS_HOOK_POST) {
+        cb_cells_add(s->cells, CB_C_TLS_CLIENT_TICKETS_RECEIVED, 1);
         if (tls13) cb_tls_session_keep(s);
         return 0;
     }
@@ -227,6 +238,7 @@ static int prepare_resumption(cb_tls_session *s, const cb_tls_opts *o) {
     }
     /* What it cannot read leaves GnuTLS's session half filled, and its handshake crashes: begin with a fresh one. */
     if (gnutls_session_set_data(s->gnutls, data.base, data.len) < 0) return CB_EAGAIN;
+    s->brought_ticket = true;
     return cb_buf_add(&s->extra, extra.base, extra.len);
 }
 
@@ -255,6 +267,7 @@ static int prepare_client(cb_tls_session *s, const cb_tls_opts *o) {
         return cb_fail(CB_EINVAL, "a TLS client needs the server's name to verify it");
     }
     gnutls_session_set_verify_function(s->gnutls, cb_tls_verify_peer);
+    s->verifies = true;
     return cb_identity_view_need_roots(s->view);
 }
 
@@ -352,6 +365,8 @@ static int session_new(cb_tls_session **out, const cb_alloc *alloc, const cb_tls
         cb_tls_session_free(s);
         return rc;
     }
+    cb_tls_count_begin(s, opts->loop);
+    if (!s->server && s->brought_ticket) cb_cells_add(s->cells, CB_C_TLS_CLIENT_TICKETS_OFFERED, 1);
     *out = s;
     return CB_OK;
 }
@@ -366,6 +381,7 @@ int cb_tls_session_new(cb_tls_session **out, const cb_alloc *alloc, const cb_tls
 
 void cb_tls_session_free(cb_tls_session *s) {
     if (!s) return;
+    cb_tls_count_end(s, CB_TLS_ABANDONED);
     if (s->wait) { /* what waits fails now, and nobody wants to hear of it */
         cb_tls_stream_let_go(s);
         cb_sign_wait_free(s->wait);
@@ -452,6 +468,10 @@ const char *cb_tls_session_cipher(const cb_tls_session *s) {
 bool cb_tls_session_resumed(const cb_tls_session *s) {
     if (s->finished) return s->resumed;
     return gnutls_session_is_resumed(s->gnutls) != 0;
+}
+
+bool cb_tls_session_offered_early(const cb_tls_session *s) {
+    return s->offered_early;
 }
 
 cb_slice cb_tls_session_extra(const cb_tls_session *s) {

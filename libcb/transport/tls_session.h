@@ -43,6 +43,7 @@ typedef struct cb_tls_opts {
      * transport parameters for 0-RTT) and comes back in cb_tls_session_extra(). May be NULL. */
     void (*ticket_extra)(void *user, cb_buf *out);
     void *user;
+    cb_loop *loop; /* where what comes of it is counted; NULL = nowhere */
 } cb_tls_opts;
 
 /* The TLS part of one connection: owns the gnutls session and holds references on what it was made from. */
@@ -69,6 +70,8 @@ const char *cb_tls_session_version(const cb_tls_session *s); /* "1.3", "1.2"; ""
 const char *cb_tls_session_cipher(const cb_tls_session *s);  /* "TLS_AES_128_GCM_SHA256"; "" before the handshake */
 /* Client, before the handshake: what was kept beside the session that it will try to resume; empty if there is none. */
 cb_slice cb_tls_session_extra(const cb_tls_session *s);
+/* Server: did the client send early data, taken or not? */
+bool cb_tls_session_offered_early(const cb_tls_session *s);
 /* Server, after the handshake: would the peer still get in, as the identity is now? Looked at anew when that has
  * changed, such as by another revocation list. False: the detail says why. */
 bool cb_tls_session_still_welcome(cb_tls_session *s, cb_identity *id);

@@ -2,12 +2,32 @@
 #ifndef CB_TRANSPORT_TLS_SESSION_INT_H
 #define CB_TRANSPORT_TLS_SESSION_INT_H
 
+#include "telemetry/count.h"
 #include "transport/client_hello.h"
 #include "transport/peer.h"
 #include "transport/sign_wait.h"
 #include "transport/tls_alpn01.h"
 #include "transport/tls_identity.h"
 #include "transport/tls_session.h"
+
+/* What was thought of the peer's certificate. */
+enum cb_cert_verdict {
+    CB_CERT_GOOD,
+    CB_CERT_NONE,
+    CB_CERT_MISSING,
+    CB_CERT_EXPIRED,
+    CB_CERT_NOT_YET_VALID,
+    CB_CERT_UNKNOWN_ISSUER,
+    CB_CERT_WRONG_NAME,
+    CB_CERT_REVOKED,
+    CB_CERT_REVOCATION_UNKNOWN,
+    CB_CERT_STAPLE,
+    CB_CERT_NOT_ALLOWED,
+    CB_CERT_UNREADABLE,
+    CB_CERT_OTHER
+};
+
+enum { CB_TLS_ABANDONED = 1 }; /* in the place of a code of GnuTLS, which are negative */
 
 struct cb_tls_session {
     gnutls_session_t gnutls;
@@ -43,6 +63,15 @@ struct cb_tls_session {
     char alpn[32];                     /* filled when asked for */
     const char *version, *cipher;      /* static; of one that is finished */
 
+    /* for what is counted */
+    const cb_cells *cells; /* NULL: nothing is */
+    const cb_loop *clock;
+    cb_time began;
+    enum cb_cert_verdict verdict; /* when refused */
+    bool verifies;                /* client: the server's certificate is judged */
+    bool counted;                 /* the end of the handshake was */
+    bool brought_ticket, offered_early, stapled;
+
     /* the stream */
     const cb_tls_stream_ops *ops;
     void *ops_user;
@@ -66,6 +95,11 @@ static inline bool cb_tls_session_wants(const cb_tls_session *s, const cb_tls_tr
 static inline bool cb_tls_session_needs(const cb_tls_session *s, const cb_tls_trust *t) {
     return t->clients == CB_CLIENTS_DEFAULT ? s->asked_hard : t->clients == CB_CLIENTS_REQUIRE;
 }
+/* tls_count.c. A handshake has begun; it is over (rc: of GnuTLS, or CB_TLS_ABANDONED); an alert goes out because of rc.
+ */
+void cb_tls_count_begin(cb_tls_session *s, cb_loop *loop);
+void cb_tls_count_end(cb_tls_session *s, int rc);
+void cb_tls_count_sent_alert(const cb_tls_session *s, int rc);
 void cb_tls_stream_clear(cb_tls_session *s);
 void cb_tls_stream_let_go(cb_tls_session *s); /* the owner is told nothing any more */
 /* Client on TLS 1.2, after the handshake: keeps the session (on TLS 1.3 the ticket's message does). */

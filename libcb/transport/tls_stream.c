@@ -44,6 +44,7 @@ static ssize_t push(gnutls_transport_ptr_t ptr, const giovec_t *iov, int count) 
 static int fail(cb_tls_session *s, int gnutls_rc) {
     s->alive = false;
     if (s->push_rc < 0) return s->push_rc;
+    cb_tls_count_sent_alert(s, gnutls_rc);
     if (s->alert >= 0) {
         (void)gnutls_alert_send(s->gnutls, GNUTLS_AL_FATAL, (gnutls_alert_description_t)s->alert);
     } else {

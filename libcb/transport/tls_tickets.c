@@ -191,6 +191,10 @@ void cb_tickets_guard_replay(cb_tickets *t, gnutls_session_t session) {
     cb_replay_guard_enable(t->replay, session);
 }
 
+uint64_t cb_tickets_replays(cb_tickets *t) {
+    return cb_replay_guard_take_replays(t->replay);
+}
+
 /* --- the key of one session --- */
 
 /* Each part with its length in front, so that no two scopes give the same bytes. */

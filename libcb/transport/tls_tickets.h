@@ -26,5 +26,7 @@ int cb_tickets_lifetime(const cb_tickets *t); /* seconds */
 bool cb_tickets_early(cb_tickets *t);
 /* Lets GnuTLS accept early data once for each ClientHello (RFC 8446, 8.1); shared by all sessions of the ring. */
 void cb_tickets_guard_replay(cb_tickets *t, gnutls_session_t session);
+/* Early data that was seen again, since this was asked last by any thread: each replay is told once. */
+uint64_t cb_tickets_replays(cb_tickets *t);
 
 #endif

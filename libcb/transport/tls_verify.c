@@ -11,8 +11,9 @@
 
 enum { NAME_TEXT = 200, CHAIN_MAX = 16 };
 
-static void refuse(cb_tls_session *s, int alert, const char *text) {
+static void refuse(cb_tls_session *s, enum cb_cert_verdict verdict, int alert, const char *text) {
     s->refused = true;
+    s->verdict = verdict;
     s->alert = alert;
     cb_mem_free(s->alloc, s->detail);
     s->detail = cb_mem_text(s->alloc, text);
@@ -70,10 +71,10 @@ static void describe_dates(cb_tls_session *s, gnutls_x509_crt_t *chain, unsigned
         snprintf(text, sizeof text,
                  expired ? "the certificate expired on %s (%s)" : "the certificate is valid only from %s on (%s)",
                  date(expired ? end : begin, at), subject(chain[i], false, name));
-        refuse(s, GNUTLS_A_CERTIFICATE_EXPIRED, text);
+        refuse(s, expired ? CB_CERT_EXPIRED : CB_CERT_NOT_YET_VALID, GNUTLS_A_CERTIFICATE_EXPIRED, text);
         return;
     }
-    refuse(s, GNUTLS_A_CERTIFICATE_EXPIRED,
+    refuse(s, expired ? CB_CERT_EXPIRED : CB_CERT_NOT_YET_VALID, GNUTLS_A_CERTIFICATE_EXPIRED,
            expired ? "a certificate of the issuer has expired" : "a certificate of the issuer is not valid yet");
 }
 
@@ -90,14 +91,14 @@ static void describe_issuer(cb_tls_session *s, gnutls_x509_crt_t *chain, unsigne
         snprintf(text, sizeof text, "the certificate (%s) has an unknown issuer (%s)", name,
                  subject(last, true, issuer));
     }
-    refuse(s, GNUTLS_A_UNKNOWN_CA, text);
+    refuse(s, CB_CERT_UNKNOWN_ISSUER, GNUTLS_A_UNKNOWN_CA, text);
 }
 
 static void describe_name(cb_tls_session *s, gnutls_x509_crt_t leaf) {
     char text[768], names[400];
     snprintf(text, sizeof text, "the certificate is not for \"%s\" but for %s", s->peer_name ? s->peer_name : "",
              names_of(leaf, names, sizeof names));
-    refuse(s, GNUTLS_A_BAD_CERTIFICATE, text);
+    refuse(s, CB_CERT_WRONG_NAME, GNUTLS_A_BAD_CERTIFICATE, text);
 }
 
 static void describe_rest(cb_tls_session *s, unsigned status, gnutls_x509_crt_t leaf) {
@@ -107,13 +108,14 @@ static void describe_rest(cb_tls_session *s, unsigned status, gnutls_x509_crt_t 
     snprintf(text, sizeof text, "the certificate (%s) is refused: %s", subject(leaf, false, name),
              words.data ? (const char *)words.data : "not trusted");
     gnutls_free(words.data);
-    refuse(s, GNUTLS_A_BAD_CERTIFICATE, text);
+    refuse(s, CB_CERT_OTHER, GNUTLS_A_BAD_CERTIFICATE, text);
 }
 
-static void describe_status(cb_tls_session *s, int alert, const char *what, gnutls_x509_crt_t leaf) {
+static void describe_status(cb_tls_session *s, enum cb_cert_verdict verdict, int alert, const char *what,
+                            gnutls_x509_crt_t leaf) {
     char text[512], name[NAME_TEXT];
     snprintf(text, sizeof text, "the certificate (%s) %s", subject(leaf, false, name), what);
-    refuse(s, alert, text);
+    refuse(s, verdict, alert, text);
 }
 
 static void describe(cb_tls_session *s, unsigned status) {
@@ -128,7 +130,7 @@ static void describe(cb_tls_session *s, unsigned status) {
         }
     }
     if (n == 0) {
-        refuse(s, GNUTLS_A_BAD_CERTIFICATE, "the certificate cannot be read");
+        refuse(s, CB_CERT_UNREADABLE, GNUTLS_A_BAD_CERTIFICATE, "the certificate cannot be read");
     } else if (status & GNUTLS_CERT_UNEXPECTED_OWNER) {
         describe_name(s, chain[0]);
     } else if (status & (GNUTLS_CERT_EXPIRED | GNUTLS_CERT_NOT_ACTIVATED)) {
@@ -136,17 +138,32 @@ static void describe(cb_tls_session *s, unsigned status) {
     } else if (status & GNUTLS_CERT_SIGNER_NOT_FOUND) {
         describe_issuer(s, chain, n);
     } else if (status & GNUTLS_CERT_MISSING_OCSP_STATUS) {
-        refuse(s, GNUTLS_A_CERTIFICATE_UNKNOWN,
+        refuse(s, CB_CERT_STAPLE, GNUTLS_A_CERTIFICATE_UNKNOWN,
                "the certificate asks its server to staple an OCSP answer (must-staple), and there is none");
     } else if (status & GNUTLS_CERT_REVOKED) {
-        describe_status(s, GNUTLS_A_CERTIFICATE_REVOKED, "was revoked, by the OCSP answer of its server", chain[0]);
+        describe_status(s, CB_CERT_REVOKED, GNUTLS_A_CERTIFICATE_REVOKED,
+                        "was revoked, by the OCSP answer of its server", chain[0]);
     } else if (status & GNUTLS_CERT_INVALID_OCSP_STATUS) {
-        describe_status(s, GNUTLS_A_BAD_CERTIFICATE, "has an OCSP answer that is too old or not its own", chain[0]);
+        describe_status(s, CB_CERT_STAPLE, GNUTLS_A_BAD_CERTIFICATE,
+                        "has an OCSP answer that is too old or not its own", chain[0]);
     } else {
         describe_rest(s, status, chain[0]);
     }
     while (n > 0) {
         gnutls_x509_crt_deinit(chain[--n]);
+    }
+}
+
+static enum cb_cert_verdict verdict_of(int alert) {
+    switch (alert) {
+    case GNUTLS_A_CERTIFICATE_REVOKED:
+        return CB_CERT_REVOKED;
+    case GNUTLS_A_CERTIFICATE_UNKNOWN:
+        return CB_CERT_REVOCATION_UNKNOWN;
+    case GNUTLS_A_ACCESS_DENIED:
+        return CB_CERT_NOT_ALLOWED;
+    default:
+        return CB_CERT_OTHER;
     }
 }
 
@@ -156,13 +173,14 @@ static int judge_more(cb_tls_session *s) {
     if (!s->server && !cb_tls_trust_asks(s->trust)) return 0; /* who the server is, is read when somebody asks */
     const cb_peer *peer = cb_tls_session_peer(s);
     if (!peer) {
-        refuse(s, alert, cb_last_error());
+        refuse(s, CB_CERT_UNREADABLE, alert, cb_last_error());
     } else if (s->trust->require_staple && !gnutls_ocsp_status_request_is_checked(s->gnutls, 0)) {
-        refuse(s, GNUTLS_A_BAD_CERTIFICATE, "the server stapled no good OCSP answer, and one is required");
+        refuse(s, CB_CERT_STAPLE, GNUTLS_A_BAD_CERTIFICATE,
+               "the server stapled no good OCSP answer, and one is required");
     } else if (cb_tls_trust_judge(s->trust, peer, (int64_t)time(NULL), &alert) == CB_OK) {
         return 0;
     } else {
-        refuse(s, alert, cb_last_error());
+        refuse(s, verdict_of(alert), alert, cb_last_error());
     }
     return GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR;
 }
@@ -174,7 +192,8 @@ int cb_tls_verify_peer(gnutls_session_t session) {
     gnutls_typed_vdata_st data[2] = {0};
     if (!gnutls_certificate_get_peers(session, &sent) || sent == 0) {
         if (s->server && !s->need_cert) return 0;
-        refuse(s, GNUTLS_A_CERTIFICATE_REQUIRED, "the peer showed no certificate, and one is required");
+        refuse(s, CB_CERT_MISSING, GNUTLS_A_CERTIFICATE_REQUIRED,
+               "the peer showed no certificate, and one is required");
         return GNUTLS_E_CERTIFICATE_REQUIRED;
     }
     const char *purpose = s->server ? GNUTLS_KP_TLS_WWW_CLIENT : GNUTLS_KP_TLS_WWW_SERVER;
@@ -187,7 +206,7 @@ int cb_tls_verify_peer(gnutls_session_t session) {
     int rc = gnutls_certificate_verify_peers(session, data, n, &status);
     if (rc >= 0 && status == 0) return judge_more(s);
     if (rc < 0) {
-        refuse(s, GNUTLS_A_BAD_CERTIFICATE, "the certificate cannot be read");
+        refuse(s, CB_CERT_UNREADABLE, GNUTLS_A_BAD_CERTIFICATE, "the certificate cannot be read");
     } else {
         describe(s, status);
     }
@@ -209,7 +228,10 @@ bool cb_tls_session_still_welcome(cb_tls_session *s, cb_identity *id) {
     if (s->seen && !cb_identity_view_is_current(id, s->seen)) {
         cb_identity_view *now = cb_identity_view_get(id);
         s->expelled = !welcome_by(s, now);
-        if (s->expelled) refuse(s, GNUTLS_A_ACCESS_DENIED, cb_last_error());
+        if (s->expelled) {
+            refuse(s, CB_CERT_NOT_ALLOWED, GNUTLS_A_ACCESS_DENIED, cb_last_error());
+            cb_cells_add(s->cells, CB_C_TLS_EXPELLED, 1);
+        }
         cb_identity_view_unref(s->seen);
         s->seen = now;
     }

@@ -286,6 +286,14 @@ const cb_tls_cert *cb_identity_view_choose(const cb_identity_view *view, const c
     return &view->certs[0];
 }
 
+bool cb_identity_view_named(const cb_identity_view *view, const char *name) {
+    const cb_tls_cert *any = NULL;
+    char wildcard[CB_SNI_MAX + 1];
+    (void)choose_named(view, name, 0, &any);
+    if (!any && wildcard_of(name, wildcard)) (void)choose_named(view, wildcard, 0, &any);
+    return any != NULL;
+}
+
 int64_t cb_identity_view_expires(const cb_identity_view *v) {
     int64_t at = 0;
     for (size_t i = 0; i < v->certs_len; i++)

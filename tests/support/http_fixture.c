@@ -140,7 +140,8 @@ static void take_log(int level, const char *module, const char *text, void *user
 void http_world_open(http_world *w) {
     memset(w, 0, sizeof *w);
     w->hook = (cb_log){.write = take_log, .user = w, .level = CB_LOG_DEBUG};
-    const cb_loop_opts o = {.size = sizeof o, .log = &w->hook};
+    cr_assert_eq(cb_metrics_new(&w->metrics, NULL), CB_OK);
+    const cb_loop_opts o = {.size = sizeof o, .log = &w->hook, .metrics = w->metrics};
     cr_assert_eq(cb_loop_new(&w->loop, &o), CB_OK, "loop");
     tls_pki_make(&w->pki);
     w->me = tls_pki_identity(&w->pki, "localhost,127.0.0.1,a.test,b.test");
@@ -176,6 +177,7 @@ void http_world_close(http_world *w) {
     cb_identity_unref(w->me);
     cb_identity_unref(w->roots);
     cb_loop_free(w->loop);
+    cb_metrics_unref(w->metrics);
     tls_pki_drop(&w->pki);
 }
 

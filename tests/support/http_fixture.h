@@ -19,6 +19,7 @@ enum { HTTP_WAYS = 5 };
  * answer); /later (answered by http_answer_later()); /cut?N (N bytes of N + 1, then reset); /free (frees the server).
  */
 typedef struct http_world {
+    cb_metrics *metrics; /* what its loop counts in */
     cb_loop *loop;
     tls_pki pki;
     cb_identity *me, *roots;

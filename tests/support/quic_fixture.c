@@ -172,6 +172,7 @@ static const cb_quic_conn_ops ops = {
 
 static void make(qt_world *w, int key_type) {
     memset(w, 0, sizeof *w);
+    cr_assert_eq(cb_metrics_new(&w->metrics, NULL), CB_OK);
     tls_pki_make_of(&w->pki, key_type);
     w->server_id = tls_pki_identity(&w->pki, "server.test,127.0.0.1");
     w->client_id = tls_pki_client(&w->pki);
@@ -181,13 +182,13 @@ static void make(qt_world *w, int key_type) {
 
 void qt_world_make(qt_world *w) {
     make(w, 0);
-    cr_assert_eq(cb_loop_new(&w->loop, NULL), CB_OK);
+    cr_assert_eq(cb_loop_new(&w->loop, CB_OPTS(cb_loop_opts, .metrics = w->metrics)), CB_OK);
     w->client_loop = w->loop;
 }
 
 void qt_world_make_sim(qt_world *w, uint64_t seed, const cb_sim_link_opts *there, const cb_sim_link_opts *back) {
     make(w, CB_KEY_ED25519);
-    cr_assert_eq(cb_sim_new(&w->sim, CB_OPTS(cb_sim_opts, .seed = seed)), CB_OK, "%s", cb_last_error());
+    cr_assert_eq(cb_sim_new(&w->sim, CB_OPTS(cb_sim_opts, .seed = seed, .metrics = w->metrics)), CB_OK, "%s", cb_last_error());
     int rc = cb_sim_host_new(&w->client_host, w->sim, "client", "10.0.0.1");
     if (rc == CB_OK) rc = cb_sim_host_new(&w->server_host, w->sim, "server", "10.0.0.2");
     if (rc == CB_OK) rc = cb_sim_connect(w->client_host, w->server_host, there, back, &w->there, &w->back);
@@ -206,6 +207,7 @@ void qt_world_drop(qt_world *w) {
     cr_assert_eq(w->client.after_close, 0);
     cb_sim_free(w->sim);
     if (!w->sim) cb_loop_free(w->loop);
+    cb_metrics_unref(w->metrics);
     cb_identity_unref(w->server_id);
     cb_identity_unref(w->client_id);
     tls_pki_drop(&w->pki);

@@ -39,6 +39,7 @@ typedef struct qt_side {
 } qt_side;
 
 struct qt_world {
+    cb_metrics *metrics; /* what all loops count in */
     tls_pki pki;
     cb_loop *loop;        /* the server's */
     cb_loop *client_loop; /* the same, but in a simulation */

@@ -1,6 +1,7 @@
 /* tls-alpn-01: certificates that answer validations (RFC 8737), and identities from memory. */
 #include "auth/acme_self.h"
 #include "base/mem.h"
+#include "support/moved.h"
 #include "support/tls_fixture.h"
 #include "transport/tls_alpn01.h"
 #include <cb/acme.h>
@@ -53,6 +54,8 @@ static int answers(cb_tls_session *client) {
 }
 
 typedef struct world {
+    cb_metrics *m;
+    cb_loop *loop;
     tls_pki pki;
     cb_alpn01 *alpn01;
     cb_identity *server_id, *client_id;
@@ -74,11 +77,16 @@ static void begin(world *w) {
     cr_assert_eq(cb_identity_new(&w->server_id, &o), CB_OK, "%s", cb_last_error());
     cr_assert_eq(cb_tickets_new(&w->tickets, NULL), CB_OK);
     w->client_id = tls_pki_client(&w->pki);
-    w->server = (cb_tls_opts){.server = true, .identity = w->server_id, .tickets = w->tickets, .alpn = "h2,http/1.1"};
+    cr_assert_eq(cb_metrics_new(&w->m, NULL), CB_OK);
+    cr_assert_eq(cb_loop_new(&w->loop, CB_OPTS(cb_loop_opts, .metrics = w->m)), CB_OK);
+    w->server = (cb_tls_opts){
+        .server = true, .identity = w->server_id, .tickets = w->tickets, .alpn = "h2,http/1.1", .loop = w->loop};
     w->client = (cb_tls_opts){.identity = w->client_id, .verify = CB_VERIFY_NONE};
 }
 
 static void end(world *w) {
+    cb_loop_free(w->loop);
+    cb_metrics_unref(w->m);
     cb_alpn01_unref(w->alpn01);
     cb_identity_unref(w->server_id);
     cb_identity_unref(w->client_id);
@@ -132,6 +140,7 @@ Test(alpn01, only_who_validates_sees_the_answer_and_only_while_it_is_set) {
         tls_end_drop(&s);
         if (rows[i].set) cr_assert_eq(cb_alpn01_set(w.alpn01, rows[i].set, NULL), CB_OK);
     }
+    EXPECT_MOVED(w.m, 6, "cb_tls_acme_validations"); /* rows with an answer of 1 */
     end(&w);
 }
 

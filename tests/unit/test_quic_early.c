@@ -1,3 +1,4 @@
+#include "support/moved.h"
 #include "support/quic_fixture.h"
 #include "transport/quic_endpoint_int.h"
 #include <criterion/criterion.h>
@@ -143,5 +144,9 @@ Test(quic_early, a_replay_is_refused) {
     }
     qt_turn(w, 20);
     cr_assert_eq(w->server.bytes, before + 7);
+    cb_quic_endpoint_free(se);
+    w->server.endpoint = NULL;
+    qt_turn(w, 1);
+    EXPECT_MOVED(w->metrics, 1, "cb_tls_early_data_replays");
     stop(&e);
 }

@@ -1,6 +1,7 @@
 /* Private keys that take their time, as those on tokens do: handshakes wait, loops do not. The key here waits for a
  * gate that the test opens. Real tokens are in interop/test_tokens.py. */
 #include "support/http_fixture.h"
+#include "support/moved.h"
 #include "transport/sign_wait.h"
 #include "transport/tls_identity.h"
 #include <criterion/criterion.h>
@@ -191,6 +192,7 @@ Test(slow_keys, a_loop_goes_on_while_handshakes_wait) {
             cb_http_client_free(clients[i]);
         }
         cr_expect_eq(came(&b.gate), MANY);
+        EXPECT_MOVED(b.slow.metrics, MANY, "cb_tls_signature_wait_seconds");
         b.slow.client = NULL;
         both_close(&b);
     }

@@ -1,5 +1,6 @@
 /* Whom a side lets in: rules by host, revocation lists, names, pins, stapled answers; and what of it resumes. */
 #include "base/mem.h"
+#include "support/moved.h"
 #include "support/tls_fixture.h"
 #include "transport/peer.h"
 #include "transport/tls_cert.h"
@@ -13,6 +14,8 @@
 
 typedef struct world {
     tls_pki pki;
+    cb_metrics *m;
+    cb_loop *loop;
     cb_identity *server_id, *roots;
     cb_tls_opts server, client;
 } world;
@@ -22,11 +25,15 @@ static void begin(world *w) {
     tls_pki_make(&w->pki);
     w->server_id = tls_pki_identity(&w->pki, "localhost,a.test,b.test,*.c.test");
     w->roots = tls_pki_client(&w->pki);
-    w->server = (cb_tls_opts){.server = true, .identity = w->server_id, .alpn = "h2"};
-    w->client = (cb_tls_opts){.identity = w->roots, .alpn = "h2", .server_name = "localhost"};
+    cr_assert_eq(cb_metrics_new(&w->m, NULL), CB_OK);
+    cr_assert_eq(cb_loop_new(&w->loop, CB_OPTS(cb_loop_opts, .metrics = w->m)), CB_OK);
+    w->server = (cb_tls_opts){.server = true, .identity = w->server_id, .alpn = "h2", .loop = w->loop};
+    w->client = (cb_tls_opts){.identity = w->roots, .alpn = "h2", .server_name = "localhost", .loop = w->loop};
 }
 
 static void end(world *w) {
+    cb_loop_free(w->loop);
+    cb_metrics_unref(w->m);
     cb_identity_unref(w->server_id);
     cb_identity_unref(w->roots);
     tls_pki_drop(&w->pki);
@@ -206,6 +213,8 @@ Test(trust, revocation_lists) {
     cr_expect_eq(o.server, CB_OK, "%s", o.error);
     c.identity = bad;
     cr_expect_eq(talk(&w.server, &c).server, CB_EAUTH, "revoked by an old list");
+    EXPECT_MOVED(w.m, 2, "cb_tls_peer_certificates", "server", "revoked");
+    EXPECT_MOVED(w.m, 1, "cb_tls_peer_certificates", "server", "revocation_unknown");
     spoil(&w.pki, "ca.crl");
     cr_expect_eq(cb_identity_refresh(w.server_id), CB_EINVAL, "an old list with a wrong signature");
     list_of(&w.pki, 0);
@@ -559,8 +568,11 @@ Test(trust, stapled_answers) {
     cr_expect_eq(talk(&s, &w.client).client, CB_EAUTH, "an answer that is too old was sent");
     staple_into(&w.pki, "must.pem", "must.ocsp", 0, now);
     cr_expect_eq(cb_identity_refresh(id), 1, "%s", cb_last_error());
+    EXPECT_MOVED(w.m, 0, "cb_tls_stapled_answers");
     got = talk(&s, &w.client);
     cr_expect_eq(got.client, CB_OK, "%s", got.client_error);
+    EXPECT_MOVED(w.m, 1, "cb_tls_stapled_answers");
+    EXPECT_MOVED(w.m, 2, "cb_tls_peer_certificates", "client", "staple");
 
     /* Revoked: the server does not send that it is not good. */
     take_back(&w.pki, "must.pem");
