@@ -188,7 +188,8 @@ void qt_world_make(qt_world *w) {
 
 void qt_world_make_sim(qt_world *w, uint64_t seed, const cb_sim_link_opts *there, const cb_sim_link_opts *back) {
     make(w, CB_KEY_ED25519);
-    cr_assert_eq(cb_sim_new(&w->sim, CB_OPTS(cb_sim_opts, .seed = seed, .metrics = w->metrics)), CB_OK, "%s", cb_last_error());
+    cr_assert_eq(cb_sim_new(&w->sim, CB_OPTS(cb_sim_opts, .seed = seed, .metrics = w->metrics)), CB_OK, "%s",
+                 cb_last_error());
     int rc = cb_sim_host_new(&w->client_host, w->sim, "client", "10.0.0.1");
     if (rc == CB_OK) rc = cb_sim_host_new(&w->server_host, w->sim, "server", "10.0.0.2");
     if (rc == CB_OK) rc = cb_sim_connect(w->client_host, w->server_host, there, back, &w->there, &w->back);
