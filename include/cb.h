@@ -26,6 +26,7 @@
 #include <cb/quic_lb.h>
 #include <cb/renewal.h>
 #include <cb/resolver.h>
+#include <cb/revisions.h>
 #include <cb/seal.h>
 #include <cb/sim.h>
 #include <cb/store.h>
