@@ -4,6 +4,7 @@
 
 #include <cb/access_log.h>
 #include <cb/acme.h>
+#include <cb/admin.h>
 #include <cb/audit.h>
 #include <cb/auth.h>
 #include <cb/authn.h>
@@ -14,6 +15,7 @@
 #include <cb/group.h>
 #include <cb/handoff.h>
 #include <cb/http.h>
+#include <cb/json.h>
 #include <cb/log_writer.h>
 #include <cb/loop.h>
 #include <cb/metrics.h>

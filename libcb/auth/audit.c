@@ -572,6 +572,10 @@ void cb_audit_key(const cb_audit *log, uint8_t out[CB_AUDIT_HASH]) {
     memcpy(out, log->pub, CB_AUDIT_HASH);
 }
 
+const char *cb_audit_path(const cb_audit *log) {
+    return log->path;
+}
+
 int cb_audit_stats_get(cb_audit *log, cb_audit_stats *out) {
     pthread_mutex_lock(&log->lock);
     cb_audit_stats all = log->stats;
