@@ -1,10 +1,11 @@
-"""The families of libcb/telemetry/catalogue.def as Prometheus shows them, and what an expression may say about them.
+"""The families of libcb/telemetry/catalogue.def, and those of the daemons, as Prometheus shows them, and what an expression may say about them.
 dashboards/make.py, alerts/make.py and the guard of docs/metrics.md read the catalogue through this."""
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CATALOGUE = ROOT / "libcb/telemetry/catalogue.def"
+DAEMONS = sorted(ROOT.glob("daemons/*/families.def"))  # what only they have, in the same form
 STRING = r'"((?:\\.|[^"\\])*)"'
 ROW = re.compile(rf"^X\((\w+), (\w+), (COUNTER|GAUGE|HISTOGRAM), {STRING}, {STRING}, (\d+), {STRING}, {STRING}\)$")
 
@@ -50,7 +51,9 @@ def rows(text):
 
 def families(text=None):
     """{name: Family}"""
-    return {row[3]: Family(*row) for row in rows(CATALOGUE.read_text() if text is None else text)}
+    if text is None:
+        text = "\n".join(path.read_text() for path in [CATALOGUE, *DAEMONS])
+    return {row[3]: Family(*row) for row in rows(text)}
 
 
 def by_series(table):

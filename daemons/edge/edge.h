@@ -22,6 +22,9 @@ typedef struct edge_worker edge_worker;
 typedef struct edge_auth edge_auth;
 typedef struct edge_provider edge_provider;
 typedef struct edge_telemetry edge_telemetry;
+typedef struct edge_tracing edge_tracing;
+typedef struct edge_observe edge_observe;
+typedef struct edge_side edge_side;
 
 /* What is wrong with a configuration. */
 typedef struct edge_mistake {
@@ -88,7 +91,8 @@ typedef struct edge_snapshot {
     edge_auth *auth;     /* identities, and what was revoked */
     edge_use *uses;
     edge_origin_trust *origins;
-    int64_t told_at; /* when the log was told last what will expire; of the main thread */
+    edge_tracing *tracing; /* where spans go; NULL = nowhere */
+    int64_t told_at;       /* when the log was told last what will expire; of the main thread */
     _Atomic unsigned refs;
 } edge_snapshot;
 
@@ -114,6 +118,7 @@ struct edge_worker {
     bool started;
     cb_loop *loop;
     cb_proxy *proxy;
+    edge_tracing *tracing; /* what the proxy has */
     cb_access_log *log;
     char *log_path;
     edge_server *servers, *prepared; /* prepared: of a reload that is not decided yet */
@@ -156,6 +161,9 @@ struct edge {
     _Atomic bool stopping, yields, serving; /* of the main thread, seen by others; yields: a successor serves */
     _Atomic int64_t looked_ms;              /* when the main thread looked around last */
     edge_telemetry *telemetry;
+    edge_observe *observe;
+    edge_side *side;
+    _Atomic int retiring; /* tracers that nobody uses any more, and that still send */
     uint32_t stopped;
     uint64_t drain_ms;
     void *steering; /* cb_steering, where it is built in and allowed */
@@ -304,14 +312,14 @@ int edge_acme_give(const edge_conf *c, uid_t uid, gid_t gid);
 
 /* --- parts.c: log, metrics and the like --- */
 /* Opens what a configuration needs anew; mistakes are told, and then nothing has changed. Commit or abort follows. */
-int edge_parts_prepare(edge *e, const edge_snapshot *next, edge_source *from);
+int edge_parts_prepare(edge *e, edge_snapshot *next, edge_source *from);
 void edge_parts_commit(edge *e, edge_snapshot *next);
 void edge_parts_abort(edge *e);
 
 /* --- log.c --- */
 int edge_log_begin(edge *e); /* to standard error, until there is a configuration */
 /* A reload: opens a new target, which may fail (and is told); then takes it, or drops it. */
-int edge_log_prepare(edge *e, const edge_snapshot *next, edge_source *from);
+int edge_log_prepare(edge *e, edge_snapshot *next, edge_source *from);
 void edge_log_commit(edge *e, edge_snapshot *s);
 void edge_log_abort(edge *e);
 bool edge_log_is_file(const edge_conf *c);

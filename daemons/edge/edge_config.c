@@ -1,7 +1,6 @@
 #include "edge_config.h"
 #include "edge_schema.h"
 #include <cb/http.h>
-#include <cb/log_writer.h>
 #include <cb/proxy.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -14,7 +13,6 @@ static const char *const client_cert_names[] = {"none", "leaf", "chain", NULL};
 static const char *const old_names[] = {"refuse", "accept", NULL};
 static const char *const client_names[] = {"none", "ask", "require", NULL};
 static const char *const proxy_names[] = {"off", "v1", "v2", NULL};
-static const char *const format_names[] = {"text", "json", "rfc5424", NULL};
 static const char *const access_names[] = {"json", "combined", NULL}; /* enum cb_access_format */
 static const char *const challenge_names[] = {"http_01", "tls_alpn_01", "dns_01", NULL};
 static const char *const key_names[] = {"ecdsa_p256", "ecdsa_p384", "rsa_2048", "ed25519", NULL};
@@ -213,16 +211,6 @@ static const cb_config_rule access_log_rules[] = {
      .doc = "Show Authorization, cookies, and tokens, keys and passwords in URLs; else they are REDACTED."},
     END};
 
-static const cb_config_rule log_rules[] = {
-    {MEMBER(edge_log_conf, target), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .fallback = "-",
-     .doc = "A file, opened again on SIGUSR1; \"-\" is standard error; \"syslog\" is /dev/log; \"udp:ADDRESS:PORT\"."},
-    {MEMBER(edge_log_conf, format), .kind = CB_CONFIG_ENUM, .names = format_names, .fallback = "text",
-     .doc = "How lines look. To syslog and udp they are always RFC 5424."},
-    {MEMBER(edge_log_conf, levels), .kind = CB_CONFIG_TEXT, .fallback = "info",
-     .doc = "The least grave lines that are written (debug, info, warn, error, off), also by module: "
-            "\"info,quic=debug\"."},
-    END};
-
 static const cb_config_rule tickets_rules[] = {
     {MEMBER(edge_tickets_conf, rotate_s), .kind = CB_CONFIG_INT, .min = 60, .max = 2592000, .fallback = "43200",
      .doc = "A new key this often. The last three are known."},
@@ -310,8 +298,12 @@ static const cb_config_rule root_rules[] = {
      .item_size = sizeof(edge_limits_conf), .fallback = "{}", .doc = "Limits for clients."},
     {MEMBER(edge_conf, access_log), .kind = CB_CONFIG_OBJECT, .members = access_log_rules,
      .item_size = sizeof(edge_access_log_conf), .doc = "Access log; none when absent."},
-    {MEMBER(edge_conf, log), .kind = CB_CONFIG_OBJECT, .members = log_rules, .item_size = sizeof(edge_log_conf),
+    {MEMBER(edge_conf, log), .kind = CB_CONFIG_OBJECT, .members = edge_log_rules, .item_size = sizeof(edge_log_conf),
      .fallback = "{}", .doc = "Lines about the server itself."},
+    {MEMBER(edge_conf, metrics), .kind = CB_CONFIG_OBJECT, .members = edge_metrics_rules,
+     .item_size = sizeof(edge_metrics_conf), .doc = "A page for Prometheus, and health checks; none when absent."},
+    {MEMBER(edge_conf, tracing), .kind = CB_CONFIG_OBJECT, .members = edge_tracing_rules,
+     .item_size = sizeof(edge_tracing_conf), .doc = "Requests as spans to a collector (OTLP); none when absent."},
     {MEMBER(edge_conf, congestion_control), .kind = CB_CONFIG_ENUM, .names = cc_names, .fallback = "default",
      .doc = "For h3: the default is cubic, or what CBR_CC names in the environment."},
     {MEMBER(edge_conf, ticket_key_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
@@ -426,11 +418,6 @@ static void check_groups(cb_config_draft *d, const edge_conf *c) {
     }
 }
 
-static void check_log(cb_config_draft *d, const edge_conf *c) {
-    const cb_log_writer_opts o = {.size = sizeof o, .target = "-", .levels = c->log->levels};
-    if (cb_log_writer_check(&o) < 0) cb_config_complain(d, "/log/levels", cb_last_error());
-}
-
 static void check_access_log(cb_config_draft *d, const edge_conf *c) {
     const cb_access_log_opts o = edge_access_log_opts(c->access_log);
     if (cb_access_log_check(&o) < 0) cb_config_complain(d, "/access_log", cb_last_error());
@@ -439,7 +426,7 @@ static void check_access_log(cb_config_draft *d, const edge_conf *c) {
 static void check(cb_config_draft *d, const void *root) {
     const edge_conf *c = root;
     if (c->access_log) check_access_log(d, c);
-    check_log(d, c);
+    edge_config_check_telemetry(d, c);
     edge_acme_check(d, c);
     check_listeners(d, c);
     check_groups(d, c);

@@ -132,6 +132,20 @@ typedef struct edge_log_conf {
     int32_t format; /* enum cb_log_format */
 } edge_log_conf;
 
+typedef struct edge_metrics_conf {
+    const char *listen;
+} edge_metrics_conf;
+
+enum { EDGE_RESOURCE_MAX = 64 };
+
+typedef struct edge_tracing_conf {
+    const char *url, *service_name, *authorization_file, *ca_file, *cert_file, *key_file;
+    int64_t one_in, per_second, slow_ms;
+    int32_t errors, decide_anew, format;
+    int32_t trust;           /* enum cb_trace_from */
+    cb_config_list resource; /* cb_config_pair */
+} edge_tracing_conf;
+
 typedef struct edge_tickets_conf {
     int32_t follow;
     int64_t rotate_s, lifetime_s, lead_s, skew_s;
@@ -163,6 +177,8 @@ typedef struct edge_conf {
     const edge_limits_conf *limits;
     const edge_access_log_conf *access_log;
     const edge_log_conf *log;
+    const edge_metrics_conf *metrics;
+    const edge_tracing_conf *tracing;
     const edge_tickets_conf *tickets;
     const edge_acme_conf *acme;
     int64_t upgrade_timeout_ms;
@@ -175,6 +191,10 @@ typedef struct edge_conf {
 extern const cb_config_schema edge_schema;
 /* What a log is opened with; its texts are the configuration's. */
 cb_access_log_opts edge_access_log_opts(const edge_access_log_conf *l);
+
+/* --- edge_config_telemetry.c --- */
+extern const cb_config_rule edge_log_rules[], edge_metrics_rules[], edge_tracing_rules[];
+void edge_config_check_telemetry(cb_config_draft *d, const edge_conf *c);
 
 /* --- edge_config_auth.c --- */
 extern const cb_config_rule edge_provider_rules[], edge_identity_rules[], edge_auth_rules[];

@@ -23,6 +23,9 @@ void edge_health_ask(edge *e) {
     atomic_store(&e->looked_ms, now);
     for (uint32_t i = 0; i < e->n_workers && !e->stopping; i++) {
         edge_worker *w = &e->workers[i];
+        int64_t never = 0;
+        atomic_compare_exchange_strong(&w->answered_ms, &never,
+                                       now - ASK_MS); /* silence counts from the first question */
         if (now - atomic_load(&w->answered_ms) < ASK_MS || atomic_exchange(&w->asked, true)) continue;
         if (cb_loop_post(w->loop, on_asked, w) < 0) atomic_store(&w->asked, false);
     }

@@ -31,7 +31,7 @@ bool edge_log_is_file(const edge_conf *c) {
     return strcmp(t, "-") != 0 && strcmp(t, "syslog") != 0 && strncmp(t, "udp:", 4) != 0;
 }
 
-int edge_log_prepare(edge *e, const edge_snapshot *next, edge_source *from) {
+int edge_log_prepare(edge *e, edge_snapshot *next, edge_source *from) {
     const edge_conf *c = next->conf;
     const cb_log_writer_opts o = opts_of(c);
     if (strcmp(c->log->target, e->log_target.target) == 0 && c->log->format == e->log_target.format) return CB_OK;

@@ -1,5 +1,5 @@
 /* cb-edge: a reverse proxy for HTTP/1.1, HTTP/2 and HTTP/3. */
-#include "edge.h"
+#include "telemetry.h"
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +36,7 @@ static int check(const char *file) {
     if (rc == CB_OK) rc = edge_snapshot_load(&s, &from, NULL);
     if (rc == CB_OK && (rc = edge_check_user(s->conf)) < 0) fprintf(stderr, "%s: %s\n", file, edge_why());
     if (rc == CB_OK) rc = edge_log_check(s->conf, &from);
+    if (rc == CB_OK) rc = edge_tracing_check(s->conf, &from);
     if (rc == CB_OK) rc = check_environment();
     edge_snapshot_unref(s);
     free(text);

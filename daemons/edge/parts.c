@@ -2,15 +2,26 @@
  * then goes over to it, which cannot. */
 #include "telemetry.h"
 
+static void nothing(edge *e) {
+    (void)e; /* it goes with its snapshot */
+}
+
+static void workers_do(edge *e, edge_snapshot *next) {
+    (void)e; /* at their own commit */
+    (void)next;
+}
+
 static const struct {
-    int (*prepare)(edge *e, const edge_snapshot *next, edge_source *from);
+    int (*prepare)(edge *e, edge_snapshot *next, edge_source *from);
     void (*commit)(edge *e, edge_snapshot *next);
     void (*abort)(edge *e);
-} parts[] = {{edge_log_prepare, edge_log_commit, edge_log_abort}};
+} parts[] = {{edge_log_prepare, edge_log_commit, edge_log_abort},
+             {edge_tracing_prepare, workers_do, nothing},
+             {edge_observe_prepare, edge_observe_commit, edge_observe_abort}};
 
 enum { PARTS = sizeof parts / sizeof *parts };
 
-int edge_parts_prepare(edge *e, const edge_snapshot *next, edge_source *from) {
+int edge_parts_prepare(edge *e, edge_snapshot *next, edge_source *from) {
     int rc = CB_OK;
     for (size_t i = 0; i < PARTS && rc == CB_OK; i++)
         rc = parts[i].prepare(e, next, from);

@@ -1,5 +1,5 @@
 /* From a configuration file to what workers use: router, identities, tickets, groups. Nothing here opens a socket. */
-#include "edge.h"
+#include "telemetry.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +33,7 @@ void edge_snapshot_unref(edge_snapshot *s) {
         free(u);
     }
     edge_trust_drop(s);
+    edge_tracing_unref(s->tracing);
     cb_router_unref(s->router);
     edge_auth_free(s->auth);
     cb_tickets_unref(s->tickets);

@@ -226,6 +226,7 @@ int edge_telemetry_save(const edge *e, cb_handoff *h) {
 void edge_telemetry_inherit(edge *e) {
     cb_slice kept;
     uint64_t n;
+    edge_telemetry_look(e);
     if (!e->inherited || cb_handoff_get(e->inherited, "upgrades", &kept) < 0 || kept.len != sizeof n) return;
     memcpy(&n, kept.base, sizeof n);
     e->telemetry->upgrades[EDGE_GOOD] = n;

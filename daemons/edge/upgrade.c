@@ -223,6 +223,7 @@ static int fill(edge_upgrade *u) {
     if (rc == CB_OK) rc = cb_tickets_save(u->snapshot->tickets, u->handoff, "tickets");
     if (rc == CB_OK) rc = edge_steering_save(e, u->handoff);
     if (rc == CB_OK) rc = edge_telemetry_save(e, u->handoff);
+    if (rc == CB_OK) rc = edge_observe_save(e, u->handoff);
     for (uint32_t i = 0; i < e->n_elders && rc == CB_OK; i++)
         rc = cb_handoff_put_fd(u->handoff, "elder", e->elders[i]);
     for (const edge_use *use = u->snapshot->uses; use && rc == CB_OK; use = use->next) {

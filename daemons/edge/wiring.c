@@ -187,6 +187,10 @@ void edge_leave(edge *e, bool yields) {
     edge_acme_stop(e->acme);
     e->drain_ms = (uint64_t)e->now->conf->drain_timeout_ms;
     edge_say(e->log, CB_LOG_INFO, "draining: running requests have %llu ms", (unsigned long long)e->drain_ms);
+    if (yields)
+        edge_observe_leave(e);
+    else
+        edge_observe_tell(e);
     edge_post_all(e, edge_worker_drain);
 }
 
@@ -281,9 +285,10 @@ void edge_serving(edge *e) {
     for (const edge_use *u = e->now->uses; u; u = u->next)
         edge_say(e->log, CB_LOG_INFO, "listener %s: %s://%s", u->listener->conf->name,
                  u->listener->conf->tls ? "https" : "http", u->listener->address);
+    e->serving = true;
+    edge_observe_tell(e);
     edge_say(e->log, CB_LOG_INFO, "libcb %s: ready with %u worker%s", cb_version_text(), e->n_workers,
              e->n_workers == 1 ? "" : "s");
-    e->serving = true;
     follow_acme(e);
     if (e->elder < 0) edge_notify("READY=1\nSTATUS=serving"); /* else the process before tells who is the main one */
 }
@@ -369,6 +374,7 @@ static void stop_workers(edge *e, bool at_once) {
 
 static void edge_free(edge *e) {
     if (e->now && e->serving && !e->yields) edge_pid_file_remove(e->now->conf);
+    edge_observe_free(e);
     edge_telemetry_show(e, NULL);
     edge_acme_free(e->acme);
     edge_snapshot_unref(e->now);
@@ -383,6 +389,8 @@ static void edge_free(edge *e) {
         close(e->elders[i]);
     if (e->loop) cb_loop_free(e->loop);
     edge_steering_close(e);
+    edge_tracing_wait(e);
+    edge_side_end(e);
     edge_telemetry_free(e);
     edge_log_end(e);
     free(e->program);

@@ -88,7 +88,15 @@ static int open_log(cb_access_log **out, edge_worker *w, const edge_snapshot *s)
     return cb_access_log_open(out, w->loop, &o);
 }
 
+static void use_tracing(edge_worker *w, const edge_snapshot *s) {
+    edge_tracing *before = w->tracing;
+    w->tracing = edge_tracing_ref(s->tracing);
+    edge_tracing_use(w->proxy, w->tracing);
+    edge_tracing_unref(before);
+}
+
 int edge_worker_log(edge_worker *w, const edge_snapshot *s) {
+    use_tracing(w, s);
     int rc = open_log(&w->log, w, s);
     if (rc == CB_OK) cb_proxy_set_log(w->proxy, w->log);
     return rc;
@@ -102,7 +110,10 @@ static void *run(void *user) {
 }
 
 int edge_worker_start(edge_worker *w) {
+    char name[16];
     w->started = pthread_create(&w->thread, NULL, run, w) == 0;
+    snprintf(name, sizeof name, "cb-worker-%u", w->number);
+    if (w->started) pthread_setname_np(w->thread, name); /* for top -H and the like */
     return w->started ? CB_OK : CB_ESYS;
 }
 
@@ -115,6 +126,8 @@ void edge_worker_close(edge_worker *w) {
     cb_proxy_free(w->proxy);
     cb_access_log_free(w->log);
     w->proxy = NULL;
+    edge_tracing_unref(w->tracing);
+    w->tracing = NULL;
     w->log = NULL;
     edge_worker_abort(w->loop, w); /* a reload that was not decided any more */
     edge_snapshot_unref(w->told);
@@ -216,6 +229,7 @@ void edge_worker_commit(cb_loop *loop, void *worker) {
     (void)loop;
     if (cb_proxy_swap(w->proxy, next->router) < 0)
         edge_say(w->edge->log, CB_LOG_ERROR, "worker %u keeps its routes: %s", w->number, cb_last_error());
+    use_tracing(w, next);
     cb_proxy_set_log(w->proxy, w->prepared_log);
     cb_access_log_free(w->log);
     w->log = w->prepared_log;

@@ -8,17 +8,17 @@ import sys
 import guard
 
 sys.path.insert(0, str(guard.ROOT / "dashboards"))
-from catalogue import CATALOGUE, rows  # noqa: E402
+from catalogue import CATALOGUE, DAEMONS, rows  # noqa: E402
 
 PAGE = guard.ROOT / "docs/metrics.md"
 CELLS = guard.ROOT / "libcb/telemetry/cells.def"
 MODULES = {"process": "The process", "interface": "Network interfaces (L1, L2)", "kernel": "The kernel's network stack (L3, L4)",
-           "loop": "Event loops", "udp": "UDP sockets of libcb", "tcp": "TCP connections of libcb", "quic": "QUIC", "tls": "TLS"}
+           "loop": "Event loops", "udp": "UDP sockets of libcb", "tcp": "TCP connections of libcb", "quic": "QUIC", "tls": "TLS", "edge": "cb-edge"}
 READ = ("process", "interface", "kernel")  # by collectors, at a scrape
 HEAD = """# Metrics
 
 The families that libcb and its daemons have. A counter is shown with `_total` behind its name; a histogram has `_bucket`, `_sum` and `_count`, or is a native one. This page
-is made from `libcb/telemetry/catalogue.def` by `python3 tests/guards/test_metrics_page.py --write`, and a guard compares it. How to count things of your own is in
+is made from `libcb/telemetry/catalogue.def` and `daemons/*/families.def` by `python3 tests/guards/test_metrics_page.py --write`, and a guard compares it. How to count things of your own is in
 [the guide](guide/telemetry.md).
 """
 
@@ -44,8 +44,12 @@ def cells_text(table):
                                 for identity, family, _, values in cells(table))
 
 
+def everything():
+    return rows("\n".join(path.read_text() for path in [CATALOGUE, *DAEMONS]))
+
+
 def page():
-    table = rows(CATALOGUE.read_text())
+    table = everything()
     parts = [HEAD]
     for module, title in MODULES.items():
         parts.append(f"## {title}\n\n| name | kind | labels | what |\n|---|---|---|---|\n" + "".join(
@@ -71,7 +75,7 @@ def mistakes(table):
 
 
 def test_rows_are_sound():
-    guard.report(list(mistakes(rows(CATALOGUE.read_text()))))
+    guard.report(list(mistakes(everything())))
 
 
 def test_page_is_current():
@@ -119,6 +123,12 @@ def test_every_family_has_a_user():
                  + [f"CB_C_{cell}: nothing counts there" for cell, _, _, _ in counted if cell not in series])
 
 
+def test_every_family_of_a_daemon_has_a_user():
+    for path in DAEMONS:
+        used = set(re.findall(r"\b[A-Z]+_F_(\w+)", "\n".join(code.read_text() for code in path.parent.glob("*.c"))))
+        guard.report([f"{row[0]}: nothing shows {row[3]}" for row in rows(path.read_text()) if row[0] not in used])
+
+
 USES = {"add": "COUNTER", "move": "GAUGE", "set": "GAUGE", "observe": "HISTOGRAM"}
 
 
@@ -144,7 +154,7 @@ def untested(table, text):
 def test_every_family_is_moved_by_a_test():
     tests = [path for folder in ("unit", "interop") for path in (guard.ROOT / "tests" / folder).rglob("*.*")
              if path.suffix in (".c", ".h", ".py")]
-    guard.report(untested(rows(CATALOGUE.read_text()), "\n".join(path.read_text() for path in sorted(tests))))
+    guard.report(untested(everything(), "\n".join(path.read_text() for path in sorted(tests))))
 
 
 def test_guard_sees_a_bad_row():

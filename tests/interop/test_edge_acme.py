@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from acme_server import AcmeServer, dns_hook, start_pebble
 from conftest import free_port, peer, program, run
+from test_edge_metrics import Page
 
 HOST = "a.example.org"
 
@@ -110,9 +111,14 @@ def test_a_first_certificate_and_one_more_by_a_reload(pebble, challenge, names):
     assert edge.certificate()[1] == names and not list(edge.state.glob("*/*.order")) and not list(edge.state.glob("*/*.alpn01"))
     assert "new certificate for a.example.org" in edge.process.output()
     edge.groups.append(["c.example.org"])
+    edge.root["metrics"] = {"listen": f"127.0.0.1:{free_port()}"}
     edge.reload()
     edge.issued("c.example.org")
     assert edge.certificate()[2] == first  # the other one was good
+    page = Page(edge.root["metrics"]["listen"].split(":")[1])
+    one = {"issuer": "test", "certificate": "c.example.org"}
+    until(lambda: page.value("cb_edge_acme_state", state="waiting", **one) == 1, edge)
+    assert page.value("cb_edge_acme_due_timestamp_seconds", **one) > time.time() and page.value("cb_edge_acme_consecutive_failures", **one) == 0
     edge.process.send(signal.SIGTERM)
     assert edge.process.popen.wait(20) == 0
     edge.go()  # from the files, at once
@@ -220,11 +226,14 @@ def test_any_member_of_an_anycast_address_answers(pebble, tmp_path, spawn, chall
     follower = pebble(challenge, settle_ms=1500)  # the server's validations arrive here
     leader = Edge(tmp_path, spawn, "leader", follower.issuer["directory"], follower.ca)
     leader.issuer, follower.more = follower.issuer, {"follow": True}
+    follower.root["metrics"] = {"listen": f"127.0.0.1:{free_port()}"}
     follower.go()
     leader.go()
     serial = leader.issued()
     assert follower.issued() == serial
     assert "new certificate" not in follower.process.output()
+    page = Page(follower.root["metrics"]["listen"].split(":")[1])
+    assert page.value("cb_edge_acme_state", issuer="test", certificate=HOST, state="following") == 1
 
 
 def test_one_process_gets_certificates_and_its_successor_goes_on(pebble):
@@ -293,11 +302,15 @@ def test_the_server_says_when_to_renew_and_what_profile_it_is(simulated):
 def test_a_rate_limit_is_kept_through_reloads_and_a_placeholder_serves(simulated):
     edge = simulated
     edge.server.lie = "rate-limit"
+    edge.root["metrics"] = {"listen": f"127.0.0.1:{free_port()}"}
     edge.go()
     edge.process.wait_for("rateLimited: too many", seconds=20)
     again = time.strptime(re.search(r"again at (\S+)", edge.process.output())[1], "%Y-%m-%dT%H:%M:%SZ")
     assert 3500 < calendar.timegm(again) - time.time() < 3700
     assert "placeholder" in edge.certificate()[0] and edge.certificate()[1] == [HOST]
+    page, one = Page(edge.root["metrics"]["listen"].split(":")[1]), {"issuer": "test", "certificate": HOST}
+    until(lambda: page.value("cb_edge_acme_state", state="failing", **one) == 1, edge)
+    assert page.value("cb_edge_acme_consecutive_failures", **one) == 1 and page.value("cb_edge_acme_due_timestamp_seconds", **one) == calendar.timegm(again)
     edge.server.lie = None
     edge.groups.append(["c.example.org"])
     edge.reload()

@@ -1,11 +1,13 @@
 """What cb-edge says about itself: its log, metrics and traces."""
 
+import http.server
 import json
 import os
 import pwd
 import re
 import signal
 import socket
+import threading
 import time
 
 import pytest
@@ -162,3 +164,128 @@ def test_a_bad_log_stops_a_reload(edge, origin):
     edge.reload(good=False)
     assert "/log/target" in edge.process.output()
     assert edge.status("/page") == 200
+
+
+# ---- traces ----
+
+CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+class Spans:
+    """A collector for OTLP/JSON: what came, and what it was asked with."""
+
+    def __init__(self):
+        spans = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                spans.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+                for resource in body["resourceSpans"]:
+                    spans.resources.append({a["key"]: a["value"].get("stringValue") for a in resource["resource"]["attributes"]})
+                    spans.all += [span for scope in resource["scopeSpans"] for span in scope["spans"]]
+                self.send_response(200)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.requests, self.resources, self.all = [], [], []
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def servers(self):
+        return [span for span in list(self.all) if span["kind"] == 2]
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def spans():
+    collector = Spans()
+    yield collector
+    collector.close()
+
+
+def test_spans_reach_the_collector(edge, origin, spans, tmp_path):
+    secret = tmp_path / "token"
+    secret.write_text("Bearer let-me-in\n")
+    secret.chmod(0o600)
+    edge.start({"web": [f"http://127.0.0.1:{origin()}"]}, trusted_proxies=["127.0.0.0/8"],
+               tracing={"url": spans.url, "format": "json", "authorization_file": str(secret), "service_name": "edge-of-a-test",
+                        "resource": {"deployment.environment.name": "test"}})
+    body = edge.curl("/head", "-H", f"traceparent: {CALLER}")[2]
+    until(lambda: spans.servers())
+    span = spans.servers()[0]
+    assert span["traceId"] == CALLER[3:35] and span["parentSpanId"] == CALLER[36:52]
+    assert f"traceparent: 00-{CALLER[3:35]}-".encode() in body and CALLER[36:52].encode() not in body
+    path, head = spans.requests[0]
+    assert path == "/v1/traces" and head["authorization"] == "Bearer let-me-in" and "let-me-in" not in edge.process.output()
+    resource = spans.resources[0]
+    assert resource["service.name"] == "edge-of-a-test" and resource["deployment.environment.name"] == "test"
+    assert resource["service.instance.id"].endswith(f":{edge.process.pid}") and resource["host.name"] == socket.gethostname()
+    line = edge.last("/head")
+    assert line["trace_id"] == span["traceId"] and line["span_id"] == span["spanId"]
+
+
+@pytest.mark.parametrize("trust, goes_on", [("trusted", False), ("all", True), ("nobody", False)])
+def test_whose_trace_goes_on(edge, origin, spans, trust, goes_on):
+    edge.start({"web": [f"http://127.0.0.1:{origin()}"]}, tracing={"url": spans.url, "format": "json", "trust": trust})
+    edge.curl("/page", "-H", f"traceparent: {CALLER}")
+    until(lambda: spans.servers())
+    assert (spans.servers()[0]["traceId"] == CALLER[3:35]) == goes_on
+
+
+def test_which_traces_are_recorded(edge, origin, spans):
+    edge.start({"web": [f"http://127.0.0.1:{origin()}"]}, tracing={"url": spans.url, "format": "json", "one_in": 1000000000, "slow_ms": 300})
+    for path in ("/page", "/page", "/status?503", "/slow?500"):
+        edge.curl(path)
+    until(lambda: len(spans.servers()) >= 2)
+    time.sleep(1.2)  # more than a batch waits
+    paths = sorted(attribute["value"]["stringValue"] for span in spans.servers() for attribute in span["attributes"] if attribute["key"] == "url.path")
+    assert paths == ["/slow", "/status"]
+
+
+def test_tracing_changes_by_a_reload_and_ends_with_all_spans(edge, origin, spans):
+    groups = {"web": [f"http://127.0.0.1:{origin()}"]}
+    edge.start(groups)
+    edge.curl("/page")
+    edge.config(groups, tracing={"url": spans.url, "format": "json", "per_second": 0})
+    edge.reload()
+    for _ in range(20):
+        edge.curl("/page")
+    edge.config(groups, tracing={"url": spans.url, "format": "json", "per_second": 0, "service_name": "second"})
+    edge.reload()
+    for _ in range(20):
+        edge.curl("/page")
+    assert edge.process.stop() == 0
+    assert len(spans.servers()) == 40
+    assert {resource["service.name"] for resource in spans.resources} == {"cb-edge", "second"}
+
+
+def test_a_dead_collector_costs_nothing(edge, origin):
+    edge.start({"web": [f"http://127.0.0.1:{origin()}"]}, tracing={"url": f"http://127.0.0.1:{free_port()}"})
+    for _ in range(5):
+        assert edge.status("/page") == 200
+    edge.process.wait_for("does not take spans")
+    begin = time.monotonic()
+    assert edge.process.stop() == 0 and time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize("tracing, pointer, what", [
+    ({"url": "no url"}, "/tracing", "url"),
+    ({"url": "http://127.0.0.1:1", "authorization_file": "/nonexistent"}, "/tracing/authorization_file", "/nonexistent"),
+    ({"url": "https://127.0.0.1:1", "ca_file": "/nonexistent"}, "/tracing", "/nonexistent"),
+    ({"url": "http://127.0.0.1:1", "cert_file": "x"}, "/tracing", "belong together"),
+    ({"format": "json"}, "/tracing", "url"),
+    ({"url": "http://127.0.0.1:1", "one_in": 0}, "/tracing/one_in", "1"),
+])
+def test_tracing_mistakes(edge, tracing, pointer, what):
+    edge.config({"web": ["http://127.0.0.1:1"]}, tracing=tracing)
+    for options in (["--check"], []):
+        got = run(program("cb-edge"), *options, "--config", edge.file)
+        assert got.returncode == 1 and pointer in got.stderr and what in got.stderr, got.stderr
