@@ -287,6 +287,25 @@ static int go_on(h1_conn *c) {
     return n < 0 ? (int)n : CB_OK;
 }
 
+static bool out_wanted(const h1_conn *c) {
+    return c->x && !c->closing && cb_exchange_out_wanted(c->x) && c->mode != H1_OUT_WAIT;
+}
+
+/* Who waits for room is told, and again as long as they wait for more while there is some: a sink tells of room only
+ * when it had none at all. */
+static void tell_writer(h1_conn *c, cb_time now) {
+    size_t before = SIZE_MAX, room = 0;
+    while (out_wanted(c) && (room = h1_room(&c->h, c->x)) > 0 && room < before) {
+        c->stuck_from = 0;
+        before = room;
+        cb_exchange_out_writable(c->x);
+    }
+    if (!out_wanted(c))
+        c->stuck_from = 0;
+    else if (!room && !c->stuck_from && before == SIZE_MAX)
+        c->stuck_from = now;
+}
+
 static int h1_flush(cb_hconn *h, cb_time now) {
     h1_conn *c = h1_of(h);
     c->now = now;
@@ -299,15 +318,7 @@ static int h1_flush(cb_hconn *h, cb_time now) {
         int64_t sent = h1_send_body(h, c->x, (cb_slice){NULL, 0}, true);
         rc = sent < 0 ? (int)sent : CB_OK;
     }
-    bool wanted = c->x && !c->closing && cb_exchange_out_wanted(c->x) && c->mode != H1_OUT_WAIT;
-    if (wanted && h1_room(h, c->x)) {
-        c->stuck_from = 0;
-        cb_exchange_out_writable(c->x);
-    } else if (!wanted) {
-        c->stuck_from = 0;
-    } else if (!c->stuck_from) {
-        c->stuck_from = now;
-    }
+    tell_writer(c, now);
     if (c->x && c->in == H1_IN_BODY && cb_exchange_in_blocked(c->x)) c->body_from = now;
     if (rc == CB_OK) rc = h1_push(c);
     c->depth--;

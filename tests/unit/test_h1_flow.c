@@ -15,6 +15,7 @@ typedef struct plan {
     size_t written;
     bool silent; /* no answer by itself */
     bool whole;  /* answer by cb_exchange_send() */
+    bool polite; /* after a write that took less than it was given it waits, as it may, without asking once more */
     int limits;
     char limit[64];
     h1_peer *p;
@@ -55,6 +56,7 @@ static int stream(cb_exchange *x, plan *t) {
         if (took == CB_EAGAIN) return CB_OK;
         if (took < 0) return (int)took;
         t->written += (size_t)took;
+        if (t->polite && (size_t)took < n) return CB_OK;
     }
     return cb_exchange_finish(x);
 }
@@ -279,6 +281,22 @@ Test(h1_flow, a_response_waits_for_room) {
         cr_assert_gt(p->out_len, 100000);
         stop(p);
     }
+}
+
+/* A sink tells of room when it had none: whoever waits must have left it none, also who stops at the first write that
+ * took less. */
+Test(h1_flow, who_waits_has_left_no_room) {
+    plan t = {.take = -1, .answer = 100000, .polite = true};
+    h1_peer *p = start(&t, NULL);
+    p->room = 3000;
+    feed(p, "GET / HTTP/1.1\r\n" H "\r\n", 0);
+    for (int i = 0; i < 1000 && !p->closed; i++) {
+        if (p->x && p->x->blocked) cr_assert_eq(p->room, 0, "round %d: %zu bytes of room", i, p->room);
+        p->room = 1500;
+        cr_assert_eq(p->h->vt->flush(p->h, 2), CB_OK);
+    }
+    cr_assert_eq(p->closed, 1);
+    stop(p);
 }
 
 Test(h1_flow, content_length_is_kept) {
