@@ -176,6 +176,7 @@ static int open_door(cb_admin *a, cb_admin_door *door, const cb_admin_door_opts 
     const cb_http_limits limits = {.size = sizeof limits,
                                    .head_timeout_ms = a->o.request_timeout_ms,
                                    .body_timeout_ms = a->o.request_timeout_ms,
+                                   .idle_timeout_ms = 3 * a->o.request_timeout_ms,
                                    .send_timeout_ms = a->o.send_timeout_ms,
                                    .max_streams = STREAMS_OF_CONN,
                                    .send_buffer_bytes = SEND_BUFFER};

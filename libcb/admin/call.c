@@ -282,9 +282,8 @@ static int on_head(cb_exchange *x, void *user) {
         return cb_admin_problemf(c, 503, "%u connections are open already", a->o.max_conns);
     const char *wrong = cb_admin_target_read(&c->target, a->alloc, cb_exchange_path(x));
     if (wrong) return cb_admin_problemf(c, 400, "%s", wrong);
-    c->row = cb_admin_router_find(&a->router, &c->target, cb_exchange_method(x), c->allow);
+    c->row = cb_admin_router_find(&a->router, &c->target, cb_exchange_method(x), door->open, c->allow);
     if (door->open || (c->row && c->row->open)) {
-        if (c->row && !c->row->open && !c->row->scrape) c->row = NULL;
         ask_nobody(c);
     } else if (door->local) {
         ask_kernel(c);

@@ -176,11 +176,14 @@ static void add_allowed(char allow[64], const char *method) {
 }
 
 const cb_admin_row *cb_admin_router_find(const cb_admin_router *r, const cb_admin_target *t, cb_slice method,
-                                         char allow[64]) {
+                                         bool open_only, char allow[64]) {
     const cb_admin_row *best = NULL, *found = NULL;
     *allow = '\0';
-    for (uint32_t i = 0; i < r->n; i++)
-        if (fits(r->rows[i], t) && (!best || closer(r->rows[i], best))) best = r->rows[i];
+    for (uint32_t i = 0; i < r->n; i++) {
+        const cb_admin_row *row = r->rows[i];
+        if (open_only && !row->open && !row->scrape) continue;
+        if (fits(row, t) && (!best || closer(row, best))) best = row;
+    }
     for (uint32_t i = 0; best && i < r->n; i++) {
         if (strcmp(r->rows[i]->r.path, best->r.path) != 0) continue;
         add_allowed(allow, r->rows[i]->r.method); /* five methods and HEAD at most */

@@ -32,10 +32,10 @@ void cb_admin_router_free(cb_admin_router *r);
 /* out may be NULL. CB_EINVAL (the detail names the field), CB_EEXIST, CB_ELIMIT, CB_ENOMEM. */
 int cb_admin_router_add(cb_admin_router *r, const cb_admin_resource *resource, void *user, cb_admin_row **out);
 
-/* The row for a target and method (HEAD is GET's). NULL: *allow says which methods there are at the path ("GET, HEAD,
- * PUT"), or is empty when there is no such path. */
+/* The row for a target and method (HEAD is GET's), of all rows or only of those that are open or scrape. NULL: *allow
+ * says which methods there are at the path ("GET, HEAD, PUT"), or is empty when there is no such path. */
 const cb_admin_row *cb_admin_router_find(const cb_admin_router *r, const cb_admin_target *t, cb_slice method,
-                                         char allow[64]);
+                                         bool open_only, char allow[64]);
 /* The value of a parameter of the row's path; NULL: it has none of that name. */
 const char *cb_admin_row_param(const cb_admin_row *row, const cb_admin_target *t, const char *name);
 

@@ -149,7 +149,7 @@ Test(admin_router, the_closest_is_found) {
         cb_admin_target t;
         char allow[64];
         cr_assert_null(read_target(&t, rows[i].target));
-        const cb_admin_row *row = cb_admin_router_find(&r, &t, cb_slice_str(rows[i].method), allow);
+        const cb_admin_row *row = cb_admin_router_find(&r, &t, cb_slice_str(rows[i].method), false, allow);
         cr_expect_eq(row != NULL, rows[i].id != NULL, "%s %s", rows[i].method, rows[i].target);
         if (row && rows[i].id) cr_expect_str_eq(row->r.id, rows[i].id, "%s: %s", rows[i].target, row->r.path);
         cr_expect_str_eq(allow, rows[i].allow);
