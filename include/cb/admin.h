@@ -293,7 +293,8 @@ CB_API int cb_admin_send_nothing(cb_admin_call *call); /* 204 */
  * (at most 255 bytes, not empty); NULL = there is none. */
 CB_API void cb_admin_page_begin(cb_admin_call *call);
 CB_API int cb_admin_page_end(cb_admin_call *call, const char *next);
-/* Fields of the answer to come; copied. NULL = none. Values that are no field values are left out. */
+/* Fields of the answer to come; copied. NULL = none. Values that are no field values are left out. A 200 to GET with a
+ * tag that the client has (If-None-Match) becomes a 304. */
 CB_API void cb_admin_etag(cb_admin_call *call, const char *etag);
 CB_API void cb_admin_location(cb_admin_call *call, const char *path);
 

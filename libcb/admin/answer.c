@@ -72,8 +72,19 @@ static int outcome_of(cb_admin_call *c) {
     return c->recorded && c->status >= 400 ? CB_AUDIT_FAILED : 0;
 }
 
+static bool reads(const cb_admin_call *c) {
+    return c->row && strcmp(c->row->r.method, "GET") == 0;
+}
+
+/* What is read with a tag that the client has need not be sent, also when its resource did not ask. */
+static bool unchanged(const cb_admin_call *c, int status) {
+    return status == 200 && *c->etag && reads(c) &&
+           cb_admin_match((cb_slice){0}, cb_slice_str(c->if_none_match), c->etag, true) == CB_MATCH_SAME;
+}
+
 int cb_admin_answer(cb_admin_call *c, int status, const char *type, cb_slice body) {
     if (c->answered) return cb_fail(CB_EINVAL, "the call was answered before");
+    if (unchanged(c, status)) return cb_admin_answer(c, 304, NULL, (cb_slice){0});
     c->answered = true;
     if (c->handed) c->a->n_waiting--;
     c->status = status;
@@ -143,10 +154,8 @@ void cb_admin_location(cb_admin_call *c, const char *path) {
 }
 
 int cb_admin_check_match(cb_admin_call *c, const char *etag) {
-    const cb_slice method = cb_admin_method(c);
-    const bool reads = cb_slice_eq(method, "GET") || cb_slice_eq(method, "HEAD");
     cb_admin_etag(c, etag);
-    const int verdict = cb_admin_match(cb_slice_str(c->if_match), cb_slice_str(c->if_none_match), etag, reads);
+    const int verdict = cb_admin_match(cb_slice_str(c->if_match), cb_slice_str(c->if_none_match), etag, reads(c));
     if (verdict == CB_MATCH_GO) return CB_OK;
     if (verdict == CB_MATCH_SAME)
         (void)cb_admin_answer(c, 304, NULL, (cb_slice){0});
