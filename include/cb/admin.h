@@ -139,7 +139,7 @@ CB_API int cb_admin_new(cb_admin **out, cb_loop *loop, const cb_admin_opts *opts
 CB_API void cb_admin_set_roles(cb_admin *a, cb_admin_roles *roles);
 /* Takes no new connections; done is called once, from the loop, when the last one is gone, or after deadline_ms; it may
  * free the admin. Event streams end at once. yields: a successor has the sockets (cb_http_server_yield()). NULL done is
- * fine. CB_EINVAL, CB_ENOMEM. */
+ * fine. Calling it again shortens the deadline and replaces done. CB_EINVAL, CB_ENOMEM. */
 CB_API int cb_admin_drain(cb_admin *a, uint64_t deadline_ms, int yields, cb_task_fn done, void *user);
 /* Ends everything; calls that were not answered are told by cb_admin_call_on_end(). Not inside callbacks of this admin,
  * but for `done` above. NULL is fine. */

@@ -104,18 +104,20 @@ static void door_drained(cb_loop *loop, void *user) {
 
 int cb_admin_drain(cb_admin *a, uint64_t deadline_ms, int yields, cb_task_fn done, void *user) {
     if (!a) return cb_fail(CB_EINVAL, "cb_admin_drain: no admin");
+    const bool again = a->ending; /* only the deadline is new */
+    a->ending = true;
     a->drained = done;
     a->drained_user = user;
-    a->draining = a->n_doors;
+    if (!again) a->draining = a->n_doors;
     cb_admin_streams_end(a, false);
     int rc = CB_OK;
     for (int i = 0; i < a->n_doors; i++) {
         cb_http_server *srv = a->doors[i].srv;
-        cb_http_server_on_drained(srv, door_drained, a);
+        if (!again) cb_http_server_on_drained(srv, door_drained, a);
         const int one = yields ? cb_http_server_yield(srv, deadline_ms) : cb_http_server_drain(srv, deadline_ms);
         if (one < 0) rc = one;
     }
-    if (!a->n_doors) cb_defer_later(&a->no_doors);
+    if (!a->draining) cb_defer_later(&a->no_doors); /* there is no door, or all were drained before */
     return rc;
 }
 
@@ -155,6 +157,7 @@ static bool loopback(const char *address) {
 static int check_door(const cb_admin *a, const cb_admin_door_opts *o) {
     if (!o->address) return cb_fail(CB_EINVAL, "address: required, such as unix:/run/cb/admin.sock");
     const bool local = cb_unix_path(o->address) != NULL;
+    if (a->ending) return cb_fail(CB_EINVAL, "%s: the administration interface is ending", o->address);
     if (a->n_doors == CB_ADMIN_DOORS) return cb_fail(CB_ELIMIT, "at most %d doors", CB_ADMIN_DOORS);
     if (o->client_cert > 2) return cb_fail(CB_EINVAL, "client_cert: 0, 1 or 2");
     if (o->public_only > 1) return cb_fail(CB_EINVAL, "public_only: 0 or 1");

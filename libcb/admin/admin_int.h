@@ -56,9 +56,10 @@ struct cb_admin {
     char why_ready[200], why_alive[200];
     cb_work *reading; /* of the audit log: one page at a time */
     int draining;     /* doors that are not drained yet */
+    bool ending;      /* cb_admin_drain() was called */
     cb_task_fn drained;
     void *drained_user;
-    cb_defer no_doors; /* drained without any */
+    cb_defer no_doors; /* drained, with no door to tell of it */
 };
 
 struct cb_admin_call {

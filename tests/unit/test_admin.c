@@ -362,3 +362,52 @@ Test(admin_doors, public_ones) {
             cr_expect_eq(ask_tcp(&w, k, cases[i].text), cases[i].status, "%s: %s", cases[i].text, r.text);
     admin_close(&w);
 }
+
+static void drained(cb_loop *loop, void *user) {
+    (void)loop;
+    ++*(int *)user;
+}
+
+Test(admin_doors, drained_once_and_told_of_it) {
+    for (int doors = 0; doors < 3; doors++) {
+        admin_world w;
+        int told = 0;
+        admin_open(&w, ADMIN_NO_DOOR, "viewer", NULL);
+        if (doors > 0)
+            cr_assert_eq(cb_admin_listen(w.a, CB_OPTS(cb_admin_door_opts, .address = w.address)), 0, "%s",
+                         cb_last_error());
+        if (doors > 1)
+            cr_assert_eq(cb_admin_listen(w.a, CB_OPTS(cb_admin_door_opts, .address = "127.0.0.1:0", .public_only = 1)),
+                         1, "%s", cb_last_error());
+        const int idle = doors ? admin_dial(w.path) : -1;
+        admin_turn(&w, 5);
+        cr_assert_eq(cb_admin_drain(w.a, 10000, 0, NULL, NULL), CB_OK);
+        cr_assert_eq(cb_admin_drain(w.a, 50, 0, drained, &told), CB_OK);
+        cr_expect_eq(cb_admin_listen(w.a, CB_OPTS(cb_admin_door_opts, .address = w.address)), CB_EINVAL);
+        for (int i = 0; i < 400 && !told; i++) /* a connection lingers until its client closes, too, for 2 s at most */
+            admin_turn(&w, 10);
+        cr_expect_eq(told, 1, "%d doors: told %d times", doors, told);
+        cr_assert_eq(cb_admin_drain(w.a, 50, 0, drained, &told), CB_OK);
+        admin_turn(&w, 20);
+        cr_expect_eq(told, 2, "%d doors: who asks again is told again", doors);
+        if (idle >= 0) close(idle);
+        admin_close(&w);
+    }
+}
+
+/* A successor opens the path while the first one runs; who yields leaves it alone. */
+Test(admin_doors, a_successor_takes_over) {
+    admin_world w;
+    cb_admin *next = NULL;
+    admin_open(&w, 0, "viewer", NULL);
+    cr_assert_eq(cb_admin_new(&next, w.loop, CB_OPTS(cb_admin_opts, .roles = w.roles, .name = "next")), CB_OK);
+    cr_expect_eq(cb_admin_listen(next, CB_OPTS(cb_admin_door_opts, .address = w.address)), CB_EEXIST);
+    cr_assert_eq(cb_admin_listen(next, CB_OPTS(cb_admin_door_opts, .address = w.address, .replace = 1)), 0, "%s",
+                 cb_last_error());
+    cr_assert_eq(cb_admin_drain(w.a, 100, 1, NULL, NULL), CB_OK);
+    cb_admin_free(w.a);
+    w.a = next;
+    cr_expect_eq(admin_ask(&w, &r, "GET /v1/openapi.json", NULL, NULL), 200, "%s", r.text);
+    cr_expect(strstr(r.body, "\"title\":\"next\""), "%s", r.body);
+    admin_close(&w);
+}
