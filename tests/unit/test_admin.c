@@ -2,9 +2,12 @@
 #include "support/admin_fixture.h"
 #include "support/http_fixture.h"
 #include <criterion/criterion.h>
+#include <grp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static admin_reply r;
@@ -409,5 +412,59 @@ Test(admin_doors, a_successor_takes_over) {
     w.a = next;
     cr_expect_eq(admin_ask(&w, &r, "GET /v1/openapi.json", NULL, NULL), 200, "%s", r.text);
     cr_expect(strstr(r.body, "\"title\":\"next\""), "%s", r.body);
+    admin_close(&w);
+}
+
+/* In `processes`: children of other users, with few groups and with many, ask who they are. */
+Test(processes, an_admin_knows_users_and_groups) {
+    enum { MANY = 40 };
+    static const cb_admin_grant grants[] = {{.size = sizeof grants[0], .who = "gid:5039", .role = "viewer"},
+                                            {.size = sizeof grants[0], .who = "uid:4001", .role = "operator"}};
+    static const struct {
+        gid_t gid;
+        size_t groups;
+        uid_t uid;
+        const char *status, *part;
+    } cases[] = {{4000, MANY, 4000, "200", "\"roles\":[\"viewer\"]"},
+                 {4000, MANY - 1, 4000, "403", "uid:4000 has no role here"},
+                 {4000, 0, 4000, "403", "uid:4000 has no role here"},
+                 {5039, 0, 4001, "200", "\"roles\":[\"viewer\",\"operator\"]"}};
+    admin_world w;
+    cb_admin_roles *roles = NULL;
+    if (getuid() != 0) cr_skip_test("needs root, to become somebody else");
+    admin_open(&w, ADMIN_NO_ROLE, NULL, NULL);
+    cr_assert_eq(chmod(w.folder, 0755), 0);
+    cr_assert_eq(chmod(w.path, 0666), 0);
+    cr_assert_eq(cb_admin_roles_new(&roles), CB_OK);
+    for (size_t i = 0; i < 2; i++)
+        cr_assert_eq(cb_admin_roles_add(roles, &grants[i]), CB_OK, "%s", cb_last_error());
+    cb_admin_set_roles(w.a, roles);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        static const char question[] = "GET /v1/whoami HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        char answer[2048] = "";
+        int fds[2], status = 0;
+        cr_assert_eq(pipe(fds), 0);
+        const pid_t child = fork();
+        if (child == 0) {
+            gid_t groups[MANY];
+            for (gid_t k = 0; k < MANY; k++)
+                groups[k] = 5000 + k;
+            if (setgroups(cases[i].groups, groups) != 0 || setgid(cases[i].gid) != 0 || setuid(cases[i].uid) != 0)
+                _exit(2);
+            const int fd = admin_dial(w.path);
+            if (write(fd, question, sizeof question - 1) < 0) _exit(3);
+            for (ssize_t n; (n = read(fd, answer, sizeof answer)) > 0;)
+                if (write(fds[1], answer, (size_t)n) != n) _exit(4);
+            _exit(0);
+        }
+        close(fds[1]);
+        for (int k = 0; k < 5000 && waitpid(child, &status, WNOHANG) == 0; k++)
+            admin_turn(&w, 1);
+        cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "case %zu: the child: %x", i, status);
+        cr_expect_gt(read(fds[0], answer, sizeof answer - 1), 0);
+        close(fds[0]);
+        cr_expect(strstr(answer, cases[i].status) && strstr(answer, cases[i].part), "case %zu: %s", i, answer);
+    }
+    cb_admin_roles_unref(roles);
     admin_close(&w);
 }
