@@ -21,6 +21,7 @@ static void send_version_negotiation(cb_quic_endpoint *e, ep_socket *sock, const
     size_t n = cb_quic_version_packet(packet, sizeof packet, in, e->o.version == 1, random);
     if (!n) return;
     e->stats.version_negotiations++;
+    cb_cells_add(e->cells, CB_C_QUIC_VERSIONS_NEGOTIATED_OUT, 1);
     cb_quic_endpoint_send(sock, d, packet, n);
 }
 
@@ -30,7 +31,10 @@ static bool may_reset(cb_quic_endpoint *e) {
         e->resets_since = now;
         e->resets_left = RESETS_A_SECOND;
     }
-    if (!e->resets_left) return false;
+    if (!e->resets_left) {
+        cb_cells_add(e->cells, CB_C_QUIC_RESETS_HELD, 1);
+        return false;
+    }
     e->resets_left--;
     return true;
 }
@@ -41,6 +45,7 @@ static void send_reset(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *
     size_t n = cb_quic_reset_packet(packet, sizeof packet, e->keys->reset, in->dcid, in->dcidlen, d->len, random);
     if (!n) return;
     e->stats.stateless_resets++;
+    cb_cells_add(e->cells, CB_C_QUIC_RESETS_OUT, 1);
     cb_quic_endpoint_send(sock, d, packet, n);
 }
 
@@ -52,6 +57,7 @@ static void send_retry(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *
         cb_quic_retry_packet(packet, sizeof packet, e->keys->token, hd, &scid, &d->remote, cb_loop_wall(e->loop));
     if (!n) return;
     e->stats.retries_sent++;
+    cb_cells_add(e->cells, CB_C_QUIC_RETRIES_OUT, 1);
     cb_quic_endpoint_send(sock, d, packet, n);
 }
 
@@ -79,16 +85,21 @@ static bool prove_address(cb_quic_endpoint *e, ep_socket *sock, const cb_datagra
     uint64_t wall = hd->tokenlen ? cb_loop_wall(e->loop) : 0;
     switch (cb_quic_token_check(e->keys->token, hd, &d->remote, wall, &out->odcid)) {
     case CB_QUIC_TOKEN_RETRY:
+        cb_cells_add(e->cells, CB_C_QUIC_TOKENS_RETRY, 1);
         out->type = NGTCP2_TOKEN_TYPE_RETRY;
         out->retried = true;
         return true;
     case CB_QUIC_TOKEN_NEW:
+        cb_cells_add(e->cells, CB_C_QUIC_TOKENS_NEW_TOKEN, 1);
         out->type = NGTCP2_TOKEN_TYPE_NEW_TOKEN;
         return true;
     case CB_QUIC_TOKEN_INVALID:
+        cb_cells_add(e->cells, CB_C_QUIC_TOKENS_BAD, 1);
+        cb_cells_add(e->cells, CB_C_QUIC_REFUSED_TOKEN, 1);
         send_refusal(e, sock, d, hd, NGTCP2_INVALID_TOKEN);
         return false;
     case CB_QUIC_TOKEN_NONE:
+        cb_cells_add(e->cells, CB_C_QUIC_TOKENS_NONE, 1);
         break;
     }
     bool retry = e->o.retry == 1 || (e->o.retry == 0 && e->handshakes > e->o.retry_above);
@@ -150,7 +161,10 @@ static int give(cb_quic_endpoint *e, cb_owner to, const cb_datagram *d) {
         if (e->batch) e->batch->len = 0;
     }
     int rc = cb_group_hand_over(e->group, to, d, e->batch);
-    if (rc == CB_OK) e->stats.handed_over++;
+    if (rc == CB_OK) {
+        e->stats.handed_over++;
+        cb_cells_add(e->cells, CB_C_QUIC_HANDED_OVER_OUT, 1);
+    }
     return rc;
 }
 
@@ -168,10 +182,12 @@ static void accept_conn(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram 
     ep_conn *c = NULL;
     if (!e->server || ngtcp2_accept(&hd, d->data, d->len) != 0) {
         e->stats.malformed++;
+        cb_cells_add(e->cells, CB_C_QUIC_MALFORMED, 1);
         return;
     }
     if (hand_on(e, d, &hd.dcid)) return;
     if (e->refusing || e->conns_now >= e->o.max_conns) {
+        cb_cells_add(e->cells, e->refusing ? CB_C_QUIC_REFUSED_DRAINING : CB_C_QUIC_REFUSED_FULL, 1);
         send_refusal(e, sock, d, &hd, NGTCP2_CONNECTION_REFUSED);
         return;
     }
@@ -184,6 +200,7 @@ static void accept_conn(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram 
         return;
     }
     e->stats.conns_total++;
+    cb_cells_add(e->cells, CB_C_QUIC_OPENED_SERVER, 1);
     cb_quic_core_feed(&c->core, &d->local, &d->remote, d->ecn, d->data, d->len, cb_loop_now(e->loop));
 }
 
@@ -253,6 +270,7 @@ static void packet(cb_quic_endpoint *e, ep_socket *sock, const cb_datagram *d, b
     }
     if (rv != 0) {
         e->stats.malformed++;
+        cb_cells_add(e->cells, CB_C_QUIC_MALFORMED, 1);
         return;
     }
     ep_route *route = cb_quic_endpoint_lookup(e, in.dcid, in.dcidlen);
@@ -316,6 +334,7 @@ static void rest(cb_quic_endpoint *e, uint64_t cookie) {
 static void take(cb_quic_endpoint *e, enum cb_mail_kind kind, cb_datagram *d) {
     uint64_t cookie;
     if (kind == CB_MAIL_PACKET) {
+        cb_cells_add(e->cells, CB_C_QUIC_HANDED_OVER_IN, 1);
         packet(e, &e->main, d, true);
     } else if (d->len == sizeof cookie) {
         memcpy(&cookie, d->data, sizeof cookie);

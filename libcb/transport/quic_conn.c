@@ -5,8 +5,10 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "transport/quic_cc.h"
+#include "transport/quic_count.h"
 #include "transport/quic_keys.h"
 #include "transport/quic_pace.h"
+#include "transport/tls_alert.h"
 #include <ngtcp2/ngtcp2_crypto_gnutls.h>
 #include <stdio.h>
 #include <string.h>
@@ -123,6 +125,10 @@ int cb_quic_core_open(cb_quic_conn *c, const cb_quic_core_init *init, bool serve
     c->alloc = init->alloc;
     c->log = init->log;
     c->loop = init->loop;
+    c->cells = cb_loop_cells(init->loop);
+    if (!c->began) c->began = init->now;
+    c->look_at = init->now + NGTCP2_SECONDS;
+    c->ssthresh = UINT64_MAX;
     c->aead = init->aead ? init->aead : &cb_quic_aead_gnutls;
     cb_list_init(&c->keys);
     c->tls = init->tls;
@@ -212,6 +218,8 @@ void cb_quic_core_feed(cb_quic_conn *c, const cb_addr *local, const cb_addr *rem
     fill_path(&path, local, remote);
     c->rx_packets++;
     c->rx_bytes += len;
+    cb_cells_add(c->cells, CB_C_QUIC_PACKETS_IN, 1);
+    cb_cells_add(c->cells, CB_C_QUIC_BYTES_IN, len);
     c->busy = true;
     int rv = ngtcp2_conn_read_pkt(c->ng, &path, &pi, data, len, now);
     c->busy = false;
@@ -230,10 +238,12 @@ cb_time cb_quic_core_wake(const cb_quic_conn *c) {
 
 void cb_quic_core_expire(cb_quic_conn *c, cb_time now) {
     if (c->phase != CB_QUIC_OPEN) return;
+    const uint64_t in_flight = cb_quic_count_before(c);
     c->busy = true;
     int rv = ngtcp2_conn_get_expiry(c->ng) <= now ? ngtcp2_conn_handle_expiry(c->ng, now) : 0;
     c->busy = false;
     if (rv != 0) cb_quic_core_failed(c, rv);
+    cb_quic_count_expired(c, in_flight, now);
     c->host->wake(c);
 }
 
@@ -266,13 +276,23 @@ static ngtcp2_ssize write_dgram(cb_quic_conn *c, uint8_t *buf, size_t cap, ngtcp
                                                  0, &vec, first.len ? 1 : 0, now);
     if (accepted) {
         c->fresh += first.len;
+        cb_cells_add(c->cells, CB_C_QUIC_DATAGRAMS_OUT, 1);
         cb_quic_dgrams_pop(&c->dgrams);
     }
     if (n == NGTCP2_ERR_INVALID_STATE || n == NGTCP2_ERR_INVALID_ARGUMENT) { /* the path has become too narrow */
+        cb_cells_add(c->cells, CB_C_QUIC_DATAGRAMS_DROPPED_TOO_BIG, 1);
         cb_quic_dgrams_pop(&c->dgrams);
         return NGTCP2_ERR_WRITE_MORE;
     }
     return n;
+}
+
+/* The peer's window for all streams together. */
+static bool may_send_data(cb_quic_conn *c) {
+    const bool shut = ngtcp2_conn_get_max_data_left(c->ng) == 0;
+    if (shut && !c->window_shut) cb_cells_add(c->cells, CB_C_QUIC_BLOCKED_CONNECTION, 1);
+    c->window_shut = shut;
+    return !shut;
 }
 
 static ngtcp2_ssize write_stream(cb_quic_conn *c, uint8_t *buf, size_t cap, ngtcp2_path *path, ngtcp2_pkt_info *pi,
@@ -282,7 +302,7 @@ static ngtcp2_ssize write_stream(cb_quic_conn *c, uint8_t *buf, size_t cap, ngtc
     int64_t stream = -1;
     bool fin = false;
     int n = 0;
-    if (c->ready && !c->quiet && ngtcp2_conn_get_max_data_left(c->ng) > 0) {
+    if (c->ready && !c->quiet && may_send_data(c)) {
         n = c->app->ops->pull(c->app, &stream, &fin, vec, VECTORS);
         if (n < 0) return cb_quic_core_app_result(c, n);
         if (n == 0 && !fin) stream = -1;
@@ -294,6 +314,7 @@ static ngtcp2_ssize write_stream(cb_quic_conn *c, uint8_t *buf, size_t cap, ngtc
                                                 (const ngtcp2_vec *)(const void *)vec, (size_t)n, now);
     switch (rv) {
     case NGTCP2_ERR_STREAM_DATA_BLOCKED:
+        cb_cells_add(c->cells, CB_C_QUIC_BLOCKED_STREAM, 1);
         if (c->app->ops->blocked) c->app->ops->blocked(c->app, stream);
         return NGTCP2_ERR_WRITE_MORE;
     case NGTCP2_ERR_STREAM_SHUT_WR:
@@ -303,7 +324,10 @@ static ngtcp2_ssize write_stream(cb_quic_conn *c, uint8_t *buf, size_t cap, ngtc
     default:
         break;
     }
-    if (taken > 0) c->fresh += (size_t)taken;
+    if (taken > 0) {
+        c->fresh += (size_t)taken;
+        cb_cells_add(c->cells, CB_C_QUIC_STREAM_BYTES_OUT, (uint64_t)taken);
+    }
     if (taken >= 0 && stream >= 0 && c->app->ops->committed) {
         int rc = c->app->ops->committed(c->app, stream, (size_t)taken);
         if (rc < 0) return cb_quic_core_app_result(c, rc);
@@ -357,7 +381,7 @@ static void note_owed(cb_quic_conn *c, cb_time now) {
 
 void cb_quic_core_write(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time now, cb_quic_train *out) {
     ngtcp2_path_storage first, ps;
-    size_t packets = 0, quantum;
+    size_t packets = 0, quantum, written = 0, bytes = 0, repeated = 0;
     bool drained = false;
     out->len = 0;
     out->more = false;
@@ -367,7 +391,9 @@ void cb_quic_core_write(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time now, 
     quantum = cb_quic_pace_begin(c, now);
     if (!quantum && cb_quic_pace_wait(c, now)) return;
     if (quantum > cap) quantum = cap;
+    const uint64_t in_flight = cb_quic_count_before(c);
     c->busy = true;
+    c->fresh = 0;
     for (;;) {
         ngtcp2_path_storage *at = packets ? &ps : &first;
         ngtcp2_pkt_info pi = {0};
@@ -376,9 +402,11 @@ void cb_quic_core_write(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time now, 
         if (n < 0) cb_quic_core_failed(c, (int)n);
         drained = n == 0;
         if (n <= 0) break;
+        repeated += cb_quic_count_again(c, (size_t)n, c->fresh);
         cb_quic_pace_packet(c, (size_t)n);
-        c->tx_packets++;
-        c->tx_bytes += (size_t)n;
+        c->fresh = 0;
+        written++;
+        bytes += (size_t)n;
         if (packets && ((size_t)n > out->segment || pi.ecn != out->ecn || !ngtcp2_path_eq(&ps.path, &first.path))) {
             keep_spill(c, buf + out->len, (size_t)n, &ps.path, pi.ecn);
             out->more = true;
@@ -396,12 +424,19 @@ void cb_quic_core_write(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time now, 
         out->more = false;
     }
     c->busy = false;
+    c->tx_packets += written;
+    c->tx_bytes += bytes;
+    if (written) cb_quic_count_written(c, in_flight, written, bytes, now);
+    if (repeated) cb_cells_add(c->cells, CB_C_QUIC_AGAIN, repeated);
     if (c->phase != CB_QUIC_OPEN) return;
     if (out->len) c->ecn = (uint8_t)out->ecn;
     if (out->len && !c->server && !c->owed) note_owed(c, now);
     bool again = cb_quic_pace_end(c, now, drained);
     if (c->pace) out->more = again || c->spill;
-    if (c->key_update_due && ngtcp2_conn_initiate_key_update(c->ng, now) == 0) c->key_update_due = false;
+    if (c->key_update_due && ngtcp2_conn_initiate_key_update(c->ng, now) == 0) {
+        c->key_update_due = false;
+        cb_quic_count_key_update(c);
+    }
 }
 
 int cb_quic_core_migrate(cb_quic_conn *c, const cb_addr *local, bool at_once, cb_time now) {
@@ -478,6 +513,8 @@ static void peer_closed(cb_quic_conn *c) {
     char reason[128];
     cb_text_escape(reason, sizeof reason, (cb_slice){e->reason, e->reasonlen});
     const char *sep = e->reasonlen ? ": " : "";
+    c->why = c->stateless_reset ? CB_QUIC_WHY_RESET : CB_QUIC_WHY_PEER;
+    if (!c->stateless_reset) cb_quic_count_close(c->cells, false, e);
     if (c->stateless_reset) {
         cb_quic_core_finish(c, CB_ECLOSED, false, "stateless reset: the peer does not know the connection any more");
     } else if (e->type == NGTCP2_CCERR_TYPE_APPLICATION) {
@@ -486,12 +523,15 @@ static void peer_closed(cb_quic_conn *c) {
                             (unsigned long long)e->error_code, sep, reason);
     } else if (e->error_code >= NGTCP2_CRYPTO_ERROR && e->error_code <= NGTCP2_CRYPTO_ERROR + 0xff) {
         const char *alert = gnutls_alert_get_name((gnutls_alert_description_t)(e->error_code & 0xff));
+        c->why = CB_QUIC_WHY_RESULT;
+        if (c->cells) cb_tls_count_alert(c->cells, false, (unsigned)(e->error_code & 0xff));
         cb_quic_core_finish(c, CB_ETLS, false, "the peer ended TLS with the alert \"%s\"%s%s",
                             alert ? alert : "unknown", sep, reason);
     } else {
         int rc = e->error_code == NGTCP2_NO_ERROR             ? CB_OK
                  : e->error_code == NGTCP2_CONNECTION_REFUSED ? CB_EUNREACH
                                                               : CB_EPROTO;
+        if (rc < 0) c->why = rc == CB_EPROTO ? CB_QUIC_WHY_RESULT : CB_QUIC_WHY_REFUSED;
         cb_quic_core_finish(c, rc, false, "the peer closed the connection with %s%s%s",
                             transport_error_name(e->error_code), sep, reason);
     }
@@ -499,6 +539,7 @@ static void peer_closed(cb_quic_conn *c) {
 
 static void tls_failed(cb_quic_conn *c) {
     int rc = c->tls_rc < 0 ? cb_tls_session_fail(c->tls, c->tls_rc) : cb_fail(CB_ETLS, "TLS failed");
+    if (c->cells) cb_tls_count_alert(c->cells, true, ngtcp2_conn_get_tls_alert(c->ng));
     ngtcp2_ccerr_set_tls_alert(&c->err, ngtcp2_conn_get_tls_alert(c->ng), NULL, 0);
     cb_quic_core_finish(c, rc, true, "%s", cb_last_error());
 }
@@ -523,10 +564,12 @@ void cb_quic_core_failed(cb_quic_conn *c, int liberr) {
     case NGTCP2_ERR_CLOSING:
         return;
     case NGTCP2_ERR_IDLE_CLOSE:
+        c->why = CB_QUIC_WHY_IDLE;
         cb_quic_core_finish(c, c->server ? CB_OK : CB_ETIMEOUT, false, "nothing came for %u ms",
                             (unsigned)c->opts->idle_timeout_ms);
         return;
     case NGTCP2_ERR_HANDSHAKE_TIMEOUT:
+        c->why = CB_QUIC_WHY_SLOW;
         cb_quic_core_finish(c, CB_ETIMEOUT, false, "the QUIC handshake was not complete after %u ms",
                             (unsigned)c->opts->handshake_timeout_ms);
         return;
@@ -535,7 +578,9 @@ void cb_quic_core_failed(cb_quic_conn *c, int liberr) {
         cb_quic_core_finish(c, CB_EPROTO, false, "not a usable first packet");
         return;
     case NGTCP2_ERR_RECV_VERSION_NEGOTIATION:
+        cb_cells_add(c->cells, CB_C_QUIC_VERSIONS_NEGOTIATED_IN, 1);
         if (try_other_version(c)) return;
+        c->why = CB_QUIC_WHY_VERSION;
         cb_quic_core_finish(c, CB_ENOTSUP, false, "the server does not speak the QUIC version that was tried (0x%x)",
                             (unsigned)ngtcp2_conn_get_client_chosen_version(c->ng));
         return;
@@ -555,6 +600,7 @@ void cb_quic_core_failed(cb_quic_conn *c, int liberr) {
         else
             ngtcp2_ccerr_set_liberr(&c->err, liberr, NULL, 0);
     }
+    if (ours && c->app_rc != CB_EPROTO && c->app_rc != CB_ELIMIT) c->why = CB_QUIC_WHY_APPLICATION;
     if (ours)
         cb_quic_core_finish(c, c->app_rc, true, "%s", c->err_set && c->reason ? c->reason : cb_last_error());
     else
@@ -577,11 +623,14 @@ void cb_quic_core_last_packet(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time
     out_path(out, &ps.path);
     c->tx_packets++;
     c->tx_bytes += (size_t)n;
+    cb_quic_count_written(c, UINT64_MAX, 1, (size_t)n, now);
+    cb_quic_count_close(c->cells, true, &c->err);
 }
 
 void cb_quic_core_end(cb_quic_conn *c) {
     if (c->phase == CB_QUIC_ENDED) return;
     c->phase = CB_QUIC_ENDED;
+    cb_quic_count_end(c);
     cb_quic_app *app = c->app;
     c->app = NULL;
     if (c->close_rc < 0) cb_fail(c->close_rc, "%s", c->detail ? c->detail : "the connection ended");

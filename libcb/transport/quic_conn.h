@@ -3,6 +3,7 @@
 #ifndef CB_TRANSPORT_QUIC_CONN_H
 #define CB_TRANSPORT_QUIC_CONN_H
 
+#include "loop/turn.h"
 #include "transport/quic_aead.h"
 #include "transport/quic_app.h"
 #include "transport/quic_dgram.h"
@@ -84,6 +85,17 @@ struct cb_quic_conn {
     cb_time owed;              /* client: as in cb_quic_pulse */
     uint32_t other_version;    /* client: of ours, in the server's Version Negotiation packet; 0 = none */
     uint64_t tx_packets, tx_bytes, rx_packets, rx_bytes, migrations;
+    /* for what is counted (quic_count.h) */
+    const cb_cells *cells; /* the loop's; NULL = nothing is */
+    cb_time began, look_at;
+    cb_time asked_at;     /* when something left that is to be acknowledged */
+    uint64_t ssthresh;    /* as it was then */
+    uint32_t streams;     /* that are open */
+    uint32_t keys_made;   /* for updates */
+    uint8_t why;          /* enum cb_quic_why */
+    bool own_due;         /* the last words of the handshake, tickets and tokens have not left yet */
+    bool window_shut;     /* the peer takes no more in all */
+    bool key_update_ours; /* the latest was begun here, and keys for a next one are not made yet */
 };
 
 /* What a connection starts from. */

@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "base/opts.h"
+#include "transport/quic_count.h"
 #include "transport/quic_keys.h"
 #include "transport/quic_pace.h"
 #include <stdio.h>
@@ -17,8 +18,13 @@ int cb_quic_conn_open_stream(cb_quic_conn *c, bool bidi, int64_t *stream) {
     if (!open_now(c)) return cb_fail(CB_ECLOSED, "the connection is closed");
     int rv =
         bidi ? ngtcp2_conn_open_bidi_stream(c->ng, stream, NULL) : ngtcp2_conn_open_uni_stream(c->ng, stream, NULL);
-    if (rv == 0) return CB_OK;
-    return rv == NGTCP2_ERR_NOMEM ? cb_fail(CB_ENOMEM, "no memory for a stream") : CB_EAGAIN;
+    if (rv == 0) {
+        cb_quic_count_stream(c, true, *stream);
+        return CB_OK;
+    }
+    if (rv == NGTCP2_ERR_NOMEM) return cb_fail(CB_ENOMEM, "no memory for a stream");
+    cb_cells_add(c->cells, CB_C_QUIC_BLOCKED_STREAMS, 1);
+    return CB_EAGAIN;
 }
 
 void cb_quic_conn_wake(cb_quic_conn *c) {
@@ -38,13 +44,15 @@ void cb_quic_conn_credit(cb_quic_conn *c, int64_t stream, size_t bytes) {
 
 void cb_quic_conn_reset_stream(cb_quic_conn *c, int64_t stream, uint64_t code) {
     if (!open_now(c)) return;
-    (void)ngtcp2_conn_shutdown_stream_write(c->ng, 0, stream, code);
+    if (ngtcp2_conn_shutdown_stream_write(c->ng, 0, stream, code) == 0)
+        cb_cells_add(c->cells, CB_C_QUIC_STREAM_RESETS_OUT, 1);
     c->host->wake(c);
 }
 
 void cb_quic_conn_stop_stream(cb_quic_conn *c, int64_t stream, uint64_t code) {
     if (!open_now(c)) return;
-    (void)ngtcp2_conn_shutdown_stream_read(c->ng, 0, stream, code);
+    if (ngtcp2_conn_shutdown_stream_read(c->ng, 0, stream, code) == 0)
+        cb_cells_add(c->cells, CB_C_QUIC_STREAM_STOPS_OUT, 1);
     c->host->wake(c);
 }
 
@@ -103,8 +111,10 @@ int cb_quic_conn_datagram(cb_quic_conn *c, const cb_slice *v, size_t n) {
     for (size_t i = 0; i < n; i++) {
         len += v[i].len;
     }
+    if (len > room) cb_cells_add(c->cells, CB_C_QUIC_DATAGRAMS_DROPPED_TOO_BIG, 1);
     if (len > room) return cb_fail(CB_ELIMIT, "a datagram of %zu bytes: at most %zu fit the path now", len, room);
     int rc = cb_quic_dgrams_add(&c->dgrams, c->alloc, v, n);
+    if (rc == CB_EAGAIN) cb_cells_add(c->cells, CB_C_QUIC_DATAGRAMS_DROPPED_FULL, 1);
     if (rc >= 0) c->host->wake(c);
     return rc;
 }
@@ -124,6 +134,7 @@ int cb_quic_conn_key_update(cb_quic_conn *c) {
         return CB_OK;
     }
     int rc = ngtcp2_conn_initiate_key_update(c->ng, c->host->now(c));
+    if (rc == 0) cb_quic_count_key_update(c);
     c->host->wake(c); /* refused: ngtcp2 makes the keys for the next time only where it reads or writes packets */
     return rc != 0 ? CB_EAGAIN : CB_OK;
 }

@@ -1,6 +1,7 @@
 /* What ngtcp2 tells a connection, passed on to TLS, the app and the driver. */
 #include "base/error.h"
 #include "base/log.h"
+#include "transport/quic_count.h"
 #include "transport/quic_keys.h"
 #include "transport/quic_pace.h"
 #include <ngtcp2/ngtcp2_crypto_gnutls.h>
@@ -151,12 +152,14 @@ static int on_tx_key(ngtcp2_conn *ng, ngtcp2_encryption_level level, void *user)
 static int submit_token(cb_quic_conn *c) {
     uint8_t token[CB_QUIC_TOKEN_MAX];
     size_t len = c->host->make_token(c, token, sizeof token);
+    if (len) cb_cells_add(c->cells, CB_C_QUIC_NEW_TOKENS_OUT, 1);
+    c->own_due = true;
     return len ? ngtcp2_conn_submit_new_token(c->ng, token, len) : 0;
 }
 
 static int on_handshake(ngtcp2_conn *ng, void *user) {
     cb_quic_conn *c = user;
-    c->handshaken = true;
+    c->handshaken = c->own_due = true;
     c->host->handshaken(c);
     if (c->server) {
         if (cb_tls_session_send_tickets(c->tls) < 0) {
@@ -169,6 +172,7 @@ static int on_handshake(ngtcp2_conn *ng, void *user) {
         c->early = taken ? 1 : 2;
         if (!taken && ngtcp2_conn_tls_early_data_rejected(ng) != 0) return NGTCP2_ERR_CALLBACK_FAILURE;
     }
+    cb_quic_count_handshake(c);
     int rv = become_ready(c);
     if (rv == 0) rv = APP(c, handshake);
     if (rv == 0 && c->server) {
@@ -181,6 +185,7 @@ static int on_handshake(ngtcp2_conn *ng, void *user) {
 static int on_early_rejected(ngtcp2_conn *ng, void *user) {
     cb_quic_conn *c = user;
     (void)ng;
+    cb_quic_count_streams_over(c, c->streams);
     return c->ready ? APP(c, early_rejected) : 0;
 }
 
@@ -189,6 +194,7 @@ static int on_early_rejected(ngtcp2_conn *ng, void *user) {
 static int on_stream_open(ngtcp2_conn *ng, int64_t stream, void *user) {
     cb_quic_conn *c = user;
     (void)ng;
+    cb_quic_count_stream(c, false, stream);
     return APP(c, stream_open, stream);
 }
 
@@ -200,6 +206,7 @@ static int on_stream_data(ngtcp2_conn *ng, uint32_t flags, int64_t stream, uint6
     (void)ng;
     (void)offset;
     (void)stream_user;
+    cb_cells_add(c->cells, CB_C_QUIC_STREAM_BYTES_IN, len);
     return APP(c, recv, stream, told, ((cb_slice){data, len}));
 }
 
@@ -217,6 +224,7 @@ static int on_stream_close(ngtcp2_conn *ng, uint32_t flags, int64_t stream, uint
     cb_quic_conn *c = user;
     (void)ng;
     (void)stream_user;
+    cb_quic_count_streams_over(c, 1);
     return APP(c, stream_close, stream, flags & NGTCP2_STREAM_CLOSE_FLAG_APP_ERROR_CODE_SET ? code : UINT64_MAX);
 }
 
@@ -226,6 +234,7 @@ static int on_stream_reset(ngtcp2_conn *ng, int64_t stream, uint64_t final_size,
     (void)ng;
     (void)final_size;
     (void)stream_user;
+    cb_cells_add(c->cells, CB_C_QUIC_STREAM_RESETS_IN, 1);
     return APP(c, stream_reset, stream, code);
 }
 
@@ -233,6 +242,7 @@ static int on_stream_stop(ngtcp2_conn *ng, int64_t stream, uint64_t code, void *
     cb_quic_conn *c = user;
     (void)ng;
     (void)stream_user;
+    cb_cells_add(c->cells, CB_C_QUIC_STREAM_STOPS_IN, 1);
     return APP(c, stream_stop, stream, code);
 }
 
@@ -257,6 +267,7 @@ static int on_datagram(ngtcp2_conn *ng, uint32_t flags, const uint8_t *data, siz
     cb_quic_conn *c = user;
     (void)ng;
     (void)flags;
+    cb_cells_add(c->cells, CB_C_QUIC_DATAGRAMS_IN, 1);
     return APP(c, datagram, ((cb_slice){data, len}));
 }
 
@@ -284,14 +295,39 @@ static int on_new_cid(ngtcp2_conn *ng, ngtcp2_cid *cid, uint8_t *token, size_t l
         c->err_set = true;
         return cb_quic_core_app_result(c, CB_ELIMIT);
     }
-    return c->host->new_cid(c, cid, token) < 0 ? NGTCP2_ERR_CALLBACK_FAILURE : 0;
+    if (c->host->new_cid(c, cid, token) < 0) return NGTCP2_ERR_CALLBACK_FAILURE;
+    cb_cells_add(c->cells, CB_C_QUIC_CIDS_ISSUED, 1);
+    return 0;
 }
 
 static int on_drop_cid(ngtcp2_conn *ng, const ngtcp2_cid *cid, void *user) {
     cb_quic_conn *c = user;
     (void)ng;
+    cb_cells_add(c->cells, CB_C_QUIC_CIDS_RETIRED, 1);
     c->host->drop_cid(c, cid);
     return 0;
+}
+
+static int on_lost_datagram(ngtcp2_conn *ng, uint64_t id, void *user) {
+    const cb_quic_conn *c = user;
+    (void)ng;
+    (void)id;
+    cb_cells_add(c->cells, CB_C_QUIC_DATAGRAMS_DROPPED_LOST, 1);
+    return 0;
+}
+
+static void count_validation(const cb_cells *cells, ngtcp2_path_validation_result result) {
+    switch (result) {
+    case NGTCP2_PATH_VALIDATION_RESULT_SUCCESS:
+        cb_cells_add(cells, CB_C_QUIC_VALIDATIONS_OK, 1);
+        break;
+    case NGTCP2_PATH_VALIDATION_RESULT_FAILURE:
+        cb_cells_add(cells, CB_C_QUIC_VALIDATIONS_FAILED, 1);
+        break;
+    case NGTCP2_PATH_VALIDATION_RESULT_ABORTED:
+        cb_cells_add(cells, CB_C_QUIC_VALIDATIONS_ABORTED, 1);
+        break;
+    }
 }
 
 static int on_path_validation(ngtcp2_conn *ng, uint32_t flags, const ngtcp2_path *path, const ngtcp2_path *old,
@@ -299,6 +335,7 @@ static int on_path_validation(ngtcp2_conn *ng, uint32_t flags, const ngtcp2_path
     cb_quic_conn *c = user;
     (void)ng;
     (void)old;
+    count_validation(c->cells, result);
     if (result != NGTCP2_PATH_VALIDATION_RESULT_SUCCESS) return 0;
     if (c->server && (flags & NGTCP2_PATH_VALIDATION_FLAG_NEW_TOKEN) && submit_token(c) != 0) {
         return NGTCP2_ERR_CALLBACK_FAILURE;
@@ -309,7 +346,9 @@ static int on_path_validation(ngtcp2_conn *ng, uint32_t flags, const ngtcp2_path
     memcpy(&local, path->local.addr, path->local.addrlen);
     memcpy(&remote, path->remote.addr, path->remote.addrlen);
     if (cb_addr_equal(&local, &c->local) && cb_addr_equal(&remote, &c->remote)) return 0;
-    if (!cb_addr_same_host(&local, &c->local) || !cb_addr_same_host(&remote, &c->remote)) {
+    const bool moved = !cb_addr_same_host(&local, &c->local) || !cb_addr_same_host(&remote, &c->remote);
+    cb_cells_add(c->cells, moved ? CB_C_QUIC_MIGRATIONS_ADDRESS : CB_C_QUIC_MIGRATIONS_PORT, 1);
+    if (moved) {
         cb_quic_pace_reset(c, c->host->now(c)); /* RFC 9000, 9.4: another path; a new port alone is none */
     }
     c->local = local;
@@ -323,6 +362,7 @@ static int on_path_validation(ngtcp2_conn *ng, uint32_t flags, const ngtcp2_path
 static int on_new_token(ngtcp2_conn *ng, const uint8_t *token, size_t len, void *user) {
     cb_quic_conn *c = user;
     (void)ng;
+    cb_cells_add(c->cells, CB_C_QUIC_NEW_TOKENS_IN, 1);
     c->host->keep_token(c, (cb_slice){token, len});
     return 0;
 }
@@ -331,6 +371,7 @@ static int on_stateless_reset(ngtcp2_conn *ng, const ngtcp2_pkt_stateless_reset 
     cb_quic_conn *c = user;
     (void)ng;
     (void)reset;
+    cb_cells_add(c->cells, CB_C_QUIC_RESETS_IN, 1);
     c->stateless_reset = true;
     return 0;
 }
@@ -360,8 +401,8 @@ static int on_versions(ngtcp2_conn *ng, const ngtcp2_pkt_hd *hd, const uint32_t 
     .stream_reset = on_stream_reset, .extend_max_stream_data = on_stream_window,                                       \
     .delete_crypto_aead_ctx = cb_quic_keys_drop, .delete_crypto_cipher_ctx = cb_quic_keys_drop_mask,                   \
     .recv_datagram = on_datagram, .get_path_challenge_data = ngtcp2_crypto_get_path_challenge_data_cb,                 \
-    .stream_stop_sending = on_stream_stop, .version_negotiation = cb_quic_keys_version, .recv_rx_key = on_rx_key,      \
-    .recv_tx_key = on_tx_key
+    .stream_stop_sending = on_stream_stop, .lost_datagram = on_lost_datagram,                                          \
+    .version_negotiation = cb_quic_keys_version, .recv_rx_key = on_rx_key, .recv_tx_key = on_tx_key
 
 const ngtcp2_callbacks cb_quic_client_callbacks = {
     COMMON,

@@ -310,6 +310,7 @@ int cb_quic_endpoint_open(cb_quic_endpoint **out, cb_loop *loop, const cb_addr *
     e->loop = loop;
     e->alloc = alloc;
     e->log = cb_loop_log(loop);
+    e->cells = cb_loop_cells(loop);
     e->server = server;
     e->factory = *factory;
     cb_map_init(&e->cids, alloc, cb_loop_hash_key(loop));
@@ -366,6 +367,8 @@ int cb_quic_endpoint_conn_new(cb_quic_endpoint *e, ep_conn **out) {
     c->handshaking = true;
     e->handshakes++;
     e->conns_now++;
+    cb_cells_move(e->cells, CB_SIDE(e->server, QUIC_CONNECTIONS), 1);
+    cb_cells_move(e->cells, CB_SIDE(e->server, QUIC_UNDER_WAY), 1);
     *out = c;
     return CB_OK;
 }
@@ -377,7 +380,8 @@ void cb_quic_endpoint_conn_drop(ep_conn *c) {
     cb_list_del(&c->dirty);
     cb_alarm_stop(&c->alarm);
     e->conns_now--;
-    if (c->handshaking) e->handshakes--;
+    cb_cells_move(e->cells, CB_SIDE(e->server, QUIC_CONNECTIONS), -1);
+    cb_quic_endpoint_handshake_over(c);
     cb_quic_core_free(&c->core);
     cb_mem_free(e->alloc, c->name);
     cb_mem_free(e->alloc, c);
@@ -483,6 +487,7 @@ int cb_quic_endpoint_connect(cb_quic_conn **out, cb_quic_endpoint *e, const cb_a
         return rc;
     }
     e->stats.conns_total++;
+    cb_cells_add(e->cells, CB_C_QUIC_OPENED_CLIENT, 1);
     cb_quic_endpoint_host.wake(&c->core);
     *out = &c->core;
     return CB_OK;

@@ -73,6 +73,7 @@ struct cb_quic_endpoint {
     cb_loop *loop;
     const cb_alloc *alloc;
     const cb_log *log;
+    const cb_cells *cells;
     bool pinned; /* client: cb_quic_endpoint_pin() */
     bool server, dead, closed, refusing, joined, steered;
     bool superseded; /* a newer generation reads our socket: first packets are its */
@@ -134,6 +135,7 @@ int cb_quic_endpoint_below(const cb_quic_endpoint *e, const cb_addr *remote); /*
 void cb_quic_endpoint_flush(cb_defer *d);
 void cb_quic_endpoint_again(cb_alarm *a, cb_time now);
 void cb_quic_endpoint_tick(cb_alarm *a, cb_time now); /* a connection's deadline */
+void cb_quic_endpoint_handshake_over(ep_conn *c);     /* in either way; again: nothing */
 /* A handshake of c may wait for a slow key while the loop goes on. */
 void cb_quic_endpoint_may_wait(ep_conn *c);
 int cb_quic_endpoint_route(cb_quic_endpoint *e, const ngtcp2_cid *cid, ep_route *route);

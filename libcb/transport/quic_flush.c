@@ -76,14 +76,15 @@ static int host_make_app(cb_quic_conn *core, cb_quic_app **out) {
     return e->factory.make(out, core, e->factory.user);
 }
 
-static void handshake_over(ep_conn *c) {
+void cb_quic_endpoint_handshake_over(ep_conn *c) {
     if (!c->handshaking) return;
     c->handshaking = false;
     c->e->handshakes--;
+    cb_cells_move(c->e->cells, CB_SIDE(c->e->server, QUIC_UNDER_WAY), -1);
 }
 
 static void host_handshaken(cb_quic_conn *core) {
-    handshake_over(ep_of(core));
+    cb_quic_endpoint_handshake_over(ep_of(core));
 }
 
 static size_t host_make_token(cb_quic_conn *core, uint8_t *out, size_t cap) {
@@ -261,6 +262,7 @@ void cb_quic_endpoint_tomb_free(ep_tomb *t) {
     cb_alarm_stop(&t->alarm);
     cb_list_del(&t->link);
     t->e->tombs_now--;
+    cb_cells_move(t->e->cells, CB_C_QUIC_DRAINING, -1);
     cb_mem_free(t->e->alloc, t);
 }
 
@@ -295,6 +297,7 @@ static void bury_tomb(ep_conn *c, const ngtcp2_cid *cids, size_t n, const uint8_
     if (e->tombs_now >= e->tombs_max) cb_quic_endpoint_tomb_free(CB_CONTAINER(e->tombs.next, ep_tomb, link));
     cb_list_add_tail(&e->tombs, &t->link);
     e->tombs_now++;
+    cb_cells_move(e->cells, CB_C_QUIC_DRAINING, 1);
     for (size_t i = 0; i < n; i++) {
         if (cb_quic_endpoint_route(e, &cids[i], &t->route) == CB_OK) t->cid[t->cids++] = cids[i];
     }
@@ -349,11 +352,12 @@ void cb_quic_endpoint_finish(ep_conn *c) {
     if (!e->dead && (train.len || draining)) bury_tomb(c, cids, n, buf, &train);
     if (train.len) send_train(c, buf, &train);
     if (!c->core.handshaken) e->stats.handshakes_failed++;
-    handshake_over(c);
+    cb_quic_endpoint_handshake_over(c);
     cb_alarm_stop(&c->alarm);
     cb_list_del(&c->all);
     cb_list_del(&c->dirty);
     e->conns_now--;
+    cb_cells_move(e->cells, CB_SIDE(e->server, QUIC_CONNECTIONS), -1);
     cb_quic_endpoint_drop_sockets(c, NULL);
     e->depth++;
     cb_quic_core_end(&c->core);

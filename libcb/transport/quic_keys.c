@@ -202,7 +202,9 @@ int cb_quic_keys_server_initial(ngtcp2_conn *ng, const ngtcp2_cid *dcid, void *u
 }
 
 int cb_quic_keys_retry(ngtcp2_conn *ng, const ngtcp2_pkt_hd *hd, void *user) {
+    const cb_quic_conn *c = user;
     (void)ng;
+    cb_cells_add(c->cells, CB_C_QUIC_RETRIES_IN, 1);
     return install_initial(user, &hd->scid);
 }
 
@@ -285,6 +287,10 @@ int cb_quic_keys_update(ngtcp2_conn *ng, uint8_t *rx_secret, uint8_t *tx_secret,
     cb_quic_conn *c = user;
     const ngtcp2_crypto_ctx *ctx = ngtcp2_conn_get_crypto_ctx(ng);
     const version_keys *v = keys_of(ngtcp2_conn_get_negotiated_version(ng));
+    /* ngtcp2 asks for keys in advance: for the first time when the handshake is confirmed, then some time after each
+     * update, whoever began it. */
+    if (c->keys_made++ && !c->key_update_ours) cb_cells_add(c->cells, CB_C_QUIC_KEY_UPDATES_PEER, 1);
+    c->key_update_ours = false;
     if (!expand(rx_secret, secret_len, hash_of(ctx), old_rx, secret_len, v->update) ||
         !expand(tx_secret, secret_len, hash_of(ctx), old_tx, secret_len, v->update) ||
         !derive_key(c, rx_ctx, rx_iv, ctx, v, rx_secret, secret_len)) {

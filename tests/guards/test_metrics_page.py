@@ -152,7 +152,7 @@ def untested(table, text):
 
 
 def test_every_family_is_moved_by_a_test():
-    tests = [path for folder in ("unit", "interop") for path in (guard.ROOT / "tests" / folder).rglob("*.*")
+    tests = [path for folder in ("unit", "interop", "support") for path in (guard.ROOT / "tests" / folder).rglob("*.*")
              if path.suffix in (".c", ".h", ".py")]
     guard.report(untested(everything(), "\n".join(path.read_text() for path in sorted(tests))))
 

@@ -1,4 +1,5 @@
 #include "support/quic_fixture.h"
+#include "support/moved.h"
 #include <criterion/criterion.h>
 #include <poll.h>
 #include <stdio.h>
@@ -198,6 +199,30 @@ void qt_world_make_sim(qt_world *w, uint64_t seed, const cb_sim_link_opts *there
     w->loop = cb_sim_host_loop(w->server_host);
 }
 
+/* What was begun has ended, for one reason each, and nothing is left. */
+static void check_counts(const qt_world *w) {
+    static const char *const reasons[] = {"closed",  "peer",     "idle",        "handshake_timeout",
+                                          "reset",   "tls",      "refused",     "unreachable",
+                                          "version", "protocol", "application", "other"};
+    for (size_t i = 0; i < 2; i++) {
+        const char *side = i ? "client" : "server";
+        double closed = 0;
+        for (size_t k = 0; k < sizeof reasons / sizeof *reasons; k++)
+            closed += moved(w->metrics, "cb_quic_closed_connections", side, reasons[k], NULL);
+        EXPECT_MOVED(w->metrics, closed, "cb_quic_opened_connections", side);
+        EXPECT_MOVED(w->metrics, 0, "cb_quic_connections", side);
+        EXPECT_MOVED(w->metrics, 0, "cb_quic_handshakes_under_way", side);
+        EXPECT_MOVED(w->metrics, 0, "cb_tls_handshakes_under_way", side);
+    }
+    EXPECT_MOVED(w->metrics,
+                 moved(w->metrics, "cb_quic_opened_connections", "server", NULL) +
+                     moved(w->metrics, "cb_quic_opened_connections", "client", NULL),
+                 "cb_quic_connection_seconds");
+    EXPECT_MOVED(w->metrics, 0, "cb_quic_open_streams");
+    EXPECT_MOVED(w->metrics, 0, "cb_quic_draining_connections");
+    EXPECT_MOVED(w->metrics, 0, "cb_udp_open_sockets");
+}
+
 void qt_world_drop(qt_world *w) {
     cb_quic_endpoint_free(w->client.endpoint);
     cb_quic_endpoint_free(w->server.endpoint);
@@ -206,6 +231,7 @@ void qt_world_drop(qt_world *w) {
     else
         cb_loop_step(w->loop);
     cr_assert_eq(w->client.after_close, 0);
+    check_counts(w);
     cb_sim_free(w->sim);
     if (!w->sim) cb_loop_free(w->loop);
     cb_metrics_unref(w->metrics);

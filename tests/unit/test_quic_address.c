@@ -1,4 +1,5 @@
 /* Address validation and answers without state, some of them to packets written by hand. */
+#include "support/moved.h"
 #include "support/quic_fixture.h"
 #include "transport/quic_endpoint_int.h"
 #include "transport/quic_token.h"
@@ -36,6 +37,13 @@ Test(quic_address, retry_always) {
         cr_assert(qt_until(&w, &w.server.handshakes, 2), "%s", w.client.detail);
         stats_of(w.server.endpoint, &s);
         cr_assert_eq(s.retries_sent, 1);
+        EXPECT_MOVED(w.metrics, 1, "cb_quic_retries", "out");
+        EXPECT_MOVED(w.metrics, 1, "cb_quic_retries", "in");
+        EXPECT_MOVED(w.metrics, 1, "cb_quic_tokens", "none");
+        EXPECT_MOVED(w.metrics, 1, "cb_quic_tokens", "retry");
+        EXPECT_MOVED(w.metrics, 1, "cb_quic_tokens", "new_token");
+        EXPECT_MOVED(w.metrics, 2, "cb_quic_new_tokens", "out");
+        EXPECT_MOVED_IN(w.metrics, 1, 2, "cb_quic_new_tokens", "in");
         qt_world_drop(&w);
     }
 }
@@ -144,6 +152,7 @@ Test(quic_address, version_negotiation) {
     cr_assert_eq(n, 1 + 4 + 1 + 250 + 1 + 200 + 12, "%zd", n);
     stats_of(w.server.endpoint, &s);
     cr_assert_eq(s.version_negotiations, 2);
+    EXPECT_MOVED(w.metrics, 2, "cb_quic_version_negotiations", "out");
     cr_assert_eq(s.conns_total, 0);
     close(fd);
     qt_world_drop(&w);
@@ -184,6 +193,9 @@ Test(quic_address, stateless_reset) {
     qt_turn(&w, 10);
     stats_of(w.server.endpoint, &s);
     cr_assert_leq(s.stateless_resets - before, 1000);
+    EXPECT_MOVED(w.metrics, s.stateless_resets, "cb_quic_stateless_resets", "out");
+    /* each of the last 2,000 was answered or held, as was the last of the rounds that was too short, by none of them */
+    EXPECT_MOVED_IN(w.metrics, 1000, 2000, "cb_quic_suppressed_stateless_resets");
     cr_assert_eq(s.conns_total, 0);
     close(fd);
     qt_world_drop(&w);
@@ -204,6 +216,8 @@ Test(quic_address, stateless_reset_ends_a_connection) {
     cr_assert(qt_until(&w, &w.client.closes, 1));
     cr_assert_eq(w.client.close_rc, CB_ECLOSED);
     cr_assert(strstr(w.client.detail, "stateless reset") != NULL, "%s", w.client.detail);
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_stateless_resets", "in");
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_closed_connections", "client", "reset");
     qt_world_drop(&w);
 }
 
@@ -222,6 +236,9 @@ Test(quic_address, what_is_closed_is_repeated) {
     cr_assert(!cb_list_empty(&e->tombs));
     ep_tomb *t = CB_CONTAINER(e->tombs.next, ep_tomb, link);
     cr_assert_gt(t->packet_len, 0);
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_draining_connections");
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_closed_connections", "server", "closed");
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_closes", "out", "application");
     uint8_t packet[100] = {0x40};
     memcpy(packet + 1, t->cid[0].data, t->cid[0].datalen);
     cb_datagram d = {.data = packet, .len = sizeof packet};
@@ -233,6 +250,8 @@ Test(quic_address, what_is_closed_is_repeated) {
     cr_assert(qt_until(&w, &w.client.closes, 1));
     cr_assert_eq(w.client.close_rc, CB_ECLOSED);
     cr_assert(strstr(w.client.detail, "enough") != NULL, "%s", w.client.detail);
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_closed_connections", "client", "peer");
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_closes", "in", "application");
     stats_of(e, &s);
     cr_assert_eq(s.tx_datagrams - before, 7 + 1, "%d", (int)(s.tx_datagrams - before)); /* 1, 2, 4 ... 64; the first */
     qt_turn(&w, 300);

@@ -1,4 +1,5 @@
 #include "base/mem.h"
+#include "support/moved.h"
 #include "support/quic_fixture.h"
 #include "transport/quic_dgram.h"
 #include <criterion/criterion.h>
@@ -37,6 +38,9 @@ Test(quic_datagram, echo_of_every_size_that_fits) {
     int before = w.client.datagrams;
     cr_assert_eq(cb_quic_datagram_send(w.client.conn, (cb_slice){data, max}), CB_OK);
     cr_assert(qt_until(&w, &w.client.datagrams, before + 1));
+    EXPECT_MOVED(w.metrics, 2 * w.client.datagrams, "cb_quic_datagram_frames", "out");
+    EXPECT_MOVED(w.metrics, 2 * w.client.datagrams, "cb_quic_datagram_frames", "in");
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_dropped_datagram_frames", "too_big");
     qt_world_drop(&w);
 }
 
@@ -49,6 +53,7 @@ Test(quic_datagram, the_queue_is_bounded) {
         cr_assert_lt(++n, 100);
     cr_assert_eq(rc, CB_EAGAIN);
     cr_assert_eq(n, 65);
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_dropped_datagram_frames", "full");
     cr_assert(qt_until(&w, &w.server.datagrams, 60)); /* loss is allowed, on loopback none is expected */
     cr_assert_eq(cb_quic_datagram_send(w.client.conn, (cb_slice){data, sizeof data}), CB_OK);
     cr_assert_eq(cb_quic_datagram_send(w.server.conn, cb_slice_str("back")), CB_ENOTSUP);

@@ -59,6 +59,8 @@ Test(quic_early, accepted) {
     cr_assert(qt_until(w, &w->server.handshakes, 2));
     cr_assert_eq(stats_of(w->server.conn).early_data, 1);
     cr_assert_eq(stats_of(w->server.conn).resumed, 1);
+    EXPECT_MOVED(w->metrics, 1, "cb_quic_early_data", "client", "accepted");
+    EXPECT_MOVED(w->metrics, 1, "cb_quic_early_data", "server", "accepted");
     stop(&e);
 }
 
@@ -101,6 +103,8 @@ Test(quic_early, rejected) {
     cr_assert_eq(w->client.send_stream, 0);
     cr_assert(qt_until(w, &w->client.fins, 2), "%s", w->client.detail);
     cr_assert_eq(w->server.bytes, bytes + 50);
+    EXPECT_MOVED(w->metrics, 1, "cb_quic_early_data", "client", "rejected");
+    EXPECT_MOVED(w->metrics, 1, "cb_quic_early_data", "server", "rejected");
     stop(&e);
 }
 

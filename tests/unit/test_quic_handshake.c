@@ -1,4 +1,5 @@
 #include "base/addr.h"
+#include "support/moved.h"
 #include "support/quic_fixture.h"
 #include "transport/quic_cc.h"
 #include "transport/quic_endpoint_int.h"
@@ -144,6 +145,8 @@ Test(quic_handshake, nobody_answers) {
     cr_assert(qt_until(&w, &w.client.closes, 1));
     cr_assert_eq(w.client.close_rc, CB_ETIMEOUT);
     cr_assert(strstr(w.client.detail, "60 ms") != NULL, "%s", w.client.detail);
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_closed_connections", "client", "handshake_timeout");
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_failed_handshakes", "client", "handshake_timeout");
     qt_world_drop(&w);
     close(fd);
 }
@@ -166,6 +169,8 @@ Test(quic_handshake, idle_connections_end_and_keep_alive_holds_them) {
             cr_assert_eq(w.server.close_rc, CB_OK, "%s", w.server.detail);
             cr_assert_eq(w.client.close_rc, CB_ETIMEOUT, "%s", w.client.detail);
         }
+        EXPECT_MOVED(w.metrics, !keep, "cb_quic_closed_connections", "server", "idle");
+        EXPECT_MOVED(w.metrics, !keep, "cb_quic_closed_connections", "client", "idle");
         qt_world_drop(&w);
     }
 }
@@ -184,6 +189,9 @@ Test(quic_handshake, max_conns_and_refuse) {
     cr_assert(qt_until(&w, &w.client.closes, 1));
     cr_assert_eq(w.client.close_rc, CB_EUNREACH, "%s", w.client.detail);
     cr_assert(strstr(w.client.detail, "CONNECTION_REFUSED") != NULL, "%s", w.client.detail);
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_refused_connections", "full");
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_failed_handshakes", "client", "refused");
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_closes", "in", "connection_refused");
     cb_quic_endpoint_free(w.client.endpoint);
     cr_assert(qt_until(&w, &w.server.closes, 2));
     w.client = (qt_side){.w = &w, .take = SIZE_MAX};
@@ -194,6 +202,7 @@ Test(quic_handshake, max_conns_and_refuse) {
     qt_connect(&w);
     cr_assert(qt_until(&w, &w.client.closes, 1));
     cr_assert_eq(w.client.close_rc, CB_EUNREACH);
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_refused_connections", "draining");
     cb_quic_endpoint_stats s = {.size = sizeof s};
     cb_quic_endpoint_stats_get(w.server.endpoint, &s);
     cr_assert_eq(s.refused, 2);
@@ -231,6 +240,11 @@ Test(quic_handshake, versions_and_controllers) {
         cr_assert_gt(s.tx_packets, 2);
         cr_assert_gt(s.rx_bytes, 1000);
         cr_assert_eq(s.lost_packets, UINT64_MAX);
+        EXPECT_MOVED(w.metrics, 2, "cb_quic_versions", table[i].wire == 1 ? "1" : "2");
+        EXPECT_MOVED(w.metrics, 2, "cb_quic_congestion_controllers", cb_cc_name(s.cc));
+        EXPECT_MOVED(w.metrics, 2, "cb_quic_packet_protections", s.aead == CB_AEAD_IPSEC_MB ? "ipsec_mb" : "gnutls");
+        EXPECT_MOVED(w.metrics, 1, "cb_quic_handshake_seconds", "server");
+        EXPECT_MOVED(w.metrics, 1, "cb_quic_handshake_seconds", "client");
         qt_world_drop(&w);
     }
 }
@@ -278,6 +292,9 @@ Test(quic_handshake, version_negotiation_that_leads_nowhere) {
         cr_expect_eq(w.client.close_rc, rows[i].rc, "%zu: %d %s", i, w.client.close_rc, w.client.detail);
         cr_expect(strstr(w.client.detail, rows[i].why) != NULL, "%s", w.client.detail);
         cr_expect_eq(w.client.handshakes, 0, "%zu", i);
+        EXPECT_MOVED(w.metrics, 1, "cb_quic_version_negotiations", "in");
+        EXPECT_MOVED(w.metrics, 1, "cb_quic_failed_handshakes", "client",
+                     rows[i].rc == CB_ENOTSUP ? "version" : "protocol");
         qt_world_drop(&w);
     }
 }
@@ -308,6 +325,7 @@ Test(quic_handshake, version_2_falls_back_to_1) {
         cb_quic_endpoint_stats_get(w.server.endpoint, &e);
         cr_expect_eq(s.version, rows[i].got, "%zu: 0x%x", i, s.version);
         cr_expect_eq(e.version_negotiations, rows[i].negotiations, "%zu: %d", i, (int)e.version_negotiations);
+        EXPECT_MOVED(w.metrics, rows[i].negotiations, "cb_quic_version_negotiations", "in");
         qt_world_drop(&w);
     }
 }

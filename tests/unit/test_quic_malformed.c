@@ -1,4 +1,5 @@
 /* Packets that nobody should send: none of them may crash a server or hurt another connection. */
+#include "support/moved.h"
 #include "support/quic_fixture.h"
 #include "transport/quic_endpoint_int.h"
 #include <criterion/criterion.h>
@@ -60,6 +61,7 @@ Test(quic_malformed, truncated_at_each_length) {
     cb_quic_endpoint_stats_get(a.w.server.endpoint, &s);
     cr_assert_eq(s.conns_total, 1, "%d", (int)s.conns_total); /* too short for a first packet, each of them */
     cr_assert_gt(s.malformed, 1000);
+    EXPECT_MOVED(a.w.metrics, s.malformed, "cb_quic_malformed_packets");
     stop(&a);
 }
 

@@ -1,3 +1,4 @@
+#include "support/moved.h"
 #include "support/quic_fixture.h"
 #include "transport/quic_endpoint_int.h"
 #include <criterion/criterion.h>
@@ -21,6 +22,10 @@ Test(quic_path, key_updates_in_a_transfer) {
     cr_assert_geq(updates, 2);
     cr_assert(qt_until(&w, &w.client.fins, 1), "%s", w.client.detail);
     cr_assert_eq(w.client.sum, qt_sum_of(LONG));
+    /* each is an update of its beginner's, and of the other's when he hears of it: the last may not have been heard of
+     */
+    EXPECT_MOVED(w.metrics, updates, "cb_quic_key_updates", "local");
+    EXPECT_MOVED_IN(w.metrics, updates - 1, updates, "cb_quic_key_updates", "peer");
     qt_world_drop(&w);
 }
 
@@ -47,6 +52,10 @@ Test(quic_path, a_client_migrates_in_a_transfer) {
     cb_quic_conn_stats s = {.size = sizeof s};
     cb_quic_conn_stats_get(w.server.conn, &s);
     cr_assert_eq(s.migrations, 3);
+    EXPECT_MOVED(w.metrics, 2 * 3, "cb_quic_migrations", "port"); /* on either side */
+    EXPECT_MOVED_IN(w.metrics, 2 * 3, 3 * 3, "cb_quic_path_validations", "ok");
+    EXPECT_MOVED_IN(w.metrics, 2 * 6, 40, "cb_quic_connection_ids", "issued");
+    EXPECT_MOVED_IN(w.metrics, 3, 12, "cb_quic_connection_ids", "retired");
     qt_world_drop(&w);
 }
 
@@ -108,6 +117,8 @@ Test(quic_path, ecn_and_trains_are_in_use) {
     cb_quic_conn_stats c = {.size = sizeof c};
     cb_quic_conn_stats_get(w.client.conn, &c);
     if (s.ecn) cr_assert(c.ecn, "marked packets went out");
+    cr_assert_gt(moved_sum(w.metrics, "cb_quic_train_packets", NULL),
+                 2 * moved(w.metrics, "cb_quic_train_packets", NULL), "packets leave one by one");
     cr_assert_gt(s.rx_datagrams, 5000);
     cr_assert_lt(s.tx_calls, s.tx_datagrams / 4, "%d calls for %d datagrams", (int)s.tx_calls, (int)s.tx_datagrams);
     qt_world_drop(&w);

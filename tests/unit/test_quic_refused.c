@@ -1,5 +1,6 @@
 /* Nobody listens: a connection attempt ends at once when ICMP says so, and nothing else does. */
 #include "support/http_fixture.h"
+#include "support/moved.h"
 #include "support/quic_fixture.h"
 #include "transport/quic_endpoint_int.h"
 #include <criterion/criterion.h>
@@ -21,6 +22,8 @@ Test(quic_refused, a_port_without_listener) {
     cr_expect_eq(w.client.close_rc, CB_EUNREACH, "%d: %s", w.client.close_rc, w.client.detail);
     cr_expect(strstr(w.client.detail, "refused"), "%s", w.client.detail);
     cr_expect(strstr(w.client.detail, "127.0.0.1:"), "%s", w.client.detail);
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_failed_handshakes", "client", "unreachable");
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_closed_connections", "client", "unreachable");
     qt_world_drop(&w);
 }
 

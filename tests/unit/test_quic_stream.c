@@ -1,3 +1,4 @@
+#include "support/moved.h"
 #include "support/quic_fixture.h"
 #include <criterion/criterion.h>
 
@@ -64,6 +65,11 @@ Test(quic, many_streams) {
     cr_assert_geq(refused, 3);
     cr_assert_eq(w.client.bytes, N * 12);
     cr_assert_eq(w.server.opened, N);
+    EXPECT_MOVED(w.metrics, N, "cb_quic_streams", "local", "bidirectional");
+    EXPECT_MOVED(w.metrics, N, "cb_quic_streams", "peer", "bidirectional");
+    EXPECT_MOVED(w.metrics, refused, "cb_quic_flow_control_blocks", "streams");
+    EXPECT_MOVED(w.metrics, 2 * 12 * N, "cb_quic_stream_bytes", "in");
+    EXPECT_MOVED(w.metrics, 2 * 12 * N, "cb_quic_stream_bytes", "out");
     for (int i = 0; i < N; i++) {
         cr_assert_eq(w.client.stream_bytes[i], 12, "stream %d", i);
     }
@@ -150,6 +156,11 @@ Test(quic, reset_by_the_opener_and_by_the_peer) {
     cr_assert(qt_until(&w, &w.server.stream_closes, 1));
     cr_assert(qt_until(&w, &w.client.stream_closes, 1));
     cr_assert_eq(w.server.stream_close_code, 42);
+    EXPECT_MOVED(w.metrics, 2, "cb_quic_stream_resets", "in"); /* one of them answers STOP_SENDING */
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_stream_resets", "out");
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_stream_stops", "in");
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_stream_stops", "out");
+    EXPECT_MOVED_IN(w.metrics, 1, 10, "cb_quic_flow_control_blocks", "stream"); /* the server took nothing */
     /* the window of the connection came back: a second stream can carry as much again, and more */
     w.server.hold = false;
     w.client.fins = 0;

@@ -1,4 +1,5 @@
 /* Several workers on one port: each packet finds the owner of its connection. */
+#include "support/moved.h"
 #include "support/quic_fixture.h"
 #include "transport/quic_endpoint_int.h"
 #include <criterion/criterion.h>
@@ -159,6 +160,8 @@ Test(quic_workers, a_stray_is_handed_over) {
     cb_quic_endpoint_stats s = {.size = sizeof s};
     cb_quic_endpoint_stats_get(other, &s);
     cr_assert_eq(s.handed_over, 1);
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_handed_over_packets", "out");
+    EXPECT_MOVED(w.metrics, 1, "cb_quic_handed_over_packets", "in");
     cr_assert_eq(s.stateless_resets, 0);
     /* of a worker that is not there (3 are expected, 2 came): a reset. Of the process before: silence. Long ago: reset
      */
