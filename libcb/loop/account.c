@@ -2,9 +2,8 @@
  * turn is all that it costs, where it is counted. */
 #include "loop/loop_priv.h"
 
-void cb_loop_account_begin(cb_loop *loop) {
+void cb_loop_begins(cb_loop *loop) {
     const cb_cells *cells = loop->turn.cells;
-    if (!cells || loop->worked_since) return;
     const cb_time now = cb_loop_now(loop);
     if (loop->waited_since) cb_cells_add(cells, CB_C_LOOP_WAIT, now - loop->waited_since);
     loop->waited_since = 0;
@@ -13,9 +12,8 @@ void cb_loop_account_begin(cb_loop *loop) {
     cb_cells_set(cells, CB_C_LOOP_WATCHES, (int64_t)loop->watch_count);
 }
 
-void cb_loop_account_end(cb_loop *loop) {
+void cb_loop_ends(cb_loop *loop) {
     const cb_cells *cells = loop->turn.cells;
-    if (!cells || !loop->worked_since) return;
     const cb_time now = loop->turn.clock(&loop->turn);
     cb_cells_add(cells, CB_C_LOOP_TURNS, 1);
     cb_cells_add(cells, CB_C_LOOP_BUSY, now - loop->worked_since);

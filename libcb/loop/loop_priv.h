@@ -63,9 +63,16 @@ void cb_loop_destroy(cb_loop *loop);
 int cb_alarms_open(cb_loop *loop);
 void cb_alarms_run(cb_loop *loop); /* fires what is due */
 bool cb_alarms_arm(cb_loop *loop); /* makes the loop wake in time; true: something is due already */
-/* account.c: how long the loop works and waits. A turn begins, if it has not begun; a turn is over. */
-void cb_loop_account_begin(cb_loop *loop);
-void cb_loop_account_end(cb_loop *loop);
+/* account.c: how long the loop works and waits, where it is counted. */
+void cb_loop_begins(cb_loop *loop);
+void cb_loop_ends(cb_loop *loop);
+/* A turn begins, if it has not begun; a turn is over. */
+static inline void cb_loop_account_begin(cb_loop *loop) {
+    if (loop->turn.cells && !loop->worked_since) cb_loop_begins(loop);
+}
+static inline void cb_loop_account_end(cb_loop *loop) {
+    if (loop->turn.cells && loop->worked_since) cb_loop_ends(loop);
+}
 /* watch.c, signal.c: at the end of a loop's life */
 void cb_watches_close(cb_loop *loop);
 void cb_signals_close(cb_loop *loop);

@@ -4,7 +4,6 @@
 
 void cb_udp_count_in(const cb_cells *cells, size_t bytes, size_t datagrams, unsigned ecn) {
     static const uint16_t marks[] = {CB_C_UDP_ECN_NOT_ECT, CB_C_UDP_ECN_ECT_1, CB_C_UDP_ECN_ECT_0, CB_C_UDP_ECN_CE};
-    if (!cells) return;
     cb_cells_add(cells, CB_C_UDP_DATAGRAMS_IN, datagrams);
     cb_cells_add(cells, CB_C_UDP_BYTES_IN, bytes);
     cb_cells_add(cells, marks[ecn & 3], datagrams);
@@ -12,7 +11,6 @@ void cb_udp_count_in(const cb_cells *cells, size_t bytes, size_t datagrams, unsi
 }
 
 void cb_udp_count_out(const cb_cells *cells, size_t bytes, size_t datagrams, size_t segmented) {
-    if (!cells) return;
     cb_cells_add(cells, CB_C_UDP_DATAGRAMS_OUT, datagrams);
     cb_cells_add(cells, CB_C_UDP_BYTES_OUT, bytes);
     cb_cells_add(cells, CB_C_UDP_SEGMENTED_OUT, segmented);

@@ -67,7 +67,8 @@ static bool deliver(cb_udp *u, struct mmsghdr *m, uint8_t *data) {
     cb_addr_unmap(&d.remote);
     if (m->msg_hdr.msg_flags & MSG_TRUNC) return true; /* cannot be: the room is the largest datagram */
     size_t segment = f.segment && f.segment < left ? f.segment : left;
-    cb_udp_count_in(u->loop->turn.cells, left, segment < left ? (left + segment - 1) / segment : 1, f.ecn);
+    if (u->loop->turn.cells)
+        cb_udp_count_in(u->loop->turn.cells, left, segment < left ? (left + segment - 1) / segment : 1, f.ecn);
     do {
         size_t len = segment < left ? segment : left;
         d.local = f.local;

@@ -174,7 +174,7 @@ static void note_sent(cb_udp *u, int n) {
     }
     u->stats.tx_bytes += all;
     u->stats.tx_datagrams += datagrams;
-    cb_udp_count_out(u->loop->turn.cells, all, datagrams, segmented);
+    if (u->loop->turn.cells) cb_udp_count_out(u->loop->turn.cells, all, datagrams, segmented);
     u->last_errno = 0;
     if (!u->gso_trial) return;
     u->gso_trial = false;

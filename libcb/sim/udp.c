@@ -18,7 +18,7 @@ static void receive(sim_port *port, sim_packet *p) {
         .local = p->to, .remote = p->from, .ecn = u->stats.ecn ? p->ecn : 0, .data = p->data, .len = p->len};
     u->stats.rx_datagrams++;
     u->stats.rx_bytes += p->len;
-    cb_udp_count_in(u->loop->turn.cells, p->len, 1, d.ecn);
+    if (u->loop->turn.cells) cb_udp_count_in(u->loop->turn.cells, p->len, 1, d.ecn);
     (void)u->o.on_datagram(u, &d, u->o.user);
 }
 
@@ -83,7 +83,7 @@ static void send_train(cb_udp *u, const udp_train *t) {
     u->stats.tx_datagrams += datagrams;
     u->stats.tx_bytes += t->len;
     u->stats.tx_calls++;
-    cb_udp_count_out(u->loop->turn.cells, t->len, datagrams, datagrams > 1);
+    if (u->loop->turn.cells) cb_udp_count_out(u->loop->turn.cells, t->len, datagrams, datagrams > 1);
 }
 
 static void send_trains(cb_udp *u) {

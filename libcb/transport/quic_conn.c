@@ -238,12 +238,12 @@ cb_time cb_quic_core_wake(const cb_quic_conn *c) {
 
 void cb_quic_core_expire(cb_quic_conn *c, cb_time now) {
     if (c->phase != CB_QUIC_OPEN) return;
-    const uint64_t in_flight = cb_quic_count_before(c);
+    const uint64_t in_flight = c->cells ? cb_quic_in_flight(c) : 0;
     c->busy = true;
     int rv = ngtcp2_conn_get_expiry(c->ng) <= now ? ngtcp2_conn_handle_expiry(c->ng, now) : 0;
     c->busy = false;
     if (rv != 0) cb_quic_core_failed(c, rv);
-    cb_quic_count_expired(c, in_flight, now);
+    if (c->cells) cb_quic_count_expired(c, in_flight, now);
     c->host->wake(c);
 }
 
@@ -289,10 +289,11 @@ static ngtcp2_ssize write_dgram(cb_quic_conn *c, uint8_t *buf, size_t cap, ngtcp
 
 /* The peer's window for all streams together. */
 static bool may_send_data(cb_quic_conn *c) {
-    const bool shut = ngtcp2_conn_get_max_data_left(c->ng) == 0;
-    if (shut && !c->window_shut) cb_cells_add(c->cells, CB_C_QUIC_BLOCKED_CONNECTION, 1);
-    c->window_shut = shut;
-    return !shut;
+    const bool open = ngtcp2_conn_get_max_data_left(c->ng) > 0;
+    if (open != c->window_shut) return open;
+    c->window_shut = !open;
+    if (!open) cb_cells_add(c->cells, CB_C_QUIC_BLOCKED_CONNECTION, 1);
+    return open;
 }
 
 static ngtcp2_ssize write_stream(cb_quic_conn *c, uint8_t *buf, size_t cap, ngtcp2_path *path, ngtcp2_pkt_info *pi,
@@ -381,7 +382,7 @@ static void note_owed(cb_quic_conn *c, cb_time now) {
 
 void cb_quic_core_write(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time now, cb_quic_train *out) {
     ngtcp2_path_storage first, ps;
-    size_t packets = 0, quantum, written = 0, bytes = 0, repeated = 0;
+    size_t packets = 0, quantum, spilled = 0, repeated = 0;
     bool drained = false;
     out->len = 0;
     out->more = false;
@@ -391,24 +392,22 @@ void cb_quic_core_write(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time now, 
     quantum = cb_quic_pace_begin(c, now);
     if (!quantum && cb_quic_pace_wait(c, now)) return;
     if (quantum > cap) quantum = cap;
-    const uint64_t in_flight = cb_quic_count_before(c);
+    const uint64_t in_flight = c->cells ? cb_quic_in_flight(c) : 0;
     c->busy = true;
-    c->fresh = 0;
     for (;;) {
         ngtcp2_path_storage *at = packets ? &ps : &first;
         ngtcp2_pkt_info pi = {0};
         size_t room = cap - out->len < CB_QUIC_PACKET_MAX ? cap - out->len : CB_QUIC_PACKET_MAX;
+        c->fresh = 0;
         ngtcp2_ssize n = write_packet(c, buf + out->len, room, &at->path, &pi, now);
         if (n < 0) cb_quic_core_failed(c, (int)n);
         drained = n == 0;
         if (n <= 0) break;
-        repeated += cb_quic_count_again(c, (size_t)n, c->fresh);
+        if (c->cells) repeated += cb_quic_count_again(c, (size_t)n, c->fresh);
         cb_quic_pace_packet(c, (size_t)n);
-        c->fresh = 0;
-        written++;
-        bytes += (size_t)n;
         if (packets && ((size_t)n > out->segment || pi.ecn != out->ecn || !ngtcp2_path_eq(&ps.path, &first.path))) {
-            keep_spill(c, buf + out->len, (size_t)n, &ps.path, pi.ecn);
+            spilled = (size_t)n;
+            keep_spill(c, buf + out->len, spilled, &ps.path, pi.ecn);
             out->more = true;
             break;
         }
@@ -424,9 +423,10 @@ void cb_quic_core_write(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time now, 
         out->more = false;
     }
     c->busy = false;
-    c->tx_packets += written;
-    c->tx_bytes += bytes;
-    if (written) cb_quic_count_written(c, in_flight, written, bytes, now);
+    packets += spilled > 0;
+    c->tx_packets += packets;
+    c->tx_bytes += out->len + spilled;
+    if (packets && c->cells) cb_quic_count_written(c, in_flight, packets, out->len + spilled, now);
     if (repeated) cb_cells_add(c->cells, CB_C_QUIC_AGAIN, repeated);
     if (c->phase != CB_QUIC_OPEN) return;
     if (out->len) c->ecn = (uint8_t)out->ecn;
@@ -623,7 +623,7 @@ void cb_quic_core_last_packet(cb_quic_conn *c, uint8_t *buf, size_t cap, cb_time
     out_path(out, &ps.path);
     c->tx_packets++;
     c->tx_bytes += (size_t)n;
-    cb_quic_count_written(c, UINT64_MAX, 1, (size_t)n, now);
+    if (c->cells) cb_quic_count_written(c, UINT64_MAX, 1, (size_t)n, now);
     cb_quic_count_close(c->cells, true, &c->err);
 }
 

@@ -190,9 +190,8 @@ static void look(const cb_quic_conn *c) {
     cb_cells_add(c->cells, phase(v.phase), 1);
 }
 
-uint64_t cb_quic_count_before(const cb_quic_conn *c) {
+uint64_t cb_quic_in_flight(const cb_quic_conn *c) {
     ngtcp2_conn_info info;
-    if (!c->cells) return 0;
     ngtcp2_conn_get_conn_info(c->ng, &info);
     return info.bytes_in_flight;
 }
@@ -200,7 +199,6 @@ uint64_t cb_quic_count_before(const cb_quic_conn *c) {
 void cb_quic_count_written(cb_quic_conn *c, uint64_t in_flight_before, size_t packets, size_t bytes, cb_time now) {
     const cb_cells *cells = c->cells;
     ngtcp2_conn_info info;
-    if (!cells) return;
     cb_cells_add(cells, CB_C_QUIC_PACKETS_OUT, packets);
     cb_cells_add(cells, CB_C_QUIC_BYTES_OUT, bytes);
     cb_cells_observe(cells, CB_C_QUIC_TRAIN, packets);
@@ -216,7 +214,7 @@ void cb_quic_count_written(cb_quic_conn *c, uint64_t in_flight_before, size_t pa
 }
 
 size_t cb_quic_count_again(cb_quic_conn *c, size_t packet, size_t fresh) {
-    if (!c->cells || !c->handshaken || !cb_gov_retransmitted(packet, fresh)) return 0;
+    if (!c->handshaken || !cb_gov_retransmitted(packet, fresh)) return 0;
     if (packet > ngtcp2_conn_get_path_max_tx_udp_payload_size(c->ng)) return 0; /* a probe for the path's MTU */
     if (c->own_due) { /* that is no data of the application's, either */
         c->own_due = false;
@@ -227,7 +225,7 @@ size_t cb_quic_count_again(cb_quic_conn *c, size_t packet, size_t fresh) {
 
 /* A timer for lost packets takes them out of flight; that for probes leaves them, and comes when all was silent. */
 void cb_quic_count_expired(const cb_quic_conn *c, uint64_t in_flight_before, cb_time now) {
-    if (!c->cells || !in_flight_before || c->phase != CB_QUIC_OPEN) return;
-    if (cb_quic_count_before(c) == in_flight_before && now - c->asked_at >= ngtcp2_conn_get_pto(c->ng))
+    if (!in_flight_before || c->phase != CB_QUIC_OPEN) return;
+    if (cb_quic_in_flight(c) == in_flight_before && now - c->asked_at >= ngtcp2_conn_get_pto(c->ng))
         cb_cells_add(c->cells, CB_C_QUIC_PROBES, 1);
 }

@@ -22,8 +22,8 @@ void cb_quic_count_end(const cb_quic_conn *c);       /* while ngtcp2 still knows
 /* CONNECTION_CLOSE with what ngtcp2 or we put into it. */
 void cb_quic_count_close(const cb_cells *cells, bool sent, const ngtcp2_ccerr *err);
 
-/* Around what is written, where it is counted: what ngtcp2 had in flight before. */
-uint64_t cb_quic_count_before(const cb_quic_conn *c);
+/* What follows is for connections that count (c->cells). Around what is written: what ngtcp2 has in flight. */
+uint64_t cb_quic_in_flight(const cb_quic_conn *c);
 void cb_quic_count_written(cb_quic_conn *c, uint64_t in_flight_before, size_t packets, size_t bytes, cb_time now);
 /* One packet of it, with `fresh` new bytes of the application's: bytes that repeat what was lost, as far as can be
  * told. */
