@@ -43,7 +43,8 @@ typedef struct cb_store_file_opts {
  * CB_ENOENT (read_only, and there is none; no such folder), CB_EPERM, CB_EPROTO (the file is damaged, no store, or of a
  * later version: nothing was changed), CB_ESYS, CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_store_open(cb_store **out, const cb_store_file_opts *opts);
-/* Finishes what is under way; questions that wait are dropped. NULL is fine. */
+/* Finishes what is under way; no question is answered any more, and watches end with it. On the thread of the loops
+ * that have any, or when these rest. NULL is fine. */
 CB_API void cb_store_free(cb_store *s);
 
 /* A key as it was after a change. */

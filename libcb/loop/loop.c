@@ -146,11 +146,15 @@ static void wake_up(cb_loop *loop) {
 }
 
 int cb_loop_post(cb_loop *loop, cb_task_fn fn, void *user) {
+    return cb_loop_post_owner(loop, fn, NULL, user);
+}
+
+int cb_loop_post_owner(cb_loop *loop, cb_task_fn fn, void (*drop)(void *user), void *user) {
     if (!loop || !fn) return cb_fail(CB_EINVAL, "cb_loop_post: %s is NULL", !loop ? "loop" : "fn");
     /* Not from the loop's allocator: that one belongs to the loop's thread. */
     cb_post *p = cb_mem_get(&cb_alloc_libc, sizeof *p);
     if (!p) return cb_fail(CB_ENOMEM, "no memory to post a task");
-    *p = (cb_post){.fn = fn, .user = user};
+    *p = (cb_post){.fn = fn, .drop = drop, .user = user};
 
     pthread_mutex_lock(&loop->lock);
     bool closing = loop->closing;
@@ -183,6 +187,7 @@ static void drop_posts(cb_loop *loop) {
     pthread_mutex_unlock(&loop->lock);
     while (p) {
         cb_post *next = p->next;
+        if (p->drop) p->drop(p->user);
         cb_mem_free(&cb_alloc_libc, p);
         p = next;
     }

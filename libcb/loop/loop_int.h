@@ -64,6 +64,9 @@ int cb_watch_new(cb_watch **out, cb_loop *loop, int fd, unsigned events, cb_watc
 int cb_watch_events(cb_watch *w, unsigned events); /* 0 pauses; no system call when unchanged */
 void cb_watch_free(cb_watch *w);
 
+/* As cb_loop_post(), and drop is called by cb_loop_free() when the task has not run then: it owns what it is about. */
+int cb_loop_post_owner(cb_loop *loop, cb_task_fn fn, void (*drop)(void *user), void *user);
+
 /* A large scratch area for one read at a time (64 KiB); valid until the caller returns to the loop. Not
  * re-entrant: take what you need out of it before calling code that may use it. */
 uint8_t *cb_loop_scratch(cb_loop *loop, size_t *cap);

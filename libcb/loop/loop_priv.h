@@ -14,6 +14,7 @@ enum { RANDOM_STOCK = 512 };
 typedef struct cb_post {
     struct cb_post *next;
     cb_task_fn fn;
+    void (*drop)(void *user); /* NULL: nothing is lost when it never runs */
     void *user;
 } cb_post;
 

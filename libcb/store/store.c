@@ -103,15 +103,26 @@ static void tell(cb_store_ask *a) {
     if (a->done) a->done(a->rc, &out, a->user);
 }
 
-static void on_answer(cb_loop *loop, void *user) {
-    (void)loop;
-    cb_store_ask *a = user;
-    cb_store *s = a->store;
+/* Its loop has it now, or drops it. */
+static void leave_posted(cb_store_ask *a) {
+    cb_store *s = a->store; /* NULL: freed meanwhile */
+    if (!s) return;
     pthread_mutex_lock(&s->lock);
     cb_list_del(&a->node);
     pthread_mutex_unlock(&s->lock);
+}
+
+static void on_answer(cb_loop *loop, void *user) {
+    (void)loop;
+    cb_store_ask *a = user;
+    leave_posted(a);
     tell(a);
     ask_free(a);
+}
+
+static void drop_answer(void *user) {
+    leave_posted(user);
+    ask_free(user);
 }
 
 static void count(cb_store *s, const cb_store_ask *a) {
@@ -149,7 +160,7 @@ static void serve(cb_store *s, cb_store_ask *a) {
     a->state = POSTED;
     cb_list_add_tail(&s->posted, &a->node);
     /* Who has cancelled it may have freed the loop; a loop that takes no task is going. */
-    if (!a->done || cb_loop_post(a->loop, on_answer, a) < 0) {
+    if (!a->done || cb_loop_post_owner(a->loop, on_answer, drop_answer, a) < 0) {
         cb_list_del(&a->node);
         ask_free(a);
     }
@@ -160,23 +171,31 @@ static void watch_free(cb_store_watch *w) {
     cb_mem_free(heap, w);
 }
 
-/* Tells what was read. The owner may free it in each call. */
+/* Tells what was read. The owner may free it, or the store, in each call. */
 static void on_changes(cb_loop *loop, void *user) {
     (void)loop;
     cb_store_watch *w = user;
     cb_store *s = w->store;
+    if (!s) { /* freed meanwhile */
+        watch_free(w);
+        return;
+    }
     pthread_mutex_lock(&s->lock);
     cb_store_rows rows = w->rows;
     int rc = w->rc;
     w->rows = (cb_store_rows){0};
     pthread_mutex_unlock(&s->lock);
-    for (size_t i = 0; i < rows.n && !w->freed; i++)
+    for (size_t i = 0; i < rows.n && !w->freed && w->store; i++)
         w->changed(w, CB_OK, &rows.at[i], w->user);
-    if (rc < 0 && !w->freed) {
+    if (rc < 0 && !w->freed && w->store) {
         cb_fail(rc, "%s", w->why);
         w->changed(w, rc, NULL, w->user);
     }
     cb_store_rows_free(&rows);
+    if (!w->store) {
+        watch_free(w);
+        return;
+    }
     pthread_mutex_lock(&s->lock);
     w->posted = false;
     s->look = true; /* there may be more */
@@ -185,6 +204,17 @@ static void on_changes(cb_loop *loop, void *user) {
     pthread_cond_signal(&s->work);
     pthread_mutex_unlock(&s->lock);
     if (freed) watch_free(w);
+}
+
+/* The loop ends, so the owner has freed it. */
+static void drop_changes(void *user) {
+    cb_store_watch *w = user;
+    if (w->store) {
+        pthread_mutex_lock(&w->store->lock);
+        cb_list_del(&w->node);
+        pthread_mutex_unlock(&w->store->lock);
+    }
+    watch_free(w);
 }
 
 /* Reads what a watcher has not been told. With the lock held; without it while the disk works: the watcher is marked as
@@ -206,7 +236,7 @@ static void look_for(cb_store *s, cb_store_watch *w) {
     w->rows = rows;
     w->rc = rc;
     w->over = rc < 0;
-    if ((rc < 0 || rows.n > 0) && cb_loop_post(w->loop, on_changes, w) == CB_OK) return;
+    if ((rc < 0 || rows.n > 0) && cb_loop_post_owner(w->loop, on_changes, drop_changes, w) == CB_OK) return;
     cb_store_rows_free(&w->rows);
     w->posted = false;
 }
@@ -442,11 +472,24 @@ int cb_store_open(cb_store **out, const cb_store_file_opts *opts) {
     return CB_OK;
 }
 
-static void drop_all(cb_list *asks) {
-    while (!cb_list_empty(asks)) {
-        cb_store_ask *a = CB_CONTAINER(asks->next, cb_store_ask, node);
+/* What loops have a task for is theirs to free. */
+static void let_go(cb_store *s) {
+    while (!cb_list_empty(&s->waiting)) {
+        cb_store_ask *a = CB_CONTAINER(s->waiting.next, cb_store_ask, node);
         cb_list_del(&a->node);
         ask_free(a);
+    }
+    while (!cb_list_empty(&s->posted)) {
+        cb_store_ask *a = CB_CONTAINER(s->posted.next, cb_store_ask, node);
+        cb_list_del(&a->node);
+        a->done = NULL;
+        a->store = NULL;
+    }
+    while (!cb_list_empty(&s->watches)) {
+        cb_store_watch *w = CB_CONTAINER(s->watches.next, cb_store_watch, node);
+        cb_list_del(&w->node);
+        w->store = NULL;
+        if (!w->posted) watch_free(w);
     }
 }
 
@@ -457,13 +500,7 @@ void cb_store_free(cb_store *s) {
     pthread_cond_signal(&s->work);
     pthread_mutex_unlock(&s->lock);
     pthread_join(s->thread, NULL);
-    drop_all(&s->waiting);
-    drop_all(&s->posted);
-    while (!cb_list_empty(&s->watches)) {
-        cb_store_watch *w = CB_CONTAINER(s->watches.next, cb_store_watch, node);
-        cb_list_del(&w->node);
-        watch_free(w);
-    }
+    let_go(s);
     cb_store_db_close(s->db);
     pthread_cond_destroy(&s->work);
     pthread_cond_destroy(&s->answered);

@@ -254,6 +254,41 @@ static void changed(cb_store_watch *watch, int rc, const cb_store_entry *e, void
     if (++s->n == s->free_at) cb_store_watch_free(watch);
 }
 
+static void count_changes(cb_store_watch *w, int rc, const cb_store_entry *e, void *user) {
+    (void)w, (void)rc, (void)e;
+    ++*(int *)user;
+}
+
+/* Answers and changes that are on their way to a loop: the loop, or nobody, has them in the end. */
+Test(store, may_go_while_answers_are_on_their_way) {
+    for (int store_first = 0; store_first < 2; store_first++) {
+        world w;
+        cb_store_watch *watch = NULL;
+        cb_store_stats stats = {.size = sizeof stats};
+        int changes = 0;
+        begin(&w, (cb_store_file_opts){0});
+        cr_assert_eq(cb_store_watch_new(&watch, w.s, w.loop, cb_slice_str(""), 1, count_changes, &changes), CB_OK);
+        cr_assert_eq(put(&w, "a", "1", 0), CB_OK);
+        for (int i = 0; i < 3; i++)
+            cr_assert_eq(cb_store_get(w.s, w.loop, NULL, cb_slice_str("a"), 0, done, &w), CB_OK);
+        do {
+            usleep(1000);
+            cr_assert_eq(cb_store_stats_get(w.s, &stats), CB_OK);
+        } while (stats.waiting > 0);
+        usleep(20000); /* and posted */
+        w.calls = 0;
+        if (store_first) {
+            cb_store_free(w.s);
+            w.s = NULL;
+            cb_loop_step(w.loop);
+        } else {
+            cb_store_watch_free(watch);
+        }
+        end(&w);
+        cr_expect_eq(w.calls + changes, 0, "%d and %d", w.calls, changes);
+    }
+}
+
 Test(store, watchers_are_told_everything_once) {
     world w;
     begin(&w, (cb_store_file_opts){0});
