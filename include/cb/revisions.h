@@ -121,11 +121,11 @@ CB_API int cb_revisions_begin(cb_revisions *r, cb_slice file, cb_revisions_try f
 /* The program runs: writes the revision of an edited file that began, if there is one to be written. Blocks. What the
  * store says, and then the program runs on. */
 CB_API int cb_revisions_begun(cb_revisions *r);
-/* From now on with another store, or none (NULL): a successor has it. Everything that was asked of the old one has been
- * answered or cancelled. Blocks, as it looks what the latest revision is: if that is not the one that runs, a change by
- * the file goes to it. CB_EAGAIN: a change is under way. Else as the store answers, and the store is used. */
+/* From now on with another store, or none (NULL): a successor has it. Questions for history are answered with
+ * CB_EAGAIN. Blocks, as it looks what the latest revision is: if that is not the one that runs, a change by the file
+ * goes to it. CB_EAGAIN: a change is under way. Else as the store answers, and the store is used. */
 CB_API int cb_revisions_use(cb_revisions *r, cb_store *store);
-/* 1: changes wait until it is 0 again. */
+/* 1: changes are refused (CB_EAGAIN), those that wait as well, until it is 0 again. One that is under way goes on. */
 CB_API void cb_revisions_hold(cb_revisions *r, int hold);
 /* Is a change under way? 1 or 0. */
 CB_API int cb_revisions_busy(const cb_revisions *r);
@@ -162,8 +162,8 @@ typedef struct cb_revisions_change_opts {
 } cb_revisions_change_opts;
 
 /* Begins a change. done is called once, on the loop, not within this call; *out (may be NULL) can cancel that.
- * CB_EINVAL (the detail names the field), CB_ELIMIT (body above 1 MiB), CB_EAGAIN (max_waiting), CB_ENOMEM, CB_E2BIG:
- * done is not called. */
+ * CB_EINVAL (the detail names the field), CB_ELIMIT (body above 1 MiB), CB_EAGAIN (max_waiting, or held), CB_ENOMEM,
+ * CB_E2BIG: done is not called. */
 CB_API int cb_revisions_propose(cb_revisions *r, cb_revisions_change **out, const cb_revisions_change_opts *opts,
                                 cb_revisions_done done, void *user);
 /* None of its callbacks is called any more. A change that has not been agreed to ends; one that has goes on. Before

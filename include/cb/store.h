@@ -9,7 +9,8 @@
  * a loop (a tool, or a program that starts) give NULL and wait.
  *
  * Threads. A cb_store is thread-safe. An answer runs on the thread of the loop that was given. Before a loop is freed,
- * its questions must have been answered or cancelled, and its watchers freed; the store is freed after those loops. */
+ * its questions must have been answered or cancelled, and its watchers freed; the store is freed after those loops, or
+ * after a task that was posted to each of them when there was no question and no watcher any more has run. */
 #ifndef CB_STORE_H
 #define CB_STORE_H
 

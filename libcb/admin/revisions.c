@@ -13,6 +13,16 @@
 
 static const cb_alloc *const heap = &cb_alloc_libc;
 
+struct cb_revisions_ask {
+    cb_list node; /* first: the list's node is the question */
+    cb_store_ask *ask;
+    cb_revisions *r;
+    uint64_t number; /* the one that is wanted, or 0 */
+    uint32_t most;
+    cb_revisions_told told;
+    void *user;
+};
+
 /* ---- life ---- */
 
 static int check_ops(const cb_revisions_ops *ops) {
@@ -91,16 +101,26 @@ static void on_head(int rc, const cb_store_answer *a, void *user) {
     cb_mem_free(heap, bytes);
 }
 
+static void drop_asks(cb_revisions *r) {
+    while (!cb_list_empty(&r->asks)) {
+        cb_revisions_ask *a = (cb_revisions_ask *)(void *)r->asks.next;
+        cb_store_cancel(a->ask);
+        cb_list_del(&a->node);
+        a->told(cb_fail(CB_EAGAIN, "the store was changed: ask again"), NULL, 0, 0, a->user);
+        cb_mem_free(heap, a);
+    }
+}
+
 int cb_revisions_use(cb_revisions *r, cb_store *store) {
     if (r->now) return cb_fail(CB_EAGAIN, "a change is under way");
     r->store = store;
+    drop_asks(r);
     int rc = store ? cb_store_get(store, NULL, NULL, cb_slice_str(r->key), 0, on_head, r) : CB_OK;
     return rc == CB_ENOENT ? CB_OK : rc;
 }
 
 void cb_revisions_hold(cb_revisions *r, int hold) {
     r->held = hold != 0;
-    cb_revisions_kick(r);
 }
 
 int cb_revisions_busy(const cb_revisions *r) {
@@ -194,7 +214,7 @@ typedef struct start {
 static void failed(start *s, const char *name, int rc) {
     char why[600];
     snprintf(why, sizeof why, "%s", cb_last_error());
-    cb_log_line(s->r->log, CB_LOG_ERROR, "revisions", "%s cannot be run: %s", name, why);
+    if (s->r->store) cb_log_line(s->r->log, CB_LOG_ERROR, "revisions", "%s cannot be run: %s", name, why);
     if (!s->any) s->first = rc;
     s->any = true;
     cb_fail(rc, "%s", why);
@@ -338,16 +358,6 @@ int cb_revisions_begun(cb_revisions *r) {
 }
 
 /* ---- what was ---- */
-
-struct cb_revisions_ask {
-    cb_list node; /* first: the list's node is the question */
-    cb_store_ask *ask;
-    cb_revisions *r;
-    uint64_t number; /* the one that is wanted, or 0 */
-    uint32_t most;
-    cb_revisions_told told;
-    void *user;
-};
 
 void cb_revisions_forget(cb_revisions_ask *a) {
     if (!a) return;

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define HELD "no changes for now: another process takes over"
+
 static const cb_alloc *const heap = &cb_alloc_libc;
 static const char *const hows[] = {
     [CB_REVISIONS_PUT] = "put",     [CB_REVISIONS_DELETE] = "delete",     [CB_REVISIONS_MERGE] = "merge",
@@ -41,7 +43,7 @@ void cb_revisions_change_free(cb_revisions_change *c) {
 static void run_next(cb_loop *loop, void *user);
 
 void cb_revisions_kick(cb_revisions *r) {
-    if (r->now || r->kick || r->held || cb_list_empty(&r->waiting)) return;
+    if (r->now || r->kick || cb_list_empty(&r->waiting)) return;
     if (cb_timer_start(&r->kick, r->loop, 0, 0, run_next, r) < 0)
         cb_log_line(r->log, CB_LOG_ERROR, "revisions", "no memory: changes wait for the next one");
 }
@@ -258,7 +260,7 @@ static int reload(cb_revisions_change *c) {
 
 static int run(cb_revisions_change *c) {
     cb_revisions *r = c->r;
-    int rc = r->document ? CB_OK : cb_fail(CB_EAGAIN, "nothing runs yet");
+    int rc = r->held ? cb_fail(CB_EAGAIN, HELD) : r->document ? CB_OK : cb_fail(CB_EAGAIN, "nothing runs yet");
     if (rc == CB_OK && c->how == CB_REVISIONS_FILE) {
         rc = cb_revisions_hash(c->file_hash, body_of(c));
         if (rc == CB_OK && r->store && strcmp(c->file_hash, r->file_hash) == 0) rc = reload(c);
@@ -278,7 +280,7 @@ static void run_next(cb_loop *loop, void *user) {
     (void)loop;
     cb_timer_free(r->kick);
     r->kick = NULL;
-    if (r->now || r->held || cb_list_empty(&r->waiting)) return;
+    if (r->now || cb_list_empty(&r->waiting)) return;
     cb_revisions_change *c = CB_CONTAINER(r->waiting.next, cb_revisions_change, node);
     cb_list_del(&c->node);
     r->n_waiting--;
@@ -442,6 +444,7 @@ int cb_revisions_propose(cb_revisions *r, cb_revisions_change **out, const cb_re
     int rc = cb_opts_read(&o, sizeof o, opts, "cb_revisions_change_opts");
     if (rc == CB_OK) rc = check(&o);
     if (rc < 0) return rc;
+    if (r->held) return cb_fail(CB_EAGAIN, HELD);
     if (r->n_waiting >= r->max_waiting) return cb_fail(CB_EAGAIN, "%u changes wait already", r->n_waiting);
     cb_revisions_change *c = cb_mem_new(heap, sizeof *c);
     if (!c) return cb_fail(CB_ENOMEM, "no memory for a change");
