@@ -1,7 +1,6 @@
 /* What the rest of cb-edge sees of ACME: certificates for listeners, answers to http-01, and files that are checked and
  * given to the user. */
 #include "acme.h"
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -127,30 +126,9 @@ int edge_acme_check_files(const edge_conf *c, edge_source *from) {
     return worst;
 }
 
-/* A folder and what is in it, as far as it is root's: `deeper` levels below. */
-static int give_folder(int at, const char *name, uid_t uid, gid_t gid, int deeper) {
-    int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), rc = 0;
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    struct stat st;
-    if (!d) {
-        if (fd >= 0) close(fd);
-        return -1;
-    }
-    if (fstat(fd, &st) == 0 && st.st_uid == 0) rc = fchown(fd, uid, gid);
-    for (struct dirent *e; rc == 0 && (e = readdir(d));) {
-        if (e->d_name[0] == '.' || fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0) continue;
-        if (S_ISDIR(st.st_mode) && deeper) rc = give_folder(fd, e->d_name, uid, gid, deeper - 1);
-        if (S_ISREG(st.st_mode) && st.st_uid == 0) rc = fchownat(fd, e->d_name, uid, gid, AT_SYMLINK_NOFOLLOW);
-    }
-    const int error = errno;
-    closedir(d);
-    errno = error;
-    return rc;
-}
-
 int edge_acme_give(const edge_conf *c, uid_t uid, gid_t gid) {
     const char *dir = c->acme ? c->acme->dir : NULL;
     if (!dir) return CB_OK;
     if (mkdir(dir, 0700) < 0 && errno != EEXIST) return CB_ESYS;
-    return give_folder(AT_FDCWD, dir, uid, gid, 1) < 0 ? CB_ESYS : CB_OK;
+    return edge_give_folder(AT_FDCWD, dir, uid, gid, 1) < 0 ? CB_ESYS : CB_OK;
 }

@@ -123,10 +123,10 @@ struct edge_worker {
     char *log_path;
     edge_server *servers, *prepared; /* prepared: of a reload that is not decided yet */
     cb_access_log *prepared_log;
-    edge_snapshot *next; /* what the reload under way goes to */
-    edge_snapshot *told; /* the same, until the worker has heard of it: it may end before */
-    int answer;          /* to prepare, and why; the main thread reads them after the worker has posted */
-    char why[512];
+    edge_snapshot *next;       /* what the reload under way goes to */
+    edge_snapshot *told;       /* the same, until the worker has heard of it: it may end before */
+    int answer;                /* to prepare, and why; the main thread reads them after the worker has posted */
+    char why[512], where[128]; /* where: a pointer into the configuration */
     bool stopping, done;
     _Atomic int64_t answered_ms; /* when it was asked last whether it turns (CLOCK_MONOTONIC) */
     _Atomic bool asked;
@@ -157,7 +157,11 @@ struct edge {
     /* a reload under way */
     edge_snapshot *next;
     uint32_t answers;
-    bool failed, again;
+    bool failed, workers_told, only_check, reloads, again;
+    edge_source from; /* what it is made of */
+    cb_revisions *revisions;
+    cb_store *store; /* NULL: none, or it cannot be opened */
+    char *state_dir;
     _Atomic bool stopping, yields, serving; /* of the main thread, seen by others; yields: a successor serves */
     _Atomic int64_t looked_ms;              /* when the main thread looked around last */
     edge_telemetry *telemetry;
@@ -253,11 +257,30 @@ void edge_worker_close(edge_worker *w); /* after its thread has ended */
 
 /* --- wiring.c --- */
 int edge_run(const char *file, char **argv);
-void edge_answer(edge_worker *w, int rc, const char *detail); /* a worker's answer to prepare; any thread */
+/* Can this process go over to that configuration? Are its addresses free, and is what cannot change as it was? */
+int edge_check_addresses(edge_source *from, const edge *e, const edge_snapshot *next, bool started);
+int edge_check_fixed(edge_source *from, const edge *e, const edge_snapshot *next);
 void edge_post_all(edge *e, cb_task_fn fn);
 void edge_serving(edge *e);           /* everything is open, and begins */
 void edge_leave(edge *e, bool yield); /* drain and end */
 void edge_worker_stopped(edge *e);    /* any thread */
+
+/* --- reload.c --- */
+extern const cb_revisions_ops edge_revisions_ops;
+/* Takes over what the file says now, or runs the last revision anew. done (may be NULL) as cb_revisions_propose(). */
+int edge_reload(edge *e, cb_revisions_done done, void *user);
+void edge_on_reload(cb_loop *loop, void *e);                  /* SIGHUP */
+void edge_answer(edge_worker *w, int rc, const char *detail); /* a worker's answer to prepare; any thread */
+void edge_took_over(edge_worker *w);                          /* the same to commit */
+
+/* --- state.c --- */
+int edge_state_begin(edge *e);   /* finds what is to run, into e->now; mistakes are printed */
+void edge_state_begun(edge *e);  /* it runs */
+void edge_state_retry(edge *e);  /* a store that could not be opened */
+void edge_state_pause(edge *e);  /* an upgrade begins: no more changes */
+void edge_state_close(edge *e);  /* a turn later: the successor may open the store */
+void edge_state_resume(edge *e); /* it failed */
+void edge_state_free(edge *e);
 
 /* --- sockets.c --- */
 /* Opens a server with the sockets given, or without (NULL). */
@@ -339,6 +362,8 @@ int edge_probe(const char *address, bool quic);
 void edge_raise_files(const cb_log *log);
 int edge_check_user(const edge_conf *c);
 int edge_drop_privileges(const edge_conf *c, const cb_log *log);
+/* A folder and what is in it, as far as it is root's, for the user: `deeper` levels below. -1: errno says why not. */
+int edge_give_folder(int at, const char *name, uid_t uid, gid_t gid, int deeper);
 uint32_t edge_cpus(void);
 /* Sockets of servers belong to the user from now on: another process of that user may open more at their address. */
 int edge_give_sockets(const edge *e, const edge_conf *c);

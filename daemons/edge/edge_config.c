@@ -263,6 +263,13 @@ static const cb_config_rule acme_rules[] = {
      .doc = "ACME servers, each with an account, by name."},
     END};
 
+static const cb_config_rule admin_rules[] = {
+    {MEMBER(edge_admin_conf, state_dir), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc =
+         "Directory of the revisions (mode 0700; made when absent): each configuration that was accepted, by whom and "
+         "when. Without it only the file changes anything. Not by a reload; by an upgrade."},
+    END};
+
 static const cb_config_rule root_rules[] = {
     {MEMBER(edge_conf, user), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME,
      .doc = "User to become after the sockets are open; needs a start as root."},
@@ -325,6 +332,8 @@ static const cb_config_rule root_rules[] = {
      .doc = "How this hop calls itself in Via."},
     {MEMBER(edge_conf, server_name), .kind = CB_CONFIG_TEXT,
      .doc = "Value of a Server field on responses of our own; none when absent."},
+    {MEMBER(edge_conf, admin), .kind = CB_CONFIG_OBJECT, .members = admin_rules, .item_size = sizeof(edge_admin_conf),
+     .doc = "Administration while it runs. This block is the file's alone."},
     END};
 
 cb_access_log_opts edge_access_log_opts(const edge_access_log_conf *l) {

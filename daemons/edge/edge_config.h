@@ -166,6 +166,10 @@ typedef struct edge_acme_conf {
     cb_config_list issuers; /* edge_issuer_conf */
 } edge_acme_conf;
 
+typedef struct edge_admin_conf {
+    const char *state_dir;
+} edge_admin_conf;
+
 typedef struct edge_conf {
     const char *user, *group;
     int32_t keep_bind_capability, congestion_control;
@@ -186,6 +190,7 @@ typedef struct edge_conf {
     cb_config_list state_old_keys; /* const char * */
     const char *state_key;
     const char *ticket_key_file, *quic_secret_file, *resolver, *via, *server_name;
+    const edge_admin_conf *admin;
 } edge_conf;
 
 extern const cb_config_schema edge_schema;

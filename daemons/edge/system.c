@@ -1,5 +1,6 @@
 /* What cb-edge asks of the operating system: descriptors, users, capabilities, systemd, standard error. */
 #include "edge.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -130,6 +131,26 @@ static int give_file(const char *path, uid_t uid, gid_t gid) {
     return bad ? fail(CB_EPERM, "cannot give %s to the user: %s", path, strerror(error)) : CB_OK;
 }
 
+int edge_give_folder(int at, const char *name, uid_t uid, gid_t gid, int deeper) {
+    int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), rc = 0;
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    struct stat st;
+    if (!d) {
+        if (fd >= 0) close(fd);
+        return -1;
+    }
+    if (fstat(fd, &st) == 0 && st.st_uid == 0) rc = fchown(fd, uid, gid);
+    for (struct dirent *e; rc == 0 && (e = readdir(d));) {
+        if (e->d_name[0] == '.' || fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0) continue;
+        if (S_ISDIR(st.st_mode) && deeper) rc = edge_give_folder(fd, e->d_name, uid, gid, deeper - 1);
+        if (S_ISREG(st.st_mode) && st.st_uid == 0) rc = fchownat(fd, e->d_name, uid, gid, AT_SYMLINK_NOFOLLOW);
+    }
+    const int error = errno;
+    closedir(d);
+    errno = error;
+    return rc;
+}
+
 int edge_drop_privileges(const edge_conf *c, const cb_log *log) {
     uid_t uid = 0;
     gid_t gid = 0;
@@ -147,6 +168,9 @@ int edge_drop_privileges(const edge_conf *c, const cb_log *log) {
     if (rc == CB_OK) rc = give_file(c->quic_secret_file, uid, gid);
     if (rc == CB_OK && (rc = edge_acme_give(c, uid, gid)) < 0)
         fail(rc, "cannot give %s to the user: %s", c->acme->dir, strerror(errno));
+    const char *state = c->admin ? c->admin->state_dir : NULL;
+    if (rc == CB_OK && state && edge_give_folder(AT_FDCWD, state, uid, gid, 0) < 0 && errno != ENOENT)
+        rc = fail(CB_EPERM, "cannot give %s to the user: %s", state, strerror(errno));
     if (rc < 0) return rc;
     if (c->keep_bind_capability) prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
     if (initgroups(c->user, gid) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)

@@ -67,6 +67,7 @@ static void finish(edge_upgrade *u) {
         edge_steering_restore(e);
         if (!e->stopping) (void)edge_pid_file_write(e->now->conf); /* the other one may have written its own */
         if (!e->stopping) edge_notify("READY=1\nSTATUS=serving");
+        edge_state_resume(e);
         return;
     }
     snprintf(state, sizeof state, "MAINPID=%ld\nREADY=1\nSTATUS=serving", (long)child);
@@ -258,6 +259,7 @@ static void on_saved(cb_loop *loop, void *user) {
     if (w->answer < 0) fail(u, w->answer, w->why);
     if (++u->saved < w->edge->n_workers) return;
     if (u->rc == CB_OK && fill(u) < 0) fail(u, CB_ESYS, cb_last_error());
+    if (u->rc == CB_OK) edge_state_close(u->edge);
     if (u->rc == CB_OK) start_conversation(u);
     if (!u->threaded) finish(u); /* else rc is the thread's until on_end() */
 }
@@ -271,7 +273,7 @@ void edge_upgrade_saved(edge_worker *w, int rc, const char *detail) {
 static const char *hindrance(edge *e) {
     if (e->stopping) return "this process drains already";
     if (e->upgrade) return "one is under way";
-    if (e->next) return "a reload is under way: try again";
+    if (cb_revisions_busy(e->revisions)) return "a reload is under way: try again";
     if (e->elder >= 0 && !e->serving) return "this process does not serve yet";
     if (edge_elders(e) >= EDGE_ELDERS_MAX)
         return "4 generations of this process live already: the oldest must end first (drain_timeout_ms)";
@@ -295,6 +297,7 @@ void edge_upgrade_begin(cb_loop *loop, void *user) {
     u->sock = u->theirs = -1;
     u->snapshot = edge_snapshot_ref(e->now);
     e->upgrade = u;
+    edge_state_pause(e);
     edge_notify_reloading();
     edge_say(e->log, CB_LOG_INFO, "upgrade: starting %s", e->program);
     edge_post_all(e, edge_worker_save);

@@ -1,4 +1,4 @@
-/* The main thread: starts the workers, hands signals on, reloads all or nothing, and ends. */
+/* The main thread: starts the workers, hands signals on, and ends. */
 #include "telemetry.h"
 #include <errno.h>
 #include <signal.h>
@@ -15,63 +15,7 @@ void edge_post_all(edge *e, cb_task_fn fn) {
             edge_say(e->log, CB_LOG_ERROR, "worker %u cannot be told: %s", i, cb_last_error());
 }
 
-/* ---- reload ---- */
-
-static void reload_done(edge *e, bool good) {
-    e->next = NULL;
-    edge_telemetry_decided(e, good ? EDGE_GOOD : EDGE_BAD);
-    edge_notify("READY=1\nSTATUS=serving");
-    edge_say(e->log, good ? CB_LOG_INFO : CB_LOG_ERROR,
-             good ? "reloaded %s" : "%s was not reloaded: the old configuration goes on", e->file);
-}
-
-static void follow_acme(edge *e) {
-    if (edge_acme_configure(e->acme, e->now) < 0)
-        edge_say_of(e->log, CB_LOG_ERROR, "acme", "cannot begin: %s", cb_last_error());
-}
-
-static void decide(edge *e) {
-    edge_snapshot *next = e->next;
-    if (e->failed) {
-        edge_parts_abort(e);
-        edge_post_all(e, edge_worker_abort);
-        edge_snapshot_unref(next);
-        reload_done(e, false);
-        edge_providers_prune(e);
-        return;
-    }
-    edge_snapshot_certificates(next);
-    edge_parts_commit(e, next);
-    edge_post_all(e, edge_worker_commit);
-    edge_snapshot_unref(e->now);
-    e->now = next;
-    e->next = NULL;
-    edge_providers_prune(e);
-    if (edge_snapshot_settle(e, next) < 0) edge_say(e->log, CB_LOG_ERROR, "no memory to keep an address");
-    follow_acme(e);
-    reload_done(e, true);
-}
-
-static void on_answer(cb_loop *loop, void *user) {
-    edge_worker *w = user;
-    edge *e = w->edge;
-    (void)loop;
-    if (w->answer < 0) {
-        if (!e->failed) edge_say(e->log, CB_LOG_ERROR, "%s: %s", e->file, w->why);
-        e->failed = true;
-    }
-    if (++e->answers < e->n_workers) return;
-    bool again = e->again;
-    decide(e);
-    e->again = false;
-    if (again) raise(SIGHUP);
-}
-
-void edge_answer(edge_worker *w, int rc, const char *detail) {
-    w->answer = rc;
-    snprintf(w->why, sizeof w->why, "%s", detail);
-    cb_loop_post(w->edge->loop, on_answer, w);
-}
+/* ---- what a configuration may be for this process ---- */
 
 static bool address_is_ours(const edge *e, const char *address) {
     for (const edge_use *u = e->now ? e->now->uses : NULL; u; u = u->next)
@@ -79,7 +23,7 @@ static bool address_is_ours(const edge *e, const char *address) {
     return false;
 }
 
-static int check_addresses(edge_source *from, const edge *e, const edge_snapshot *next, bool started) {
+int edge_check_addresses(edge_source *from, const edge *e, const edge_snapshot *next, bool started) {
     int worst = CB_OK;
     for (const edge_use *u = next->uses; u; u = u->next) {
         const edge_listener *l = u->listener;
@@ -98,8 +42,12 @@ static bool differs(const char *a, const char *b) {
     return strcmp(a ? a : "", b ? b : "") != 0;
 }
 
+static const char *state_dir(const edge_conf *c) {
+    return c->admin ? c->admin->state_dir : NULL;
+}
+
 /* What a reload does not change. */
-static int check_fixed(edge_source *from, const edge *e, const edge_snapshot *next) {
+int edge_check_fixed(edge_source *from, const edge *e, const edge_snapshot *next) {
     const edge_conf *a = e->now->conf, *b = next->conf;
     char why[160];
     int worst = CB_OK;
@@ -113,6 +61,7 @@ static int check_fixed(edge_source *from, const edge *e, const edge_snapshot *ne
         {"resolver", "an upgrade (SIGUSR2)", differs(a->resolver, b->resolver)},
         {"pid_file", "an upgrade (SIGUSR2)", differs(a->pid_file, b->pid_file)},
         {"quic_secret_file", "a restart", differs(a->quic_secret_file, b->quic_secret_file)},
+        {"admin/state_dir", "an upgrade (SIGUSR2)", differs(state_dir(a), state_dir(b))},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         if (!rows[i].changed) continue;
@@ -120,53 +69,6 @@ static int check_fixed(edge_source *from, const edge *e, const edge_snapshot *ne
         worst = edge_wrong(from, why, "/%s", rows[i].name);
     }
     return worst;
-}
-
-/* The file as a snapshot that this process can go over to. */
-static int read_next(edge_snapshot **out, edge *e) {
-    edge_source from = {.name = e->file, .log = e->log};
-    edge_snapshot *next = NULL;
-    char *text = NULL;
-    int rc = edge_source_read(&from, &text, e->file);
-    if (rc == CB_OK) rc = edge_snapshot_load(&next, &from, e);
-    if (rc == CB_OK) rc = check_fixed(&from, e, next);
-    if (rc == CB_OK) rc = check_addresses(&from, e, next, true);
-    if (rc == CB_OK) rc = edge_parts_prepare(e, next, &from);
-    free(text);
-    if (rc < 0)
-        edge_snapshot_unref(next);
-    else
-        *out = next;
-    return rc;
-}
-
-static void on_reload(cb_loop *loop, void *user) {
-    edge *e = user;
-    edge_snapshot *next = NULL;
-    (void)loop;
-    if (e->stopping) return;
-    if (e->upgrade || !e->serving) {
-        edge_say(e->log, CB_LOG_ERROR, "%s was not reloaded: an upgrade is under way, and reads it anyway", e->file);
-        return;
-    }
-    if (e->next) {
-        e->again = true;
-        return;
-    }
-    edge_notify_reloading();
-    edge_telemetry_offered(e);
-    if (read_next(&next, e) < 0) {
-        edge_providers_prune(e);
-        reload_done(e, false);
-        return;
-    }
-    e->next = next;
-    edge_providers_run(e); /* keys may be there before the workers are ready */
-    e->answers = 0;
-    e->failed = false;
-    for (uint32_t i = 0; i < e->n_workers; i++)
-        if (edge_worker_post_prepare(&e->workers[i], next) < 0)
-            edge_answer(&e->workers[i], CB_ENOMEM, "a worker cannot be told");
 }
 
 /* ---- the end ---- */
@@ -249,8 +151,11 @@ static int take_signals(edge *e) {
     const struct {
         int number;
         cb_task_fn fn;
-    } rows[] = {
-        {SIGHUP, on_reload}, {SIGTERM, on_term}, {SIGINT, on_int}, {SIGUSR1, on_reopen}, {SIGUSR2, edge_upgrade_begin}};
+    } rows[] = {{SIGHUP, edge_on_reload},
+                {SIGTERM, on_term},
+                {SIGINT, on_int},
+                {SIGUSR1, on_reopen},
+                {SIGUSR2, edge_upgrade_begin}};
     int rc = CB_OK;
     signal(SIGPIPE, SIG_IGN);
     for (size_t i = 0; i < sizeof rows / sizeof *rows && rc == CB_OK; i++)
@@ -268,8 +173,7 @@ static int start_parts(edge *e) {
 static int start(edge *e) {
     const edge_conf *c = e->now->conf;
     edge_raise_files(e->log);
-    int rc = cb_loop_new(&e->loop, CB_OPTS(cb_loop_opts, .log = e->log, .metrics = edge_metrics(e)));
-    if (rc == CB_OK) rc = take_signals(e);
+    int rc = take_signals(e);
     if (rc == CB_OK) rc = open_workers(e);
     if (rc == CB_OK) rc = edge_give_sockets(e, c);
     if (rc == CB_OK) rc = edge_drop_privileges(c, e->log);
@@ -289,7 +193,9 @@ void edge_serving(edge *e) {
     edge_observe_tell(e);
     edge_say(e->log, CB_LOG_INFO, "libcb %s: ready with %u worker%s", cb_version_text(), e->n_workers,
              e->n_workers == 1 ? "" : "s");
-    follow_acme(e);
+    edge_state_begun(e);
+    if (edge_acme_configure(e->acme, e->now) < 0)
+        edge_say_of(e->log, CB_LOG_ERROR, "acme", "cannot begin: %s", cb_last_error());
     if (e->elder < 0) edge_notify("READY=1\nSTATUS=serving"); /* else the process before tells who is the main one */
 }
 
@@ -330,13 +236,10 @@ static int load(edge *e) {
         return CB_ENOMEM;
     }
     edge_source from = {.name = e->file};
-    char *text = NULL;
-    int rc = edge_source_read(&from, &text, e->file);
-    if (rc == CB_OK) rc = edge_snapshot_load(&e->now, &from, e);
+    int rc = cb_loop_new(&e->loop, CB_OPTS(cb_loop_opts, .log = e->log, .metrics = edge_metrics(e)));
+    if (rc == CB_OK) rc = edge_state_begin(e);
     if (rc == CB_OK && !edge_log_is_file(e->now->conf)) rc = edge_log_prepare(e, e->now, &from);
     if (rc == CB_OK && !edge_log_is_file(e->now->conf)) edge_log_commit(e, e->now);
-    if (rc == CB_OK) rc = check_addresses(&from, e, e->now, false);
-    free(text);
     return rc;
 }
 
@@ -376,6 +279,7 @@ static void edge_free(edge *e) {
     if (e->now && e->serving && !e->yields) edge_pid_file_remove(e->now->conf);
     edge_observe_free(e);
     edge_telemetry_show(e, NULL);
+    cb_revisions_free(e->revisions);
     edge_acme_free(e->acme);
     edge_snapshot_unref(e->now);
     edge_snapshot_unref(e->next);
@@ -388,6 +292,7 @@ static void edge_free(edge *e) {
     for (uint32_t i = 0; i < e->n_elders; i++)
         close(e->elders[i]);
     if (e->loop) cb_loop_free(e->loop);
+    edge_state_free(e); /* after the loop that it answers */
     edge_steering_close(e);
     edge_tracing_wait(e);
     edge_side_end(e);

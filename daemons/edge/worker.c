@@ -165,9 +165,11 @@ static void prepare(cb_loop *loop, void *worker) {
     w->told = NULL;
     int rc = open_log(&w->prepared_log, w, next);
     (void)loop;
+    snprintf(w->where, sizeof w->where, "/access_log/path");
     for (edge_use *u = next->uses; u && rc == CB_OK; u = u->next) {
         edge_server *s = NULL;
         if (server_of(w, u->listener)) continue;
+        snprintf(w->where, sizeof w->where, "/listeners/%s", u->listener->conf->name);
         rc = prepare_server(&s, w, u->listener, next->conf);
         if (rc < 0) break;
         s->next = w->prepared;
@@ -245,6 +247,7 @@ void edge_worker_commit(cb_loop *loop, void *worker) {
     }
     edge_snapshot_unref(next);
     w->next = NULL;
+    edge_took_over(w);
 }
 
 /* ---- the end ---- */

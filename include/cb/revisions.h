@@ -184,7 +184,7 @@ CB_API void cb_revisions_committed(cb_revisions *r);
 
 /* The document that runs; NULL: none yet. Lives until the next change ends. */
 CB_API const cb_document *cb_revisions_document(const cb_revisions *r);
-/* Its revision; 0: it has none (it could not be written, or there is no store). */
+/* Its revision; 0: it has none, as it could not be written. Without a store what runs is counted, from 1. */
 CB_API uint64_t cb_revisions_number(const cb_revisions *r);
 /* Is there a store? 1 or 0. */
 CB_API int cb_revisions_kept(const cb_revisions *r);

@@ -114,9 +114,12 @@ static void drop_asks(cb_revisions *r) {
 int cb_revisions_use(cb_revisions *r, cb_store *store) {
     if (r->now) return cb_fail(CB_EAGAIN, "a change is under way");
     r->store = store;
+    if (r->counted) r->number = 0; /* that was no number of a store */
+    r->counted = false;
     drop_asks(r);
     int rc = store ? cb_store_get(store, NULL, NULL, cb_slice_str(r->key), 0, on_head, r) : CB_OK;
-    return rc == CB_ENOENT ? CB_OK : rc;
+    if (rc == CB_ENOENT) return CB_OK;
+    return rc == CB_OK && r->head != r->number ? 1 : rc;
 }
 
 void cb_revisions_hold(cb_revisions *r, int hold) {
@@ -320,7 +323,8 @@ int cb_revisions_begin(cb_revisions *r, cb_slice file, cb_revisions_try fn, void
     if (!r->document && !s.tried) (void)try_file(&s);
     cb_document_free(s.like);
     if (r->document) {
-        if (!r->store) r->number = 1;
+        r->counted = !r->store;
+        if (r->counted) r->number = 1;
         return CB_OK;
     }
     return s.any ? cb_fail(s.first, "nothing can be run") : cb_fail(CB_ENOENT, "there is no configuration");

@@ -311,6 +311,7 @@ static void take_over(cb_revisions_change *c, uint64_t number) {
     c->document = NULL;
     c->draft.document = r->document;
     if (number) r->head = number;
+    r->counted = !r->store;
     r->number = number ? number : r->store ? r->head : r->number + 1;
     memcpy(r->file_hash, c->file_hash, sizeof r->file_hash);
     commit(c);

@@ -28,8 +28,8 @@ struct cb_revisions {
     char unwritten_hash[CB_REVISION_HASH + 1];
     cb_list waiting, asks;
     cb_revisions_change *now;
-    cb_timer *kick; /* the next change begins in a turn of its own */
-    bool held;
+    cb_timer *kick;     /* the next change begins in a turn of its own */
+    bool held, counted; /* counted: `number`, for want of a store */
 };
 
 enum cb_revisions_state {

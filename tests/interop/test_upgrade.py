@@ -436,7 +436,7 @@ def test_what_a_reload_cannot_change(service, host):
         before = s.log().count("was not reloaded")
         os.kill(s.pid(), signal.SIGHUP)
         s.wait_log("was not reloaded", before)
-        assert "/workers changed: that needs an upgrade (SIGUSR2)" in s.log()
+        assert "/workers: it changed, and that needs an upgrade (SIGUSR2)" in s.log()
         s.upgrade()
         assert f"ready with {workers} worker" in s.lines("ready with")[-1]
         assert f"via: 1.1 edge{workers}" in s.get("--http1.1", path="/head", scheme="http")[1].lower()
