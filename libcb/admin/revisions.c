@@ -296,7 +296,7 @@ static void on_history(int rc, const cb_store_answer *a, void *user) {
     cb_revisions *r = s->r;
     cb_revision_note note;
     char *bytes = NULL;
-    if (rc < 0) {
+    if (rc < 0 && rc != CB_ENOENT) {
         cb_log_line(r->log, CB_LOG_ERROR, "revisions", "no revision can be read: %s", cb_last_error());
         return;
     }
