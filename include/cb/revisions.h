@@ -26,6 +26,7 @@
 #ifndef CB_REVISIONS_H
 #define CB_REVISIONS_H
 
+#include <cb/admin.h>
 #include <cb/config.h>
 #include <cb/document.h>
 #include <cb/store.h>
@@ -214,6 +215,24 @@ CB_API int cb_revisions_get(cb_revisions *r, cb_revisions_ask **out, uint64_t nu
                             void *user);
 /* told is not called any more. NULL is fine. */
 CB_API void cb_revisions_forget(cb_revisions_ask *a);
+
+/* ---- over HTTP ---- */
+
+typedef struct cb_revisions_admin_opts {
+    size_t size;
+    /* Principals with CB_RIGHT_CHANGE may change everything (but fixed members). May this one, who has only
+     * CB_RIGHT_CHANGE_OWNED or _TENANT, make this difference? As cb_revisions_change_opts.allow. NULL: no. */
+    int (*allow)(const cb_admin_principal *who, const cb_document_change *c, const cb_document *before,
+                 const cb_document *after, void *user);
+    /* Takes out of a copy what a principal with only CB_RIGHT_READ_TENANT may not see. CB_OK, or why they may see
+     * nothing. NULL: they see nothing. */
+    int (*show)(const cb_admin_principal *who, cb_document *copy, void *user);
+    void *user;
+} cb_revisions_admin_opts;
+
+/* Adds the resources of configuration and revisions (docs/design/admin.md) to an admin, and tells its listeners of
+ * each change ("config"). The admin must be freed first. Once. CB_EINVAL, CB_EEXIST, CB_ENOMEM, CB_E2BIG. */
+CB_API int cb_revisions_admin(cb_revisions *r, cb_admin *a, const cb_revisions_admin_opts *opts);
 
 CB_END
 #endif

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <time.h>
 
+enum { BYTES_TOLD = 32 << 20 };
 static const cb_alloc *const heap = &cb_alloc_libc;
 
 struct cb_revisions_ask {
@@ -85,6 +86,7 @@ void cb_revisions_free(cb_revisions *r) {
     cb_document_free(r->document);
     for (size_t i = 0; i < r->n_fixed; i++)
         cb_mem_free(heap, r->fixed[i]);
+    cb_mem_free(heap, r->http);
     cb_mem_free(heap, r->unwritten);
     cb_mem_free(heap, r->key);
     cb_mem_free(heap, r->file);
@@ -394,7 +396,11 @@ static void tell_entries(cb_revisions_ask *a, const cb_store_answer *answer) {
     int rc = all && bytes ? CB_OK : cb_fail(CB_ENOMEM, "no memory for revisions");
     for (size_t i = 0; i < n && rc == CB_OK; i++)
         rc = read_entry(&all[i], &bytes[i], &answer->entries[i]);
-    const uint64_t more = rc == CB_OK && !a->number && n && n == a->most ? all[n - 1].number : 0;
+    size_t bytes_told = 0;
+    for (size_t i = 0; i < n; i++)
+        bytes_told += answer->entries[i].value.len;
+    const bool cut = n && (n == a->most || bytes_told > BYTES_TOLD); /* a store ends an answer that becomes too large */
+    const uint64_t more = rc == CB_OK && !a->number && cut ? all[n - 1].number : 0;
     a->told(rc, rc == CB_OK ? all : NULL, rc == CB_OK ? n : 0, more, a->user);
     for (size_t i = 0; bytes && i < n; i++)
         cb_mem_free(heap, bytes[i]);

@@ -59,6 +59,7 @@ static void finish(cb_revisions_change *c, int rc, int step) {
                                         .document = step == CB_REVISIONS_CHECKED ? c->document : r->document};
     r->now = NULL;
     cb_revisions_kick(r);
+    if (step == CB_REVISIONS_COMMITTED && r->announce) r->announce(r, c);
     if (c->done && !c->gone) c->done(rc, &result, c->user);
     release(c);
 }

@@ -28,8 +28,10 @@ struct cb_revisions {
     char unwritten_hash[CB_REVISION_HASH + 1];
     cb_list waiting, asks;
     cb_revisions_change *now;
-    cb_timer *kick;     /* the next change begins in a turn of its own */
-    bool held, counted; /* counted: `number`, for want of a store */
+    cb_timer *kick;                                                  /* the next change begins in a turn of its own */
+    void *http;                                                      /* of revisions_http.c */
+    void (*announce)(cb_revisions *r, const cb_revisions_change *c); /* a change is committed; may be NULL */
+    bool held, counted;                                              /* counted: `number`, for want of a store */
 };
 
 enum cb_revisions_state {
