@@ -282,6 +282,11 @@ void edge_state_close(edge *e);  /* a turn later: the successor may open the sto
 void edge_state_resume(edge *e); /* it failed */
 void edge_state_free(edge *e);
 
+/* --- scope.c: as cb_revisions_admin_opts has them --- */
+int edge_scope_allow(const cb_admin_principal *who, const cb_document_change *c, const cb_document *before,
+                     const cb_document *after, void *user);
+int edge_scope_show(const cb_admin_principal *who, cb_document *copy, void *user);
+
 /* --- sockets.c --- */
 /* Opens a server with the sockets given, or without (NULL). */
 int edge_server_open(edge_server **out, edge_worker *w, edge_listener *l, const edge_conf *c, const edge_given *given);

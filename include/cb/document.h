@@ -54,6 +54,10 @@ CB_API int cb_document_text(char **out, const cb_document *d, const char *pointe
 CB_API const char *cb_document_string(const cb_document *d, const char *pointer);
 /* Is there something? 1 or 0. */
 CB_API int cb_document_has(const cb_document *d, const char *pointer);
+/* How many parts it has: members, items, or 0. CB_ENOENT, CB_EINVAL. */
+CB_API int64_t cb_document_count(const cb_document *d, const char *pointer);
+/* The name of a member, as long as the document is not changed; NULL: there is none, or it is no object. */
+CB_API const char *cb_document_member(const cb_document *d, const char *pointer, size_t index);
 /* Do they mean the same? Members may stand in another order; numbers must be written alike. 1 or 0. */
 CB_API int cb_document_equal(const cb_document *a, const cb_document *b);
 

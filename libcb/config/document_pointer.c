@@ -100,6 +100,19 @@ int cb_document_has(const cb_document *d, const char *pointer) {
     return cb_doc_at(&v, d->root, pointer) == CB_OK;
 }
 
+int64_t cb_document_count(const cb_document *d, const char *pointer) {
+    cb_doc_value *v = NULL;
+    int rc = cb_doc_at(&v, d->root, pointer);
+    if (rc < 0) return rc;
+    return v->kind >= CB_DOC_LIST ? (int64_t)v->len : 0;
+}
+
+const char *cb_document_member(const cb_document *d, const char *pointer, size_t index) {
+    cb_doc_value *v = NULL;
+    const bool good = cb_doc_at(&v, d->root, pointer) == CB_OK && v->kind == CB_DOC_OBJECT && index < v->len;
+    return good ? v->items[index].value->name : NULL;
+}
+
 int cb_document_where(cb_slice text, const char *pointer, uint32_t *line, uint32_t *column) {
     cb_doc_value *root = NULL, *at;
     cb_doc_walk w = {.rest = pointer};

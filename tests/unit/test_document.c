@@ -68,6 +68,10 @@ Test(document, the_pointers_of_rfc_6901) {
                      none[i].pointer);
         cr_expect_eq(cb_document_has(d, none[i].pointer), 0);
     }
+    cr_expect(cb_document_count(d, "") == 10 && cb_document_count(d, "/foo") == 2 && cb_document_count(d, "/ ") == 0);
+    cr_expect(cb_document_count(d, "/nobody") == CB_ENOENT && cb_document_count(d, "x") == CB_EINVAL);
+    cr_expect_str_eq(cb_document_member(d, "", 2), "a/b");
+    cr_expect(!cb_document_member(d, "", 10) && !cb_document_member(d, "/foo", 0));
     cr_expect_str_eq(cb_document_string(d, "/foo/1"), "baz");
     cr_expect_null(cb_document_string(d, "/foo"));
     cb_document_free(d);
