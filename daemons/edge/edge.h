@@ -160,6 +160,9 @@ struct edge {
     bool failed, workers_told, only_check, reloads, again;
     edge_source from; /* what it is made of */
     cb_revisions *revisions;
+    cb_admin *admin; /* NULL: none */
+    cb_admin_roles *roles, *next_roles;
+    char admin_socket[104];
     cb_store *store; /* NULL: none, or it cannot be opened */
     char *state_dir;
     _Atomic bool stopping, yields, serving; /* of the main thread, seen by others; yields: a successor serves */
@@ -281,6 +284,14 @@ void edge_state_pause(edge *e);  /* an upgrade begins: no more changes */
 void edge_state_close(edge *e);  /* a turn later: the successor may open the store */
 void edge_state_resume(edge *e); /* it failed */
 void edge_state_free(edge *e);
+
+/* --- admin.c --- */
+int edge_admin_prepare(edge *e, const edge_snapshot *next, edge_source *from);
+void edge_admin_commit(edge *e, edge_snapshot *next);
+void edge_admin_abort(edge *e);
+int edge_admin_open(edge *e);
+void edge_admin_drain(edge *e);
+void edge_admin_free(edge *e);
 
 /* --- scope.c: as cb_revisions_admin_opts has them --- */
 int edge_scope_allow(const cb_admin_principal *who, const cb_document_change *c, const cb_document *before,

@@ -263,7 +263,22 @@ static const cb_config_rule acme_rules[] = {
      .doc = "ACME servers, each with an account, by name."},
     END};
 
+static const cb_config_rule role_rules[] = {
+    {MEMBER(edge_role_conf, who), .kind = CB_CONFIG_TEXT, .required = 1,
+     .doc = "\"uid:1000\", \"gid:27\", \"user:alice\" or \"group:adm\": the process at the other end of the socket."},
+    {MEMBER(edge_role_conf, role), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME, .required = 1,
+     .doc = "viewer, operator, service-owner, tenant-admin, admin or auditor."},
+    {MEMBER(edge_role_conf, owned), .kind = CB_CONFIG_ARRAY, .format = CB_FORMAT_NAME,
+     .doc = "service-owner: owners whose groups they may change."},
+    {MEMBER(edge_role_conf, tenant), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME,
+     .doc = "tenant-admin: their tenant."},
+    END};
+
 static const cb_config_rule admin_rules[] = {
+    {MEMBER(edge_admin_conf, socket), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .max = 100,
+     .doc = "Unix socket (mode 0600) on which it is asked and changed while it runs."},
+    {MEMBER(edge_admin_conf, roles), .kind = CB_CONFIG_ARRAY, .members = role_rules,
+     .item_size = sizeof(edge_role_conf), .doc = "Who may what. Who is not here may nothing."},
     {MEMBER(edge_admin_conf, state_dir), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
      .doc =
          "Directory of the revisions (mode 0700; made when absent): each configuration that was accepted, by whom and "

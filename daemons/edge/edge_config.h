@@ -166,8 +166,14 @@ typedef struct edge_acme_conf {
     cb_config_list issuers; /* edge_issuer_conf */
 } edge_acme_conf;
 
+typedef struct edge_role_conf {
+    const char *who, *role, *tenant;
+    cb_config_list owned; /* const char * */
+} edge_role_conf;
+
 typedef struct edge_admin_conf {
-    const char *state_dir;
+    const char *socket, *state_dir;
+    cb_config_list roles; /* edge_role_conf */
 } edge_admin_conf;
 
 typedef struct edge_conf {

@@ -17,7 +17,8 @@ static const struct {
     void (*abort)(edge *e);
 } parts[] = {{edge_log_prepare, edge_log_commit, edge_log_abort},
              {edge_tracing_prepare, workers_do, nothing},
-             {edge_observe_prepare, edge_observe_commit, edge_observe_abort}};
+             {edge_observe_prepare, edge_observe_commit, edge_observe_abort},
+             {edge_admin_prepare, edge_admin_commit, edge_admin_abort}};
 
 enum { PARTS = sizeof parts / sizeof *parts };
 

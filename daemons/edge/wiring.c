@@ -87,6 +87,7 @@ void edge_leave(edge *e, bool yields) {
     e->stopping = true;
     e->yields = yields;
     edge_acme_stop(e->acme);
+    edge_admin_drain(e);
     e->drain_ms = (uint64_t)e->now->conf->drain_timeout_ms;
     edge_say(e->log, CB_LOG_INFO, "draining: running requests have %llu ms", (unsigned long long)e->drain_ms);
     if (yields)
@@ -194,6 +195,7 @@ void edge_serving(edge *e) {
     edge_say(e->log, CB_LOG_INFO, "libcb %s: ready with %u worker%s", cb_version_text(), e->n_workers,
              e->n_workers == 1 ? "" : "s");
     edge_state_begun(e);
+    if (edge_admin_open(e) < 0) edge_say(e->log, CB_LOG_ERROR, "/admin: %s", cb_last_error());
     if (edge_acme_configure(e->acme, e->now) < 0)
         edge_say_of(e->log, CB_LOG_ERROR, "acme", "cannot begin: %s", cb_last_error());
     if (e->elder < 0) edge_notify("READY=1\nSTATUS=serving"); /* else the process before tells who is the main one */
@@ -279,6 +281,7 @@ static void edge_free(edge *e) {
     if (e->now && e->serving && !e->yields) edge_pid_file_remove(e->now->conf);
     edge_observe_free(e);
     edge_telemetry_show(e, NULL);
+    edge_admin_free(e);
     cb_revisions_free(e->revisions);
     edge_acme_free(e->acme);
     edge_snapshot_unref(e->now);
