@@ -25,7 +25,7 @@ static int make_roles(cb_admin_roles **out, const edge_conf *c, edge_source *fro
     return rc;
 }
 
-int edge_admin_prepare(edge *e, const edge_snapshot *next, edge_source *from) {
+int edge_admin_prepare(edge *e, edge_snapshot *next, edge_source *from) {
     const edge_admin_conf *c = next->conf->admin;
     const char *socket = c ? c->socket : NULL;
     edge_admin_abort(e);

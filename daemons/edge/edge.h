@@ -286,7 +286,7 @@ void edge_state_resume(edge *e); /* it failed */
 void edge_state_free(edge *e);
 
 /* --- admin.c --- */
-int edge_admin_prepare(edge *e, const edge_snapshot *next, edge_source *from);
+int edge_admin_prepare(edge *e, edge_snapshot *next, edge_source *from);
 void edge_admin_commit(edge *e, edge_snapshot *next);
 void edge_admin_abort(edge *e);
 int edge_admin_open(edge *e);
