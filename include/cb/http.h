@@ -277,6 +277,26 @@ CB_API int cb_http_server_stats_get(const cb_http_server *srv, cb_http_server_st
 /* Of the QUIC endpoint under HTTP/3. CB_ENOENT: the server has none, or has drained; CB_EINVAL (out, size). */
 CB_API int cb_http_server_quic_stats_get(const cb_http_server *srv, cb_quic_endpoint_stats *out);
 
+/* An open connection of a server. Texts live during the call that tells it. */
+typedef struct cb_http_conn {
+    size_t size;
+    uint64_t number;    /* of this server, from 1, in the order in which they came */
+    const char *remote; /* "address:port" of the peer (behind a PROXY header the one it names); "" in the handshake */
+    const char *sni;    /* "" when there was none */
+    const char *tls;    /* "1.3", "1.2"; "" = clear text, or in the handshake */
+    uint64_t age_ms;
+    uint64_t requests; /* that are over */
+    uint32_t active;   /* exchanges that run */
+    int32_t version;   /* enum cb_http_version; 0: in the handshake */
+    uint8_t draining;  /* 1: it takes no more requests */
+    uint8_t reserved[7];
+} cb_http_conn;
+
+/* Calls fn for each connection with a number above `after`, in their order; fn returns < 0 to stop, which is returned,
+ * and must not change the server. On the loop's thread. CB_EINVAL (srv, fn). */
+CB_API int cb_http_server_conns(const cb_http_server *srv, uint64_t after,
+                                int (*fn)(const cb_http_conn *conn, void *user), void *user);
+
 /* ---- client ---- */
 typedef struct cb_http_client_opts {
     size_t size;

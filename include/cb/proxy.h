@@ -202,6 +202,29 @@ typedef struct cb_proxy_stats {
 /* CB_EINVAL (out, size). */
 CB_API int cb_proxy_stats_get(const cb_proxy *p, cb_proxy_stats *out);
 
+/* An origin of a group, as this proxy has it. Texts live during the call that tells it. */
+typedef struct cb_proxy_origin {
+    size_t size;
+    const char *group, *url;
+    uint32_t number, weight;                   /* number: in its group, from 0 */
+    uint32_t active;                           /* exchanges that run there */
+    uint32_t conns, idle, connecting, waiting; /* connections: open, unused of these, being opened; exchanges that wait
+                                                * for one */
+    uint64_t requests, opened, failed; /* sent there; connections opened, and that could not be. Of connections with a
+                                        * PROXY header only those of the latest client */
+    uint32_t failures;                 /* within fail_window_ms */
+    uint32_t out_ms;                   /* failures have taken it out for so much longer; 0 = in */
+    uint32_t held;                     /* 1: cb_proxy_hold() */
+    uint32_t reserved;
+} cb_proxy_origin;
+
+/* Calls fn for each, group by group; fn must not change the proxy. CB_EINVAL (p, fn). */
+CB_API int cb_proxy_origins(const cb_proxy *p, void (*fn)(const cb_proxy_origin *origin, void *user), void *user);
+/* held 1: an origin gets nothing new, whatever the others are like (when all of a group are held: 503, no_origin); what
+ * runs there ends as it would. 0: it is in again, also when failures had taken it out. Until cb_proxy_swap(). CB_ENOENT
+ * (no such group or origin), CB_EINVAL (p, group). */
+CB_API int cb_proxy_hold(cb_proxy *p, const char *group, uint32_t number, int held);
+
 /* Free the servers first. Exchanges that run are reset. NULL is fine. */
 CB_API void cb_proxy_free(cb_proxy *p);
 

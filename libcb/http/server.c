@@ -46,7 +46,7 @@ void cb_server_conn_add(cb_server_conn *c) {
     cb_list_init(&c->link);
     cb_list_add_tail(&s->conns, &c->link);
     c->accepted = cb_loop_now(s->loop);
-    s->stats.conns_total++;
+    c->number = ++s->stats.conns_total;
     if (s->n_conns++ == 0 && cb_alarm_at(&s->date_alarm) == CB_NEVER) date_refresh(s);
     if (s->tcp && !s->paused && s->n_conns >= s->opts.max_conns) {
         s->paused = true;

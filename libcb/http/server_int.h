@@ -16,6 +16,7 @@ typedef struct cb_server_conn {
     cb_list link; /* in cb_http_server.conns */
     cb_http_server *server;
     cb_time accepted; /* by cb_loop_now() */
+    uint64_t number;  /* as in cb_http_conn */
     cb_grave grave;
 } cb_server_conn;
 

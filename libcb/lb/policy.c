@@ -63,7 +63,7 @@ int64_t cb_lb_begin(cb_lb *lb, cb_time now, uint64_t hash, uint64_t tried) {
     size_t in = 0, left = 0;
     for (size_t i = 0; i < lb->n; i++) {
         cb_lb_peer *p = &lb->peers[i];
-        bool fresh = i >= 64 || !(tried >> i & 1);
+        bool fresh = !p->held && (i >= 64 || !(tried >> i & 1));
         p->usable = fresh && now >= p->out;
         left += fresh;
         in += p->usable;
@@ -71,7 +71,7 @@ int64_t cb_lb_begin(cb_lb *lb, cb_time now, uint64_t hash, uint64_t tried) {
     if (!left) return -1;
     if (!in)
         for (size_t i = 0; i < lb->n; i++)
-            lb->peers[i].usable = i >= 64 || !(tried >> i & 1);
+            lb->peers[i].usable = !lb->peers[i].held && (i >= 64 || !(tried >> i & 1));
     size_t i = lb->policy->pick(lb->peers, lb->n, lb->turn, hash);
     lb->turn = (i + 1) % lb->n;
     lb->peers[i].active++;

@@ -10,6 +10,7 @@ typedef struct cb_lb_peer {
     uint32_t active; /* exchanges that run */
     int64_t credit;  /* of smooth weighted round robin */
     bool usable;     /* set before each pick */
+    bool held;       /* not to be used, whatever the others are like */
     uint32_t fails;  /* within the window */
     cb_time window;  /* when the window began */
     cb_time out;     /* left out until then; 0 = in */
@@ -35,8 +36,8 @@ typedef struct cb_lb {
 
 int cb_lb_init(cb_lb *lb, const cb_alloc *alloc, int kind, size_t n); /* weights are 1; set them after */
 void cb_lb_free(cb_lb *lb);
-/* The next peer, or -1 when every peer's bit is in `tried` (peers from 64 on have no bit). Peers that are out come only
- * when no other is left. The choice counts as active until cb_lb_end(). */
+/* The next peer, or -1 when every peer is held or its bit in `tried` (peers from 64 on have no bit). Peers that are out
+ * come only when no other is left. The choice counts as active until cb_lb_end(). */
 int64_t cb_lb_begin(cb_lb *lb, cb_time now, uint64_t hash, uint64_t tried);
 void cb_lb_end(cb_lb *lb, size_t i);
 bool cb_lb_fail(cb_lb *lb, size_t i, cb_time now); /* true: this one took it out */

@@ -315,3 +315,51 @@ Test(http_server, failed_handshakes_are_counted_and_logged) {
         tls_pki_drop(&strange);
     }
 }
+
+typedef struct seen_conns {
+    cb_http_conn at[8];
+    char remotes[8][CB_ADDR_TEXT], snis[8][64], tls[8][8];
+    size_t n, most;
+} seen_conns;
+
+static int see_conn(const cb_http_conn *c, void *user) {
+    seen_conns *s = user;
+    if (s->n == s->most) return CB_EUSER;
+    snprintf(s->remotes[s->n], sizeof s->remotes[0], "%s", c->remote);
+    snprintf(s->snis[s->n], sizeof s->snis[0], "%s", c->sni);
+    snprintf(s->tls[s->n], sizeof s->tls[0], "%s", c->tls);
+    s->at[s->n++] = *c;
+    return CB_OK;
+}
+
+Test(http_server, connections_are_listed) {
+    for (int i = 0; i < HTTP_WAYS; i++) {
+        const http_way *way = &http_ways[i];
+        http_world w;
+        http_reply r[2] = {{0}};
+        seen_conns all = {.most = 8}, one = {.most = 1}, rest = {.most = 8};
+        cb_http_client *first;
+        http_world_open(&w);
+        http_serve(&w, plain(&w, way));
+        http_client_make(&w, (cb_http_client_opts){.versions = way->version});
+        http_fetch(&r[0], &w, (cb_request){0}, "/hello");
+        first = w.client;
+        http_client_make(&w, (cb_http_client_opts){.versions = way->version});
+        http_fetch(&r[1], &w, (cb_request){0}, "/hello");
+        cr_assert_eq(cb_http_server_conns(w.server, 0, see_conn, &all), CB_OK);
+        cr_assert_eq(all.n, 2, "%s: %zu", way->name, all.n);
+        for (size_t k = 0; k < 2; k++) {
+            cr_expect(all.at[k].number == k + 1 && all.at[k].version == (int)way->version && !all.at[k].draining);
+            cr_expect(strncmp(all.remotes[k], "127.0.0.1:", 10) == 0, "%s", all.remotes[k]);
+            cr_expect_str_eq(all.snis[k], way->tls ? "localhost" : "");
+            cr_expect_str_eq(all.tls[k], way->tls ? "1.3" : "");
+            cr_expect_leq(all.at[k].active + all.at[k].requests, 1);
+        }
+        cr_expect_eq(cb_http_server_conns(w.server, 0, see_conn, &one), CB_EUSER);
+        cr_expect_eq(cb_http_server_conns(w.server, 1, see_conn, &rest), CB_OK);
+        cr_expect(rest.n == 1 && rest.at[0].number == 2);
+        cr_expect_eq(cb_http_server_conns(w.server, 0, NULL, NULL), CB_EINVAL);
+        cb_http_client_free(first);
+        http_world_close(&w);
+    }
+}

@@ -91,3 +91,23 @@ Test(lb_policy, failures_take_out_for_a_while) {
     cr_expect(seen);
     cb_lb_free(&lb);
 }
+
+Test(lb_policy, what_is_held_gets_nothing) {
+    cb_lb lb;
+    cr_assert_eq(cb_lb_init(&lb, NULL, CB_LB_ROUND_ROBIN, 3), CB_OK);
+    lb.max_fails = 1;
+    lb.out = 1000;
+    lb.peers[1].held = true;
+    for (int i = 0; i < 8; i++)
+        cr_expect_neq(cb_lb_begin(&lb, 1, 0, 0), 1);
+    cb_lb_fail(&lb, 0, 1);
+    cb_lb_fail(&lb, 2, 1);
+    for (int i = 0; i < 8; i++) /* those that are out are tried before it */
+        cr_expect_neq(cb_lb_begin(&lb, 2, 0, 0), 1);
+    cr_expect_eq(cb_lb_begin(&lb, 2, 0, 5), -1);
+    lb.peers[0].held = lb.peers[2].held = true;
+    cr_expect_eq(cb_lb_begin(&lb, 5000, 0, 0), -1);
+    lb.peers[1].held = false;
+    cr_expect_eq(cb_lb_begin(&lb, 5000, 0, 0), 1);
+    cb_lb_free(&lb);
+}

@@ -210,3 +210,62 @@ Test(proxy, options_that_are_refused) {
     cb_proxy_free(NULL);
     http_world_close(&w);
 }
+
+typedef struct seen_origins {
+    cb_proxy_origin at[4];
+    char urls[4][96];
+    size_t n;
+} seen_origins;
+
+static void see_origin(const cb_proxy_origin *o, void *user) {
+    seen_origins *s = user;
+    cr_assert_lt(s->n, 4);
+    snprintf(s->urls[s->n], sizeof s->urls[0], "%s", o->url);
+    s->at[s->n++] = *o;
+}
+
+static cb_proxy_origin look(proxy_world *p) {
+    seen_origins s = {.n = 0};
+    cr_assert_eq(cb_proxy_origins(p->proxy, see_origin, &s), CB_OK);
+    cr_assert_eq(s.n, 1);
+    cr_expect(strncmp(s.urls[0], "http", 4) == 0, "%s", s.urls[0]);
+    return s.at[0];
+}
+
+Test(proxy, an_origin_is_held_and_let_in_again) {
+    proxy_world p;
+    http_reply before = {0}, held = {0}, after = {0};
+    open_world(&p, &http_ways[0], &http_ways[0], (cb_origin_group_opts){0});
+    http_fetch(&before, &p.w, (cb_request){0}, "/hello");
+    cb_proxy_origin o = look(&p);
+    cr_expect(before.status == 200 && o.requests == 1 && o.opened == 1 && o.conns == 1 && o.idle == 1 && !o.active);
+    cr_expect(o.number == 0 && o.weight == 1 && !o.held && !o.out_ms);
+    cr_expect_eq(cb_proxy_hold(p.proxy, "origin", 0, 1), CB_OK);
+    http_fetch(&held, &p.w, (cb_request){0}, "/hello");
+    o = look(&p);
+    cr_expect(held.status == 503 && o.held && o.requests == 1, "%d", held.status);
+    cr_expect_eq(cb_proxy_hold(p.proxy, "origin", 0, 0), CB_OK);
+    http_fetch(&after, &p.w, (cb_request){0}, "/hello");
+    cr_expect(after.status == 200 && look(&p).requests == 2);
+    cr_expect_eq(cb_proxy_hold(p.proxy, "origin", 1, 1), CB_ENOENT);
+    cr_expect_eq(cb_proxy_hold(p.proxy, "nobody", 0, 1), CB_ENOENT);
+    cr_expect_eq(cb_proxy_hold(NULL, "origin", 0, 1), CB_EINVAL);
+    cr_expect_eq(cb_proxy_origins(p.proxy, NULL, NULL), CB_EINVAL);
+    close_world(&p);
+}
+
+Test(proxy, failures_of_an_origin_are_shown) {
+    proxy_world p;
+    http_reply r[3] = {{0}};
+    open_world(&p, &http_ways[0], &http_ways[0],
+               (cb_origin_group_opts){.connect_timeout_ms = 1000, .max_fails = 2, .fail_out_ms = 60000});
+    cb_http_server_free(p.w.server);
+    p.w.server = NULL;
+    http_fetch(&r[0], &p.w, (cb_request){0}, "/hello");
+    cr_expect(look(&p).failures == 1 && !look(&p).out_ms && look(&p).failed == 1);
+    http_fetch(&r[1], &p.w, (cb_request){0}, "/hello");
+    cr_expect(look(&p).out_ms > 50000 && look(&p).out_ms <= 60000, "%u", look(&p).out_ms);
+    cr_expect_eq(cb_proxy_hold(p.proxy, "origin", 0, 0), CB_OK);
+    cr_expect_eq(look(&p).out_ms, 0, "let in again");
+    close_world(&p);
+}
