@@ -9,6 +9,9 @@ function(cb_add_daemon folder)
     file(GLOB sources CONFIGURE_DEPENDS ${folder}/*.c)
     add_executable(${name} ${sources})
     target_link_libraries(${name} PRIVATE cb cb_flags cb_warnings Threads::Threads)
+    if(name STREQUAL "cbctl")
+        cb_add_completion(${name})
+    endif()
     if(TARGET cb-xdp AND EXISTS ${folder}/steering.c)
         target_link_libraries(${name} PRIVATE cb-xdp)
         target_compile_definitions(${name} PRIVATE CB_HAVE_XDP)
@@ -35,6 +38,22 @@ function(cb_add_daemon folder)
     foreach(page IN LISTS pages)
         cb_add_man_page(${page})
     endforeach()
+endfunction()
+
+# The program writes its completion for shells itself.
+function(cb_add_completion name)
+    set(folder ${PROJECT_BINARY_DIR}/completion)
+    set(scripts "")
+    foreach(shell bash zsh fish)
+        add_custom_command(OUTPUT ${folder}/${name}.${shell} DEPENDS ${name} VERBATIM
+            COMMAND ${CMAKE_COMMAND} -E make_directory ${folder}
+            COMMAND sh -c "'$<TARGET_FILE:${name}>' completion ${shell} > '${folder}/${name}.${shell}'")
+        list(APPEND scripts ${folder}/${name}.${shell})
+    endforeach()
+    add_custom_target(completion-${name} ALL DEPENDS ${scripts})
+    install(FILES ${folder}/${name}.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME ${name})
+    install(FILES ${folder}/${name}.zsh DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions RENAME _${name})
+    install(FILES ${folder}/${name}.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
 endfunction()
 
 # NAME.SECTION.scd becomes a man page with scdoc.

@@ -2,16 +2,47 @@
 #ifndef CBCTL_H
 #define CBCTL_H
 
-/* CBCTL_EXPIRED: it failed, and what it was for is not valid any more. */
-enum { CBCTL_OK = 0, CBCTL_FAILED = 1, CBCTL_USAGE = 2, CBCTL_EXPIRED = 3 };
+#include <stddef.h>
+
+enum cbctl_code {
+    CBCTL_OK = 0,
+    CBCTL_FAILED = 1,
+    CBCTL_USAGE = 2,
+    CBCTL_EXPIRED = 3, /* ca renew: it failed, and what it was for is not valid any more */
+    CBCTL_DENIED = 3,  /* no right to that */
+    CBCTL_CONFLICT = 4,
+    CBCTL_UNREACHABLE = 5,
+    CBCTL_INVALID = 6 /* a configuration with mistakes */
+};
+
+/* One table serves parsing, --help, completion, and the test that the man page is complete. */
+typedef struct cbctl_option {
+    const char *name;    /* "dir"; NULL ends the list */
+    const char *value;   /* what it takes, for people: "DIR"; NULL: nothing */
+    const char *help;    /* lines are divided by \n */
+    const char *choices; /* values to complete, divided by blanks; NULL: none, or files where `value` says so */
+    size_t at;           /* commands of the admin interface: where in cbctl_args it goes */
+} cbctl_option;
+
+enum { CBCTL_OPTION_LISTS = 5 };
+
+struct cbctl_admin;
 
 typedef struct cbctl_command {
-    const char *group, *name; /* "ca", "dev" */
+    const char *group, *name; /* "ca", "dev"; name NULL: "status" */
     const char *arguments;    /* as the usage line shows them */
     const char *summary;
-    const char *options;               /* one line each, for --help */
-    int (*run)(int argc, char **argv); /* argv[0] is the last word of the command; returns an exit code */
+    const cbctl_option *options[CBCTL_OPTION_LISTS]; /* lists, until NULL */
+    int (*run)(int argc, char **argv);               /* argv[0] is the last word of the command; returns an exit code */
+    int (*admin)(struct cbctl_admin *a);             /* or this: a client of the admin interface (admin.h) */
 } cbctl_command;
+
+/* Each ends with a row without a group. */
+extern const cbctl_command cbctl_file_commands[], cbctl_admin_commands[];
+/* All of them by number, from 0; NULL: there are no more. */
+const cbctl_command *cbctl_command_at(size_t i);
+/* A command's options by number, from 0; NULL: there are no more. */
+const cbctl_option *cbctl_option_at(const cbctl_command *c, size_t i);
 
 int cbctl_acme_issue(int argc, char **argv);
 int cbctl_acme_renew(int argc, char **argv);
@@ -33,6 +64,7 @@ int cbctl_ca_list(int argc, char **argv);
 int cbctl_ca_renew(int argc, char **argv);
 int cbctl_ca_ocsp(int argc, char **argv);
 int cbctl_ca_staple(int argc, char **argv);
+int cbctl_completion(int argc, char **argv);
 int cbctl_policy_check(int argc, char **argv);
 int cbctl_policy_explain(int argc, char **argv);
 int cbctl_policy_schema(int argc, char **argv);

@@ -1,0 +1,108 @@
+/* What happens in a daemon, as it happens. */
+#include "admin.h"
+#include "sse.h"
+#include "text.h"
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+
+struct follow {
+    cbctl_admin *a;
+    cbctl_sse sse;
+    uint64_t left; /* events to come; 0: for ever */
+    bool enough, colours;
+};
+
+/* Members with "=" between, after the time of day and the event's name. */
+static void print_line(const struct follow *f, const char *event, const json_node *data, const char *text) {
+    char clock[16] = "";
+    const time_t now = time(NULL);
+    struct tm tm;
+    if (localtime_r(&now, &tm)) strftime(clock, sizeof clock, "%H:%M:%S", &tm);
+    printf("%s%s%s ", cbctl_tone_on(f->colours, CBCTL_DIM), clock, cbctl_tone_off(f->colours, CBCTL_DIM));
+    fputs(cbctl_tone_on(f->colours, CBCTL_BOLD), stdout);
+    cbctl_put(stdout, event);
+    fputs(cbctl_tone_off(f->colours, CBCTL_BOLD), stdout);
+    for (const json_node *v = json_is(data, JSON_OBJECT) ? data->child : NULL; v; v = v->next) {
+        char *cell = cbctl_json_cell(v);
+        putchar(' ');
+        cbctl_put(stdout, v->name);
+        putchar('=');
+        cbctl_put(stdout, cell ? cell : "");
+        free(cell);
+    }
+    if (!json_is(data, JSON_OBJECT)) {
+        putchar(' ');
+        cbctl_put(stdout, text);
+    }
+    putchar('\n');
+}
+
+/* One object a line: {"event": ..., "data": ...}. */
+static void print_json(const char *event, const json_node *data, const char *text, size_t len) {
+    cb_json_out *o = NULL;
+    cb_slice s = {NULL, 0};
+    if (cb_json_out_new(&o, 0) < 0) return;
+    cb_json_put_object(o, NULL);
+    cb_json_put_str(o, "event", event);
+    if (data)
+        cb_json_put_raw(o, "data", (cb_slice){(const uint8_t *)data->raw, data->raw_len});
+    else
+        cb_json_put_text(o, "data", (cb_slice){(const uint8_t *)text, len});
+    cb_json_put_end(o);
+    if (cb_json_out_text(o, &s) >= 0) cbctl_json_line(stdout, (const char *)s.base, s.len);
+    cb_json_out_free(o);
+}
+
+/* "config,drain" */
+static bool wanted(const char *types, const char *event) {
+    const size_t n = strlen(event);
+    for (const char *at = types; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
+        if (strcspn(at, ",") == n && strncmp(at, event, n) == 0) return true;
+    return !types;
+}
+
+static int on_event(const char *event, const char *text, size_t len, void *user) {
+    struct follow *f = user;
+    if (!wanted(f->a->args.type, event)) return CB_OK;
+    json_tree *tree = json_read(text, len);
+    if (f->a->args.json)
+        print_json(event, json_root(tree), text, len);
+    else
+        print_line(f, event, json_root(tree), text);
+    json_free(tree);
+    if (fflush(stdout) != 0) return CB_ESYS;
+    if (f->left && --f->left == 0) {
+        f->enough = true;
+        return CB_ECLOSED;
+    }
+    return CB_OK;
+}
+
+static int on_data(cb_slice data, void *user) {
+    struct follow *f = user;
+    return cbctl_sse_feed(&f->sse, (const char *)data.base, data.len);
+}
+
+int cbctl_events(cbctl_admin *a) {
+    struct follow f = {.a = a, .sse = {.on_event = on_event}, .colours = cbctl_colours(stdout)};
+    cbctl_answer r = {0};
+    if (a->args.n_words) return cbctl_usage("events: what is \"%s\"?", a->args.words[0]);
+    if (a->args.limit) {
+        const int64_t n = cbctl_number(a->args.limit, 1, INT64_MAX / 16);
+        if (n < 0) return cbctl_usage("--limit: \"%s\" is not a number from 1", a->args.limit);
+        f.left = (uint64_t)n;
+    }
+    f.sse.user = &f;
+    const cbctl_question q = {
+        .path = "/v1/events", .accept = "text/event-stream", .on_data = on_data, .enough = &f.enough, .user = &f};
+    int code = cbctl_ask(a, &q, &r);
+    if (code == CBCTL_OK && !f.enough) {
+        fprintf(stderr, "cbctl: %s: the daemon ended the stream\n", a->place);
+        code = CBCTL_FAILED;
+    }
+    cbctl_sse_end(&f.sse);
+    cbctl_answer_free(&r);
+    return code;
+}
