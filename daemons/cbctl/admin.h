@@ -46,7 +46,7 @@ typedef struct cbctl_question {
     const char *document; /* what mistakes in the body are said to be in */
     const char *accept;   /* NULL: JSON */
     uint32_t timeout_ms;  /* 0: as --patience says */
-    bool change;          /* with --if-match, --why and --idempotency-key; not without a right */
+    bool change;          /* with --if-match and --idempotency-key; not without a right */
     /* Takes what comes in place of the answer's body, which must be of the type `accept`; not NULL: no time limit but
      * for the head. < 0 ends it, which is good when *enough. */
     int (*on_data)(cb_slice data, void *user);

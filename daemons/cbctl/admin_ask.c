@@ -5,9 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { ANSWER_MAX = 64 << 20, FIELDS_MAX = 8, URL_BYTES = 4096 };
-
-#define WHY_FIELD "change-reason"
+enum { ANSWER_MAX = 64 << 20, FIELDS_MAX = 8, URL_BYTES = 8192 };
 
 struct cbctl_asking {
     cbctl_admin *a;
@@ -147,7 +145,6 @@ static int send(cbctl_asking *k) {
         snprintf(match, sizeof match, strchr(g->if_match, '"') || *g->if_match == '*' ? "%s" : "\"%s\"", g->if_match);
     add(fields, &n, "if-match", match);
     if (q->change) add(fields, &n, "idempotency-key", g->idempotency_key);
-    if (q->change) add(fields, &n, WHY_FIELD, g->why);
     const cb_request req = {.size = sizeof req,
                             .method = q->method,
                             .url = url,

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { DOCUMENT_MAX = 1 << 20, POINTER_BYTES = 1024, PATH_BYTES = 3400, HISTORY = 20 };
+enum { DOCUMENT_MAX = 1 << 20, POINTER_BYTES = 1024, REASON_BYTES = 300, PATH_BYTES = 4200, HISTORY = 20 };
 
 /* ---- where ---- */
 
@@ -23,13 +23,28 @@ static int to_pointer(char out[POINTER_BYTES], const char *path) {
     return CBCTL_OK;
 }
 
+/* --dry-run and --why, behind a path. */
+static int add_query(char out[PATH_BYTES], const cbctl_admin *a) {
+    char why[3 * REASON_BYTES + 1] = "";
+    const size_t n = strlen(out);
+    if (a->args.why && strlen(a->args.why) > REASON_BYTES)
+        return cbctl_usage("--why: longer than %d bytes", REASON_BYTES);
+    if (a->args.why && cbctl_url_encode(why, sizeof why, a->args.why, "") < 0) return cbctl_usage("--why: too long");
+    snprintf(out + n, PATH_BYTES - n, "%s%s%s%s", a->args.dry_run ? "?dry_run=true" : "",
+             !*why             ? ""
+             : a->args.dry_run ? "&"
+                               : "?",
+             *why ? "reason=" : "", why);
+    return CBCTL_OK;
+}
+
 static int config_path(char out[PATH_BYTES], const char *path, const cbctl_admin *a) {
-    char pointer[POINTER_BYTES], encoded[PATH_BYTES - 64];
+    char pointer[POINTER_BYTES], encoded[3 * POINTER_BYTES];
     int code = to_pointer(pointer, path);
     if (code != CBCTL_OK) return code;
     if (cbctl_url_encode(encoded, sizeof encoded, pointer, "/") < 0) return cbctl_usage("the path is too long");
-    snprintf(out, PATH_BYTES, "/v1/config%s%s", encoded, a->args.dry_run ? "?dry_run=true" : "");
-    return CBCTL_OK;
+    snprintf(out, PATH_BYTES, "/v1/config%s", encoded);
+    return add_query(out, a);
 }
 
 /* ---- reading ---- */
@@ -82,6 +97,13 @@ static void revision_of(char *out, size_t cap, const char *etag) {
     snprintf(out, cap, "%.*s", (int)strcspn(from, "\""), from);
 }
 
+static bool says_unchanged(const cbctl_answer *r) {
+    json_tree *t = json_read(r->body ? r->body : "", r->len);
+    const bool same = json_is(json_get(json_root(t), "changed"), JSON_FALSE);
+    json_free(t);
+    return same;
+}
+
 static int change(cbctl_admin *a, cbctl_question *q) {
     cbctl_answer r;
     char revision[64];
@@ -89,14 +111,15 @@ static int change(cbctl_admin *a, cbctl_question *q) {
     int code = cbctl_ask(a, q, &r);
     if (code != CBCTL_OK) return code;
     revision_of(revision, sizeof revision, r.etag);
+    const bool same = strstr(r.type, "json") && says_unchanged(&r);
     if (a->args.json && r.len) {
         cbctl_json_print(stdout, r.body, r.len);
     } else if (a->args.dry_run) {
-        puts("it fits; nothing was changed");
+        puts(same ? "it is so already" : "it fits; nothing was changed");
     } else {
         fputs("revision ", stdout);
         cbctl_put(stdout, *revision ? revision : "?");
-        putchar('\n');
+        puts(same ? ", as before: it is so already" : "");
     }
     cbctl_answer_free(&r);
     return CBCTL_OK;
@@ -154,16 +177,17 @@ int cbctl_unset(cbctl_admin *a) {
 }
 
 int cbctl_apply(cbctl_admin *a) {
-    char *body = NULL;
+    char path[PATH_BYTES], *body = NULL;
     size_t len = 0;
     const cbctl_args *g = &a->args;
     if (g->n_words != 1) return cbctl_usage("apply: one FILE (\"-\": standard input)");
     if (g->merge && g->json_patch) return cbctl_usage("apply: --merge or --json-patch, not both");
     const char *file = g->words[0];
-    int code = read_document(file, &body, &len);
+    int code = config_path(path, "", a);
+    if (code == CBCTL_OK) code = read_document(file, &body, &len);
     if (code != CBCTL_OK) return code;
     code = change(a, &(cbctl_question){.method = g->merge || g->json_patch ? "PATCH" : "PUT",
-                                       .path = g->dry_run ? "/v1/config?dry_run=true" : "/v1/config",
+                                       .path = path,
                                        .type = g->merge        ? "application/merge-patch+json"
                                                : g->json_patch ? "application/json-patch+json"
                                                                : "application/json",
@@ -187,11 +211,12 @@ int cbctl_history(cbctl_admin *a) {
 }
 
 int cbctl_rollback(cbctl_admin *a) {
-    char path[64];
+    char path[PATH_BYTES], name[48];
     const int64_t n = a->args.n_words == 1 ? revision_number(a->args.words[0]) : -1;
     if (n < 0) return cbctl_usage("rollback: the number of one revision (see \"cbctl history\")");
-    snprintf(path, sizeof path, "/v1/revisions/%lld/rollback%s", (long long)n, a->args.dry_run ? "?dry_run=true" : "");
-    char name[48];
+    snprintf(path, sizeof path, "/v1/revisions/%lld/rollback", (long long)n);
     snprintf(name, sizeof name, "revision %lld", (long long)n);
+    int code = add_query(path, a);
+    if (code != CBCTL_OK) return code;
     return change(a, &(cbctl_question){.method = "POST", .path = path, .document = name});
 }

@@ -79,15 +79,21 @@ def test_what_is_asked(fake, words, request_line, body):
 
 
 def test_fields_of_changes(fake):
-    admin = fake({"PUT /v1/config/a": (200, {"etag": '"18"'}, {})})
-    got = cbctl(admin, "set", "a", "1", "--if-match", "17", "--why", "more of it", "--idempotency-key", "k1")
+    admin = fake({"PUT /v1/config/a": (200, {"etag": '"18"'}, {"revision": 18, "changed": True})})
+    got = cbctl(admin, "set", "a", "1", "--if-match", "17", "--why", "more & more of it", "--idempotency-key", "k1")
     assert (got.returncode, got.stdout) == (0, "revision 18\n"), got
     fields = admin.asked[0][2]
-    assert fields["if-match"] == '"17"' and fields["idempotency-key"] == "k1" and "more of it" in fields.values()
+    assert fields["if-match"] == '"17"' and fields["idempotency-key"] == "k1"
+    assert admin.asked[0][1] == "/v1/config/a?reason=more%20%26%20more%20of%20it"
     assert fields["content-type"] == "application/json"
     cbctl(admin, "set", "a", "1", "--if-match", '"17"')
     cbctl(admin, "set", "a", "1", "--if-match", "*")
     assert [a[2].get("if-match") for a in admin.asked] == ['"17"', '"17"', "*"]
+    assert cbctl(admin, "set", "a", "1", "--dry-run", "--why", "x").stdout == "it fits; nothing was changed\n"
+    assert admin.asked[-1][1] == "/v1/config/a?dry_run=true&reason=x"
+    admin.answers["PUT /v1/config/a"] = (200, {"etag": '"18"'}, {"revision": 18, "changed": False})
+    assert cbctl(admin, "set", "a", "1").stdout == "revision 18, as before: it is so already\n"
+    assert cbctl(admin, "set", "a", "1", "--why", "x" * 301).returncode == 2
     cbctl(admin, "get", "a")
     assert "if-match" not in admin.asked[-1][2]
 
