@@ -351,13 +351,15 @@ class Client:
         return await self.request("POST", url, body=body, **kw)
 
     async def request(self, method: str, url: str, *, headers: Optional[Headers] = None, body: Body = None, versions: int = 0,
-                      timeout: float = 0) -> ClientResponse:
-        """Sends a request; returns when the response's head is there. Raises Error."""
+                      timeout: float = 0, connect_to: Optional[str] = None) -> ClientResponse:
+        """Sends a request; returns when the response's head is there. ``connect_to`` ("address:port" or "unix:/path") is dialled instead of
+        the URL's host. Raises Error."""
         keep: list = []
         response = ClientResponse(self._bridge)
         req = _options("cb_request")
         req.method, req.url = _text(keep, method), _text(keep, url)
         req.fields, req.n_fields = _fields(keep, _pairs(headers))
+        req.connect_to = _text(keep, connect_to)
         req.versions, req.timeout_ms, req.has_body = versions, int(timeout * 1000), body is not None
         out = ffi.new("cb_exchange **")
         check(lib.cb_http_request(out, self._pointer, req, _OPS, response._handle))
