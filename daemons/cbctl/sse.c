@@ -46,11 +46,8 @@ static int take_line(cbctl_sse *s) {
 
 int cbctl_sse_feed(cbctl_sse *s, const char *bytes, size_t len) {
     for (size_t i = 0; i < len;) {
-        if (s->after_cr && bytes[i] == '\n') { /* one end of line, of two characters */
-            s->after_cr = false;
-            i++;
-            continue;
-        }
+        if (s->after_cr && bytes[i] == '\n') i++; /* one end of line, of two characters */
+        s->after_cr = false;
         size_t n = 0;
         while (i + n < len && bytes[i + n] != '\n' && bytes[i + n] != '\r')
             n++;

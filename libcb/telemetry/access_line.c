@@ -172,7 +172,7 @@ static void json_line(line *l, const cb_access_record *r) {
         else
             field_member(l, c, r->request_fields, r->n_request_fields);
     }
-    put(l, "{}\n" + l->any, 3 - l->any);
+    put(l, &"{}\n"[l->any], 3 - l->any);
 }
 
 /* ---- combined ---- */
