@@ -6,6 +6,7 @@
 #include "base/opts.h"
 #include "base/thread.h"
 #include "base/utf8.h"
+#include "loop/loop_int.h"
 #include "store/store_db.h"
 #include <stdio.h>
 #include <string.h>
