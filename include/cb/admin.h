@@ -280,7 +280,8 @@ typedef void (*cb_admin_committed)(cb_admin_call *call, int rc, void *user);
  * failed. CB_EINVAL (done; committed before; not such a resource; a dry run). */
 CB_API int cb_admin_commit(cb_admin_call *call, const cb_admin_change *change, cb_admin_committed done, void *user);
 
-/* ---- a call: answering, once. Then the call is dead to the resource. CB_EINVAL: it was answered before ---- */
+/* ---- a call: answering, once. Then the call is dead to the resource. CB_EINVAL: it was answered before, or the status
+ * is not 200 to 599 ---- */
 
 /* A writer of the call's own, empty at first. */
 CB_API cb_json_out *cb_admin_json(cb_admin_call *call);

@@ -8,7 +8,9 @@
 #include "admin/router.h"
 #include "base/buf.h"
 #include "loop/loop_int.h"
+#include "loop/turn.h"
 #include "loop/work.h"
+#include "telemetry/count.h"
 #include <cb/admin.h>
 
 enum {
@@ -81,8 +83,10 @@ struct cb_admin_call {
     uint32_t n_mistakes;
     uint32_t limit;
     char cursor[CB_ADMIN_CURSOR_BYTES];
-    cb_replay *replay; /* the entry that waits for our answer */
-    cb_alarm due;      /* the request is to have arrived */
+    cb_replay *replay;      /* the entry that waits for our answer */
+    cb_alarm due;           /* the request is to have arrived */
+    cb_time began;          /* its head was here */
+    enum cb_cell_id denied; /* of CB_C_ADMIN_DENIED_...: why, if it is */
     struct cb_admin_recording *recording;
     cb_admin_committed committed;
     void *committed_user;
@@ -100,7 +104,7 @@ struct cb_admin_call {
     bool body_done; /* all of the request is here */
     bool dry_run;
     bool handed;   /* to the resource */
-    bool recorded; /* as done, in audit */
+    bool recorded; /* as done, in audit, or there is no audit and it would be */
     bool answered, scraping, buried;
 };
 
@@ -127,6 +131,8 @@ int cb_admin_answer(cb_admin_call *call, int status, const char *content_type, c
 int cb_admin_problemf(cb_admin_call *call, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* The answer goes out, now that it may. */
 void cb_admin_deliver(cb_admin_call *call, cb_slice body);
+/* The call has been answered with this status: counted. */
+void cb_admin_count(cb_admin_call *call, int status);
 
 /* --- record.c: audit --- */
 typedef void (*cb_admin_recorded)(cb_admin_call *call, int rc);

@@ -82,11 +82,39 @@ static bool unchanged(const cb_admin_call *c, int status) {
            cb_admin_match((cb_slice){0}, cb_slice_str(c->if_none_match), c->etag, true) == CB_MATCH_SAME;
 }
 
+#define CODES(method)                                                                                                  \
+    {                                                                                                                  \
+        CB_C_ADMIN_REQUESTS_##method##_2XX, CB_C_ADMIN_REQUESTS_##method##_3XX, CB_C_ADMIN_REQUESTS_##method##_4XX,    \
+            CB_C_ADMIN_REQUESTS_##method##_5XX                                                                         \
+    }
+
+void cb_admin_count(cb_admin_call *c, int status) {
+    static const struct {
+        const char *method;
+        enum cb_cell_id codes[4]; /* 2xx to 5xx */
+    } rows[] = {{"GET", CODES(GET)},     {"POST", CODES(POST)},     {"PUT", CODES(PUT)},
+                {"PATCH", CODES(PATCH)}, {"DELETE", CODES(DELETE)}, {"", CODES(OTHER)}};
+    const cb_cells *cells = cb_loop_cells(c->a->loop);
+    const char *method = c->row ? c->row->r.method : "";
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (strcmp(rows[i].method, method) == 0) cb_cells_add(cells, rows[i].codes[status / 100 - 2], 1);
+    cb_cells_observe(cells, CB_C_ADMIN_SECONDS, cb_loop_now(c->a->loop) - c->began);
+    if (c->handed) cb_cells_move(cells, CB_C_ADMIN_WAITING, -1);
+    if (status == 401 || status == 403) cb_cells_add(cells, c->denied, 1);
+    if (!c->row || !(c->row->r.flags & CB_ADMIN_CHANGES) || c->dry_run) return;
+    if (status == 507)
+        cb_cells_add(cells, CB_C_ADMIN_CHANGES_UNRECORDED, 1);
+    else if (c->recorded)
+        cb_cells_add(cells, status < 400 ? CB_C_ADMIN_CHANGES_DONE : CB_C_ADMIN_CHANGES_FAILED, 1);
+}
+
 int cb_admin_answer(cb_admin_call *c, int status, const char *type, cb_slice body) {
     if (c->answered) return cb_fail(CB_EINVAL, "the call was answered before");
+    if (status < 200 || status > 599) return cb_fail(CB_EINVAL, "an answer has a status of 200 to 599, not %d", status);
     if (unchanged(c, status)) return cb_admin_answer(c, 304, NULL, (cb_slice){0});
     c->answered = true;
     if (c->handed) c->a->n_waiting--;
+    cb_admin_count(c, status);
     c->status = status;
     snprintf(c->type, sizeof c->type, "%s", type ? type : "");
     const int outcome = outcome_of(c);

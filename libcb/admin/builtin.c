@@ -44,6 +44,7 @@ static int get_metrics(cb_admin_call *c, void *user) {
     const int rc = cb_exchange_send_metrics(x, a->o.metrics);
     if (rc < 0) return rc;
     a->n_waiting--;
+    cb_admin_count(c, 200);
     c->answered = true;
     return CB_OK;
 }

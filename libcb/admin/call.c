@@ -24,7 +24,10 @@ static void call_end(cb_admin_call *c) {
     cb_admin_record_forget(c);
     cb_alarm_stop(&c->due);
     if (c->replay) cb_replays_forget(&a->replays, c->replay);
-    if (c->handed && !c->answered) a->n_waiting--;
+    if (c->handed && !c->answered) {
+        a->n_waiting--;
+        cb_cells_move(cb_loop_cells(a->loop), CB_C_ADMIN_WAITING, -1);
+    }
     if (c->scraping) a->n_scrapes--;
     a->body_bytes -= c->body.len;
     cb_authn_call_free(c->authn);
@@ -59,6 +62,7 @@ cb_exchange *cb_admin_call_take(cb_admin_call *c) {
     cb_exchange *x = c->x;
     c->x = NULL;
     if (c->handed && !c->answered) c->a->n_waiting--;
+    cb_admin_count(c, 200);
     c->answered = true;
     return x;
 }
@@ -67,7 +71,9 @@ cb_exchange *cb_admin_call_take(cb_admin_call *c) {
 
 static void handle(cb_admin_call *c) {
     c->handed = true;
+    c->denied = CB_C_ADMIN_DENIED_RESOURCE;
     c->a->n_waiting++;
+    cb_cells_move(cb_loop_cells(c->a->loop), CB_C_ADMIN_WAITING, 1);
     const int rc = c->row->r.handle(c, c->row->user);
     if (rc < 0 && !c->answered) (void)cb_admin_fail(c, rc);
     cb_admin_call_settle(c);
@@ -104,6 +110,7 @@ static void ask(cb_admin_call *c) {
 /* Somebody is known: may they? */
 static void judge(cb_admin_call *c) {
     const cb_admin_principal *p = &c->who.p;
+    c->denied = p->roles ? CB_C_ADMIN_DENIED_RIGHT : CB_C_ADMIN_DENIED_ROLE;
     if (!p->roles) {
         (void)cb_admin_problemf(c, 403, "%s has no role here", p->name);
         return;
@@ -263,6 +270,8 @@ static cb_admin_call *call_new(cb_admin_door *door, cb_exchange *x) {
     c->a = a;
     c->door = door;
     c->x = x;
+    c->began = cb_loop_now(a->loop);
+    c->denied = CB_C_ADMIN_DENIED_UNKNOWN;
     cb_alarm_init(&c->due, a->loop, on_due);
     cb_buf_init(&c->body, a->alloc, a->o.max_body_bytes);
     cb_buf_init(&c->answer, a->alloc, SIZE_MAX);

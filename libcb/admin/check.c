@@ -31,6 +31,7 @@ static bool refuse_page(cb_admin_call *c) {
               memcmp(origin.base + scheme.len, "://", 3) == 0 &&
               memcmp(origin.base + scheme.len + 3, authority.base, authority.len) == 0;
     if (own) return false;
+    c->denied = CB_C_ADMIN_DENIED_PAGE;
     (void)cb_admin_problemf(c, 403, "pages of other sites may not ask here");
     return true;
 }
@@ -272,6 +273,7 @@ static int print_of(const cb_admin_call *c, uint8_t out[CB_REPLAY_PRINT]) {
 }
 
 static void replay(cb_admin_call *c, const cb_replay *e) {
+    cb_cells_add(cb_loop_cells(c->a->loop), CB_C_ADMIN_REPLAYED, 1);
     if (e->large) {
         (void)cb_admin_problemf(c, 409, "this was done before; its answer (%d) was too long to be kept", e->status);
         return;

@@ -45,6 +45,7 @@ static bool wanted(const cb_admin_stream *s, const char *type) {
 
 static bool put_gap(cb_admin_stream *s, uint64_t missed) {
     char text[160], id[CB_RING_ID];
+    cb_cells_add(cb_loop_cells(s->a->loop), CB_C_ADMIN_MISSED, missed);
     cb_ring_id(&s->a->ring, s->a->ring.first - 1, id);
     const int n =
         snprintf(text, sizeof text, "id: %s\nevent: gap\ndata: {\"missed\":%llu}\n\n", id, (unsigned long long)missed);
@@ -85,6 +86,7 @@ static void stream_bury(cb_grave *g) {
 static void stream_gone(cb_admin_stream *s) {
     cb_admin *a = s->a;
     cb_list_del(&s->link);
+    cb_cells_move(cb_loop_cells(a->loop), CB_C_ADMIN_LISTENERS, -1);
     if (--a->n_streams == 0) cb_alarm_stop(&a->beat);
     cb_loop_bury(a->loop, &s->grave, stream_bury);
 }
@@ -166,6 +168,7 @@ static int get_events(cb_admin_call *c, void *user) {
     if (c->door->gate) s->until = cb_loop_now(a->loop) + GATED_S * CB_SEC;
     cb_list_init(&s->link);
     cb_list_add_tail(&a->streams, &s->link);
+    cb_cells_move(cb_loop_cells(a->loop), CB_C_ADMIN_LISTENERS, 1);
     if (a->n_streams++ == 0) (void)cb_alarm_set(&a->beat, cb_loop_now(a->loop) + BEAT_S * CB_SEC);
     s->x = cb_admin_call_take(c);
     const cb_slice last = cb_exchange_field(s->x, "last-event-id");
@@ -216,6 +219,7 @@ int cb_admin_event(cb_admin *a, const char *type, cb_slice json) {
     int rc = check(type, json);
     if (rc == CB_OK) rc = cb_ring_add(&a->ring, type, json);
     if (rc < 0) return rc;
+    cb_cells_add(cb_loop_cells(a->loop), CB_C_ADMIN_EVENTS, 1);
     for (cb_list *l = a->streams.next, *next; l != &a->streams; l = next) {
         cb_admin_stream *s = CB_CONTAINER(l, cb_admin_stream, link);
         next = l->next;

@@ -40,11 +40,11 @@ void admin_open(admin_world *w, uint32_t with, const char *role, const cb_admin_
     snprintf(w->audit_path, sizeof w->audit_path, "%s/audit", w->folder);
     snprintf(w->key_path, sizeof w->key_path, "%s/key", w->folder);
     snprintf(w->log_path, sizeof w->log_path, "%s/log", w->folder);
-    cr_assert_eq(cb_loop_new(&w->loop, NULL), CB_OK);
+    if (with & ADMIN_METRICS) cr_assert_eq(cb_metrics_new(&w->metrics, NULL), CB_OK);
+    cr_assert_eq(cb_loop_new(&w->loop, CB_OPTS(cb_loop_opts, .metrics = w->metrics)), CB_OK);
     if (with & ADMIN_AUDIT)
         cr_assert_eq(cb_audit_open(&w->audit, CB_OPTS(cb_audit_opts, .path = w->audit_path, .key_file = w->key_path)),
                      CB_OK, "%s", cb_last_error());
-    if (with & ADMIN_METRICS) cr_assert_eq(cb_metrics_new(&w->metrics, NULL), CB_OK);
     if (with & ADMIN_LOG)
         cr_assert_eq(cb_log_writer_open(&w->logs, CB_OPTS(cb_log_writer_opts, .target = w->log_path)), CB_OK, "%s",
                      cb_last_error());
@@ -58,6 +58,14 @@ void admin_open(admin_world *w, uint32_t with, const char *role, const cb_admin_
     if (!(with & ADMIN_NO_DOOR))
         cr_assert_eq(cb_admin_listen(w->a, CB_OPTS(cb_admin_door_opts, .address = w->address)), 0, "%s",
                      cb_last_error());
+}
+
+double admin_metric(const admin_world *w, const char *name, const char *first, const char *second) {
+    const cb_slice values[] = {cb_slice_str(first), cb_slice_str(second)};
+    double value = 0;
+    cr_assert_eq(cb_metrics_value(w->metrics, name, first ? values : NULL, &value), CB_OK, "%s: %s", name,
+                 cb_last_error());
+    return value;
 }
 
 void admin_role(admin_world *w, const char *role) {

@@ -24,6 +24,8 @@ void admin_open(admin_world *w, uint32_t with, const char *role, const cb_admin_
 void admin_close(admin_world *w);
 /* This user has these other roles from now on. */
 void admin_role(admin_world *w, const char *role);
+/* A series of the loop's registry (ADMIN_METRICS), by the values of its labels. */
+double admin_metric(const admin_world *w, const char *name, const char *first, const char *second);
 /* Turns of the loop, for so long. */
 void admin_turn(admin_world *w, int ms);
 

@@ -190,6 +190,11 @@ Test(admin_doors, through_a_gate) {
     cr_expect_eq(health.status, 200, "health needs nobody: %s", health.body);
     http_fetch(&metrics, &g.w, (cb_request){0}, "/metrics");
     cr_expect_eq(metrics.status, 401, "metrics do");
+    const cb_slice unknown = cb_slice_str("unknown");
+    double denied = 0;
+    cr_assert_eq(cb_metrics_value(g.w.metrics, "cb_admin_denied_requests", &unknown, &denied), CB_OK, "%s",
+                 cb_last_error());
+    cr_expect_eq(denied, 3);
     gated_close(&g);
 }
 

@@ -320,3 +320,64 @@ Test(admin_audit, freed_while_records_are_on_their_way) {
         close(fds[i]);
     admin_close(&w);
 }
+
+/* Every family of administration is moved. */
+Test(admin_audit, what_is_counted) {
+    admin_world w;
+    struct rlimit before, small;
+    admin_open(&w, ADMIN_AUDIT | ADMIN_METRICS, "operator", NULL);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        cb_admin_resource one = rows[i];
+        one.size = sizeof one;
+        cr_assert_eq(cb_admin_add(w.a, &one, NULL), CB_OK);
+    }
+    n_changes = n_commits = 0;
+    cr_expect_eq(admin_ask(&w, &r, "POST /v1/change", "content-length: 0\nidempotency-key: k", NULL), 200);
+    cr_expect_eq(admin_ask(&w, &r, "POST /v1/change", "content-length: 0\nidempotency-key: k", NULL), 200);
+    cr_expect_eq(admin_ask(&w, &r, POST("/v1/change?dry_run=true")), 200);
+    cr_expect_eq(admin_ask(&w, &r, POST("/v1/fails")), 502);
+    cr_expect_eq(admin_ask(&w, &r, POST("/v1/denies")), 403);
+    cr_expect_eq(admin_ask(&w, &r, "GET /v1/whoami", NULL, NULL), 200);
+    cr_expect_eq(admin_ask(&w, &r, "GET /livez", NULL, NULL), 200);
+    cr_expect_eq(admin_ask(&w, &r, "GET /metrics", NULL, NULL), 200);
+    cr_expect_eq(admin_ask(&w, &r, "DELETE /v1/whoami", NULL, NULL), 405);
+    cr_expect_eq(admin_ask(&w, &r, "GET /v1/audit", NULL, NULL), 403);
+    cr_expect_eq(admin_ask(&w, &r, "GET /v1/whoami", "origin: http://evil.example", NULL), 403);
+    signal(SIGXFSZ, SIG_IGN);
+    cr_assert_eq(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small = before;
+    small.rlim_cur = 1;
+    setrlimit(RLIMIT_FSIZE, &small);
+    cr_expect_eq(admin_ask(&w, &r, POST("/v1/change")), 507);
+    setrlimit(RLIMIT_FSIZE, &before);
+    static const char text[] = "POST /v1/holds HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n";
+    const int fd = admin_dial(w.path);
+    cr_assert_eq(write(fd, text, sizeof text - 1), (ssize_t)sizeof text - 1);
+    for (int i = 0; i < 1000 && !held; i++)
+        admin_turn(&w, 1);
+    cr_assert(held);
+    cr_expect_eq(admin_metric(&w, "cb_admin_waiting_requests", NULL, NULL), 1);
+    cr_assert_eq(cb_admin_send_nothing(held), CB_OK);
+    close(fd);
+    cb_admin_set_roles(w.a, NULL);
+    cr_expect_eq(admin_ask(&w, &r, "GET /v1/whoami", NULL, NULL), 403);
+    static const struct {
+        const char *name, *first, *second;
+        double value;
+    } wanted[] = {
+        {"cb_admin_requests", "get", "2xx", 3},        {"cb_admin_requests", "get", "4xx", 3},
+        {"cb_admin_requests", "post", "2xx", 4},       {"cb_admin_requests", "post", "4xx", 1},
+        {"cb_admin_requests", "post", "5xx", 2},       {"cb_admin_requests", "other", "4xx", 1},
+        {"cb_admin_request_seconds", NULL, NULL, 14},  {"cb_admin_waiting_requests", NULL, NULL, 0},
+        {"cb_admin_denied_requests", "role", NULL, 1}, {"cb_admin_denied_requests", "right", NULL, 1},
+        {"cb_admin_denied_requests", "page", NULL, 1}, {"cb_admin_denied_requests", "resource", NULL, 1},
+        {"cb_admin_changes", "done", NULL, 2},         {"cb_admin_changes", "failed", NULL, 1},
+        {"cb_admin_changes", "unrecorded", NULL, 1},   {"cb_admin_replayed_answers", NULL, NULL, 1},
+    };
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        const double value = admin_metric(&w, wanted[i].name, wanted[i].first, wanted[i].second);
+        cr_expect_eq(value, wanted[i].value, "%s %s %s: %g", wanted[i].name, wanted[i].first ? wanted[i].first : "",
+                     wanted[i].second ? wanted[i].second : "", value);
+    }
+    admin_close(&w);
+}

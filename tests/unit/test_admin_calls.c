@@ -373,6 +373,39 @@ Test(admin_calls, what_a_resource_returns) {
     admin_close(&w);
 }
 
+static int no_answer(cb_admin_call *c, void *user) {
+    (void)user;
+    cr_expect_eq(cb_admin_send_json(c, 100, cb_slice_str("1")), CB_EINVAL);
+    cr_expect_eq(cb_admin_send_json(c, 600, cb_slice_str("1")), CB_EINVAL);
+    cr_expect_eq(cb_admin_problem(c, 200, "no problem"), CB_EINVAL);
+    cr_expect_eq(cb_admin_send_bytes(c, 200, "a\r\nb: c", cb_slice_str("1")), CB_EINVAL);
+    cr_expect_eq(cb_admin_send_bytes(c, 200, NULL, cb_slice_str("1")), CB_EINVAL);
+    cr_expect_eq(cb_admin_page_end(c, ""), CB_EINVAL);
+    cb_admin_etag(c, "no quotes");
+    cb_admin_location(c, "a\r\nb: c");
+    cr_expect_eq(cb_admin_send(c, 200), CB_OK); /* nothing was written: a 500 says so */
+    cr_expect_eq(cb_admin_send_nothing(c), CB_EINVAL, "twice");
+    cr_expect_eq(cb_admin_problem(c, 500, NULL), CB_EINVAL, "twice");
+    return CB_OK;
+}
+
+Test(admin_calls, answers_that_are_none) {
+    admin_world w;
+    char field[256];
+    open_world(&w, "viewer", NULL);
+    const cb_admin_resource row = {.size = sizeof row,
+                                   .method = "GET",
+                                   .path = "/v1/none",
+                                   .id = "getNone",
+                                   .summary = "None",
+                                   .handle = no_answer};
+    cr_assert_eq(cb_admin_add(w.a, &row, NULL), CB_OK);
+    admin_ask(&w, &r, "GET /v1/none", NULL, NULL);
+    expect_problem("nothing", 500);
+    cr_expect(!*admin_field(&r, "etag", field) && !*admin_field(&r, "location", field), "%s", r.text);
+    admin_close(&w);
+}
+
 Test(admin_calls, head_is_get_without_a_body) {
     admin_world w;
     char length[256];

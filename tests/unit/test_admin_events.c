@@ -21,14 +21,6 @@ typedef struct listener {
 
 static listener one, two;
 
-static void listen_to(admin_world *w, listener *l, const char *query, const char *fields) {
-    char head[512];
-    *l = (listener){.fd = admin_dial(w->path)};
-    const int n = snprintf(head, sizeof head, "GET /v1/events%s HTTP/1.1\r\nhost: x\r\n%s\r\n", query, fields);
-    cr_assert_eq(write(l->fd, head, (size_t)n), n);
-    admin_turn(w, 10);
-}
-
 /* Takes chunks apart. */
 static void decode(listener *l) {
     char *at = strstr(l->raw, "\r\n\r\n"), *end = l->raw + l->raw_len;
@@ -60,6 +52,16 @@ static void hear(admin_world *w, listener *l, int ms) {
         l->raw[l->raw_len] = '\0';
     }
     decode(l);
+}
+
+static void listen_to(admin_world *w, listener *l, const char *query, const char *fields) {
+    char head[512];
+    *l = (listener){.fd = admin_dial(w->path)};
+    const int n = snprintf(head, sizeof head, "GET /v1/events%s HTTP/1.1\r\nhost: x\r\n%s\r\n", query, fields);
+    cr_assert_eq(write(l->fd, head, (size_t)n), n);
+    for (int i = 0; i < 2000 && !strstr(l->text, "retry: "); i++)
+        hear(w, l, 1);
+    cr_assert(strstr(l->text, "retry: "), "%s", l->raw);
 }
 
 static int count(const char *text, const char *what) {
@@ -154,7 +156,7 @@ Test(admin_events, go_on_where_they_ended) {
 Test(admin_events, a_slow_reader_is_overtaken) {
     admin_world w;
     char json[600];
-    admin_open(&w, 0, "viewer", NULL);
+    admin_open(&w, ADMIN_METRICS, "viewer", NULL);
     memset(json, 'x', sizeof json);
     listen_to(&w, &one, "", "");
     for (int i = 0; i < 10000; i++) {
@@ -180,6 +182,9 @@ Test(admin_events, a_slow_reader_is_overtaken) {
     cr_expect_eq(last, 9999);
     cr_expect_gt(missed, 5000, "%d", missed);
     cr_expect_eq(seen + missed, 10000, "%d seen, %d missed", seen, missed);
+    cr_expect_eq(admin_metric(&w, "cb_admin_events", NULL, NULL), 10000);
+    cr_expect_eq(admin_metric(&w, "cb_admin_missed_events", NULL, NULL), missed);
+    cr_expect_eq(admin_metric(&w, "cb_admin_listeners", NULL, NULL), 1);
     close(one.fd);
     admin_close(&w);
 }
