@@ -5,7 +5,8 @@ from alerts/*.toml.
     alerts/make.py            says which are not what their source says
     alerts/make.py --write    writes them
 
-A source has `title`, `place` (its place on the page), `about`, records and alerts. A [[record]] has name, expr, labels. An [[alert]] has
+A source has `title`, `place` (its place on the page), `about`, records and alerts. A [[record]] has name, expr and may have
+`windows`: then it is one record for each, with that in the place of {w}. An [[alert]] has
 
     name, expr, for           as in Prometheus; `for` may be absent
     severity                  page (somebody gets up), ticket (somebody looks tomorrow)
@@ -54,6 +55,8 @@ def block(value, indent):
 def sources():
     """{name: source}, in the order of the page"""
     read = {path.stem: tomllib.loads(path.read_text()) for path in HERE.glob("*.toml")}
+    for source in read.values():
+        source["record"] = catalogue.records(source)
     return dict(sorted(read.items(), key=lambda item: item[1]["place"]))
 
 
@@ -66,8 +69,6 @@ def rules(stem, source):
     out = [MADE.format(stem), "groups:\n", f"  - name: libcb-{stem}\n", "    rules:\n"]
     for record in source.get("record", []):
         out.append(f"      - record: {record['name']}\n        expr:{block(record['expr'], 10)}\n")
-        if record.get("labels"):
-            out.append("        labels:\n" + "".join(f"          {k}: {quoted(v)}\n" for k, v in record["labels"].items()))
     for alert in source.get("alert", []):
         out.append(f"      - alert: {alert['name']}\n        expr:{block(alert['expr'], 10)}\n")
         if "for" in alert:
@@ -110,22 +111,30 @@ def cases(stem, source):
     return "".join(out)
 
 
-def recorded(source):
-    """{record: the labels that its expression groups by}"""
-    found = {}
-    for record in source.get("record", []):
-        groups = re.findall(r"\bby\s*\(([^()]*)\)", record["expr"])
-        found[record["name"]] = {part.strip() for part in ",".join(groups).split(",") if part.strip()} | set(record.get("labels", {}))
-    return found
-
-
 def names_in(series):
     return {re.split(r"[{ ]", one)[0] for one in series}
 
 
+def untrue(series, table):
+    """What a series of a case has that the real one has not: a case with other labels than those proves nothing."""
+    known = catalogue.by_series(table)
+    name, _, rest = series.partition("{")
+    if name not in known:
+        if name != "up":
+            yield f"{series}: no such series"
+        return
+    wanted, have = known[name][1], {label for label, _, _ in catalogue.matchers("{" + rest)}
+    if have - catalogue.TARGET_LABELS != wanted:
+        yield f"{series}: its labels are {', '.join(sorted(wanted)) or 'none'}"
+    for label, _, value in catalogue.matchers("{" + rest):
+        fixed = known[name][0].labels.get(label)
+        if fixed and value not in fixed:
+            yield f"{series}: {label} is one of {', '.join(fixed)}"
+
+
 def mistakes(stem, source, table, dashboards):
     """What is wrong with a source, as sentences."""
-    rules_of = recorded(source)
+    rules_of = catalogue.recorded()
     for record in source.get("record", []):
         for wrong in catalogue.problems(record["expr"], table, rules_of):
             yield f"alerts/{stem}.toml: {record['name']}: {wrong}"
@@ -145,6 +154,8 @@ def mistakes(stem, source, table, dashboards):
         if len(alert["runbook"].split()) < 15:
             yield f"{where}: the runbook says what it means and what to do"
         fires, quiet = alert["fires"], alert["quiet"]
+        for series in [*fires["series"], *quiet["series"]]:
+            yield from (f"{where}: {wrong}" for wrong in untrue(series, table))
         if names_in(fires["series"]) != names_in(quiet["series"]):
             yield f"{where}: both cases have the same series with other values"
         if fires["series"] == quiet["series"] and fires["at"] == quiet["at"]:

@@ -1,6 +1,7 @@
 """The families of libcb/telemetry/catalogue.def, and those of the daemons, as Prometheus shows them, and what an expression may say about them.
 dashboards/make.py, alerts/make.py and the guard of docs/metrics.md read the catalogue through this."""
 import re
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,6 +55,22 @@ def families(text=None):
     if text is None:
         text = "\n".join(path.read_text() for path in [CATALOGUE, *DAEMONS])
     return {row[3]: Family(*row) for row in rows(text)}
+
+
+def records(source):
+    """The [[record]]s of a source of alerts; one with `windows` stands for a record each, with that in the place of {w}."""
+    return [{key: value.replace("{w}", w) if w else value for key, value in record.items() if key != "windows"}
+            for record in source.get("record", []) for w in record.get("windows", [None])]
+
+
+def recorded():
+    """{a record of alerts/*.toml: the labels that its expression groups by}"""
+    found = {}
+    for path in sorted((ROOT / "alerts").glob("*.toml")):
+        for record in records(tomllib.loads(path.read_text())):
+            groups = re.findall(r"\bby\s*\(([^()]*)\)", record["expr"])
+            found[record["name"]] = {part.strip() for part in ",".join(groups).split(",") if part.strip()}
+    return found
 
 
 def by_series(table):

@@ -9,8 +9,8 @@ A description has rows of panels. A panel names a family, or has an expression; 
 rest. Its members:
 
     kind      stat, graph, bars, table, heat, states, text
-    family    the family, and `show`: rate (counters), value (gauges), share (of `of`, or of the family itself without `where`), total
-              (over the time range), quantiles, p50, p90, p99, mean (histograms)
+    family    the family, and `show`: rate (counters), value (gauges), share (of `of`, with the same `where`, or of the family itself
+              without it), total (over the time range), quantiles, p50, p90, p99, mean (histograms)
     where     matchers of the series that are wanted; by: labels to tell apart; q: the aggregation (sum); top: only so many
     expr      instead of these: PromQL; [[row.panel.query]] for several, each with these members and `legend`
     title     the help without its full stop, if absent; note: a sentence behind the help: what to make of it
@@ -35,10 +35,10 @@ COLUMNS = 24
 # Labels that a person chooses by, if a family of the dashboard has them; the order is that of the page.
 CHOICES = {"listener": "Listener", "route": "Route", "group": "Group", "tenant": "Tenant", "interface": "Interface"}
 RATES = {"bytes": "Bps", "seconds": "short"}
-LEVELS = {"bytes": "bytes", "seconds": "s", "": "short", "pages": "short"}
+LEVELS = {"bytes": "bytes", "seconds": "s", "bytes_per_second": "Bps", "": "short", "pages": "short"}
 ENDINGS = {"packets": "pps", "datagrams": "pps", "segments": "pps", "requests": "reqps"}
 PANEL = {"kind", "title", "note", "unit", "warn", "bad", "below", "map", "w", "h", "query", "stack", "text", "min", "max", "none", "drill", "link"}
-QUERY = {"family", "show", "where", "by", "q", "top", "of", "expr", "legend"}
+QUERY = {"family", "show", "where", "by", "q", "top", "of", "expr", "legend", "unit"}
 MODE = {"COUNTER": "rate", "GAUGE": "value", "HISTOGRAM": "quantiles"}
 QUANTILES = {"p50": "0.5", "p90": "0.9", "p99": "0.99"}
 RATE = "$__rate_interval"
@@ -77,10 +77,12 @@ def targets(query, table):
         raise Bad(f"{query.get('family')} is no family of the catalogue")
     family = table[query["family"]]
     show, how = query.get("show", MODE[family.kind]), query.get("q", "sum")
-    fits = {"COUNTER": {"rate", "total", "share"}, "GAUGE": {"value", "share"}, "HISTOGRAM": {"quantiles", "mean", "rate", "total", *QUANTILES}}
+    fits = {"COUNTER": {"rate", "total", "share"}, "GAUGE": {"value", "share"}, "HISTOGRAM": {"quantiles", "mean", "rate", "total", "buckets", *QUANTILES}}
     if show not in fits[family.kind]:
         raise Bad(f"{family.name} is a {family.kind.lower()}: show is one of {', '.join(sorted(fits[family.kind]))}, not {show}")
     counted = {"COUNTER": family.name + "_total", "HISTOGRAM": family.name + "_count"}.get(family.kind)
+    if show == "buckets":
+        return [(ranged("sum", family.name + "_bucket", where, ["le"], RATE, "increase"), "{{le}}")]
     if show == "quantiles":
         return [(quantile(q, family, where, by), f"{name} {legend}".strip()) for name, q in QUANTILES.items()]
     if show in QUANTILES:
@@ -89,7 +91,7 @@ def targets(query, table):
         made = " / ".join(ranged("sum", family.name + end, where, by) for end in ("_sum", "_count"))
     elif show == "share" and family.kind == "COUNTER":
         whole = table[query["of"]].name + "_total" if "of" in query else counted
-        made = ratio(ranged(how, counted, where, by), ranged(how, whole, "", by))
+        made = ratio(ranged(how, counted, where, by), ranged(how, whole, where if "of" in query else "", by))
     elif show == "share":
         made = f"{how} by ({', '.join(by)}) ({family.name}{{{where}}}) / {how} by ({', '.join(by)}) ({query['of']}{{{where}}})"
     elif show == "total":
@@ -104,11 +106,15 @@ def targets(query, table):
 
 def unit_of(query, table):
     family = table.get(query.get("family"))
-    if family is None:
-        return None
+    if "unit" in query or family is None:
+        return query.get("unit")
     show = query.get("show", MODE[family.kind])
     if show == "share":
         return "percentunit"
+    if show == "buckets":
+        return LEVELS.get(family.unit, "short")
+    if family.kind == "COUNTER" and show == "total":
+        return "bytes" if family.unit == "bytes" else "short"
     if show == "rate":
         ending = next((unit for end, unit in ENDINGS.items() if family.name.endswith("_" + end)), "cps")
         return RATES.get(family.unit, ending) if family.kind == "COUNTER" else ending
@@ -194,6 +200,8 @@ def merged(renames):
 
 def queries(panel, table):
     given = panel.get("query") or [{key: value for key, value in panel.items() if key in QUERY}]
+    if panel["kind"] == "heat":
+        given = [{**query, "show": "buckets"} for query in given]
     for query in given:
         if unknown := set(query) - QUERY:
             raise Bad(f"a query has no member {', '.join(sorted(unknown))}")
@@ -201,9 +209,13 @@ def queries(panel, table):
 
 
 def help_of(panel, given, table):
-    names = list(dict.fromkeys(query["family"] for query in given if query.get("family") in table))
-    text = " ".join(f"{table[name].help}" for name in names)
-    return " ".join(part for part in (text, panel.get("note", "")) if part)
+    """What the panel's mark tells: the note, and the help of each family."""
+    told = {}
+    for query in given:
+        for name in catalogue.named(query["expr"], table) if "expr" in query else [query["family"]]:
+            told[name] = f"`{name}`: {table[name].help}"
+    helps = list(told.values()) if len(told) != 1 else [table[next(iter(told))].help]
+    return "\n\n".join(part for part in (panel.get("note", ""), *helps) if part)
 
 
 def make_panel(panel, table, variables):
@@ -221,10 +233,8 @@ def make_panel(panel, table, variables):
     unit = panel.get("unit") or next(filter(None, (unit_of(query, table) for query in given)), None)
     for query in given:
         for expression, legend in targets(query, table):
-            if wrong := list(catalogue.problems(expression, table)):
+            if wrong := list(catalogue.problems(expression, table, catalogue.recorded())):
                 raise Bad("; ".join(wrong))
-            if panel["kind"] == "heat":
-                legend = "{{le}}"
             made.append((catalogue.narrow(expression, table, variables), legend))
     described = help_of(panel, given, table)
     first = table.get(given[0].get("family"))
@@ -312,6 +322,13 @@ def annotation(name, expression, color, title, **more):
             "target": {"refId": "Anno", "expr": expression}, "titleFormat": title, "textFormat": "", "tagKeys": "", "step": "", "useValueForTime": False, **more}
 
 
+def sizes_in(panels):
+    """Three graphs side by side where that leaves no gap; and first signs in two lines beside the alerts."""
+    kinds = [panel.get("kind") for panel in panels]
+    graphs, signs = kinds.count("graph"), kinds.count("stat")
+    return SIZES | ({"graph": (8, 8)} if graphs and graphs % 3 == 0 and "heat" not in kinds else {}) | ({"stat": (3, 4)} if signs > 6 else {})
+
+
 def dashboard(name, description, table):
     """The whole of Grafana's model for a description."""
     uid = f"cb-{name}"
@@ -320,8 +337,7 @@ def dashboard(name, description, table):
     rows = []
     for at, row in enumerate(description["row"]):
         panels = ([firing(uid)] if at == 0 else []) + row["panel"]
-        made, graphs = [], sum(panel.get("kind") == "graph" for panel in panels)
-        sizes = SIZES | ({"graph": (8, 8)} if graphs and graphs % 3 == 0 else {})
+        made, sizes = [], sizes_in(panels)
         for panel in panels:
             try:
                 size = sizes.get(panel.get("kind"), (0, 0))
@@ -370,21 +386,26 @@ def outputs():
 
 def stale():
     """What is not as it should be, as sentences."""
-    wanted = outputs()
+    try:
+        wanted = outputs()
+    except Bad as bad:
+        return [str(bad)]
     return [f"{path.relative_to(catalogue.ROOT)} is not what the descriptions say: dashboards/make.py --write" for path, made in wanted.items()
             if not path.is_file() or path.read_text() != made] + [
             f"dashboards/{path.name} has no description" for path in HERE.glob("*.json") if path not in wanted]
 
 
-def main():
+def write():
     try:
-        if "--write" in sys.argv:
-            for path, made in outputs().items():
-                path.write_text(made)
-            return 0
-        wrong = stale()
+        for path, made in outputs().items():
+            path.write_text(made)
     except Bad as bad:
-        wrong = [str(bad)]
+        return [str(bad)]
+    return []
+
+
+def main():
+    wrong = write() if "--write" in sys.argv else stale()
     print("\n".join(wrong), end="\n" if wrong else "")
     return 1 if wrong else 0
 
