@@ -44,6 +44,7 @@ typedef struct cbctl_question {
     const char *body;   /* NULL: none */
     size_t len;
     const char *document; /* what mistakes in the body are said to be in */
+    bool whole;           /* the body is a whole configuration */
     const char *accept;   /* NULL: JSON */
     uint32_t timeout_ms;  /* 0: as --patience says */
     bool change;          /* with --if-match and --idempotency-key; not without a right */

@@ -228,18 +228,20 @@ static int code_of(int status, bool mistakes) {
     return mistakes ? CBCTL_INVALID : CBCTL_FAILED;
 }
 
-static int number_at(const json_node *o, const char *name) {
+static uint32_t number_at(const json_node *o, const char *name) {
     const double n = json_number(json_get(o, name));
-    return n > 0 && n < 1e9 ? (int)n : 0;
+    return n > 0 && n < 1e9 ? (uint32_t)n : 0;
 }
 
 /* "file:line:column: pointer: text", as compilers write it. */
-static void print_mistake(const json_node *m, const char *document) {
+static void print_mistake(const json_node *m, const cbctl_question *q) {
     const char *pointer = json_text(m, "pointer"), *text = json_text(m, "detail");
-    const int line = number_at(m, "line"), column = number_at(m, "column");
-    cbctl_put(stderr, document ? document : "configuration");
-    if (line) fprintf(stderr, ":%d", line);
-    if (line && column) fprintf(stderr, ":%d", column);
+    uint32_t line = number_at(m, "line"), column = number_at(m, "column");
+    if (!line && q->whole && pointer) /* we have the text that it is about */
+        (void)cb_document_where((cb_slice){(const uint8_t *)q->body, q->len}, pointer, &line, &column);
+    cbctl_put(stderr, q->document ? q->document : "configuration");
+    if (line) fprintf(stderr, ":%u", line);
+    if (line && column) fprintf(stderr, ":%u", column);
     fputs(": ", stderr);
     if (pointer && *pointer) {
         cbctl_put(stderr, pointer);
@@ -264,7 +266,7 @@ static int print_problem(const cbctl_admin *a, const cbctl_question *q, const cb
     }
     putc('\n', stderr);
     for (const json_node *m = listed ? mistakes->child : NULL; m; m = m->next)
-        print_mistake(m, q->document);
+        print_mistake(m, q);
     if (p && a->args.json) cbctl_json_print(stdout, r->body, r->len);
     json_free(tree);
     return code_of(r->status, listed);

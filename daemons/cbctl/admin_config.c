@@ -193,6 +193,7 @@ int cbctl_apply(cbctl_admin *a) {
                                                                : "application/json",
                                        .body = body,
                                        .len = len,
+                                       .whole = !g->merge && !g->json_patch,
                                        .document = strcmp(file, "-") == 0 ? "stdin" : file});
     free(body);
     return code;

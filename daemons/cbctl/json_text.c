@@ -91,7 +91,9 @@ static char *list_cell(const json_node *v) {
     FILE *f = open_memstream(&out, &len);
     if (!f) return NULL;
     const json_node *first = v->child;
-    if (n > SHORT_LIST || (first && (json_is(first, JSON_OBJECT) || json_is(first, JSON_LIST)))) {
+    if (!n) {
+        putc('-', f);
+    } else if (n > SHORT_LIST || (first && (json_is(first, JSON_OBJECT) || json_is(first, JSON_LIST)))) {
         fprintf(f, "(%d)", n);
     } else {
         for (const json_node *i = first; i; i = i->next) {

@@ -272,15 +272,16 @@ def test_errors_have_their_codes(fake, answer, code, says):
 
 def test_mistakes_have_their_places(fake, tmp_path):
     file = tmp_path / "edge.json"
-    file.write_text("{}")
+    file.write_text('{\n  "workers": 1,\n  "odd": {"in": 5}}\n')
     mistakes = [{"pointer": "/groups/web/origins/0/url", "detail": "no URL", "line": 12, "column": 5}, {"pointer": "", "detail": "no routes"},
-                {"detail": "x", "line": -1, "column": 1e99}, "odd", None, {"pointer": 5, "line": "1"}]
+                {"detail": "x", "line": -1, "column": 1e99}, "odd", None, {"pointer": "/odd/in", "detail": "no number"},
+                {"pointer": 5, "line": "1"}]
     admin = fake({"PUT /v1/config": problem(400, "Bad Request", "2 mistakes", errors=mistakes)})
     got = cbctl(admin, "apply", file)
     assert got.returncode == 6
     lines = got.stderr.splitlines()
-    assert lines[1:4] == [f"{file}:12:5: /groups/web/origins/0/url: no URL", f"{file}: no routes", f"{file}: x"]
-    assert len(lines) == 7
+    assert lines[1:4] == [f"{file}:12:5: /groups/web/origins/0/url: no URL", f"{file}:1:1: no routes", f"{file}: x"]
+    assert lines[6] == f"{file}:3:17: /odd/in: no number" and len(lines) == 8, "a place that the daemon does not know is found in the file"
     got = cbctl(admin, "apply", file, "--json")
     assert json.loads(got.stdout)["errors"][0]["line"] == 12
 
