@@ -25,6 +25,9 @@ static const uint64_t PROBE_RTT_AFTER = 5 * SECOND;
 static const uint64_t SLOT = 4 * SECOND, SLOT_MAX = 16 * SECOND;
 static const uint64_t COMPETE_MEMORY = 30 * SECOND;
 static const uint64_t SLACK = 2 * MS; /* how much lateness the pacer makes up for */
+/* Packets are spaced no finer than the host keeps time: wake-ups are what pacing costs. In multiples of how late the
+ * pacer's timers are on average; a burst lasts at most BURST_MAX. */
+static const double BURST_LATENESS = 8, EARLY_LATENESS = 4, BURST_MAX = MS;
 
 static const char *const names[] = {"none", "startup", "drain", "up", "down", "cruise", "probe_rtt", "compete"};
 
@@ -377,12 +380,22 @@ void cb_gov_observe(cb_gov *g, cb_time now, const cb_gov_path *path) {
     g->path = *path;
     if (path->packet) g->m.packet = path->packet;
     if (g->blocked && g->next_tx < now) g->next_tx = now; /* only the timer's lateness is made up for */
+    if (g->timed && g->next_tx <= now) {
+        uint64_t late = now - g->next_tx;
+        g->lateness += ((double)(late < SLACK ? late : SLACK) - g->lateness) / 32;
+    }
     cb_gov_model_rtt(&g->m, now, path->latest_rtt);
+}
+
+static double within(double ns, double most) {
+    return ns < most ? ns : most;
 }
 
 /* Bytes that leave together: one packet at rates where the timer can follow. */
 static size_t quantum(const cb_gov *g) {
-    double q = g->pacing > 32e6 ? g->pacing * 250e-6 : 0;
+    double span = within(BURST_LATENESS * g->lateness, BURST_MAX);
+    if (g->pacing > 32e6 && span < 250e3) span = 250e3;
+    double q = g->pacing * span / 1e9;
     if (q > 64000) q = 64000;
     return q > (double)g->m.packet ? (size_t)q : g->m.packet;
 }
@@ -390,8 +403,8 @@ static size_t quantum(const cb_gov *g) {
 size_t cb_gov_allowance(const cb_gov *g, cb_time now) {
     if (g->cap != UINT64_MAX && g->path.inflight + g->m.packet > g->cap) return 0;
     if (g->pacing <= 0) return SIZE_MAX;
-    if (g->next_tx > now) return 0;
-    uint64_t late = now - g->next_tx;
+    if (g->next_tx > now + whole(within(EARLY_LATENESS * g->lateness, BURST_MAX))) return 0;
+    uint64_t late = now > g->next_tx ? now - g->next_tx : 0;
     if (late > SLACK) late = SLACK;
     double credit = g->pacing * (double)late / 1e9;
     uint64_t allowed = whole(credit) + quantum(g);
@@ -411,6 +424,7 @@ void cb_gov_sent(cb_gov *g, cb_time now, const cb_gov_burst *b) {
     advance(g, now);
     control(g);
     g->blocked = b->app_limited || b->inflight + g->m.packet > g->cap || b->inflight + g->m.packet > g->path.cwnd;
+    g->timed = !g->blocked && g->pacing > 0 && g->next_tx > now;
 }
 
 cb_time cb_gov_wake(const cb_gov *g) {

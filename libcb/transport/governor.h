@@ -55,6 +55,7 @@ typedef struct cb_gov {
     double full_bw;       /* startup: what growth is measured against */
     double before_up;     /* bandwidth when the probe began */
     double pacing;
+    double lateness; /* of the pacer's timers, nanoseconds, smoothed */
     uint64_t cap;
     cb_time next_tx; /* when the pacer lets the next packet go */
     cb_time phase_since, cycle_since;
@@ -66,6 +67,7 @@ typedef struct cb_gov {
     uint32_t jitter;                  /* of the length of cycles */
     bool alone;                       /* on the bottleneck: the latest probe was seen in full */
     bool blocked;                     /* it was not the pacer that ended the latest burst */
+    bool timed;                       /* ... it was, and waits for its time */
     uint64_t most_rtt, most_inflight; /* in this cycle */
     uint64_t least;                   /* round trip that the latest ProbeRTT found */
     uint8_t same;                     /* ProbeRTTs in a row that found the same, and more than the path's */

@@ -240,7 +240,8 @@ void cb_quic_core_expire(cb_quic_conn *c, cb_time now) {
     if (c->phase != CB_QUIC_OPEN) return;
     const uint64_t in_flight = c->cells ? cb_quic_in_flight(c) : 0;
     c->busy = true;
-    int rv = ngtcp2_conn_get_expiry(c->ng) <= now ? ngtcp2_conn_handle_expiry(c->ng, now) : 0;
+    c->expired = ngtcp2_conn_get_expiry(c->ng) <= now;
+    int rv = c->expired ? ngtcp2_conn_handle_expiry(c->ng, now) : 0;
     c->busy = false;
     if (rv != 0) cb_quic_core_failed(c, rv);
     if (c->cells) cb_quic_count_expired(c, in_flight, now);

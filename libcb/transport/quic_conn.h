@@ -80,6 +80,7 @@ struct cb_quic_conn {
     struct cb_quic_pace *pace; /* when the governor runs */
     size_t fresh;              /* new bytes of the application in the packet under way */
     uint8_t cc_below;          /* enum cb_cc: ngtcp2's controller */
+    bool expired;              /* a timer of ngtcp2 ran out, and nothing was written since */
     bool quiet;                /* nothing of the application's may leave now */
     cb_time cids_until;        /* connection IDs that were made at their rate would last until then */
     cb_time owed;              /* client: as in cb_quic_pulse */

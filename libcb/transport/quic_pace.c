@@ -5,6 +5,7 @@
 
 /* Acknowledgements may wait so long: far less than max_ack_delay. */
 static const cb_time SHORT_WAIT = 1000000;
+enum { PROBES = 2 };
 
 int cb_quic_pace_open(cb_quic_conn *c, cb_time now) {
     if (c->cc != CB_CC_BBRV3) return CB_OK;
@@ -41,6 +42,13 @@ static void look(const cb_quic_conn *c, cb_gov_path *out) {
     };
 }
 
+/* Whatever the model says, a probe timeout sends its two packets (RFC 9002, 6.2.4): with one, amid heavy losses, half
+ * as many connections again fall silent. ngtcp2 does not tell which of its timers ran out; this one does when nothing
+ * has left for so long. */
+static bool probes(const cb_quic_conn *c, cb_time now) {
+    return c->expired && now - c->pace->sent_at >= ngtcp2_conn_get_pto(c->ng);
+}
+
 size_t cb_quic_pace_begin(cb_quic_conn *c, cb_time now) {
     cb_quic_pace *p = c->pace;
     if (!p) return ngtcp2_conn_get_send_quantum(c->ng);
@@ -49,6 +57,8 @@ size_t cb_quic_pace_begin(cb_quic_conn *c, cb_time now) {
     cb_gov_observe(&p->gov, now, &path);
     p->burst = (cb_gov_burst){0};
     p->allowed = cb_gov_allowance(&p->gov, now);
+    if (probes(c, now) && p->allowed < PROBES * path.packet) p->allowed = PROBES * path.packet;
+    c->expired = false;
     p->now = now;
     c->quiet = p->allowed == 0;
     c->fresh = 0;

@@ -177,6 +177,56 @@ Test(governor, bursts_are_small_and_lateness_is_made_up_for_within_bounds) {
     cr_assert_leq(burst, 32000);
 }
 
+/* Packets a wake-up of the pacer, whose timers are late. What was sent is acknowledged at once. */
+static double packets_a_wake_up(double rate, cb_time late) {
+    enum { SETTLE = 256, WAKE_UPS = 512 };
+    const cb_gov_path empty = {.packet = PACKET, .latest_rtt = BASE, .smoothed_rtt = BASE, .cwnd = 3000000};
+    path_model p;
+    path_make(&p);
+    path_run(&p, 3000);
+    cb_gov *g = &p.g;
+    double sent = 0;
+    cb_time since = 0;
+    g->next_tx = p.now;
+    for (int i = 0; i < SETTLE + WAKE_UPS; i++) {
+        p.now = g->next_tx + late;
+        if (i == SETTLE) since = p.now;
+        cb_gov_observe(g, p.now, &empty);
+        g->pacing = rate;
+        g->cap = UINT64_MAX;
+        cb_gov_burst b = {.settled = true};
+        b.sent = b.inflight = cb_gov_allowance(g, p.now);
+        cb_gov_sent(g, p.now, &b);
+        if (i >= SETTLE) sent += (double)b.sent;
+    }
+    double got = sent * 1e9 / (double)(p.now - since);
+    cr_expect_float_eq(got / rate, 1, 0.02, "%.0f of %.0f bytes a second", got, rate);
+    return sent / PACKET / WAKE_UPS;
+}
+
+/* Late timers make bursts, of a millisecond and the lateness at most; exact ones none. A wake-up for another reason
+ * sends early. */
+Test(governor, spaces_no_finer_than_timers_are) {
+    static const struct {
+        double mbit, late_us, packets;
+    } rows[] = {{100, 0, 1}, {100, 30, 2}, {100, 100, 8}, {100, 800, 18}, {20, 30, 1}, {20, 800, 3}, {5, 800, 1}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        double n = packets_a_wake_up(rows[i].mbit * 1e6 / 8, (cb_time)(rows[i].late_us * 1000));
+        cr_expect_float_eq(n, rows[i].packets, 0.45, "%g Mbit/s, %g us late: %.2f packets a wake-up", rows[i].mbit,
+                           rows[i].late_us, n);
+    }
+    path_model p;
+    path_make(&p);
+    path_run(&p, 3000);
+    p.g.path.inflight = 0;
+    p.g.cap = UINT64_MAX;
+    p.g.lateness = 25000;
+    p.g.next_tx = p.now + 99000;
+    cr_expect_eq(cb_gov_allowance(&p.g, p.now), PACKET);
+    p.g.next_tx = p.now + 101000;
+    cr_expect_eq(cb_gov_allowance(&p.g, p.now), 0);
+}
+
 /* Clocks that stand or run backwards, and counts that fall, end in nothing worse than a wrong model. */
 Test(governor, strange_inputs_do_no_harm) {
     cb_gov g;
