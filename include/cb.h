@@ -16,6 +16,7 @@
 #include <cb/handoff.h>
 #include <cb/http.h>
 #include <cb/json.h>
+#include <cb/lb.h>
 #include <cb/log_writer.h>
 #include <cb/loop.h>
 #include <cb/metrics.h>

@@ -253,6 +253,18 @@ def test_download_in_virtual_time(tmp_path):
     assert wrong.returncode == 1 and "vegas" in wrong.stderr
 
 
+def test_lb_embed():
+    """What it says adds up: shares by weight, and a death moves nothing but the dead one's."""
+    got = run(program("lb_embed"), "somebody")
+    assert got.returncode == 0, got.stderr
+    before, after, where = got.stdout.splitlines()
+    owned = [{int(m): int(n) for m, n in re.findall(r"(\d+) has (\d+)", line)} for line in (before, after)]
+    assert all(sum(o.values()) == 65537 for o in owned)
+    assert all(abs(n - 65537 * m / 10) < 1 for m, n in owned[0].items()) and set(owned[0]) == {1, 2, 3, 4}
+    assert owned[1][2] == 0 and all(owned[1][m] >= owned[0][m] for m in (1, 3, 4))
+    assert re.fullmatch("somebody goes to [134]", where)
+
+
 def test_jwt_check(tmp_path):
     """A token that openssl signed; then with another audience, and with a bit changed."""
     def part(data):

@@ -27,6 +27,7 @@ extern "Python" void cbpy_sim_datagram(cb_sim_socket *, const cb_sim_datagram *,
 extern "Python" void cbpy_log(int, const char *, const char *, void *);
 extern "Python" int cbpy_metrics_piece(cb_slice, void *);
 extern "Python" int cbpy_audit_record(const cb_audit_record *, void *);
+extern "Python" int cbpy_lb_publish(cb_slice, void *);
 extern "Python" void cbpy_policy_step(const cb_policy_step *, void *);
 extern "Python" int cbpy_acme_challenge(cb_acme *, const cb_acme_challenge *, void *);
 extern "Python" void cbpy_acme_challenge_done(cb_acme *, const cb_acme_challenge *, void *);

@@ -1,0 +1,51 @@
+"""What the forwarding table costs, in processor time (docs/design/forwarding.md).
+
+    scripts/bench lb [--rounds N]
+
+`repair`: one member of N dies; the writer finds its buckets, gives them to others and writes the record; `apply` is what each other host does
+with it. Beside it a table built anew by Maglev, and the share of the living members' buckets that this moves although nothing happened to them (the repair moves
+none: `excess`). Then what one look-up takes, beside rendezvous hashing and the hash of a tuple of IPv6. Medians over the rounds.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+SIZES = ((16381, 100), (65537, 10), (65537, 100), (65537, 1000), (655373, 100))
+LOOKUPS = ((65537, 10), (65537, 100), (655373, 1000))
+BAR_US, BAR_SIZE = 200, (65537, 100)
+
+
+def run(args, *what):
+    out = subprocess.run([args.build / "tests/bench/lb_speed", *map(str, what)], check=True, capture_output=True, text=True)
+    return [float(x) for x in out.stdout.split()]
+
+
+def medians(args, *what):
+    return [statistics.median(column) for column in zip(*(run(args, *what) for _ in range(args.rounds)))]
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="scripts/bench lb", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    good = True
+    print("| buckets | members | seed ms | repair µs | apply µs | record KiB | excess | Maglev anew µs | its excess |\n|---|---|---|---|---|---|---|---|---|")
+    for buckets, members in SIZES:
+        repair, apply, size, orphans, moved, maglev, excess, seed = medians(args, "repair", buckets, members)
+        good &= moved == orphans and ((buckets, members) != BAR_SIZE or repair < BAR_US)
+        print(f"| {buckets:,} | {members:,} | {seed:.2f} | {repair:.0f} | {apply:.0f} | {size / 1024:.1f} | {moved - orphans:.0f} of {orphans:,.0f} "
+              f"| {maglev:.0f} | {excess:.2%} |", flush=True)
+    print("\n| buckets | members | look-up ns | rendezvous ns | hash of a tuple ns |\n|---|---|---|---|---|")
+    for buckets, members in LOOKUPS:
+        table, rendezvous, tuple_ns, _ = medians(args, "lookup", buckets, members, 20_000_000)
+        print(f"| {buckets:,} | {members:,} | {table:.1f} | {rendezvous:,.0f} | {tuple_ns:.1f} |", flush=True)
+    print(f"\nBars (no excess; a repair of {BAR_SIZE[0]:,} buckets, {BAR_SIZE[1]} members below {BAR_US} µs): {'held' if good else 'MISSED'}")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
