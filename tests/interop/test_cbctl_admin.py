@@ -281,7 +281,7 @@ def test_mistakes_have_their_places(fake, tmp_path):
     assert got.returncode == 6
     lines = got.stderr.splitlines()
     assert lines[1:4] == [f"{file}:12:5: /groups/web/origins/0/url: no URL", f"{file}:1:1: no routes", f"{file}: x"]
-    assert lines[6] == f"{file}:3:17: /odd/in: no number" and len(lines) == 8, "a place that the daemon does not know is found in the file"
+    assert lines[6] == f"{file}:3:11: /odd/in: no number" and len(lines) == 8, "a place that the daemon does not know is found in the file"
     got = cbctl(admin, "apply", file, "--json")
     assert json.loads(got.stdout)["errors"][0]["line"] == 12
 
