@@ -1,4 +1,5 @@
 /* What a loop counts about itself, and how others count on it. */
+#include "loop/loop_int.h"
 #include "loop/turn.h"
 #include "support/moved.h"
 #include "telemetry/cells.h"
@@ -28,6 +29,25 @@ static void nothing(cb_loop *loop, void *user) {
 static void *post_from_outside(void *loop) {
     cr_assert_eq(cb_loop_post(loop, nothing, NULL), CB_OK);
     return NULL;
+}
+
+static void fired(cb_alarm *alarm, cb_time now) {
+    (void)alarm;
+    (void)now;
+}
+
+Test(loop_meters, what_is_due_at_once_is_not_late) {
+    cb_metrics *m;
+    cb_loop *loop = counting(&m);
+    cb_alarm at_once;
+    cb_alarm_init(&at_once, loop, fired);
+    cr_assert_eq(cb_alarm_set(&at_once, 0), CB_OK);
+    cr_assert_eq(cb_loop_step(loop), CB_OK);
+    cr_assert_eq(cb_loop_step(loop), CB_OK);
+    cr_assert_eq(cb_alarm_at(&at_once), CB_NEVER);
+    EXPECT_MOVED(m, 0, "cb_loop_timer_delay_seconds");
+    cb_loop_free(loop);
+    cb_metrics_unref(m);
 }
 
 Test(loop_meters, work_and_waiting_are_told_apart) {
