@@ -1,19 +1,40 @@
-/* Administration while it runs: a door on a unix socket, who may what, and the configuration with its revisions. */
-#include "telemetry.h"
+/* Administration while it runs: who may what, the audit log, and the doors. All of it is the main loop's.
+ *
+ * What hinders administration (a folder that is missing, an audit log that somebody changed) never hinders the service:
+ * it is said, and tried again. Without its audit log only reading goes on. */
+#include "admin.h"
+#include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { DRAIN_MS = 2000 };
+enum { DRAIN_MS = 2000, ROTATE_BYTES = 64 << 20, AGAIN_TICKS = 10 };
 
-/* The table of roles of a configuration. Names of users are looked up, so it is made anew with each. */
+/* ---- roles ---- */
+
+/* Without a table: root, and the user that it is. */
+static int add_usual(cb_admin_roles *roles) {
+    char self[32];
+    snprintf(self, sizeof self, "uid:%lu", (unsigned long)geteuid());
+    int rc = cb_admin_roles_add(roles, CB_OPTS(cb_admin_grant, .who = "uid:0", .role = "admin"));
+    if (rc == CB_OK && geteuid() != 0)
+        rc = cb_admin_roles_add(roles, CB_OPTS(cb_admin_grant, .who = self, .role = "admin"));
+    return rc;
+}
+
+/* Names of users are looked up, so it is made anew with each configuration. */
 static int make_roles(cb_admin_roles **out, const edge_conf *c, edge_source *from) {
     const edge_role_conf *rows = c->admin->roles.at;
     int rc = cb_admin_roles_new(out);
+    if (rc == CB_OK && !c->admin->roles.len) rc = add_usual(*out);
+    if (rc < 0) rc = edge_wrong(from, cb_last_error(), "/admin/roles");
     for (size_t i = 0; i < c->admin->roles.len && rc == CB_OK; i++) {
         const cb_admin_grant g = {.size = sizeof g,
                                   .who = rows[i].who,
                                   .role = rows[i].role,
+                                  .source = rows[i].source,
                                   .owned = rows[i].owned.at,
                                   .n_owned = rows[i].owned.len,
                                   .tenant = rows[i].tenant};
@@ -25,14 +46,70 @@ static int make_roles(cb_admin_roles **out, const edge_conf *c, edge_source *fro
     return rc;
 }
 
+int edge_admin_check(const edge_conf *c, edge_source *from) {
+    cb_admin_roles *roles = NULL;
+    int rc = c->admin ? make_roles(&roles, c, from) : CB_OK;
+    cb_admin_roles_unref(roles);
+    return rc;
+}
+
 int edge_admin_prepare(edge *e, edge_snapshot *next, edge_source *from) {
     const edge_admin_conf *c = next->conf->admin;
-    const char *socket = c ? c->socket : NULL;
     edge_admin_abort(e);
-    if (e->admin && strcmp(socket ? socket : "", e->admin_socket) != 0)
+    if (e->admin && strcmp(c ? c->socket : "", e->admin_socket) != 0)
         return edge_wrong(from, "it changed, and that needs an upgrade (SIGUSR2)", "/admin/socket");
-    return socket ? make_roles(&e->next_roles, next->conf, from) : CB_OK;
+    return c ? make_roles(&e->next_roles, next->conf, from) : CB_OK;
 }
+
+void edge_admin_abort(edge *e) {
+    cb_admin_roles_unref(e->next_roles);
+    e->next_roles = NULL;
+}
+
+/* ---- the audit log ---- */
+
+static int open_audit(edge *e) {
+    const edge_admin_conf *c = e->now->conf->admin;
+    char path[PATH_MAX], key[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/audit", c->state_dir) >= (int)sizeof path ||
+        snprintf(key, sizeof key, "%s/audit.key", c->state_dir) >= (int)sizeof key)
+        return cb_error_set(CB_EINVAL, "state_dir is too long");
+    return cb_audit_open(&e->audit, CB_OPTS(cb_audit_opts, .path = path, .key_file = key, .mode = 0600,
+                                            .head_file = c->audit_head_file, .rotate_bytes = ROTATE_BYTES));
+}
+
+static void say_once(edge *e, const char *what) {
+    char text[EDGE_SAID];
+    snprintf(text, sizeof text, "%s: %s", what, cb_last_error());
+    if (strcmp(e->admin_said, text) != 0) edge_say_of(e->log, CB_LOG_ERROR, "admin", "%s", text);
+    snprintf(e->admin_said, sizeof e->admin_said, "%s", text);
+}
+
+static void try_audit(edge *e) {
+    if (!e->admin || e->audit || !e->now->conf->admin->state_dir || e->audit_lent) return;
+    if (open_audit(e) < 0) {
+        say_once(e, "the audit log is closed, and nothing can be changed");
+        return;
+    }
+    cb_admin_set_audit(e->admin, e->audit);
+    if (*e->admin_said) edge_say_of(e->log, CB_LOG_INFO, "admin", "the audit log is open");
+    e->admin_said[0] = '\0';
+}
+
+void edge_admin_lend(edge *e) {
+    e->audit_lent = true;
+    if (!e->audit) return;
+    cb_admin_set_audit(e->admin, NULL);
+    cb_audit_free(e->audit);
+    e->audit = NULL;
+}
+
+void edge_admin_take_back(edge *e) {
+    e->audit_lent = false;
+    try_audit(e);
+}
+
+/* ---- a configuration ---- */
 
 void edge_admin_commit(edge *e, edge_snapshot *next) {
     (void)next;
@@ -40,11 +117,19 @@ void edge_admin_commit(edge *e, edge_snapshot *next) {
     cb_admin_roles_unref(e->roles);
     e->roles = e->next_roles;
     e->next_roles = NULL;
+    try_audit(e);
 }
 
-void edge_admin_abort(edge *e) {
-    cb_admin_roles_unref(e->next_roles);
-    e->next_roles = NULL;
+/* ---- the doors ---- */
+
+static int add_resources(edge *e) {
+    int rc = cb_revisions_admin(e->revisions, e->admin,
+                                CB_OPTS(cb_revisions_admin_opts, .allow = edge_scope_allow, .show = edge_scope_show));
+    if (rc == CB_OK) rc = edge_admin_status(e, e->admin);
+    if (rc == CB_OK) rc = edge_admin_pools(e, e->admin);
+    if (rc == CB_OK) rc = edge_admin_connections(e, e->admin);
+    if (rc == CB_OK) rc = edge_admin_operate(e, e->admin);
+    return rc;
 }
 
 static int open_door(edge *e, const char *path) {
@@ -54,28 +139,65 @@ static int open_door(edge *e, const char *path) {
     return rc < 0 ? rc : CB_OK;
 }
 
-int edge_admin_open(edge *e) {
-    const edge_admin_conf *c = e->now->conf->admin;
-    if (!c || !c->socket) return CB_OK;
-    snprintf(e->admin_socket, sizeof e->admin_socket, "%s", c->socket);
+static int open_all(edge *e, const edge_admin_conf *c) {
     int rc = cb_admin_new(&e->admin, e->loop,
                           CB_OPTS(cb_admin_opts, .name = EDGE_WHAT, .roles = e->roles, .metrics = edge_metrics(e),
-                                  .log_writer = e->writer));
-    if (rc == CB_OK)
-        rc = cb_revisions_admin(e->revisions, e->admin,
-                                CB_OPTS(cb_revisions_admin_opts, .allow = edge_scope_allow, .show = edge_scope_show));
+                                  .needs_audit = c->state_dir != NULL, .log_writer = e->writer));
+    if (rc == CB_OK) rc = add_resources(e);
     if (rc == CB_OK) rc = open_door(e, c->socket);
-    if (rc == CB_OK) cb_admin_ready(e->admin, 1, NULL);
-    return rc;
+    if (rc == CB_OK) return CB_OK;
+    char why[EDGE_SAID];
+    snprintf(why, sizeof why, "%s", cb_last_error());
+    cb_admin_free(e->admin);
+    e->admin = NULL;
+    return cb_error_set(rc, why);
+}
+
+void edge_admin_open(edge *e) {
+    const edge_admin_conf *c = e->now->conf->admin;
+    if (!c || e->admin || e->stopping) return;
+    snprintf(e->admin_socket, sizeof e->admin_socket, "%s", c->socket);
+    if (open_all(e, c) < 0) {
+        say_once(e, "administration is closed");
+        return;
+    }
+    e->admin_said[0] = '\0';
+    edge_health_show(e, e->admin);
+    try_audit(e);
+}
+
+void edge_admin_tick(edge *e) {
+    const uint32_t tick = e->ticks++;
+    if (e->admin) edge_health_show(e, e->admin);
+    if (tick % 2 == 0) edge_events_tick(e); /* once a second */
+    if (tick % AGAIN_TICKS || !e->serving || e->stopping) return;
+    edge_admin_open(e);
+    try_audit(e);
+}
+
+/* The log is let go as soon as nobody is answered any more: a successor waits for it. */
+static void on_drained(cb_loop *loop, void *user) {
+    edge *e = user;
+    (void)loop;
+    cb_admin_free(e->admin);
+    e->admin = NULL;
+    cb_audit_free(e->audit);
+    e->audit = NULL;
 }
 
 void edge_admin_drain(edge *e) {
-    if (e->admin) (void)cb_admin_drain(e->admin, DRAIN_MS, e->yields, NULL, NULL);
+    if (!e->admin) return;
+    edge_event(e, "drain", "{\"yields\":%s}", e->yields ? "true" : "false");
+    if (!e->yields) return; /* who asked how it drains is answered until the end */
+    if (cb_admin_drain(e->admin, DRAIN_MS, 1, on_drained, e) < 0) on_drained(e->loop, e);
 }
 
 void edge_admin_free(edge *e) {
     cb_admin_free(e->admin);
     e->admin = NULL;
+    cb_audit_free(e->audit);
+    e->audit = NULL;
+    edge_asks_free(e);
     edge_admin_abort(e);
     cb_admin_roles_unref(e->roles);
     e->roles = NULL;

@@ -102,6 +102,7 @@ typedef struct edge_server {
     edge_worker *worker;
     edge_listener *listener;
     cb_http_server *http;
+    uint64_t serial; /* of this worker's servers, from 1 */
     bool draining;
 } edge_server;
 
@@ -121,6 +122,7 @@ struct edge_worker {
     edge_tracing *tracing; /* what the proxy has */
     cb_access_log *log;
     char *log_path;
+    uint64_t serials;
     edge_server *servers, *prepared; /* prepared: of a reload that is not decided yet */
     cb_access_log *prepared_log;
     edge_snapshot *next;       /* what the reload under way goes to */
@@ -162,7 +164,16 @@ struct edge {
     cb_revisions *revisions;
     cb_admin *admin; /* NULL: none */
     cb_admin_roles *roles, *next_roles;
-    char admin_socket[104];
+    char admin_socket[104], admin_said[EDGE_SAID];
+    cb_audit *audit;
+    bool audit_lent;             /* an upgrade is under way: only one may write it */
+    struct edge_gather *gathers; /* questions to workers */
+    cb_admin_call *reload_call;  /* waits for a reload */
+    uint64_t origins_out;        /* as the last second had it, for events */
+    int64_t certificates;
+    bool stats_known, drain_said; /* drain_said: drain_ms is what somebody asked for */
+    int64_t started_s;
+    uint32_t ticks;
     cb_store *store; /* NULL: none, or it cannot be opened */
     char *state_dir;
     _Atomic bool stopping, yields, serving; /* of the main thread, seen by others; yields: a successor serves */
@@ -266,6 +277,7 @@ int edge_check_fixed(edge_source *from, const edge *e, const edge_snapshot *next
 void edge_post_all(edge *e, cb_task_fn fn);
 void edge_serving(edge *e);           /* everything is open, and begins */
 void edge_leave(edge *e, bool yield); /* drain and end */
+void edge_drain(edge *e);             /* the same as SIGTERM asks for it */
 void edge_worker_stopped(edge *e);    /* any thread */
 
 /* --- reload.c --- */
@@ -289,8 +301,12 @@ void edge_state_free(edge *e);
 int edge_admin_prepare(edge *e, edge_snapshot *next, edge_source *from);
 void edge_admin_commit(edge *e, edge_snapshot *next);
 void edge_admin_abort(edge *e);
-int edge_admin_open(edge *e);
+int edge_admin_check(const edge_conf *c, edge_source *from); /* opens nothing */
+void edge_admin_open(edge *e);                               /* or says why not, and tries again */
+void edge_admin_tick(edge *e);                               /* now and then */
 void edge_admin_drain(edge *e);
+void edge_admin_lend(edge *e); /* the audit log, to a successor; or it failed */
+void edge_admin_take_back(edge *e);
 void edge_admin_free(edge *e);
 
 /* --- scope.c: as cb_revisions_admin_opts has them --- */

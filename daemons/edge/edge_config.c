@@ -263,28 +263,6 @@ static const cb_config_rule acme_rules[] = {
      .doc = "ACME servers, each with an account, by name."},
     END};
 
-static const cb_config_rule role_rules[] = {
-    {MEMBER(edge_role_conf, who), .kind = CB_CONFIG_TEXT, .required = 1,
-     .doc = "\"uid:1000\", \"gid:27\", \"user:alice\" or \"group:adm\": the process at the other end of the socket."},
-    {MEMBER(edge_role_conf, role), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME, .required = 1,
-     .doc = "viewer, operator, service-owner, tenant-admin, admin or auditor."},
-    {MEMBER(edge_role_conf, owned), .kind = CB_CONFIG_ARRAY, .format = CB_FORMAT_NAME,
-     .doc = "service-owner: owners whose groups they may change."},
-    {MEMBER(edge_role_conf, tenant), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME,
-     .doc = "tenant-admin: their tenant."},
-    END};
-
-static const cb_config_rule admin_rules[] = {
-    {MEMBER(edge_admin_conf, socket), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .max = 100,
-     .doc = "Unix socket (mode 0600) on which it is asked and changed while it runs."},
-    {MEMBER(edge_admin_conf, roles), .kind = CB_CONFIG_ARRAY, .members = role_rules,
-     .item_size = sizeof(edge_role_conf), .doc = "Who may what. Who is not here may nothing."},
-    {MEMBER(edge_admin_conf, state_dir), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
-     .doc =
-         "Directory of the revisions (mode 0700; made when absent): each configuration that was accepted, by whom and "
-         "when. Without it only the file changes anything. Not by a reload; by an upgrade."},
-    END};
-
 static const cb_config_rule root_rules[] = {
     {MEMBER(edge_conf, user), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME,
      .doc = "User to become after the sockets are open; needs a start as root."},
@@ -347,8 +325,8 @@ static const cb_config_rule root_rules[] = {
      .doc = "How this hop calls itself in Via."},
     {MEMBER(edge_conf, server_name), .kind = CB_CONFIG_TEXT,
      .doc = "Value of a Server field on responses of our own; none when absent."},
-    {MEMBER(edge_conf, admin), .kind = CB_CONFIG_OBJECT, .members = admin_rules, .item_size = sizeof(edge_admin_conf),
-     .doc = "Administration while it runs. This block is the file's alone."},
+    {MEMBER(edge_conf, admin), .kind = CB_CONFIG_OBJECT, .members = edge_admin_rules,
+     .item_size = sizeof(edge_admin_conf), .doc = "Administration while it runs. This block is the file's alone."},
     END};
 
 cb_access_log_opts edge_access_log_opts(const edge_access_log_conf *l) {

@@ -167,12 +167,12 @@ typedef struct edge_acme_conf {
 } edge_acme_conf;
 
 typedef struct edge_role_conf {
-    const char *who, *role, *tenant;
+    const char *who, *role, *tenant, *source;
     cb_config_list owned; /* const char * */
 } edge_role_conf;
 
 typedef struct edge_admin_conf {
-    const char *socket, *state_dir;
+    const char *socket, *state_dir, *audit_head_file;
     cb_config_list roles; /* edge_role_conf */
 } edge_admin_conf;
 
@@ -204,7 +204,7 @@ extern const cb_config_schema edge_schema;
 cb_access_log_opts edge_access_log_opts(const edge_access_log_conf *l);
 
 /* --- edge_config_telemetry.c --- */
-extern const cb_config_rule edge_log_rules[], edge_metrics_rules[], edge_tracing_rules[];
+extern const cb_config_rule edge_log_rules[], edge_metrics_rules[], edge_tracing_rules[], edge_admin_rules[];
 void edge_config_check_telemetry(cb_config_draft *d, const edge_conf *c);
 
 /* --- edge_config_auth.c --- */

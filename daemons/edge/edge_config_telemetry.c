@@ -1,4 +1,4 @@
-/* What of a configuration is about watching the daemon. */
+/* What of a configuration is about watching the daemon, and administration. */
 #include "edge_config.h"
 #include "edge_schema.h"
 #include <cb/log_writer.h>
@@ -55,6 +55,35 @@ const cb_config_rule edge_tracing_rules[] = {
          "Whose trace goes on here: everybody's, that of trusted_proxies, or nobody's. For others a new one begins."},
     {MEMBER(edge_tracing_conf, decide_anew), .kind = CB_CONFIG_BOOL, .fallback = "false",
      .doc = "Do not follow the caller's decision to record a trace, or not to."},
+    END};
+
+static const cb_config_rule role_rules[] = {
+    {MEMBER(edge_role_conf, who), .kind = CB_CONFIG_TEXT, .required = 1,
+     .doc = "On the socket \"uid:1000\", \"gid:27\", \"user:alice\" or \"group:adm\"; over TCP \"subject:NAME\", "
+            "\"role:NAME\" or a SPIFFE ID."},
+    {MEMBER(edge_role_conf, role), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME, .required = 1,
+     .doc = "viewer, operator, service-owner, tenant-admin, admin or auditor."},
+    {MEMBER(edge_role_conf, source), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME,
+     .doc = "Over TCP: which of \"identities\" must vouch for them; any when absent."},
+    {MEMBER(edge_role_conf, owned), .kind = CB_CONFIG_ARRAY, .format = CB_FORMAT_NAME,
+     .doc = "service-owner: owners whose groups they may change."},
+    {MEMBER(edge_role_conf, tenant), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME,
+     .doc = "tenant-admin: their tenant."},
+    END};
+
+const cb_config_rule edge_admin_rules[] = {
+    {MEMBER(edge_admin_conf, socket), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .max = 100,
+     .fallback = "/run/cb-edge/admin.sock",
+     .doc = "Unix socket (mode 0600) on which it is asked and changed while it runs."},
+    {MEMBER(edge_admin_conf, roles), .kind = CB_CONFIG_ARRAY, .members = role_rules,
+     .item_size = sizeof(edge_role_conf),
+     .doc = "Who may what. Who is not here may nothing. Without it: root, and the user that it is, may everything."},
+    {MEMBER(edge_admin_conf, audit_head_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "File, on another machine's disk, that gets the head of the audit log: with it a log that was cut shows."},
+    {MEMBER(edge_admin_conf, state_dir), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc =
+         "Directory of the revisions (mode 0700; made when absent): each configuration that was accepted, by whom and "
+         "when. Without it only the file changes anything. Not by a reload; by an upgrade."},
     END};
 
 /* ---- what rules cannot say ---- */

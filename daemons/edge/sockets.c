@@ -124,6 +124,7 @@ int edge_server_open(edge_server **out, edge_worker *w, edge_listener *l, const 
         return rc;
     }
     s->worker = w;
+    s->serial = ++w->serials;
     s->listener = edge_listener_ref(l);
     *out = s;
     return CB_OK;

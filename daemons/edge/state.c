@@ -86,12 +86,14 @@ void edge_state_pause(edge *e) {
 }
 
 void edge_state_close(edge *e) {
+    edge_admin_lend(e);
     cb_store_free(e->store);
     e->store = NULL;
 }
 
 void edge_state_resume(edge *e) {
     cb_revisions_hold(e->revisions, 0);
+    edge_admin_take_back(e);
     if (e->stopping || !e->state_dir) return;
     int rc = e->store ? CB_OK : open_store(e);
     if (rc == CB_OK) rc = cb_revisions_use(e->revisions, e->store);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { TURN_KEYS_MS = 30000, LOOK_MS = 500 };
@@ -88,7 +89,7 @@ void edge_leave(edge *e, bool yields) {
     e->yields = yields;
     edge_acme_stop(e->acme);
     edge_admin_drain(e);
-    e->drain_ms = (uint64_t)e->now->conf->drain_timeout_ms;
+    if (!e->drain_said) e->drain_ms = (uint64_t)e->now->conf->drain_timeout_ms;
     edge_say(e->log, CB_LOG_INFO, "draining: running requests have %llu ms", (unsigned long long)e->drain_ms);
     if (yields)
         edge_observe_leave(e);
@@ -97,19 +98,22 @@ void edge_leave(edge *e, bool yields) {
     edge_post_all(e, edge_worker_drain);
 }
 
-static void on_term(cb_loop *loop, void *user) {
-    edge *e = user;
-    (void)loop;
+void edge_drain(edge *e) {
     if (e->stopping) return;
     edge_upgrade_abort(e);
     edge_notify("STOPPING=1\nSTATUS=draining");
     edge_leave(e, false);
 }
 
+static void on_term(cb_loop *loop, void *user) {
+    (void)loop;
+    edge_drain(user);
+}
+
 static void on_int(cb_loop *loop, void *user) {
     edge *e = user;
     if (!e->stopping) {
-        on_term(loop, user);
+        edge_drain(e);
         return;
     }
     edge_say(e->log, CB_LOG_INFO, "stopping at once");
@@ -195,7 +199,7 @@ void edge_serving(edge *e) {
     edge_say(e->log, CB_LOG_INFO, "libcb %s: ready with %u worker%s", cb_version_text(), e->n_workers,
              e->n_workers == 1 ? "" : "s");
     edge_state_begun(e);
-    if (edge_admin_open(e) < 0) edge_say(e->log, CB_LOG_ERROR, "/admin: %s", cb_last_error());
+    edge_admin_open(e);
     if (edge_acme_configure(e->acme, e->now) < 0)
         edge_say_of(e->log, CB_LOG_ERROR, "acme", "cannot begin: %s", cb_last_error());
     if (e->elder < 0) edge_notify("READY=1\nSTATUS=serving"); /* else the process before tells who is the main one */
@@ -217,6 +221,7 @@ static void look_around(cb_loop *loop, void *user) {
     edge_trust_tick(e->now, e->log);
     edge_telemetry_look(e);
     edge_health_ask(e);
+    edge_admin_tick(e);
 }
 
 /* The handlers go with the loop: another SIGTERM on the way out would end an orderly end by force. */
@@ -318,6 +323,7 @@ int edge_run(const char *file, char **argv) {
     }
     e->file = file;
     e->argv = argv;
+    e->started_s = (int64_t)time(NULL);
     int rc = load(e); /* tells what is wrong */
     if (rc == CB_OK) rc = run(e);
     stop_workers(e, rc < 0);

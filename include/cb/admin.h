@@ -130,13 +130,16 @@ typedef struct cb_admin_opts {
                                   * principal */
     uint32_t denials_per_s;      /* that are recorded in audit; what comes above is counted, and the count recorded when
                                   * there is room again; 0 = 20, and 100 at once */
-    uint32_t reserved;
+    uint32_t needs_audit;        /* 1: while there is no audit log (cb_admin_set_audit()), changes get 507 */
 } cb_admin_opts;
 
 /* CB_EINVAL (out, loop; the detail names the field), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_admin_new(cb_admin **out, cb_loop *loop, const cb_admin_opts *opts);
 /* Other roles, from the next request on; event streams end, and their clients come again. NULL = nobody. */
 CB_API void cb_admin_set_roles(cb_admin *a, cb_admin_roles *roles);
+/* Another audit log, or none (NULL), from the next record on; what was asked of the one before must be done: free it
+ * after this. With `needs_audit` only, else CB_EINVAL. */
+CB_API int cb_admin_set_audit(cb_admin *a, cb_audit *audit);
 /* Takes no new connections; done is called once, from the loop, when the last one is gone, or after deadline_ms; it may
  * free the admin. Event streams end at once. yields: a successor has the sockets (cb_http_server_yield()). NULL done is
  * fine. Calling it again shortens the deadline and replaces done. CB_EINVAL, CB_ENOMEM. */

@@ -102,6 +102,12 @@ static void door_drained(cb_loop *loop, void *user) {
     if (--a->draining == 0) on_no_doors(&a->no_doors);
 }
 
+int cb_admin_set_audit(cb_admin *a, cb_audit *audit) {
+    if (!a || !a->o.needs_audit) return cb_fail(CB_EINVAL, "cb_admin_set_audit: an admin that needs one");
+    a->o.audit = audit;
+    return CB_OK;
+}
+
 int cb_admin_drain(cb_admin *a, uint64_t deadline_ms, int yields, cb_task_fn done, void *user) {
     if (!a) return cb_fail(CB_EINVAL, "cb_admin_drain: no admin");
     const bool again = a->ending; /* only the deadline is new */

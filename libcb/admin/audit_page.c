@@ -120,6 +120,7 @@ static bool read_filters(cb_admin_call *c, reading *r) {
 static int get_audit(cb_admin_call *c, void *user) {
     static const cb_work_ops ops = {run, done, drop};
     cb_admin *a = user;
+    if (!a->o.audit) return cb_admin_problem(c, 503, "the audit log is not open");
     if (a->reading) return cb_admin_problem(c, 503, "another page of the audit log is being read");
     reading *r = cb_mem_new(&cb_alloc_libc, sizeof *r);
     if (!r) return cb_fail(CB_ENOMEM, "a page of the audit log");

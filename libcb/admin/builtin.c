@@ -134,6 +134,6 @@ int cb_admin_builtin(cb_admin *a) {
         rc = add(a, &rows[i]);
     if (rc == CB_OK && a->o.metrics) rc = add(a, &metrics);
     if (rc == CB_OK && a->o.log_writer) rc = cb_admin_builtin_log(a);
-    if (rc == CB_OK && a->o.audit) rc = cb_admin_builtin_audit(a);
+    if (rc == CB_OK && (a->o.audit || a->o.needs_audit)) rc = cb_admin_builtin_audit(a);
     return rc == CB_OK ? cb_admin_builtin_events(a) : rc;
 }

@@ -67,6 +67,7 @@ static int append(cb_admin_call *c, int outcome, const cb_admin_change *change, 
 }
 
 int cb_admin_record(cb_admin_call *c, int outcome, const cb_admin_change *change, cb_admin_recorded done) {
+    if (!c->a->o.audit && c->a->o.needs_audit) return cb_fail(CB_ESYS, "it is not open");
     recording *r = cb_mem_new(&cb_alloc_libc, sizeof *r);
     if (!r) return cb_fail(CB_ENOMEM, "an audit record");
     *r = (recording){.call = c, .done = done};
@@ -96,7 +97,9 @@ static void on_committed(cb_admin_call *c, int rc) {
 
 static void refused(cb_loop *loop, void *user) {
     (void)loop;
-    tell(user, cb_fail(CB_ESYS, "the queue of the audit log is full"));
+    const cb_admin_call *c = ((recording *)user)->call;
+    const bool open = !c || c->a->o.audit;
+    tell(user, cb_fail(CB_ESYS, open ? "the queue of the audit log is full" : "it is not open"));
 }
 
 int cb_admin_commit(cb_admin_call *c, const cb_admin_change *change, cb_admin_committed done, void *user) {
@@ -140,7 +143,7 @@ static void on_denials(cb_alarm *alarm, cb_time now) {
                                     .action = cb_slice_str("denials"),
                                     .detail = cb_slice_str(detail),
                                     .outcome = CB_AUDIT_DENIED};
-    if (cb_audit_append(a->o.audit, &record, NULL, NULL) == CB_OK)
+    if (a->o.audit && cb_audit_append(a->o.audit, &record, NULL, NULL) == CB_OK)
         a->denied = 0;
     else
         (void)cb_alarm_set(&a->denials, cb_loop_now(a->loop) + CB_SEC);

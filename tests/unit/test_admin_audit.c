@@ -222,6 +222,40 @@ Test(admin_audit, a_disk_that_takes_nothing_stops_changes_only) {
     admin_close(&w);
 }
 
+Test(admin_audit, a_log_that_is_needed_comes_and_goes) {
+    admin_world w;
+    record_list l;
+    admin_open(&w, ADMIN_AUDIT, "operator", CB_OPTS(cb_admin_opts, .needs_audit = 1));
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        cb_admin_resource one = rows[i];
+        one.size = sizeof one;
+        cr_assert_eq(cb_admin_add(w.a, &one, NULL), CB_OK);
+    }
+    n_commits = n_changes = commit_rc = 0;
+    cr_expect_eq(admin_ask(&w, &r, POST("/v1/change")), 200, "%s", r.text);
+    cr_expect_eq(cb_admin_set_audit(w.a, NULL), CB_OK);
+    cr_expect_eq(admin_ask(&w, &r, POST("/v1/change")), 507, "%s", r.text);
+    cr_expect(strstr(r.body, "it is not open"), "%s", r.body);
+    cr_expect_eq(admin_ask(&w, &r, POST("/v1/commits")), 507, "%s", r.text);
+    cr_expect_lt(commit_rc, 0, "the resource was not told");
+    cr_expect_eq(admin_ask(&w, &r, "GET /v1/whoami", NULL, NULL), 200, "reading goes on");
+    admin_role(&w, "auditor");
+    cr_expect_eq(admin_ask(&w, &r, "GET /v1/audit", NULL, NULL), 503, "%s", r.text);
+    cr_expect_eq(admin_ask(&w, &r, POST("/v1/change")), 403, "a denial stays one");
+    admin_role(&w, "operator");
+    cr_expect_eq(cb_admin_set_audit(w.a, w.audit), CB_OK);
+    cr_expect_eq(admin_ask(&w, &r, POST("/v1/commits")), 200, "%s", r.text);
+    cr_expect(n_changes == 1 && n_commits == 1);
+    records(&w, &l);
+    cr_expect_eq(l.n, 2, "%s", l.text);
+    cr_expect_eq(cb_admin_set_audit(NULL, w.audit), CB_EINVAL);
+    admin_close(&w);
+    admin_open(&w, ADMIN_AUDIT, "operator", NULL);
+    cr_expect_eq(cb_admin_set_audit(w.a, NULL), CB_EINVAL,
+                 "nobody may take the log away from one that does not say so");
+    admin_close(&w);
+}
+
 Test(admin_audit, a_flood_of_denials_is_counted) {
     const cb_admin_opts o = {.denials_per_s = 2};
     admin_world w;
