@@ -54,28 +54,101 @@ static void find_columns(columns *c, const json_node *o, const char *prefix, int
     }
 }
 
-static int print_table(const json_node *items, const char *indent) {
-    columns *c = calloc(1, sizeof *c);
-    cbctl_table t;
-    const json_node *i;
-    if (!c) return cbctl_failed(CB_ENOMEM);
-    for (i = json_first(items); i; i = i->next) {
-        if (json_is(i, JSON_OBJECT))
-            find_columns(c, i, "", 0);
-        else
-            add_column(c, "", i);
+/* What cbctl knows of a list: which members matter, in which order, and that the items of one of them are the rows. All
+ * others are shown as they come. */
+typedef struct view {
+    const char *command;
+    const char *rows;    /* NULL: the items themselves */
+    const char *columns; /* divided by blanks */
+} view;
+
+static const view *view_of(const cbctl_admin *a) {
+    static const view views[] = {
+        {"pools", "origins",
+         "group number url weight state active waiting connections.open connections.failed requests back_in_ms"},
+        {"connections", NULL, "id listener worker remote version tls sni age_ms requests active draining"},
+        {"history", NULL, "revision time actor how pointer from reason running"},
+    };
+    for (size_t i = 0; i < sizeof views / sizeof *views; i++)
+        if (strcmp(views[i].command, a->command->group) == 0) return &views[i];
+    return NULL;
+}
+
+/* Columns of a view, those that some item has. */
+static void choose_columns(columns *c, const char *wanted) {
+    columns *all = calloc(1, sizeof *all);
+    if (!all) return;
+    *all = *c;
+    c->n = 0;
+    for (const char *at = wanted; *at; at += strcspn(at, " "), at += *at == ' ') {
+        for (size_t i = 0; i < all->n; i++) {
+            if (strlen(all->name[i]) != strcspn(at, " ") || strncmp(all->name[i], at, strcspn(at, " ")) != 0) continue;
+            memcpy(c->name[c->n], all->name[i], NAME_BYTES);
+            c->number[c->n++] = all->number[i];
+        }
     }
+    if (!c->n) *c = *all; /* another daemon's */
+    free(all);
+}
+
+/* A row of a table, and the item that it stands in (or itself). */
+typedef struct row {
+    const json_node *parent, *item;
+} row;
+
+static bool next_row(row *r, const json_node *items, const char *rows) {
+    const json_node *next = r->item ? r->item->next : NULL;
+    if (!rows) {
+        r->item = r->parent = r->item ? next : json_first(items);
+        return r->item != NULL;
+    }
+    while (!next) {
+        r->parent = r->parent ? r->parent->next : json_first(items);
+        if (!r->parent) return false;
+        next = json_first(json_get(r->parent, rows));
+    }
+    r->item = next;
+    return true;
+}
+
+static const json_node *cell_of(const row *r, const char *name) {
+    if (!*name) return r->item;
+    const json_node *v = member(r->item, name);
+    return v ? v : member(r->parent, name);
+}
+
+static int print_rows(const json_node *items, const char *indent, const char *rows, columns *c) {
+    cbctl_table t;
+    row r = {NULL, NULL};
     cbctl_table_begin(&t, c->n ? c->n : 1);
     for (size_t k = 0; k < c->n; k++) {
         if (c->number[k]) cbctl_table_right(&t, k);
-        cbctl_table_cell(&t, c->name[k]);
+        cbctl_table_take(&t, cbctl_json_head(c->name[k]));
     }
-    for (i = json_first(items); i; i = i->next) {
+    while (next_row(&r, items, rows)) {
         for (size_t k = 0; k < c->n; k++)
-            cbctl_table_take(&t, cbctl_json_cell(*c->name[k] ? member(i, c->name[k]) : i));
+            cbctl_table_take(&t, cbctl_json_named(c->name[k], cell_of(&r, c->name[k])));
     }
-    free(c);
     return cbctl_table_print(&t, stdout, indent);
+}
+
+static int print_table(const json_node *items, const char *indent, const view *v) {
+    columns *c = calloc(1, sizeof *c);
+    row r = {NULL, NULL};
+    const char *rows = v ? v->rows : NULL;
+    if (!c) return cbctl_failed(CB_ENOMEM);
+    if (!rows || !json_is(json_get(json_first(items), rows), JSON_LIST)) rows = NULL;
+    while (next_row(&r, items, rows)) {
+        if (r.parent != r.item) find_columns(c, r.parent, "", 0);
+        if (json_is(r.item, JSON_OBJECT))
+            find_columns(c, r.item, "", 0);
+        else
+            add_column(c, "", r.item);
+    }
+    if (v) choose_columns(c, v->columns);
+    int code = print_rows(items, indent, rows, c);
+    free(c);
+    return code;
 }
 
 /* ---- objects ---- */
@@ -93,8 +166,8 @@ static void add_lines(cbctl_table *t, const json_node *o, const char *prefix, in
             add_lines(t, v, name, depth + 1);
             continue;
         }
-        cbctl_table_cell(t, name);
-        cbctl_table_take(t, cbctl_json_cell(v));
+        cbctl_table_take(t, cbctl_json_head(name));
+        cbctl_table_take(t, cbctl_json_named(name, v));
     }
 }
 
@@ -106,7 +179,7 @@ static int print_tables(const json_node *o, int depth) {
         putchar('\n');
         cbctl_put(stdout, v->name ? v->name : "");
         putchar('\n');
-        code = print_table(v, "  ");
+        code = print_table(v, "  ", NULL);
     }
     return code;
 }
@@ -131,7 +204,7 @@ int cbctl_print_json(const cbctl_admin *a, const json_node *v, const cbctl_answe
         return CBCTL_OK;
     }
     const json_node *items = items_of(v);
-    if (items) return print_table(items, "");
+    if (items) return print_table(items, "", view_of(a));
     if (json_is(v, JSON_OBJECT)) return print_object(v);
     char *cell = cbctl_json_cell(v);
     if (cell) cbctl_put(stdout, cell);
@@ -201,7 +274,8 @@ static int print_collected(const cbctl_admin *a, const cb_json_out *all) {
         return CBCTL_OK;
     }
     json_tree *tree = json_read((const char *)s.base, s.len);
-    int code = tree ? print_table(json_root(tree), "") : cbctl_failed(cb_error_set(CB_ELIMIT, "too much for a table"));
+    int code = tree ? print_table(json_root(tree), "", view_of(a))
+                    : cbctl_failed(cb_error_set(CB_ELIMIT, "too much for a table"));
     json_free(tree);
     return code;
 }

@@ -1,8 +1,10 @@
 /* JSON of others for people and pipes. */
+#include "prom.h"
 #include "text.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { SHORT_LIST = 8 };
 
@@ -125,4 +127,42 @@ char *cbctl_json_cell(const json_node *v) {
         break;
     }
     return strndup(v->raw, v->raw_len);
+}
+
+/* ---- cells that say by their name what they are ---- */
+
+enum unit { NONE, MILLISECONDS, SECONDS, DATE };
+
+static bool ends(const char *name, const char *ending) {
+    const size_t n = strlen(name), m = strlen(ending);
+    return n >= m && strcmp(name + n - m, ending) == 0;
+}
+
+static enum unit unit_of(const char *name) {
+    static const char *const dates[] = {"since", "until", "due", "started_at"};
+    for (size_t i = 0; i < sizeof dates / sizeof *dates; i++)
+        if (strcmp(name, dates[i]) == 0) return DATE;
+    return ends(name, "_ms") ? MILLISECONDS : ends(name, "_s") ? SECONDS : NONE;
+}
+
+char *cbctl_json_head(const char *name) {
+    const enum unit u = unit_of(name);
+    return strndup(name, strlen(name) - (u == MILLISECONDS ? 3 : u == SECONDS ? 2 : 0));
+}
+
+char *cbctl_json_named(const char *name, const json_node *v) {
+    const enum unit u = json_is(v, JSON_NUMBER) ? unit_of(name) : NONE;
+    const double n = json_number(v);
+    char text[32];
+    if (u == NONE || n < 0 || n > 253402300799.0) return cbctl_json_cell(v);
+    if (u == DATE) {
+        const time_t at = (time_t)n;
+        struct tm tm;
+        if (!gmtime_r(&at, &tm) || !strftime(text, sizeof text, "%Y-%m-%d %H:%M:%SZ", &tm)) return cbctl_json_cell(v);
+    } else {
+        char time[16];
+        prom_seconds(time, u == MILLISECONDS ? n / 1000 : n);
+        snprintf(text, sizeof text, "%s", n > 0 ? time : "0");
+    }
+    return strdup(text);
 }

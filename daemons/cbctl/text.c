@@ -105,7 +105,7 @@ enum cbctl_tone cbctl_tone_of(const char *word) {
                  {"down", CBCTL_BAD},        {"unhealthy", CBCTL_BAD}, {"failed", CBCTL_BAD},    {"expired", CBCTL_BAD},
                  {"ejected", CBCTL_BAD},     {"revoked", CBCTL_BAD},   {"denied", CBCTL_BAD},    {"error", CBCTL_BAD},
                  {"draining", CBCTL_WARN},   {"out", CBCTL_WARN},      {"expiring", CBCTL_WARN}, {"warn", CBCTL_WARN},
-                 {"recovering", CBCTL_WARN}, {"slow", CBCTL_WARN}};
+                 {"recovering", CBCTL_WARN}, {"slow", CBCTL_WARN},     {"failing", CBCTL_WARN}};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (strcmp(words[i].word, word) == 0) return words[i].tone;
     return CBCTL_PLAIN;

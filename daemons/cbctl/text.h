@@ -36,6 +36,11 @@ void cbctl_json_line(FILE *f, const char *text, size_t len); /* the same on one 
 /* A scalar for people, malloc'd: texts as they are, numbers without needless digits. Objects and arrays in short. */
 char *cbctl_json_cell(const json_node *v);
 
+/* The same for a member: "age_ms" is shown as a time, "until" as a date, and cbctl_json_head() is its name then
+ * ("age"). malloc'd. */
+char *cbctl_json_named(const char *name, const json_node *v);
+char *cbctl_json_head(const char *name);
+
 /* ---- tables ---- */
 
 typedef struct cbctl_table {

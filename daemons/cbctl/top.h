@@ -14,7 +14,8 @@ enum { TOP_ORIGINS = 1024, TOP_NAME = 64, TOP_VERSIONS = 3 };
 /* NaN everywhere: the daemon does not say. Rates are of a second. */
 typedef struct top_origin {
     char group[TOP_NAME], name[TOP_NAME], state[16];
-    double requests, errors, p50, p99, connections;
+    double requests, errors, active, connections;
+    double p50, p99; /* of the group */
 } top_origin;
 
 typedef struct top_view {

@@ -184,7 +184,7 @@ static void draw_origin(FILE *f, const top_origin *o, const top_look *look) {
     put(&l, CBCTL_PLAIN, " %7s", text);
     prom_seconds(text, o->p99);
     put(&l, CBCTL_PLAIN, " %7s", text);
-    prom_short(text, o->connections);
+    prom_short(text, o->active);
     put(&l, CBCTL_PLAIN, " %6s", text);
     end(&l);
 }
@@ -194,7 +194,7 @@ static void draw_origins_head(FILE *f, const top_look *look) {
     end(&l);
     l = begin(f, look);
     put(&l, CBCTL_DIM, "%-*s %-*s %-*s %8s %8s %7s %7s %6s", GROUP_COLUMNS, "group", (int)name_columns(look), "origin",
-        STATE_COLUMNS, "state", "req/s", "err/s", "p50", "p99", "conns");
+        STATE_COLUMNS, "state", "req/s", "err/s", "p50", "p99", "active");
     end(&l);
 }
 
@@ -218,7 +218,8 @@ static void draw_help(FILE *f, const top_look *look, size_t rows) {
         "up down  scroll origins; also page up and down, Home, End",
         "",
         "requests, bytes, handshakes: a second, over the interval; errors of origins: answers of 5xx and none at all",
-        "latency: from the first byte of a request to the last of its answer, of the interval",
+        "latency: from the first byte of a request to the last of its answer, of the interval;",
+        "         of origins: until the head of the answer, all origins of the group together",
         "busy: how much of their time event loops work; CPU: of one processor",
         "-: the daemon does not say"};
     for (size_t i = 0; i < rows; i++) {
@@ -304,6 +305,7 @@ void top_json(cb_json_out *o, const top_view *v) {
         cb_json_put_number(o, "errors_per_s", from->errors);
         cb_json_put_number(o, "latency_p50_s", from->p50);
         cb_json_put_number(o, "latency_p99_s", from->p99);
+        cb_json_put_number(o, "active", from->active);
         cb_json_put_number(o, "connections", from->connections);
         cb_json_put_end(o);
     }

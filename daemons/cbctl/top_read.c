@@ -14,9 +14,9 @@
 #define BODY_BYTES        "cb_http_server_body_bytes"
 #define HANDSHAKES        "cb_tls_handshakes"
 #define FAILED_HANDSHAKES "cb_tls_failed_handshakes"
-#define ORIGIN_REQUESTS   "cb_proxy_origin_requests"
-#define ORIGIN_SECONDS    "cb_proxy_origin_seconds"
-#define ORIGIN_CONNS      "cb_pool_connections"
+#define ORIGIN_REQUESTS   "cb_origin_requests"
+#define ORIGIN_ACTIVE     "cb_origin_active_requests"
+#define GROUP_SECONDS     "cb_origin_response_seconds"
 
 typedef struct pair {
     const prom_page *before, *now;
@@ -138,7 +138,7 @@ static top_origin *origin(top_view *v, const char *group, const char *name) {
         return NULL;
     }
     top_origin *o = &v->origins[v->n_origins++];
-    *o = (top_origin){.requests = NAN, .errors = NAN, .p50 = NAN, .p99 = NAN, .connections = NAN};
+    *o = (top_origin){.requests = NAN, .errors = NAN, .p50 = NAN, .p99 = NAN, .active = NAN, .connections = NAN};
     keep(o->group, sizeof o->group, group);
     keep(o->name, sizeof o->name, name);
     return o;
@@ -168,7 +168,10 @@ static void read_pools(top_view *v, const json_node *pools) {
             const json_node *name = first_of(o, origin_names);
             if (!json_is(group, JSON_TEXT) || !json_is(name, JSON_TEXT)) continue;
             top_origin *to = origin(v, group->text, name->text);
-            if (to) read_state(to, o);
+            if (!to) continue;
+            read_state(to, o);
+            to->connections = json_number(json_get(json_get(o, "connections"), "open"));
+            to->active = json_number(json_get(o, "active"));
         }
     }
 }
@@ -190,10 +193,11 @@ static void read_figures(top_origin *o, const pair *p) {
     o->requests = rate(p, ORIGIN_REQUESTS, all);
     const double bad = rate(p, ORIGIN_REQUESTS, failed), nothing = rate(p, ORIGIN_REQUESTS, none);
     o->errors = isnan(o->requests) ? NAN : (isnan(bad) ? 0 : bad) + (isnan(nothing) ? 0 : nothing);
-    quantiles(p, ORIGIN_SECONDS, all, q, &mean);
+    quantiles(p, GROUP_SECONDS, (const char *const[]){"group", o->group, NULL}, q, &mean);
     o->p50 = q[0];
     o->p99 = q[2];
-    o->connections = prom_sum(p->now, ORIGIN_CONNS, all);
+    const double active = prom_sum(p->now, ORIGIN_ACTIVE, all);
+    if (!isnan(active)) o->active = active;
 }
 
 /* ---- all of it ---- */

@@ -130,7 +130,12 @@ class Edge:
                   f"cb_loop_busy_seconds_total {0.25 * n}", f"cb_loop_wait_seconds_total {0.75 * n}", "cb_edge_workers 2", "cb_edge_draining 0",
                   f"process_cpu_seconds_total {0.5 * n}", "process_resident_memory_bytes 35651584", "process_open_fds 42"]
         for i in range(self.origins):
-            lines.append(f'cb_proxy_origin_requests_total{{group="web",origin="http://10.0.0.{i}:80",class="2xx"}} {(10 + i) * n}')
+            lines.append(f'cb_origin_requests_total{{group="web",origin="http://10.0.0.{i}:80",class="2xx"}} {(10 + i) * n}')
+            lines.append(f'cb_origin_active_requests{{group="web",origin="http://10.0.0.{i}:80"}} {i}')
+        lines.sort(key=lambda line: line.split("{")[0] if "cb_origin" in line else "")
+        lines.append("# TYPE cb_origin_response_seconds histogram")
+        for le, share in (("0.001", 10), ("0.01", 10), ("+Inf", 20)):
+            lines.append(f'cb_origin_response_seconds_bucket{{group="web",le="{le}"}} {share * n}')
         return 200, {"content-type": "text/plain; version=0.0.4"}, "\n".join(lines) + "\n"
 
     def answers(self):

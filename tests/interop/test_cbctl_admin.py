@@ -114,15 +114,29 @@ def test_a_document_is_applied_as_it_is(fake, tmp_path, words, method, kind):
 
 # ---- what is printed ----
 
+def test_a_row_for_each_origin(fake):
+    origins = [{"number": 0, "url": "http://a", "state": "up", "connections": {"open": 3, "failed": 0}, "back_in_ms": 0, "weight": 1},
+               {"number": 1, "url": "http://b", "state": "down", "connections": {"open": 0, "failed": 12}, "back_in_ms": 2500, "weight": 1}]
+    admin = fake({"GET /v1/pools": (200, {}, {"items": [{"group": "web", "policy": "round_robin", "origins": origins}, {"group": "none", "origins": []},
+                                                        {"group": "x", "origins": origins[:1]}], "next": None}),
+                  "GET /v1/certificates": (200, {}, {"items": [{"name": "a", "until": 1800000000, "age_ms": 90500, "good": True}], "next": None})})
+    assert cbctl(admin, "pools").stdout == (
+        "group  number  url       weight  state  connections.open  connections.failed  back_in\n"
+        "web         0  http://a       1  up                    3                   0        0\n"
+        "web         1  http://b       1  down                  0                  12    2.50s\n"
+        "x           0  http://a       1  up                    3                   0        0\n")
+    assert cbctl(admin, "certificates").stdout.splitlines()[1].split() == ["a", "2027-01-15", "08:00:00Z", "90.50s", "yes"]
+
+
 def test_tables(fake):
-    admin = fake({"GET /v1/pools": (200, {}, {"items": [
+    admin = fake({"GET /v1/routes": (200, {}, {"items": [
         {"group": "web", "origins": 2, "tls": {"version": "1.3"}, "tags": ["a", "b"]},
         {"group": "a longer name", "origins": 12, "state": "down"}], "next": None})})
-    assert cbctl(admin, "pools").stdout == (
+    assert cbctl(admin, "routes").stdout == (
         "group          origins  tls.version  tags  state\n"
         "web                  2  1.3          a,b   -\n"
         "a longer name       12  -            -     down\n")
-    assert json.loads(cbctl(admin, "pools", "--json").stdout)["items"][1]["origins"] == 12
+    assert json.loads(cbctl(admin, "routes", "--json").stdout)["items"][1]["origins"] == 12
 
 
 def test_an_object_and_its_tables(fake):

@@ -43,9 +43,9 @@ bytes       in 1020B/s  out 1020KiB/s
 connections 10  h1 1  h2 4  h3 5  handshakes 1.99/s  failed -
 process     workers 2  busy 25%  CPU 50%  memory 34.0MiB  files 42
 
-group        origin            state       req/s    err/s     p50     p99  conns
-web          10.0.0.0:80       up           9.96        0       -       -      -
-web          10.0.0.1:80       down         11.0        0       -       -      -
+group        origin            state       req/s    err/s     p50     p99 active
+web          10.0.0.0:80       up           9.96        0  1.00ms  10.0ms      0
+web          10.0.0.1:80       down         11.0        0  1.00ms  10.0ms      1
 """
 
 
