@@ -78,6 +78,7 @@ static int open_once(cb_http_server **out, edge_worker *w, edge_listener *l, con
     if (rc == CB_OK && given && with_udp) rc = share_take(&mine, given, true);
     const cb_http_server_opts o = {.size = sizeof o,
                                    .listen = l->address,
+                                   .name = l->conf->name,
                                    .identity = l->identity,
                                    .tickets = l->tickets,
                                    .group = l->group,

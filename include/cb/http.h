@@ -220,6 +220,7 @@ typedef struct cb_http_server_opts {
     uint32_t unix_mode;    /* permissions of a unix socket; 0 = 0600 */
     const char
         *ticket_context; /* what its TLS tickets are bound to as well, such as a tenant; copied; NULL = nothing */
+    const char *name;    /* the listener in metrics; copied; NULL = what `listen` says */
 } cb_http_server_opts;
 
 enum { CB_HTTP_SERVER_FDS = 512 };

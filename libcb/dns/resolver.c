@@ -4,6 +4,7 @@
 #include "base/map.h"
 #include "base/opts.h"
 #include "dns/ares_driver.h"
+#include "loop/turn.h"
 #include "loop/virtual.h"
 #include <string.h>
 
@@ -18,6 +19,7 @@ struct entry {
     bool cached, asking;
     int rc;
     char detail[DETAIL_BYTES];
+    cb_time asked;
     cb_time expires; /* CB_NEVER: literal */
     cb_host_address *at;
     size_t n;
@@ -69,16 +71,21 @@ static void cache_drop(cb_resolver *r, struct entry *e) {
     if (!e->cached) return;
     e->cached = false;
     cb_map_del(&r->cache, e->key, e->key_len);
+    cb_cells_move(cb_loop_cells(r->loop), CB_C_DNS_CACHED, -1);
     cb_list_del(&e->link);
     entry_unref(e);
 }
 
 static int cache_add(cb_resolver *r, struct entry *e) {
-    while (r->cache.len >= r->opts.cache_entries)
+    const cb_cells *cells = cb_loop_cells(r->loop);
+    while (r->cache.len >= r->opts.cache_entries) {
         cache_drop(r, CB_CONTAINER(r->order.next, struct entry, link)); /* one that is being asked lives on */
+        cb_cells_add(cells, CB_C_DNS_EVICTED, 1);
+    }
     int rc = cb_map_put(&r->cache, e->key, e->key_len, e);
     if (rc < 0) return rc;
     cb_list_add_tail(&r->order, &e->link);
+    cb_cells_move(cells, CB_C_DNS_CACHED, 1);
     e->cached = true;
     e->refs++;
     return CB_OK;
@@ -97,6 +104,16 @@ static uint32_t clamp(uint32_t v, uint32_t low, uint32_t high) {
     return v > high ? high : v;
 }
 
+static void count_answer(const struct entry *e, bool lasting) {
+    const cb_cells *cells = cb_loop_cells(e->resolver->loop);
+    cb_cells_add(cells,
+                 e->rc == CB_OK ? CB_C_DNS_ANSWERS_OK
+                 : lasting      ? CB_C_DNS_ANSWERS_NONE
+                                : CB_C_DNS_ANSWERS_TROUBLE,
+                 1);
+    cb_cells_observe(cells, CB_C_DNS_QUESTION, cb_loop_now(e->resolver->loop) - e->asked);
+}
+
 static void entry_answered(int rc, bool lasting, const cb_host_address *at, size_t n, void *user) {
     struct entry *e = user;
     cb_resolver *r = e->resolver;
@@ -112,6 +129,7 @@ static void entry_answered(int rc, bool lasting, const cb_host_address *at, size
     }
     e->rc = rc;
     e->asking = false;
+    count_answer(e, lasting);
     e->expires = cb_loop_now(r->loop) + ttl * CB_SEC;
     while (!cb_list_empty(&e->waiting)) {
         cb_list *l = e->waiting.next;
@@ -124,12 +142,17 @@ static void entry_answered(int rc, bool lasting, const cb_host_address *at, size
 
 /* ---- lookups ---- */
 
+static void lookups_move(cb_resolver *r, int by) {
+    r->n_lookups += (size_t)by;
+    cb_cells_move(cb_loop_cells(r->loop), CB_C_DNS_WAITING, by);
+}
+
 static void answer(cb_resolver *r, cb_lookup *l) {
     struct entry *e = l->entry;
     const cb_lookup_fn fn = l->fn;
     void *user = l->user;
     cb_mem_free(r->alloc, l);
-    r->n_lookups--;
+    lookups_move(r, -1);
     if (e->rc == CB_OK && e->expires != CB_NEVER) {
         cb_time now = cb_loop_now(r->loop);
         uint32_t left = e->expires > now ? (uint32_t)((e->expires - now + CB_SEC - 1) / CB_SEC) : 0;
@@ -210,7 +233,9 @@ static int answer_here(struct entry **out, cb_resolver *r, const char *name, int
 
 /* The entry of a name, with a reference for the caller; asks when it is not known. */
 static int find(struct entry **out, cb_resolver *r, const char *name, int family) {
+    const cb_cells *cells = cb_loop_cells(r->loop);
     int rc = answer_here(out, r, name, family);
+    if (rc > 0) cb_cells_add(cells, CB_C_DNS_LOOKUPS_LITERAL, 1);
     if (rc != 0) return rc;
     struct entry *e = entry_new(r, name, family);
     if (!e) return cb_fail(CB_ENOMEM, "%s: lookup", name);
@@ -221,6 +246,7 @@ static int find(struct entry **out, cb_resolver *r, const char *name, int family
     }
     if (known) {
         entry_unref(e);
+        cb_cells_add(cells, known->asking ? CB_C_DNS_LOOKUPS_JOINED : CB_C_DNS_LOOKUPS_CACHE, 1);
         known->refs++;
         *out = known;
         return CB_OK;
@@ -231,8 +257,10 @@ static int find(struct entry **out, cb_resolver *r, const char *name, int family
         return rc;
     }
     e->asking = true;
+    e->asked = cb_loop_now(r->loop);
     e->refs++;
     *out = e;
+    cb_cells_add(cells, CB_C_DNS_LOOKUPS_QUESTION, 1);
     cb_ares_ask(r->ares, e->key + 1, family, entry_answered, e);
     return CB_OK;
 }
@@ -257,8 +285,10 @@ int cb_resolver_lookup(cb_lookup **out, cb_resolver *r, const char *name, int fa
         return cb_fail(CB_EINVAL, "family %d: 0, 4 or 6", family);
     int rc = normalise(low, name);
     if (rc < 0) return rc;
-    if (r->n_lookups >= r->opts.max_lookups)
+    if (r->n_lookups >= r->opts.max_lookups) {
+        cb_cells_add(cb_loop_cells(r->loop), CB_C_DNS_REJECTED, 1);
         return cb_fail(CB_ELIMIT, "%s: %zu lookups wait (max_lookups)", low, r->n_lookups);
+    }
     cb_lookup *l = cb_mem_new(r->alloc, sizeof *l);
     if (!l) return cb_fail(CB_ENOMEM, "%s: lookup", low);
     rc = find(&e, r, low, family);
@@ -269,7 +299,7 @@ int cb_resolver_lookup(cb_lookup **out, cb_resolver *r, const char *name, int fa
     l->entry = e;
     l->fn = fn;
     l->user = user;
-    r->n_lookups++;
+    lookups_move(r, 1);
     cb_list_init(&l->link);
     if (e->asking) {
         cb_list_add_tail(&e->waiting, &l->link);
@@ -285,7 +315,7 @@ void cb_lookup_cancel(cb_lookup *l) {
     if (!l) return;
     cb_resolver *r = l->entry->resolver;
     cb_list_del(&l->link);
-    r->n_lookups--;
+    lookups_move(r, -1);
     entry_unref(l->entry); /* the question goes on, for the cache */
     cb_mem_free(r->alloc, l);
 }

@@ -148,6 +148,7 @@ static void finalize(cb_exchange *x) {
     if (x->close_rc == CB_OK) x->close_rc = x->fail_rc;
     if ((x->seen || !x->server) && !x->abandoned && x->ops->on_close) x->ops->on_close(x, x->close_rc, x->user);
     cb_hconn *h = x->conn;
+    if (x->counted && x->loop) cb_cells_move(cb_loop_cells(x->loop), CB_C_HTTP_TUNNELS, -1);
     unlink_conn(x);
     if (h && (x->seen || !x->server) && h->env.owner && h->env.owner->exchange_done) h->env.owner->exchange_done(h, x);
     x->conn = NULL;

@@ -7,6 +7,7 @@
 #include "base/list.h"
 #include "http/fields.h"
 #include "loop/loop_int.h"
+#include "loop/turn.h"
 #include <cb/http.h>
 #include <stdbool.h>
 
@@ -56,12 +57,13 @@ struct cb_exchange {
     char remote[CB_ADDR_TEXT], local[CB_ADDR_TEXT];
     unsigned server : 1, head_in : 1, end_in : 1, head_out : 1, end_out : 1, blocked : 1, paused : 1, closed : 1,
         end_due : 1, head_req : 1, connect : 1, tunnel : 1, early : 1, abandoned : 1, no_body : 1, seen : 1, done : 1,
-        resume_due : 1, part_open : 1, failing : 1, asked : 1,
+        resume_due : 1, part_open : 1, failing : 1, asked : 1, counted : 1, /* counted: as an open tunnel */
         too_early : 1, /* client: the answer was 425, to early data: it may be sent again (RFC 8470, 5.2) */
         refused : 1;   /* refused: set by framing before closed(): the peer did not process the request */
     int close_rc;
     int fail_rc;         /* why a bare error response was sent: on_close says it although both messages were complete */
     uint8_t version;     /* enum cb_http_version, once attached */
+    uint16_t out_status; /* server: of the final response; 0: none was begun */
     uint16_t interims;   /* client: informational responses that came */
     uint16_t busy;       /* calls that may reach the user and are on the stack */
     uint32_t part_name;  /* length of the name of the field that is being gathered */

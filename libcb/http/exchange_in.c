@@ -263,6 +263,7 @@ static int in_info(cb_exchange *x) {
     int rc = CB_OK;
     if (++x->interims > INTERIM_MAX)
         return cb_fail(CB_EPROTO, "more than %d informational responses", (int)INTERIM_MAX);
+    cb_cells_add(x->conn->env.cells, CB_C_HTTP_INTERIM_CLIENT, 1);
     if (x->ops->on_info) {
         cb_exchange_enter(x);
         if (x->ops->on_info(x, x->status, x->user) < 0) rc = CB_EUSER;
@@ -426,6 +427,7 @@ int cb_exchange_in_end(cb_exchange *x) {
 
 int cb_exchange_in_datagram(cb_exchange *x, cb_slice payload) {
     if (x->closed) return CB_ECLOSED;
+    cb_cells_add(x->conn->env.cells, x->server ? CB_C_HTTP_DATAGRAMS_SERVER_IN : CB_C_HTTP_DATAGRAMS_CLIENT_IN, 1);
     if (!x->ops->on_datagram) return CB_OK;
     cb_exchange_enter(x);
     int rc = x->ops->on_datagram(x, payload, x->user);

@@ -99,15 +99,35 @@ static int check_reply(const cb_exchange *x, int status) {
     return CB_OK;
 }
 
+static void count_tunnel(cb_exchange *x) {
+    static const struct {
+        const char *protocol;
+        enum cb_cell_id cell;
+    } rows[] = {{"websocket", CB_C_HTTP_UPGRADES_WEBSOCKET},
+                {"", CB_C_HTTP_UPGRADES_CONNECT},
+                {"connect-udp", CB_C_HTTP_UPGRADES_CONNECT_UDP}};
+    const cb_cells *cells = x->conn->env.cells;
+    enum cb_cell_id cell = CB_C_HTTP_UPGRADES_OTHER;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (cb_slice_ieq(x->protocol, rows[i].protocol)) cell = rows[i].cell;
+    cb_cells_add(cells, cell, 1);
+    cb_cells_move(cells, CB_C_HTTP_TUNNELS, 1);
+    x->counted = 1;
+}
+
 /* Sends a checked head of a response. */
 static int put_head(cb_exchange *x, int status, out_fields *o, bool end) {
     bool interim = status < 200 && status != 101;
     bool tunnel = status == 101 || (x->connect && status < 300 && !interim);
     if (interim || tunnel || status == 204) drop_length(o);
     cb_head head = {.status = status, .fields = o->at, .n = o->n, .length = o->length};
-    if (!interim) {
+    if (interim) {
+        cb_cells_add(x->conn->env.cells, CB_C_HTTP_INTERIM_SERVER, 1);
+    } else {
         x->head_out = 1;
+        x->out_status = (uint16_t)status;
         x->tunnel = tunnel;
+        if (tunnel) count_tunnel(x);
         x->no_body = !tunnel && (x->head_req || status == 204 || status == 304);
         x->out_length = x->no_body ? -1 : o->length;
         x->end_out = end;
@@ -198,6 +218,22 @@ int cb_exchange_send_text(cb_exchange *x, int status, const char *text) {
     return cb_exchange_send(x, status, &type, 1, cb_slice_str(text));
 }
 
+static void count_refused(const cb_exchange *x, int status) {
+    static const struct {
+        int status;
+        enum cb_cell_id cell;
+    } rows[] = {{400, CB_C_HTTP_REFUSED_400},
+                {408, CB_C_HTTP_REFUSED_408},
+                {413, CB_C_HTTP_REFUSED_413},
+                {414, CB_C_HTTP_REFUSED_414},
+                {431, CB_C_HTTP_REFUSED_431}};
+    enum cb_cell_id cell = CB_C_HTTP_REFUSED_OTHER;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (rows[i].status == status) cell = rows[i].cell;
+    cb_cells_add(x->conn->env.cells, cell, 1);
+    if (status == 425) cb_cells_add(x->conn->env.cells, CB_C_HTTP_EARLY_REFUSED, 1);
+}
+
 void cb_exchange_fail_status(cb_exchange *x, int status) {
     int rc = status == 408                                     ? CB_ETIMEOUT
              : status == 413 || status == 414 || status == 431 ? CB_ELIMIT
@@ -208,6 +244,7 @@ void cb_exchange_fail_status(cb_exchange *x, int status) {
         cb_exchange_abort(x, rc);
         return;
     }
+    if (!x->seen && x->conn) count_refused(x, status);
     cb_exchange_enter(x);
     x->failing = 1; /* what still comes of the request is thrown away */
     x->fail_rc = rc;
@@ -356,7 +393,10 @@ int cb_exchange_datagram_send(cb_exchange *x, cb_slice payload) {
     if (x->done || x->closed || !x->conn) return cb_fail(CB_ECLOSED, "the exchange is over");
     if (!x->conn->vt->send_datagram) return cb_fail(CB_ENOTSUP, "datagrams need HTTP/2, HTTP/3 or a tunnel");
     cb_exchange_enter(x);
+    const cb_cells *cells = x->conn->env.cells;
     int rc = x->conn->vt->send_datagram(x->conn, x, payload);
+    if (rc == CB_OK)
+        cb_cells_add(cells, x->server ? CB_C_HTTP_DATAGRAMS_SERVER_OUT : CB_C_HTTP_DATAGRAMS_CLIENT_OUT, 1);
     cb_exchange_leave(x);
     return rc;
 }

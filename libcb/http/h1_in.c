@@ -126,6 +126,7 @@ static int on_body(llhttp_t *p, const char *at, size_t len) {
     if (!c->x) return stop(c, CB_ECLOSED, 0);
     c->body_from = c->now;
     int rc = cb_exchange_in_body(c->x, (cb_slice){(const uint8_t *)at, len});
+    if (rc == CB_ELIMIT) h1_limit(c, "body bytes");
     if (rc < 0) return check(c, rc);
     return cb_exchange_in_blocked(c->x) ? HPE_PAUSED : HPE_OK;
 }

@@ -168,9 +168,21 @@ static void got_goaway(h2_conn *c, const nghttp2_frame *frame) {
     cb_log_line(c->m.h.env.log, CB_LOG_DEBUG, "h2", "GOAWAY from %s: error %u, last stream %d",
                 cb_addr_text(&c->m.h.env.remote, peer), (unsigned)frame->goaway.error_code,
                 (int)frame->goaway.last_stream_id);
-    if (c->m.h.env.server) return;
+    const bool server = c->m.h.env.server;
+    cb_cells_add(c->m.h.env.cells, server ? CB_C_HTTP_GOAWAYS_SERVER_IN : CB_C_HTTP_GOAWAYS_CLIENT_IN, 1);
+    if (server) return;
     c->m.h.draining = true;
     if (c->m.h.env.owner->capacity) c->m.h.env.owner->capacity(&c->m.h);
+}
+
+/* NO_ERROR only says that the rest is not wanted. */
+static void count_reset(const h2_conn *c, uint32_t error, bool out) {
+    const bool server = c->m.h.env.server;
+    if (error == NGHTTP2_NO_ERROR) return;
+    cb_cells_add(c->m.h.env.cells,
+                 server ? (out ? CB_C_HTTP_RESETS_SERVER_OUT : CB_C_HTTP_RESETS_SERVER_IN)
+                        : (out ? CB_C_HTTP_RESETS_CLIENT_OUT : CB_C_HTTP_RESETS_CLIENT_IN),
+                 1);
 }
 
 static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *user) {
@@ -186,6 +198,7 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
     case NGHTTP2_RST_STREAM: {
         const h2_stream *s = stream_of(ng, frame->hd.stream_id);
         bool early = s && s->m.x && !s->m.x->end_out;
+        count_reset(c, frame->rst_stream.error_code, false);
         if (early && c->m.h.env.server && cb_rate_over(&c->m.resets, c->m.h.env.limits->max_resets_per_s, c->m.now))
             h2_calm(c, "resets");
         break;
@@ -239,6 +252,7 @@ static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame, void *
     case NGHTTP2_RST_STREAM: {
         /* A peer can have streams reset by breaking rules as well as by RST_STREAM: both are work for nothing. */
         uint32_t e = frame->rst_stream.error_code;
+        count_reset(c, e, true);
         if (c->m.h.env.server && !c->ended && e != NGHTTP2_NO_ERROR && e != NGHTTP2_CANCEL &&
             e != NGHTTP2_INTERNAL_ERROR && e != NGHTTP2_CONNECT_ERROR &&
             cb_rate_over(&c->m.resets, c->m.h.env.limits->max_resets_per_s, c->m.now))
@@ -246,6 +260,8 @@ static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame, void *
         break;
     }
     case NGHTTP2_GOAWAY:
+        cb_cells_add(c->m.h.env.cells, c->m.h.env.server ? CB_C_HTTP_GOAWAYS_SERVER_OUT : CB_C_HTTP_GOAWAYS_CLIENT_OUT,
+                     1);
         if (frame->goaway.error_code != NGHTTP2_NO_ERROR) c->ended = true;
         break;
     default:

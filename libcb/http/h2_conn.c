@@ -15,6 +15,10 @@ h2_stream *h2_stream_new(h2_conn *c, cb_exchange *x) {
 
 static void destroy(cb_mux *m) {
     h2_conn *c = h2_of(&m->h);
+    if (c->ng && m->h.n_served) {
+        cb_cells_observe(m->h.env.cells, CB_C_HTTP_HPACK_IN, nghttp2_session_get_hd_inflate_dynamic_table_size(c->ng));
+        cb_cells_observe(m->h.env.cells, CB_C_HTTP_HPACK_OUT, nghttp2_session_get_hd_deflate_dynamic_table_size(c->ng));
+    }
     nghttp2_session_del(c->ng);
     cb_mux_free_streams(m);
     cb_mem_free(m->h.env.alloc, c);

@@ -163,7 +163,7 @@ static bool no_request(h3_conn *c, int64_t id, int *rc) {
     if (!s || s->began) return false;
     cb_list_del(&s->m.head.link);
     s->m.was_reset = true;
-    c->below->reset_stream(c->qc, id, NGHTTP3_H3_REQUEST_INCOMPLETE);
+    h3_reset_stream(c, id, NGHTTP3_H3_REQUEST_INCOMPLETE);
     *rc = too_many_resets(c, s);
     return true;
 }
@@ -178,7 +178,7 @@ static int bad_message(h3_conn *c, int64_t id, size_t left) {
     int rc = too_many_resets(c, s);
     if (rc < 0) return rc;
     if (!s->stopped) c->below->stop_stream(c->qc, id, NGHTTP3_H3_MESSAGE_ERROR);
-    if (!s->m.was_reset) c->below->reset_stream(c->qc, id, NGHTTP3_H3_MESSAGE_ERROR);
+    if (!s->m.was_reset) h3_reset_stream(c, id, NGHTTP3_H3_MESSAGE_ERROR);
     s->stopped = s->m.was_reset = true;
     nghttp3_conn_shutdown_stream_write(c->ng, id);
     if (nghttp3_conn_shutdown_stream_read(c->ng, id)) return h3_fail(c, NGHTTP3_H3_INTERNAL_ERROR, "QPACK");
@@ -226,12 +226,13 @@ static int on_stream_reset(cb_quic_app *app, int64_t id, uint64_t code) {
     if (rc < 0 || !s) return leave(c, rc);
     cb_list_del(&s->m.head.link);
     cb_list_del(&s->m.body.link);
+    cb_cells_add(c->m.h.env.cells, c->m.h.env.server ? CB_C_HTTP_RESETS_SERVER_IN : CB_C_HTTP_RESETS_CLIENT_IN, 1);
     if (s->stopped) return leave(c, CB_OK); /* as we asked: what we send goes on */
     rc = too_many_resets(c, s);
     if (!s->m.was_reset) {
         s->m.was_reset = true;
         nghttp3_conn_shutdown_stream_write(c->ng, id);
-        c->below->reset_stream(c->qc, id, NGHTTP3_H3_REQUEST_CANCELLED);
+        h3_reset_stream(c, id, NGHTTP3_H3_REQUEST_CANCELLED);
     }
     if (!s->m.x) return leave(c, rc);
     if (!c->m.h.env.server && code == NGHTTP3_H3_REQUEST_REJECTED && !s->m.x->head_in) {

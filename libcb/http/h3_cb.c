@@ -8,7 +8,7 @@ static int begin_request(h3_conn *c, h3_stream *s) {
     cb_exchange *x = NULL;
     s->began = true;
     if (cb_hconn_exchange(&c->m.h, &x) < 0) {
-        c->below->reset_stream(c->qc, s->id, NGHTTP3_H3_INTERNAL_ERROR);
+        h3_reset_stream(c, s->id, NGHTTP3_H3_INTERNAL_ERROR);
         c->below->stop_stream(c->qc, s->id, NGHTTP3_H3_INTERNAL_ERROR);
         return 0;
     }
@@ -148,7 +148,7 @@ static int reset_stream(nghttp3_conn *ng, int64_t id, uint64_t code, void *user,
     (void)ng;
     h3_conn *c = user;
     h3_stream *s = stream_user;
-    c->below->reset_stream(c->qc, id, code);
+    h3_reset_stream(c, id, code);
     if (c->m.h.env.server && code == NGHTTP3_H3_MESSAGE_ERROR &&
         cb_rate_over(&c->m.resets, c->m.h.env.limits->max_resets_per_s, c->m.now)) {
         cb_mux_limit(&c->m, "resets");
@@ -165,7 +165,9 @@ static int reset_stream(nghttp3_conn *ng, int64_t id, uint64_t code, void *user,
 static int got_goaway(nghttp3_conn *ng, int64_t id, void *user) {
     (void)ng;
     h3_conn *c = user;
-    if (c->m.h.env.server) return 0;
+    const bool server = c->m.h.env.server;
+    cb_cells_add(c->m.h.env.cells, server ? CB_C_HTTP_GOAWAYS_SERVER_IN : CB_C_HTTP_GOAWAYS_CLIENT_IN, 1);
+    if (server) return 0;
     c->m.h.draining = true;
     for (cb_list *i = c->m.streams.next; i != &c->m.streams;) {
         h3_stream *s = CB_CONTAINER(i, h3_stream, m.link);
@@ -173,7 +175,7 @@ static int got_goaway(nghttp3_conn *ng, int64_t id, void *user) {
         if (!s->m.x || s->id < id || s->m.x->head_in) continue;
         s->m.x->refused = true;
         s->m.was_reset = true;
-        c->below->reset_stream(c->qc, s->id, NGHTTP3_H3_REQUEST_CANCELLED);
+        h3_reset_stream(c, s->id, NGHTTP3_H3_REQUEST_CANCELLED);
         c->below->stop_stream(c->qc, s->id, NGHTTP3_H3_REQUEST_CANCELLED);
         cb_mux_close(&s->m, cb_fail(CB_EAGAIN, "the peer did not process the request"));
         i = c->m.streams.next; /* the user may have changed the list */

@@ -129,7 +129,7 @@ static void h3_reset(cb_hconn *h, cb_exchange *x, int code) {
     /* A client has no use for REQUEST_REJECTED (RFC 9114, 4.1.1). */
     if (!h->env.server && h3_code == NGHTTP3_H3_REQUEST_REJECTED) h3_code = NGHTTP3_H3_REQUEST_CANCELLED;
     nghttp3_conn_shutdown_stream_write(c->ng, s->id);
-    c->below->reset_stream(c->qc, s->id, h3_code);
+    h3_reset_stream(c, s->id, h3_code);
     if (s->stopped || x->end_in) return;
     s->stopped = true;
     nghttp3_conn_shutdown_stream_read(c->ng, s->id);
@@ -209,7 +209,7 @@ static void expire_heads(h3_conn *c, cb_time now) {
         s->m.was_reset = s->stopped = true;
         nghttp3_conn_shutdown_stream_read(c->ng, s->id);
         c->below->stop_stream(c->qc, s->id, NGHTTP3_H3_REQUEST_INCOMPLETE);
-        c->below->reset_stream(c->qc, s->id, NGHTTP3_H3_REQUEST_INCOMPLETE);
+        h3_reset_stream(c, s->id, NGHTTP3_H3_REQUEST_INCOMPLETE);
     }
 }
 
@@ -228,11 +228,16 @@ static void expire_sends(h3_conn *c, cb_time now) {
     }
 }
 
+static void count_goaway(const h3_conn *c) {
+    cb_cells_add(c->m.h.env.cells, c->m.h.env.server ? CB_C_HTTP_GOAWAYS_SERVER_OUT : CB_C_HTTP_GOAWAYS_CLIENT_OUT, 1);
+}
+
 static void final_goaway(h3_conn *c, cb_time now) {
     c->m.drain_at = 0;
     if (c->m.final_goaway) return;
     c->m.final_goaway = true;
     c->linger_at = now + round_trips(c);
+    count_goaway(c);
     nghttp3_conn_shutdown(c->ng);
     c->below->wake(c->qc);
 }
@@ -264,6 +269,7 @@ void h3_drain(cb_hconn *h) {
     if (c->m.closed || c->m.drain_asked) return;
     c->m.drain_asked = h->draining = true;
     if (h->env.server && c->ready) {
+        count_goaway(c);
         nghttp3_conn_submit_shutdown_notice(c->ng);
         c->below->wake(c->qc);
     }

@@ -69,6 +69,12 @@ static inline h3_conn *h3_of(const cb_hconn *h) {
     return (h3_conn *)(void *)(uintptr_t)h;
 }
 
+/* Ends what we send on a stream before its time. */
+static inline void h3_reset_stream(h3_conn *c, int64_t id, uint64_t code) {
+    cb_cells_add(c->m.h.env.cells, c->m.h.env.server ? CB_C_HTTP_RESETS_SERVER_OUT : CB_C_HTTP_RESETS_CLIENT_OUT, 1);
+    c->below->reset_stream(c->qc, id, code);
+}
+
 /* h3_conn.c */
 h3_stream *h3_stream_new(h3_conn *c, int64_t id);
 h3_stream *h3_stream_find(const h3_conn *c, int64_t id);

@@ -11,6 +11,7 @@
 #include "base/addr.h"
 #include "base/list.h"
 #include "http/exchange.h"
+#include "telemetry/count.h"
 #include <stdbool.h>
 
 /* Where h1 and h2 put their output; in a driver this is a channel. */
@@ -85,6 +86,7 @@ struct cb_hconn_env {
     cb_loop *loop; /* may be NULL in tests: then alloc must be set */
     const cb_alloc *alloc;
     const cb_log *log;
+    const cb_cells *cells;        /* NULL: nothing is counted */
     const cb_http_limits *limits; /* every field set (cb_http_limits_fill) */
     const cb_hconn_owner_ops *owner;
     void *owner_user;

@@ -100,6 +100,7 @@ int cb_proxy_table_new(cb_proxy_table **out, cb_proxy *p, cb_router *router) {
     int rc = t->groups ? CB_OK : cb_fail(CB_ENOMEM, "no memory for %zu origin groups", router->n_groups);
     for (size_t i = 0; i < router->n_groups && rc == CB_OK; i++)
         rc = group_init(&t->groups[i], t, router->groups[i]);
+    if (rc == CB_OK) rc = cb_proxy_count_begin(t);
     if (rc < 0)
         cb_proxy_table_unref(t);
     else
@@ -112,6 +113,7 @@ void cb_proxy_table_unref(cb_proxy_table *t) {
     for (size_t i = 0; t->groups && i < t->router->n_groups; i++)
         if (t->groups[i].def) group_fini(t->proxy, &t->groups[i]);
     cb_list_del(&t->link);
+    cb_proxy_count_end(t);
     cb_proxy_table_opas_free(t);
     cb_mem_free(t->proxy->alloc, t->groups);
     cb_router_unref(t->router);

@@ -65,6 +65,7 @@ static void enqueue(cb_pool_req *r, bool front) {
     r->queued_now = true;
     r->number = ++o->waited;
     o->stats.queued++;
+    cb_cells_move(cb_loop_cells(o->pool->loop), CB_C_POOL_WAITING, 1);
     cb_time due = r->times.queued + o->pool->opts.queue_timeout;
     if (due < cb_alarm_at(&o->queue_alarm)) cb_alarm_set(&o->queue_alarm, due);
     cb_origin_wake(o);
@@ -75,6 +76,7 @@ static void dequeue(cb_pool_req *r) {
     cb_list_del(&r->link);
     r->queued_now = false;
     r->origin->stats.queued--;
+    cb_cells_move(cb_loop_cells(r->origin->pool->loop), CB_C_POOL_WAITING, -1);
 }
 
 /* The detail is set. */
@@ -86,6 +88,7 @@ static void req_fail(cb_pool_req *r, int rc) {
 static void leave_conn(cb_pool_req *r) {
     if (!r->conn) return;
     r->origin->stats.active--;
+    cb_cells_move(cb_loop_cells(r->origin->pool->loop), CB_C_POOL_ACTIVE, -1);
     cb_pool_conn_released(r->conn);
     r->conn = NULL;
 }
@@ -148,6 +151,7 @@ static bool on_retry(cb_exchange *x, int rc, void *user) {
     const bool elsewhere = again && (moves || x->too_early || r->conn->excused || r->conn->is_quic);
     leave_conn(r);
     if (!again) return false;
+    cb_pool_count_retried(r, moves);
     const bool early = x->early && rc == CB_EAGAIN; /* not taken as early data: its connection is good all the same */
     r->fresh = !early && (x->refused || !elsewhere);
     r->retried = r->retried || !moves;
@@ -345,9 +349,9 @@ static int send_on(cb_pool_req *r, cb_pool_conn *c) {
     x->early = c->drive.qc && cb_quic_conn_in_early_data(c->drive.qc);
     r->reused = c->served++ > 0;
     r->at = c->at;
-    if (c->idle) o->stats.idle--;
-    c->idle = false;
+    cb_pool_conn_idle(c, false);
     o->stats.active++;
+    cb_cells_move(cb_loop_cells(o->pool->loop), CB_C_POOL_ACTIVE, 1);
     o->stats.reused += r->reused;
     if (r->head_timeout) {
         r->head_due = cb_loop_now(o->pool->loop) + r->head_timeout;
@@ -365,6 +369,7 @@ static int send_on(cb_pool_req *r, cb_pool_conn *c) {
     r->times.connected = c->connected;
     r->times.ready = c->ready;
     r->version = (uint8_t)h->vt->version;
+    cb_pool_count_sent(r);
     cb_drive_later(&c->drive);
     if (c->is_quic)
         cb_stall_watch(c);
@@ -433,9 +438,11 @@ static void on_dispatch(cb_defer *d) {
             break;
         }
     }
-    while (o->stats.queued > p->opts.max_queue)
+    while (o->stats.queued > p->opts.max_queue) {
+        cb_cells_add(cb_loop_cells(p->loop), CB_C_POOL_REJECTED_QUEUE, 1);
         req_fail(CB_CONTAINER(o->queue.prev, cb_pool_req, link),
                  cb_fail(CB_ELIMIT, "%s: %u requests wait for a connection (max_queue)", o->name, p->opts.max_queue));
+    }
     if (cb_list_empty(&o->queue)) cb_alarm_stop(&o->queue_alarm);
     trim_idle(o, p->draining || p->freed ? 0 : p->opts.max_idle);
     cb_origin_unref(o);
@@ -470,6 +477,7 @@ void cb_origin_open_failed(cb_origin *o, int rc) {
     snprintf(why, sizeof why, "%s: %s", o->name, cb_last_error());
     o->stats.failed++;
     o->pool->stats.failed++;
+    cb_pool_count_failed(o, rc);
     cb_log_line(o->pool->log, CB_LOG_DEBUG, "pool", "cannot connect: %s", why);
     if (o->n_openings || (o->stats.conns && !o->pool->freed)) {
         /* Others may serve what waits. Only who must not use a used connection has no hope left. */
@@ -495,6 +503,7 @@ static void on_queue_alarm(cb_alarm *a, cb_time now) {
             cb_alarm_set(&o->queue_alarm, r->times.queued + limit);
             break;
         }
+        cb_cells_add(cb_loop_cells(o->pool->loop), CB_C_POOL_REJECTED_TIME, 1);
         req_fail(r, cb_fail(CB_ETIMEOUT, "%s: no connection was free within %llu ms (%u open, %u being opened)",
                             o->name, (unsigned long long)(limit / CB_MS), o->stats.conns, (unsigned)o->n_openings));
     }

@@ -14,12 +14,14 @@ static void note(cb_origin *o, const cb_exchange *x) {
         cb_dest_alt_svc(o->dest, &o->pool->dests, f[i].value, more, cb_loop_now(o->pool->loop));
         more = true;
     }
+    if (more) cb_cells_add(cb_loop_cells(o->pool->loop), CB_C_POOL_ALTERNATIVES_TOLD, 1);
 }
 
 /* It is not, or no more, an alternative of this origin (RFC 7838, 6): its connection gets nothing new. */
 static void misdirected(cb_origin *o, cb_pool_conn *c) {
     char text[CB_ADDR_TEXT];
     cb_dest_alt_drop(o->dest, c->alt, c->alt_port);
+    cb_cells_add(cb_loop_cells(o->pool->loop), CB_C_POOL_ALTERNATIVES_DROPPED, 1);
     cb_list_del(&c->avail);
     if (c->drive.h) c->drive.h->vt->drain(c->drive.h);
     cb_log_line(o->pool->log, CB_LOG_INFO, "pool", "%s: the alternative %s does not serve it (421)", o->name,

@@ -67,15 +67,23 @@ static void on_ended(cb_drive *d, int rc) {
     char text[CB_ADDR_TEXT];
     c->open = false;
     o->stats.conns--;
-    if (c->idle) o->stats.idle--;
+    cb_pool_conn_idle(c, false);
+    cb_pool_count_closed(c, rc);
     if (c->is_quic && !c->silent) o->quic_conns--;
-    c->idle = false;
     cb_list_del(&c->avail);
     cb_alarm_stop(&c->watch);
     if (rc < 0)
         cb_log_line(o->pool->log, CB_LOG_DEBUG, "pool", "%s: connection to %s closed: %s: %s", o->name,
                     cb_addr_text(&c->at, text), cb_strerror(rc), cb_last_error());
     if (!o->pool->freed) cb_origin_wake(o); /* what waits may need another one */
+}
+
+void cb_pool_conn_idle(cb_pool_conn *c, bool idle) {
+    const int change = (int)idle - (int)c->idle;
+    if (!change) return;
+    c->idle = idle;
+    c->origin->stats.idle += (uint32_t)change;
+    cb_cells_move(cb_loop_cells(c->drive.loop), CB_C_POOL_IDLE, change);
 }
 
 void cb_pool_conn_offer(cb_pool_conn *c) {
@@ -90,10 +98,7 @@ void cb_pool_conn_released(cb_pool_conn *c) {
     c->users--;
     if (c->gone && !c->users) cb_loop_bury(c->drive.loop, &c->grave, conn_bury);
     if (!c->open || c->drive.ending || !c->drive.h) return;
-    if (c->drive.h->n_exchanges == 0 && !c->idle) {
-        c->idle = true;
-        c->origin->stats.idle++;
-    }
+    if (c->drive.h->n_exchanges == 0) cb_pool_conn_idle(c, true);
     cb_pool_conn_offer(c);
 }
 
@@ -107,15 +112,18 @@ void cb_pool_conn_opened(cb_pool_conn *c) {
     cb_list_del(&c->link);
     cb_list_add_tail(&o->conns, &c->link);
     c->leg = NULL;
-    c->open = c->idle = true;
+    c->open = true;
+    c->version = version;
     c->ready = cb_loop_now(o->pool->loop);
     o->stats.conns++;
-    o->stats.idle++;
+    cb_pool_conn_idle(c, true);
     o->stats.opened++;
     o->quic_conns += c->is_quic;
     o->pool->stats.opened[version]++;
     const cb_tls_session *tls = tls_of(c);
-    o->pool->stats.resumed += tls && cb_tls_session_resumed(tls);
+    const bool resumed = tls && cb_tls_session_resumed(tls);
+    o->pool->stats.resumed += resumed;
+    cb_pool_count_opened(c, resumed);
     o->known = true;
     o->multiplexes = version != CB_HTTP_1;
     cb_pool_conn_offer(c);
@@ -150,6 +158,7 @@ static void on_capacity(cb_hconn *h) {
 
 static void on_limit(cb_hconn *h, const char *what) {
     cb_pool_conn *c = conn_of(h->env.owner_user);
+    cb_cells_add(cb_loop_cells(c->drive.loop), CB_C_POOL_LIMITS, 1);
     cb_log_line(c->origin->pool->log, CB_LOG_DEBUG, "pool", "%s: limit reached: %s", c->origin->name, what);
 }
 
@@ -161,6 +170,7 @@ static void fill_env(cb_pool_conn *c, cb_hconn_env *env, const cb_addr *local) {
     *env = (cb_hconn_env){.loop = p->loop,
                           .alloc = p->alloc,
                           .log = p->log,
+                          .cells = cb_loop_cells(p->loop),
                           .limits = &p->limits,
                           .owner = &owner_ops,
                           .owner_user = &c->drive,

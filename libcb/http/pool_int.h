@@ -96,6 +96,7 @@ struct cb_pool_conn {
     cb_time began, connected, ready; /* as cb_pool_times */
     cb_quic_app_factory factory;
     uint64_t served;
+    int version;  /* enum cb_http_version, once open */
     size_t users; /* requests that point here: what is complete and not taken yet outlives its connection */
     bool open, idle, is_quic, gone;
     bool excused;                    /* that it ends is not the origin's doing: what is idempotent may go again */
@@ -148,7 +149,15 @@ int cb_pool_conn_quic(cb_pool_conn **out, cb_leg *leg, const cb_addr *at);
 void cb_pool_conn_opened(cb_pool_conn *c);   /* it is its origin's now */
 void cb_pool_conn_dropped(cb_pool_conn *c);  /* its leg does not want it */
 void cb_pool_conn_released(cb_pool_conn *c); /* an exchange of it ended: one user less */
-void cb_pool_conn_offer(cb_pool_conn *c);    /* it may take exchanges (again) */
+void cb_pool_conn_idle(cb_pool_conn *c, bool idle);
+void cb_pool_conn_offer(cb_pool_conn *c); /* it may take exchanges (again) */
+
+/* --- pool_count.c --- */
+void cb_pool_count_opened(const cb_pool_conn *c, bool resumed);
+void cb_pool_count_closed(const cb_pool_conn *c, int rc);
+void cb_pool_count_failed(const cb_origin *o, int rc);
+void cb_pool_count_sent(const cb_pool_req *r);
+void cb_pool_count_retried(const cb_pool_req *r, bool silent);
 
 /* --- pool_alt.c --- */
 /* cb_exchange.on_response: Alt-Svc is noted. True: a misdirected one, which goes elsewhere. */

@@ -36,8 +36,11 @@ static void origin_changed(cb_origin *o) {
         to_the_end(&o->conns, &c->link);
         leave_lost_address(c);
     }
-    for (int i = 0; i < 2; i++)
-        if (o->quic[i]) o->pool->stats.migrated += cb_quic_endpoint_follow(o->quic[i]);
+    for (int i = 0; i < 2; i++) {
+        const uint64_t moved = o->quic[i] ? cb_quic_endpoint_follow(o->quic[i]) : 0;
+        o->pool->stats.migrated += moved;
+        cb_cells_add(cb_loop_cells(o->pool->loop), CB_C_POOL_MIGRATED, moved);
+    }
     cb_origin_unref(o);
 }
 
@@ -47,6 +50,7 @@ void cb_pool_network_changed(cb_pool *p) {
     if (p->opts.resolver) cb_resolver_flush(p->opts.resolver);
     p->refs++;
     p->network++;
+    cb_cells_add(cb_loop_cells(p->loop), CB_C_POOL_NETWORK, 1);
     while (!p->freed && !cb_list_empty(&p->list)) {
         cb_origin *o = CB_CONTAINER(p->list.next, cb_origin, link);
         if (seen(&o->network, p)) break;

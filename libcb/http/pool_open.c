@@ -65,6 +65,7 @@ static void quic_failed(cb_opening *op) {
     cb_origin *o = op->origin;
     const bool about_quic = op->quic.used && op->quic.rc != CB_EAUTH && op->quic.rc != CB_ETLS;
     if (!o->dest || !about_quic) return;
+    cb_cells_add(cb_loop_cells(o->pool->loop), CB_C_POOL_FALLBACKS, 1);
     cb_dest_quic_failed(o->dest, &o->pool->dests, cb_loop_now(o->pool->loop));
     cb_log_line(o->pool->log, CB_LOG_DEBUG, "pool", "%s: HTTP/3 does not come through: %s", o->name, op->why);
 }
@@ -226,5 +227,7 @@ void cb_origin_probe(cb_origin *o) {
     bool alt;
     if (o->n_quic || o->quic_conns || !o->dest || p->freed || p->draining) return;
     if (!quic_place(o, now, &host, &port, &alt) || cb_dest_quic(o->dest, now) == CB_QUIC_BROKEN) return;
-    if (cb_opening_start(o, CB_OPENING_PROBE) == CB_OK) p->stats.probes++;
+    if (cb_opening_start(o, CB_OPENING_PROBE) < 0) return;
+    p->stats.probes++;
+    cb_cells_add(cb_loop_cells(p->loop), CB_C_POOL_PROBES, 1);
 }

@@ -30,6 +30,7 @@ void cb_origin_unref(cb_origin *o) {
     if (!o || --o->refs) return;
     cb_pool *p = o->pool;
     cb_origin_forget(o);
+    cb_cells_move(cb_loop_cells(p->loop), CB_C_POOL_ORIGINS, -1);
     cb_list_del(&o->link);
     cb_defer_cancel(&o->dispatch);
     cb_alarm_stop(&o->queue_alarm);
@@ -141,6 +142,7 @@ static int origin_new(cb_origin **out, cb_pool *p, const cb_pool_target *t, cons
     cb_list_init(&o->queue);
     cb_list_init(&o->link);
     cb_list_add_tail(&p->list, &o->link);
+    cb_cells_move(cb_loop_cells(p->loop), CB_C_POOL_ORIGINS, 1);
     p->refs++;
     cb_origin_begin(o);
     int rc = origin_fill(o, t, key);

@@ -55,6 +55,7 @@ static void fall_silent(cb_pool_conn *c, cb_time since, cb_time now) {
     c->silent_due = CB_NEVER;
     o->quic_conns--;
     o->pool->stats.silent++;
+    cb_cells_add(cb_loop_cells(o->pool->loop), CB_C_POOL_SILENT, 1);
     cb_list_del(&c->avail);
     cb_log_line(o->pool->log, CB_LOG_INFO, "pool", "%s: nothing from %s for %llu ms while %zu requests wait", o->name,
                 cb_addr_text(&c->at, text), (unsigned long long)((now - since) / CB_MS), c->drive.h->n_exchanges);

@@ -128,6 +128,7 @@ int cb_proxy_swap(cb_proxy *p, cb_router *router) {
     if (rc < 0) return rc;
     cb_proxy_table_unref(p->table);
     p->table = t;
+    cb_cells_add(cb_loop_cells(p->loop), CB_C_PROXY_SWAPS, 1);
     return CB_OK;
 }
 

@@ -44,7 +44,8 @@ typedef struct cb_proxy_table {
     cb_proxy *proxy;
     cb_router *router;
     cb_origin_group *groups;
-    cb_opa **opas; /* by guard, made when they are first needed; NULL: none yet */
+    struct cb_table_cells *counts; /* NULL: nothing is counted */
+    cb_opa **opas;                 /* by guard, made when they are first needed; NULL: none yet */
     uint32_t refs;
 } cb_proxy_table;
 
@@ -175,6 +176,20 @@ void cb_pass_notes_begin(cb_pass *pass); /* its head is there; makes notes where
 void cb_pass_notes_response(cb_pass *pass, const cb_forward *f); /* these fields go to the client */
 void cb_pass_notes_end(cb_pass *pass);        /* it is over: the access log and the trace are written */
 void cb_pass_notes_destroy(cb_pass_notes *n); /* of the spare ones */
+
+/* How long each phase took (enum cb_access_phase), in nanoseconds; which happened, as bits. At the end of a pass. */
+uint32_t cb_pass_phases(const cb_pass *pass, uint64_t ns[CB_ACCESS_PHASES]);
+
+/* --- proxy_count.c --- */
+int cb_proxy_count_begin(cb_proxy_table *table);
+void cb_proxy_count_end(cb_proxy_table *table);
+void cb_pass_count_routed(cb_pass *pass);
+void cb_pass_count_attempt(cb_pass *pass, int by); /* pass->peer has one request more, or one less */
+void cb_pass_count_tunnel(cb_pass *pass, int by);
+void cb_pass_count_retry(cb_pass *pass);
+void cb_pass_count_answered(cb_pass *pass, int status);
+void cb_pass_count_blame(cb_pass *pass, const char *reason, bool out); /* out: for this the origin is left out */
+void cb_pass_count_end(cb_pass *pass);
 
 /* --- proxy_trace.c --- */
 /* Whose trace it is, and our part in it. */

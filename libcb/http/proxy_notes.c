@@ -83,23 +83,25 @@ void cb_pass_notes_response(cb_pass *pass, const cb_forward *f) {
 
 /* ---- the access log ---- */
 
-static void phase(cb_access_record *r, int which, cb_time from, cb_time to) {
+static void phase(uint64_t ns[CB_ACCESS_PHASES], uint32_t *happened, int which, cb_time from, cb_time to) {
     if (!from || to < from) return;
-    r->phase_us[which] = (to - from) / 1000;
-    r->phases |= 1u << which;
+    ns[which] = to - from;
+    *happened |= 1u << which;
 }
 
 /* A connection that was begun for this request is its own; one that was under way already was waited for. */
-static void origin_phases(cb_access_record *r, const cb_pass *pass, cb_time now) {
+uint32_t cb_pass_phases(const cb_pass *pass, uint64_t ns[CB_ACCESS_PHASES]) {
     const cb_pool_times *t = &pass->times;
-    const cb_time sent = t->sent ? t->sent : now;
-    if (!t->queued) return;
+    const cb_time now = cb_loop_now(pass->proxy->loop), sent = t->sent ? t->sent : now;
     const bool own = t->began >= t->queued && t->ready;
-    phase(r, CB_ACCESS_WAIT, t->queued, own ? t->began : sent);
-    if (own) phase(r, CB_ACCESS_CONNECT, t->began, t->ready);
-    if (!t->sent) return;
-    phase(r, CB_ACCESS_FIRST_BYTE, t->sent, pass->answered_at ? pass->answered_at : now);
-    phase(r, CB_ACCESS_BODY, pass->answered_at, now);
+    uint32_t happened = 0;
+    phase(ns, &happened, CB_ACCESS_HEAD, pass->front->started, pass->started);
+    if (pass->auth) phase(ns, &happened, CB_ACCESS_AUTH, pass->started, pass->routed ? pass->routed : now);
+    phase(ns, &happened, CB_ACCESS_WAIT, t->queued, own ? t->began : sent);
+    if (own) phase(ns, &happened, CB_ACCESS_CONNECT, t->began, t->ready);
+    phase(ns, &happened, CB_ACCESS_FIRST_BYTE, t->sent, pass->answered_at ? pass->answered_at : now);
+    phase(ns, &happened, CB_ACCESS_BODY, pass->answered_at, now);
+    return happened;
 }
 
 static void who(cb_access_record *r, const cb_pass_auth *auth) {
@@ -151,9 +153,9 @@ static void write_log(const cb_pass *pass) {
                           .tls_resumed = cb_exchange_tls_resumed(x) != 0,
                           .early = cb_exchange_is_early(x) != 0};
     r.request_fields = cb_exchange_fields(x, &r.n_request_fields);
-    phase(&r, CB_ACCESS_HEAD, x->started, pass->started);
-    if (pass->auth) phase(&r, CB_ACCESS_AUTH, pass->started, pass->routed ? pass->routed : now);
-    origin_phases(&r, pass, now);
+    r.phases = cb_pass_phases(pass, r.phase_us);
+    for (int i = 0; i < CB_ACCESS_PHASES; i++)
+        r.phase_us[i] /= 1000;
     if (pass->auth) who(&r, pass->auth);
     if (pass->notes) {
         r.response_fields = pass->notes->fields;
@@ -164,6 +166,7 @@ static void write_log(const cb_pass *pass) {
 }
 
 void cb_pass_notes_end(cb_pass *pass) {
+    cb_pass_count_end(pass);
     if (pass->proxy->log) write_log(pass);
     if (!pass->notes) return;
     if (pass->notes->traced && pass->proxy->tracer) cb_pass_trace_end(pass);

@@ -62,7 +62,9 @@ static void attempt_over(cb_pass *pass, cb_exchange *back, const char *reason) {
 }
 
 static void release_peer(cb_pass *pass) {
-    if (pass->picked) cb_lb_end(&pass->group->lb, pass->peer);
+    if (!pass->picked) return;
+    cb_lb_end(&pass->group->lb, pass->peer);
+    cb_pass_count_attempt(pass, -1);
     pass->picked = 0;
 }
 
@@ -85,6 +87,7 @@ static void on_front_close(cb_exchange *x, int rc, void *user) {
     cb_pass_notes_end(pass);
     cb_pass_auth_release(pass);
     if (pass->tunnel) p->stats.tunnels--;
+    if (pass->tunnel) cb_pass_count_tunnel(pass, -1);
     p->stats.active--;
     pass->front = NULL;
     cb_list_del(&pass->wait);
@@ -248,6 +251,7 @@ static int next_origin(cb_pass *pass) {
     if (i < 0) return cb_fail(CB_ENOENT, "group \"%s\" has no origin left to try", g->def->opts.name);
     pass->peer = (size_t)i;
     pass->picked = 1;
+    cb_pass_count_attempt(pass, 1);
     if (i < 64) pass->tried |= UINT64_C(1) << i;
     copy_text(pass->origin, sizeof pass->origin, g->targets[i].def->url, strlen(g->targets[i].def->url));
     if (pass->notes) cb_pass_trace_attempt(pass);
@@ -338,6 +342,7 @@ static int on_new(cb_exchange *x, void *user) {
     pass->group = &pass->table->groups[route->group->index];
     pass->route = route;
     pass->guard = route->guard;
+    cb_pass_count_routed(pass);
     return pass->guard ? cb_pass_authenticate(pass) : cb_pass_start(pass);
 }
 
@@ -431,6 +436,7 @@ static int on_back_head(cb_exchange *back, void *user) {
     if (rc < 0) return rc;
     cb_lb_good(&g->lb, pass->peer);
     pass->answered_at = cb_loop_now(pass->proxy->loop);
+    cb_pass_count_answered(pass, status);
     if (pass->notes) cb_pass_trace_answered(pass, back);
     if (pass->proxy->log) { /* until then it is the origin's URL */
         const char *peer = cb_pool_peer(back);
@@ -442,6 +448,7 @@ static int on_back_head(cb_exchange *back, void *user) {
         status = 0;
     if (!status) return cb_pass_refuse(pass, 502, "bad_upgrade");
     if (pass->tunnel) pass->proxy->stats.tunnels++;
+    if (pass->tunnel) cb_pass_count_tunnel(pass, 1);
     pass->answered = 1;
     pass->status = status;
     pass->last = pass->answered_at;
@@ -529,7 +536,9 @@ static void blame(cb_pass *pass, const failure *f, const char *detail) {
     const cb_log *log = cb_loop_log(pass->proxy->loop);
     const char *url = g->targets[pass->peer].def->url;
     cb_log_line(log, CB_LOG_WARN, "proxy", "%s: %s: %s", url, f->reason, detail);
-    if (!f->blame || !cb_lb_fail(&g->lb, pass->peer, cb_loop_now(pass->proxy->loop))) return;
+    const bool out = f->blame && cb_lb_fail(&g->lb, pass->peer, cb_loop_now(pass->proxy->loop));
+    cb_pass_count_blame(pass, f->reason, out);
+    if (!out) return;
     pass->proxy->stats.origins_out++;
     cb_log_line(log, CB_LOG_WARN, "proxy", "%s is left out for %u ms", url, g->def->opts.fail_out_ms);
 }
@@ -559,6 +568,7 @@ static void on_back_close(cb_exchange *back, int rc, void *user) {
     if (may_retry(pass, sent)) {
         pass->retries++;
         pass->proxy->stats.retries++;
+        cb_pass_count_retry(pass);
         if (cb_pass_start(pass) < 0 && pass->front) cb_pass_refuse(pass, 502, "internal");
         return;
     }

@@ -21,6 +21,7 @@ static int on_redirect(cb_exchange *x, void *user) {
     if (n < 0 || (size_t)n >= sizeof p->location) return cb_pass_refuse(pass, 400, "bad_path");
     bool plain = cb_slice_eq(method, "GET") || cb_slice_eq(method, "HEAD");
     const cb_field fields[] = {{cb_slice_str("location"), cb_slice_str(p->location)}};
+    cb_cells_add(cb_loop_cells(p->loop), CB_C_PROXY_REDIRECTS, 1);
     pass->answered = 1;
     pass->status = plain ? 301 : 308;
     int rc = cb_exchange_send(x, pass->status, fields, 1, cb_slice_str(""));

@@ -64,6 +64,7 @@ static uint64_t *conn_counter(cb_http_server *s, const cb_hconn *h) {
 void cb_server_conn_ready(cb_server_conn *c, cb_hconn *h) {
     ++*conn_counter(c->server, h);
     h->accepted = c->accepted;
+    cb_server_count_opened(c->server, h);
     if (c->drive.ch && h->env.tls) h->secured = cb_loop_now(c->server->loop); /* QUIC: framing hears of it */
     cb_drive_run(&c->drive, h);
     if (!c->server->draining) return;
@@ -75,10 +76,12 @@ void cb_server_conn_ended(cb_drive *d, int rc) {
     cb_server_conn *c = conn_of(d);
     cb_http_server *s = c->server;
     char text[CB_ADDR_TEXT];
-    if (d->h)
+    if (d->h) {
         --*conn_counter(s, d->h);
-    else if (rc < 0 && d->ch && s->opts.identity)
+        cb_server_count_closed(s, d->h, rc);
+    } else if (rc < 0 && d->ch && s->opts.identity) {
         s->stats.handshakes_failed++;
+    }
     if (rc == CB_OK || s->freed || !cb_log_on(s->log, CB_LOG_DEBUG)) return;
     const cb_addr *peer = d->h ? &d->h->env.remote : cb_channel_remote(d->ch);
     cb_log_line(s->log, CB_LOG_DEBUG, "http", "%s: %s: %s: %s", cb_addr_text(peer, text),
@@ -103,6 +106,8 @@ static void server_bury(cb_grave *g) {
     cb_identity_unref(s->opts.identity);
     cb_tickets_unref(s->tickets);
     cb_group_unref(s->opts.group);
+    cb_server_count_end(s);
+    cb_mem_free(s->alloc, s->label);
     cb_mem_free(s->alloc, s->server_name);
     cb_mem_free(s->alloc, s->tenant);
     cb_mem_free(s->alloc, s->ticket_context);
@@ -179,9 +184,13 @@ static bool expelled(cb_http_server *s, cb_exchange *x) {
 
 static int gate_head(cb_exchange *x, void *user) {
     cb_http_server *s = user;
-    if (expelled(s, x))
-        return cb_exchange_send_text(x, 421, "421: the certificate of this connection is not good any more\n");
-    if (misdirected(s, x)) return cb_exchange_send_text(x, 421, "421: this connection is for another host\n");
+    const bool out = expelled(s, x);
+    if (out || misdirected(s, x)) {
+        cb_server_count_misdirected(s, out);
+        return cb_exchange_send_text(x, 421,
+                                     out ? "421: the certificate of this connection is not good any more\n"
+                                         : "421: this connection is for another host\n");
+    }
     cb_exchange_handle(x, s->opts.ops, s->opts.user);
     return s->opts.ops && s->opts.ops->on_head ? s->opts.ops->on_head(x, s->opts.user) : CB_OK;
 }
@@ -207,21 +216,23 @@ static void on_exchange_new(cb_hconn *h, cb_exchange *x) {
     cb_server_conn *c = conn_of(h->env.owner_user);
     c->server->stats.exchanges_total++;
     c->server->stats.exchanges_now++;
+    cb_server_count_begun(c->server, x);
     x->on_keep = on_keep;
     x->keep_user = c->server;
     cb_exchange_handle(x, &gate_ops, c->server);
 }
 
 static void on_exchange_done(cb_hconn *h, cb_exchange *x) {
-    (void)x;
     cb_server_conn *c = conn_of(h->env.owner_user);
     c->server->stats.exchanges_now--;
+    cb_server_count_done(c->server, x);
 }
 
 static void on_limit(cb_hconn *h, const char *what) {
     cb_server_conn *c = conn_of(h->env.owner_user);
     char peer[CB_ADDR_TEXT];
     c->server->stats.limits_hit++;
+    cb_server_count_limit(c->server, what);
     if (cb_log_on(c->server->log, CB_LOG_DEBUG))
         cb_log_line(c->server->log, CB_LOG_DEBUG, "http", "%s: limit reached: %s", cb_addr_text(&h->env.remote, peer),
                     what);
@@ -240,6 +251,7 @@ void cb_server_env(cb_server_conn *c, cb_hconn_env *env, cb_tls_session *tls, co
     *env = (cb_hconn_env){.loop = s->loop,
                           .alloc = s->alloc,
                           .log = s->log,
+                          .cells = cb_loop_cells(s->loop),
                           .limits = &s->limits,
                           .owner = &owner_ops,
                           .owner_user = &c->drive,
@@ -302,6 +314,7 @@ static int drain(cb_http_server *s, uint64_t deadline_ms, bool yields) {
     }
     if (s->draining) return CB_OK;
     s->draining = true;
+    cb_cells_add(cb_loop_cells(s->loop), CB_C_HTTP_DRAINS, 1);
     if (yields) s->place.ours = false; /* the path is the successor's */
     if (yields) s->linger_until = cb_loop_now(s->loop) + (at - cb_loop_now(s->loop)) / 2;
     cb_server_tcp_close(s);
@@ -414,6 +427,9 @@ static int server_fill(cb_http_server *s, const cb_http_server_opts *opts) {
     if (o->max_conns == 0) o->max_conns = 100000;
     if (o->server_name && !(s->server_name = cb_mem_text(s->alloc, o->server_name)))
         return cb_fail(CB_ENOMEM, "server_name");
+    if (!(s->label = cb_mem_text(s->alloc, o->name ? o->name : o->listen))) return cb_fail(CB_ENOMEM, "name");
+    o->name = s->label;
+    cb_server_count_start(s);
     snprintf(s->alpn, sizeof s->alpn, "%s%s%s", o->versions & CB_HTTP_2 ? "h2" : "", (o->versions & 3) == 3 ? "," : "",
              o->versions & CB_HTTP_1 ? "http/1.1" : "");
     rc = bind_tickets(s);

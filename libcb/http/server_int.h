@@ -10,6 +10,14 @@
 
 enum { SERVER_DATE_TEXT = 30 }; /* "Sat, 21 Nov 2026 05:44:18 GMT" */
 
+enum { SERVER_CLASSES = 6, SERVER_METHODS = 9 }; /* no status, 1xx to 5xx; others, and the well-known ones */
+
+/* Cells of one version. */
+typedef struct cb_server_counts {
+    cb_cell *active, *lasted; /* of the loop's own; NULL: nothing is counted */
+    cb_cell *requests[SERVER_METHODS][SERVER_CLASSES];
+} cb_server_counts;
+
 /* One HTTP connection. */
 typedef struct cb_server_conn {
     cb_drive drive;
@@ -50,6 +58,8 @@ struct cb_http_server {
     char alpn[24];
     char *tenant, *ticket_context; /* cb_http_server_opts.ticket_context; all that tickets on TCP are bound to */
     char date[SERVER_DATE_TEXT];
+    char *label;                /* the listener in metrics */
+    cb_server_counts counts[3]; /* by version */
 };
 
 /* --- server.c --- */
@@ -62,6 +72,16 @@ void cb_server_conn_ready(cb_server_conn *c, cb_hconn *h); /* framing exists */
 /* Of cb_drive_ops. */
 void cb_server_conn_ended(cb_drive *d, int rc);
 void cb_server_conn_gone(cb_drive *d);
+
+/* --- server_count.c --- */
+void cb_server_count_opened(const cb_http_server *s, const cb_hconn *h);
+void cb_server_count_closed(const cb_http_server *s, const cb_hconn *h, int rc);
+void cb_server_count_start(cb_http_server *s); /* it counts from here on */
+void cb_server_count_begun(cb_http_server *s, const cb_exchange *x);
+void cb_server_count_done(cb_http_server *s, const cb_exchange *x);
+void cb_server_count_misdirected(const cb_http_server *s, bool certificate);
+void cb_server_count_limit(const cb_http_server *s, const char *what);
+void cb_server_count_end(cb_http_server *s);
 
 /* --- server_tcp.c --- */
 int cb_server_tcp_open(cb_http_server *s, const cb_addr *bind);

@@ -53,6 +53,7 @@ static void on_accept(cb_tcp_listener *l, int fd, const cb_addr *remote, void *u
     cb_http_server *s = user;
     cb_server_conn *c = s->n_conns < s->opts.max_conns ? cb_mem_new(s->alloc, sizeof *c) : NULL;
     if (!c) {
+        cb_cells_add(cb_loop_cells(s->loop), CB_C_HTTP_DROPPED, 1);
         close(fd);
         return;
     }

@@ -51,7 +51,7 @@ static size_t label_names(const char *labels, char text[LABELS_BYTES], const cha
     return n;
 }
 
-int cb_catalogue_define(cb_metric **out, cb_metrics *m, enum cb_family family) {
+int cb_catalogue_define(cb_metric **out, cb_metrics *m, enum cb_metric_row family) {
     char text[LABELS_BYTES];
     const char *names[CB_METRIC_LABELS_MAX];
     cb_metric_opts o = {.size = sizeof o,
@@ -61,6 +61,7 @@ int cb_catalogue_define(cb_metric **out, cb_metrics *m, enum cb_family family) {
                         .kind = rows[family].kind,
                         .decimals = rows[family].decimals,
                         .labels = names};
+    o.exemplars = family == CB_F_PROXY_SECONDS;
     o.labels_len = label_names(rows[family].labels, text, names);
     if (o.kind == CB_METRIC_HISTOGRAM) choose_buckets(&o);
     return cb_metrics_define(out, m, &o);

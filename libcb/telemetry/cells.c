@@ -7,7 +7,7 @@
 
 /* In order of families; values end in NUL each. */
 static const struct {
-    enum cb_family family;
+    enum cb_metric_row family;
     const char *values;
 } series[] = {
 #define X(id, family, values) {CB_F_##family, values},
@@ -21,7 +21,7 @@ enum { COUNTED_FROM = CB_F_SOFTNET_SQUEEZED + 1 };
 static int define(cb_cells *cells, cb_metrics *m) {
     int rc = CB_OK;
     for (int f = COUNTED_FROM; f < CB_FAMILIES && rc == CB_OK; f++)
-        rc = cb_catalogue_define(&cells->families[f], m, (enum cb_family)f);
+        rc = cb_catalogue_define(&cells->families[f], m, (enum cb_metric_row)f);
     return rc;
 }
 
@@ -57,7 +57,7 @@ void cb_cells_free(cb_cells *cells) {
     cb_meter_free(meter);
 }
 
-cb_cell *cb_cells_series(const cb_cells *cells, enum cb_family family, const cb_slice *values) {
+cb_cell *cb_cells_series(const cb_cells *cells, enum cb_metric_row family, const cb_slice *values) {
     cb_cell *c = NULL;
     if (!cells || cb_cell_get(&c, cells->meter, cells->families[family], values) < 0) return NULL;
     return c;

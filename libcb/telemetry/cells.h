@@ -13,7 +13,7 @@ void cb_cells_free(cb_cells *cells);
 /* The part of a series that these cells' thread counts with: one value a label of the family, in its order. NULL when
  * cells are NULL or there is no memory for it; counting into that does nothing (cell.h). Takes a lock: get it when what
  * it stands for is made (a listener, a route, an origin), keep it, release it with that. */
-cb_cell *cb_cells_series(const cb_cells *cells, enum cb_family family, const cb_slice *values);
+cb_cell *cb_cells_series(const cb_cells *cells, enum cb_metric_row family, const cb_slice *values);
 /* As often as it was got. NULL is fine. */
 void cb_cell_release(cb_cell *c);
 

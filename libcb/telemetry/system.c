@@ -34,7 +34,7 @@ char *cb_system_read(cb_system *s, const char *folder, const char *name) {
     return len > 0 ? s->text : NULL;
 }
 
-void cb_system_show(cb_system *s, enum cb_family family, const char *label, uint64_t value) {
+void cb_system_show(cb_system *s, enum cb_metric_row family, const char *label, uint64_t value) {
     cb_counter *c = NULL;
     cb_gauge *g = NULL;
     cb_metric *f = s->families[family];
@@ -64,14 +64,14 @@ static void drop(void *user) {
 static int define(cb_system *s, cb_metrics *m) {
     static const struct {
         uint32_t part;
-        enum cb_family first, last;
+        enum cb_metric_row first, last;
     } ranges[] = {{CB_SYSTEM_PROCESS, CB_F_PROCESS_CPU, CB_F_BUILD},
                   {CB_SYSTEM_INTERFACES, CB_F_IF_UP, CB_F_IF_COLLISIONS},
                   {CB_SYSTEM_KERNEL, CB_F_IP_RECEIVED, CB_F_SOFTNET_SQUEEZED}};
     int rc = CB_OK;
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
         for (int f = ranges[i].first; f <= (int)ranges[i].last && rc == CB_OK; f++)
-            if (s->parts & ranges[i].part) rc = cb_catalogue_define(&s->families[f], m, (enum cb_family)f);
+            if (s->parts & ranges[i].part) rc = cb_catalogue_define(&s->families[f], m, (enum cb_metric_row)f);
     return rc;
 }
 

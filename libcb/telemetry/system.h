@@ -18,7 +18,7 @@ typedef struct cb_system {
 /* Reads a file below a folder into s->text (cut where it is longer) and returns that; NULL: it cannot be read. */
 char *cb_system_read(cb_system *s, const char *folder, const char *name);
 /* Sets a series. labels: a value for each label of the family, NULL for none. */
-void cb_system_show(cb_system *s, enum cb_family family, const char *label, uint64_t value);
+void cb_system_show(cb_system *s, enum cb_metric_row family, const char *label, uint64_t value);
 
 void cb_system_process(cb_system *s);
 void cb_system_interfaces(cb_system *s);

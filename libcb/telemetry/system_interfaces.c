@@ -9,7 +9,7 @@
 enum { INTERFACES_MAX = 4096 };
 
 static const struct {
-    enum cb_family family;
+    enum cb_metric_row family;
     const char *file;
 } counters[] = {
     {CB_F_IF_CARRIER, "carrier_changes"},

@@ -7,7 +7,7 @@
 /* Files that hold pairs of lines: "Tcp: ActiveOpens PassiveOpens ..." and "Tcp: 12 3 ...". */
 static const struct {
     const char *section, *key;
-    enum cb_family family;
+    enum cb_metric_row family;
     const char *label;
 } pairs[] = {
     {"Ip", "InReceives", CB_F_IP_RECEIVED, "4"},
@@ -73,7 +73,7 @@ static const struct {
 /* A name and a value on each line. */
 static const struct {
     const char *key;
-    enum cb_family family;
+    enum cb_metric_row family;
 } ip6[] = {
     {"Ip6InReceives", CB_F_IP_RECEIVED},
     {"Ip6InDelivers", CB_F_IP_DELIVERED},
@@ -111,7 +111,7 @@ static const struct {
 /* "TCP: inuse 1 orphan 0 tw 12": names and values in turn. */
 static const struct {
     const char *section, *key;
-    enum cb_family family;
+    enum cb_metric_row family;
     const char *label;
 } sockets[] = {
     {"TCP", "inuse", CB_F_TCP_IN_USE, "4"},    {"TCP", "tw", CB_F_TCP_TIME_WAIT, NULL},

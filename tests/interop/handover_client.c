@@ -16,6 +16,7 @@
 
 struct run {
     cb_loop *loop;
+    cb_metrics *metrics;
     cb_http_client *client;
     cb_request req;
     long left, interval_ms;
@@ -91,12 +92,14 @@ static int begin(struct run *r) {
 static void report(const struct run *r) {
     cb_http_client_stats s = {.size = sizeof s};
     if (!r->client || cb_http_client_stats_get(r->client, &s) < 0) return;
+    double counted = -1;
+    cb_metrics_value(r->metrics, "cb_pool_migrated_connections", NULL, &counted);
     printf("stats h1=%llu h2=%llu h3=%llu failed=%llu retried=%llu moved=%llu silent=%llu migrated=%llu changes=%llu "
-           "resumed=%llu\n",
+           "resumed=%llu counted=%.0f\n",
            (unsigned long long)s.opened_h1, (unsigned long long)s.opened_h2, (unsigned long long)s.opened_h3,
            (unsigned long long)s.failed, (unsigned long long)s.retried, (unsigned long long)s.moved,
            (unsigned long long)s.silent, (unsigned long long)s.migrated, (unsigned long long)s.network_changes,
-           (unsigned long long)s.resumed);
+           (unsigned long long)s.resumed, counted);
 }
 
 int main(int argc, char **argv) {
@@ -134,7 +137,8 @@ int main(int argc, char **argv) {
         }
     if (optind + 2 != argc) return 2;
     r.req.url = argv[optind + 1];
-    int rc = cb_loop_new(&r.loop, NULL);
+    int rc = cb_metrics_new(&r.metrics, NULL);
+    if (rc == CB_OK) rc = cb_loop_new(&r.loop, CB_OPTS(cb_loop_opts, .metrics = r.metrics));
     if (rc == CB_OK) rc = cb_identity_new(&roots, CB_OPTS(cb_identity_opts, .ca_file = argv[optind]));
     if (rc == CB_OK && file) rc = cb_sessions_new(&sessions, CB_OPTS(cb_sessions_opts, .file = file));
     o.identity = roots;
@@ -149,5 +153,6 @@ int main(int argc, char **argv) {
     cb_identity_unref(roots);
     cb_sessions_unref(sessions);
     cb_loop_free(r.loop);
+    cb_metrics_unref(r.metrics);
     return rc < 0 || r.worst;
 }

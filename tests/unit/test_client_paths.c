@@ -1,5 +1,6 @@
 /* One client transport that finds its way: QUIC races TCP, Alt-Svc, UDP that stops to pass, and comes back. */
 #include "support/http_fixture.h"
+#include "support/moved.h"
 #include "support/udp_relay.h"
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
@@ -96,6 +97,13 @@ Test(client_paths, alt_svc_leads_to_http3) {
         http_fetch(&again, &p.w, (cb_request){0}, "/hello");
         cr_expect_eq(again.version, CB_HTTP_3, "once there it stays: %d", again.version);
     }
+    EXPECT_MOVED(p.w.metrics, 1, "cb_pool_quic_probes");
+    EXPECT_MOVED(p.w.metrics, 1, "cb_pool_alternatives", "used");
+    EXPECT_MOVED_IN(p.w.metrics, 1, 400, "cb_pool_alternatives", "told");
+    EXPECT_MOVED(p.w.metrics, 1, "cb_pool_opened_connections", "2");
+    EXPECT_MOVED(p.w.metrics, 1, "cb_pool_opened_connections", "3");
+    EXPECT_MOVED(p.w.metrics, 1, "cb_pool_connect_seconds", "tcp");
+    EXPECT_MOVED(p.w.metrics, 1, "cb_pool_connect_seconds", "quic");
     paths_close(&p);
     /* who does not want it does not get it */
     static const cb_http_client_opts not [] = {{.alt_svc = 1}, {.versions = TCP}};
@@ -128,6 +136,7 @@ Test(client_paths, udp_blocked_from_the_start) {
         turns_for(&p.w, 20 * CB_MS);
     }
     cr_expect_gt(p.relay.swallowed, 0, "it did not try QUIC");
+    EXPECT_MOVED_IN(p.w.metrics, 1, 2, "cb_pool_quic_fallbacks");
     cr_expect_lt(cb_loop_now(p.w.loop) - begun, 20 * CB_SEC, "requests waited for QUIC");
     cr_expect_leq(stats_of(&p.w).probes, 2, "back-off: %llu probes", (unsigned long long)stats_of(&p.w).probes);
     p.relay.blocked = false;
@@ -194,6 +203,8 @@ Test(client_paths, udp_blocked_in_mid_connection) {
     const cb_http_client_stats s = stats_of(&p.w);
     cr_expect(s.silent >= 1 && s.moved >= 1, "%llu silent, %llu moved", (unsigned long long)s.silent,
               (unsigned long long)s.moved);
+    EXPECT_MOVED(p.w.metrics, s.silent, "cb_pool_silent_connections");
+    EXPECT_MOVED(p.w.metrics, s.moved, "cb_pool_retried_requests", "silent");
     p.relay.blocked = false;
     cr_expect(until_version(&p.w, CB_HTTP_3), "it does not return to HTTP/3");
     paths_close(&p);
@@ -323,6 +334,7 @@ Test(client_paths, a_misdirected_request_goes_to_the_origin) {
     }
     cr_expect_gt(stats_of(&w).opened_h3, 0, "it did not try the alternative");
     cr_expect_gt(stats_of(&w).retried, 0, "nothing was misdirected");
+    EXPECT_MOVED_IN(w.metrics, 1, 20, "cb_pool_alternatives", "dropped");
     http_world_close(&w);
 }
 
@@ -365,6 +377,7 @@ Test(client_paths, a_change_of_the_network_forgets) {
     http_run(&p.w, &r.closes);
     cr_expect(r.rc == CB_OK && r.bytes == 3000000, "%d %s", r.rc, r.detail);
     cr_expect_geq(stats_of(&p.w).network_changes, 1);
+    EXPECT_MOVED(p.w.metrics, stats_of(&p.w).network_changes, "cb_pool_network_changes");
     cr_expect_eq(stats_of(&p.w).migrated, 0, "the way to the server is as it was");
     paths_close(&p);
 }

@@ -1,5 +1,6 @@
 /* cb_http_client: what it refuses, how it chooses a version, what it says when something fails. */
 #include "support/http_fixture.h"
+#include "support/moved.h"
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
@@ -245,6 +246,9 @@ Test(http_client, early_data_only_for_safe_methods) {
     fetch_anew(&r, &w, "HEAD");
     fetch_anew(&r, &w, "OPTIONS");
     cr_expect(strstr(r.body, "early=1"), "OPTIONS: %s", r.body);
+    EXPECT_MOVED(w.metrics, 3, "cb_http_server_early_requests", "taken");
+    EXPECT_MOVED(w.metrics, 3, "cb_pool_early_requests");
+    EXPECT_MOVED(w.metrics, 0, "cb_http_server_early_requests", "refused");
     http_world_close(&w);
 }
 
@@ -382,6 +386,7 @@ Test(http_client, too_early_is_sent_again_after_the_handshake) {
         cr_expect_eq(r.heads, 1, "the first answer was shown");
         cr_expect_eq(too_early_answers, always ? 2 : 1, "%d", too_early_answers);
         if (!always) cr_expect(early_heads == 1 && strstr(r.body, "early=0"), "%d %s", early_heads, r.body);
+        EXPECT_MOVED(w.metrics, 1, "cb_pool_retried_requests", "too_early");
         http_world_close(&w);
     }
 }

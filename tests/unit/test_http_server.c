@@ -1,6 +1,7 @@
 /* cb_http_server with cb_http_client as its peer, over every version. (Other peers: tests/interop.) */
 #include "base/addr.h"
 #include "support/http_fixture.h"
+#include "support/moved.h"
 #include <criterion/criterion.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -266,6 +267,8 @@ Test(http_server, misdirected_request) {
             cr_expect_eq(r.rc, CB_OK, "%s %s: %d %s", way->name, rows[k].host, r.rc, r.detail);
             cr_expect_eq(r.status, rows[k].status, "%s %s: status %d", way->name, rows[k].host, r.status);
         }
+        EXPECT_MOVED(w.metrics, 1, "cb_http_server_misdirected_requests", "host");
+        EXPECT_MOVED(w.metrics, 0, "cb_http_server_misdirected_requests", "certificate");
         http_world_close(&w);
     }
 }

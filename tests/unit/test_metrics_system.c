@@ -347,7 +347,7 @@ Test(metrics_system, every_row_of_the_catalogue_is_a_family) {
     cb_metric *f = NULL;
     cr_assert_eq(cb_metrics_new(&m, NULL), CB_OK);
     for (int i = 0; i < CB_FAMILIES; i++)
-        cr_expect_eq(cb_catalogue_define(&f, m, (enum cb_family)i), CB_OK, "row %d: %s", i, cb_last_error());
+        cr_expect_eq(cb_catalogue_define(&f, m, (enum cb_metric_row)i), CB_OK, "row %d: %s", i, cb_last_error());
     cb_metrics_unref(m);
 }
 

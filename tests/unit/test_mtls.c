@@ -1,6 +1,7 @@
 /* Mutual TLS as HTTP sees it: who is there, on both sides, over every version. */
 #include "base/addr.h"
 #include "support/http_fixture.h"
+#include "support/moved.h"
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
@@ -217,6 +218,7 @@ Test(mtls, what_is_revoked_ends_open_connections) {
             http_fetch(&r[1], &w, (cb_request){0}, "/");
             cr_expect_eq(r[1].status, how == 1 ? 200 : 421, "%s, %d: %d %s", http_ways[i].name, how, r[1].status,
                          r[1].detail);
+            EXPECT_MOVED(w.metrics, how != 1, "cb_http_server_misdirected_requests", "certificate");
             http_fetch(&r[2], &w, (cb_request){0}, "/");
             cr_expect_eq(r[2].status, how == 1 ? 200 : 0, "%s, %d: another connection: %d", http_ways[i].name, how,
                          r[2].status);

@@ -2,6 +2,7 @@
 #include "base/addr.h"
 #include "loop/loop_int.h"
 #include "loop/tcp.h"
+#include "support/moved.h"
 #include <arpa/inet.h>
 #include <cb/resolver.h>
 #include <criterion/criterion.h>
@@ -202,6 +203,13 @@ static void ask(struct result *out, cb_loop *loop, cb_resolver *r, const char *n
     cr_assert_eq(out->calls, 1, "%s: %d answers", name, out->calls);
 }
 
+static cb_loop *counting(cb_metrics **m) {
+    cb_loop *loop = NULL;
+    cr_assert_eq(cb_metrics_new(m, NULL), CB_OK);
+    cr_assert_eq(cb_loop_new(&loop, CB_OPTS(cb_loop_opts, .metrics = *m)), CB_OK, "loop");
+    return loop;
+}
+
 Test(resolver, names_and_families) {
     struct record records[] = {{.name = "both.test", .v4 = "127.0.0.7", .v6 = "fd00::7", .ttl = 60},
                                {.name = "v4.test", .v4 = "127.0.0.4", .ttl = 60},
@@ -233,10 +241,10 @@ Test(resolver, names_and_families) {
                 {"", CB_FAMILY_ANY, CB_EINVAL, "", 0},
                 {"with space.test", CB_FAMILY_ANY, CB_EINVAL, "", 0},
                 {"v4.test", 5, CB_EINVAL, "", 0}};
-    cb_loop *loop = NULL;
+    cb_metrics *m = NULL;
+    cb_loop *loop = counting(&m);
     struct dns dns;
     struct result got;
-    cr_assert_eq(cb_loop_new(&loop, NULL), CB_OK, "loop");
     dns_open(&dns, loop, records, sizeof records / sizeof *records);
     cb_resolver *r = resolver_on(loop, dns.address);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -247,19 +255,27 @@ Test(resolver, names_and_families) {
         if (got.rc < 0 && got.calls)
             cr_expect(strstr(got.detail, rows[i].name), "row %zu: the detail names it: %s", i, got.detail);
     }
+    EXPECT_MOVED(m, 5, "cb_dns_lookups", "literal");
+    EXPECT_MOVED(m, 10, "cb_dns_lookups", "question");
+    EXPECT_MOVED(m, 6, "cb_dns_answers", "ok");
+    EXPECT_MOVED(m, 2, "cb_dns_answers", "none");
+    EXPECT_MOVED(m, 2, "cb_dns_answers", "trouble");
+    EXPECT_MOVED(m, 10, "cb_dns_question_seconds");
+    EXPECT_MOVED(m, 8, "cb_dns_cached_names");
     cr_expect_gt(records[6].over_tcp, 0, "a truncated answer is asked for again over TCP");
     cb_resolver_free(r);
     dns_close(&dns);
     cb_loop_free(loop);
+    cb_metrics_unref(m);
 }
 
 Test(resolver, asks_once_and_remembers) {
     struct record records[] = {{.name = "v4.test", .v4 = "127.0.0.4", .ttl = 60},
                                {.name = "nx.test", .rcode = RCODE_NXDOMAIN}};
-    cb_loop *loop = NULL;
+    cb_metrics *m = NULL;
+    cb_loop *loop = counting(&m);
     struct dns dns;
     struct result got;
-    cr_assert_eq(cb_loop_new(&loop, NULL), CB_OK, "loop");
     dns_open(&dns, loop, records, 2);
     cb_resolver *r = resolver_on(loop, dns.address);
     got = (struct result){.loop = loop, .stop_at = 5};
@@ -267,13 +283,18 @@ Test(resolver, asks_once_and_remembers) {
         cr_assert_eq(cb_resolver_lookup(NULL, r, "v4.test", CB_FAMILY_V4, on_result, &got), CB_OK, "lookup");
     cb_loop_run(loop);
     cr_expect_eq(got.calls, 5, "%d of 5 were told", got.calls);
+    EXPECT_MOVED(m, 1, "cb_dns_lookups", "question");
+    EXPECT_MOVED(m, 4, "cb_dns_lookups", "joined");
+    EXPECT_MOVED(m, 0, "cb_dns_waiting_lookups");
     cr_expect_eq(records[0].asked, 1, "5 lookups at one time asked %u times", records[0].asked);
     ask(&got, loop, r, "v4.test", CB_FAMILY_V4);
     cr_expect_eq(records[0].asked, 1, "the cache was not used");
     for (int i = 0; i < 3; i++)
         ask(&got, loop, r, "nx.test", CB_FAMILY_V4);
     cr_expect_eq(records[1].asked, 1, "a name that does not exist was asked %u times", records[1].asked);
+    EXPECT_MOVED(m, 3, "cb_dns_lookups", "cache");
     cb_resolver_flush(r);
+    EXPECT_MOVED(m, 0, "cb_dns_cached_names");
     ask(&got, loop, r, "v4.test", CB_FAMILY_V4);
     cr_expect_eq(records[0].asked, 2, "flush forgets");
     for (int i = 0; i < 20; i++) { /* the cache has 8 places */
@@ -283,18 +304,21 @@ Test(resolver, asks_once_and_remembers) {
     }
     ask(&got, loop, r, "v4.test", CB_FAMILY_V4);
     cr_expect_eq(records[0].asked, 3, "the oldest name leaves a full cache");
+    EXPECT_MOVED(m, 8, "cb_dns_cached_names");
+    EXPECT_MOVED(m, 14, "cb_dns_evicted_names");
     cb_resolver_free(r);
     dns_close(&dns);
     cb_loop_free(loop);
+    cb_metrics_unref(m);
 }
 
 Test(resolver, cancel_and_free_under_way) {
     struct record records[] = {{.name = "silent.test", .silent = true}};
-    cb_loop *loop = NULL;
+    cb_metrics *m = NULL;
+    cb_loop *loop = counting(&m);
     struct dns dns;
     cb_lookup *l = NULL;
     struct result kept, cancelled;
-    cr_assert_eq(cb_loop_new(&loop, NULL), CB_OK, "loop");
     dns_open(&dns, loop, records, 1);
     cb_resolver *r = resolver_on(loop, dns.address);
     kept = cancelled = (struct result){.loop = loop, .stop_at = 1};
@@ -302,7 +326,9 @@ Test(resolver, cancel_and_free_under_way) {
     cr_assert_eq(cb_resolver_lookup(NULL, r, "silent.test", 0, on_result, &kept), CB_OK, "lookup");
     cb_lookup_cancel(l);
     cr_assert_eq(cb_resolver_lookup(&l, r, "127.0.0.1", 0, on_result, &cancelled), CB_OK, "lookup");
+    EXPECT_MOVED(m, 2, "cb_dns_waiting_lookups");
     cb_lookup_cancel(l);
+    EXPECT_MOVED(m, 1, "cb_dns_waiting_lookups");
     cb_loop_step(loop);
     cb_resolver_free(r);
     cr_expect_eq(kept.calls, 1, "each lookup is answered once");
@@ -310,6 +336,26 @@ Test(resolver, cancel_and_free_under_way) {
     cr_expect_eq(cancelled.calls, 0, "a cancelled lookup was answered");
     dns_close(&dns);
     cb_loop_free(loop);
+    cb_metrics_unref(m);
+}
+
+Test(resolver, too_many_lookups) {
+    struct record records[] = {{.name = "silent.test", .silent = true}};
+    cb_metrics *m = NULL;
+    cb_loop *loop = counting(&m);
+    struct dns dns;
+    struct result got = {.loop = loop, .stop_at = 9};
+    cb_resolver *r = NULL;
+    dns_open(&dns, loop, records, 1);
+    cr_assert_eq(cb_resolver_new(&r, loop, CB_OPTS(cb_resolver_opts, .servers = dns.address, .max_lookups = 2)), CB_OK);
+    for (int i = 0; i < 4; i++)
+        cr_expect_eq(cb_resolver_lookup(NULL, r, "silent.test", 0, on_result, &got), i < 2 ? CB_OK : CB_ELIMIT);
+    EXPECT_MOVED(m, 2, "cb_dns_rejected_lookups");
+    cb_resolver_free(r);
+    cr_expect_eq(got.calls, 2);
+    dns_close(&dns);
+    cb_loop_free(loop);
+    cb_metrics_unref(m);
 }
 
 Test(resolver, refuses_bad_options) {
