@@ -53,11 +53,31 @@ int edge_admin_check(const edge_conf *c, edge_source *from) {
     return rc;
 }
 
+static bool same_text(const char *a, const char *b) {
+    return strcmp(a ? a : "", b ? b : "") == 0;
+}
+
+/* Other roles end streams of events: not for each change of something else. */
+static bool same_roles(const edge_admin_conf *a, const edge_admin_conf *b) {
+    const edge_role_conf *x = a->roles.at, *y = b->roles.at;
+    bool same = a->roles.len == b->roles.len;
+    for (size_t i = 0; same && i < a->roles.len; i++) {
+        same = same_text(x[i].who, y[i].who) && same_text(x[i].role, y[i].role) &&
+               same_text(x[i].tenant, y[i].tenant) && same_text(x[i].source, y[i].source) &&
+               x[i].owned.len == y[i].owned.len;
+        for (size_t k = 0; same && k < x[i].owned.len; k++)
+            same = same_text(((const char *const *)x[i].owned.at)[k], ((const char *const *)y[i].owned.at)[k]);
+    }
+    return same;
+}
+
 int edge_admin_prepare(edge *e, edge_snapshot *next, edge_source *from) {
     const edge_admin_conf *c = next->conf->admin;
     edge_admin_abort(e);
     if (e->admin && strcmp(c ? c->socket : "", e->admin_socket) != 0)
         return edge_wrong(from, "it changed, and that needs an upgrade (SIGUSR2)", "/admin/socket");
+    const edge_admin_conf *before = e->roles && e->now != next ? e->now->conf->admin : NULL;
+    if (c && before && same_roles(before, c)) return CB_OK;
     return c ? make_roles(&e->next_roles, next->conf, from) : CB_OK;
 }
 
@@ -113,11 +133,12 @@ void edge_admin_take_back(edge *e) {
 
 void edge_admin_commit(edge *e, edge_snapshot *next) {
     (void)next;
-    if (e->admin && e->next_roles) cb_admin_set_roles(e->admin, e->next_roles);
+    try_audit(e);
+    if (!e->next_roles) return;
+    if (e->admin) cb_admin_set_roles(e->admin, e->next_roles);
     cb_admin_roles_unref(e->roles);
     e->roles = e->next_roles;
     e->next_roles = NULL;
-    try_audit(e);
 }
 
 /* ---- the doors ---- */
@@ -188,6 +209,7 @@ static void on_drained(cb_loop *loop, void *user) {
 void edge_admin_drain(edge *e) {
     if (!e->admin) return;
     edge_event(e, "drain", "{\"yields\":%s}", e->yields ? "true" : "false");
+    edge_health_show(e, e->admin);
     if (!e->yields) return; /* who asked how it drains is answered until the end */
     if (cb_admin_drain(e->admin, DRAIN_MS, 1, on_drained, e) < 0) on_drained(e->loop, e);
 }

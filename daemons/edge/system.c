@@ -151,6 +151,20 @@ int edge_give_folder(int at, const char *name, uid_t uid, gid_t gid, int deeper)
     return rc;
 }
 
+/* The folder of the admin socket, when it is not there (/run is empty after a boot): made for the user. One that is
+ * there is left as it is. */
+static int make_socket_folder(const edge_conf *c, uid_t uid, gid_t gid) {
+    const char *path = c->admin ? c->admin->socket : "", *slash = strrchr(path, '/');
+    if (!slash || slash == path) return CB_OK;
+    char *folder = strndup(path, (size_t)(slash - path));
+    if (!folder) return fail(CB_ENOMEM, "no memory for a path");
+    int made = mkdir(folder, 0755), rc = CB_OK; /* who may connect says the socket's own mode */
+    if (made == 0 && chown(folder, uid, gid) < 0)
+        rc = fail(CB_EPERM, "cannot give %s to the user: %s", folder, strerror(errno));
+    free(folder); /* that it could not be made shows when the socket is opened */
+    return rc;
+}
+
 int edge_drop_privileges(const edge_conf *c, const cb_log *log) {
     uid_t uid = 0;
     gid_t gid = 0;
@@ -171,6 +185,7 @@ int edge_drop_privileges(const edge_conf *c, const cb_log *log) {
     const char *state = c->admin ? c->admin->state_dir : NULL;
     if (rc == CB_OK && state && edge_give_folder(AT_FDCWD, state, uid, gid, 0) < 0 && errno != ENOENT)
         rc = fail(CB_EPERM, "cannot give %s to the user: %s", state, strerror(errno));
+    if (rc == CB_OK) rc = make_socket_folder(c, uid, gid);
     if (rc < 0) return rc;
     if (c->keep_bind_capability) prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
     if (initgroups(c->user, gid) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)

@@ -1,6 +1,6 @@
 /* The registry of the process: libcb counts into it on every loop, and what only the daemon knows is read at a scrape.
  */
-#include "telemetry.h"
+#include "admin.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -199,6 +199,8 @@ void edge_telemetry_decided(edge *e, enum edge_outcome o) {
     t->reloads[o]++;
     t->good = o == EDGE_GOOD;
     pthread_mutex_unlock(&t->lock);
+    edge_event(e, "reload", "{\"outcome\":\"%s\",\"revision\":%llu}", o == EDGE_GOOD ? "applied" : "refused",
+               (unsigned long long)edge_revision(e));
 }
 
 void edge_telemetry_upgraded(edge *e, enum edge_outcome o) {
@@ -206,6 +208,7 @@ void edge_telemetry_upgraded(edge *e, enum edge_outcome o) {
     pthread_mutex_lock(&t->lock);
     t->upgrades[o]++;
     pthread_mutex_unlock(&t->lock);
+    edge_event(e, "upgrade", "{\"outcome\":\"%s\"}", o == EDGE_GOOD ? "succeeded" : "failed");
 }
 
 void edge_telemetry_look(edge *e) {
