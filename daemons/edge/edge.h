@@ -142,10 +142,11 @@ struct edge {
     cb_handoff *inherited;       /* from the process before, until everything is open */
     int elders[EDGE_ELDERS_MAX]; /* sockets to older processes that may still drain, the youngest first */
     uint32_t n_elders;
-    int elder;             /* the one we take over from; < 0: none */
-    edge_upgrade *upgrade; /* under way */
-    cb_loop *loop;         /* of the main thread: signals, reloads */
-    const cb_log *log;     /* of all threads; the writer's */
+    int elder;               /* the one we take over from; < 0: none */
+    edge_upgrade *upgrade;   /* under way */
+    cb_timer *upgrade_waits; /* for a change to end */
+    cb_loop *loop;           /* of the main thread: signals, reloads */
+    const cb_log *log;       /* of all threads; the writer's */
     cb_log_writer *writer, *next_writer;
     edge_log_conf log_target; /* what the writer has; its texts are of */
     cb_config *log_config;

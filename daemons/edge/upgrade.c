@@ -20,6 +20,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+enum { CHANGE_MS = 5 };
+
 extern char **environ;
 
 struct edge_upgrade {
@@ -272,17 +274,33 @@ void edge_upgrade_saved(edge_worker *w, int rc, const char *detail) {
 
 static const char *hindrance(edge *e) {
     if (e->stopping) return "this process drains already";
-    if (e->upgrade) return "one is under way";
-    if (cb_revisions_busy(e->revisions)) return "a reload is under way: try again";
+    if (e->upgrade || e->upgrade_waits) return "one is under way";
     if (e->elder >= 0 && !e->serving) return "this process does not serve yet";
     if (edge_elders(e) >= EDGE_ELDERS_MAX)
         return "4 generations of this process live already: the oldest must end first (drain_timeout_ms)";
     return NULL;
 }
 
+static void on_waited(cb_loop *loop, void *user) {
+    edge *e = user;
+    cb_timer_free(e->upgrade_waits);
+    e->upgrade_waits = NULL;
+    edge_upgrade_begin(loop, e);
+}
+
+/* A change of the configuration that is under way ends first, and no other begins. */
+static bool waits_for_change(edge *e) {
+    if (!cb_revisions_busy(e->revisions)) return false;
+    if (cb_timer_start(&e->upgrade_waits, e->loop, CHANGE_MS, 0, on_waited, e) < 0) return false;
+    cb_revisions_hold(e->revisions, 1);
+    return true;
+}
+
 void edge_upgrade_begin(cb_loop *loop, void *user) {
     edge *e = user;
     const char *why = hindrance(e);
+    if (!why && waits_for_change(e)) return;
+    if (!why && cb_revisions_busy(e->revisions)) why = "no memory";
     edge_upgrade *u = why ? NULL : calloc(1, sizeof *u);
     (void)loop;
     if (u && cb_handoff_new(&u->handoff) < 0) {
@@ -291,6 +309,7 @@ void edge_upgrade_begin(cb_loop *loop, void *user) {
     }
     if (!u) {
         edge_say(e->log, CB_LOG_ERROR, "upgrade: refused: %s", why ? why : "no memory");
+        if (!e->upgrade && !e->upgrade_waits) cb_revisions_hold(e->revisions, 0);
         return;
     }
     u->edge = e;
@@ -305,6 +324,8 @@ void edge_upgrade_begin(cb_loop *loop, void *user) {
 
 void edge_upgrade_abort(edge *e) {
     edge_upgrade *u = e->upgrade;
+    cb_timer_free(e->upgrade_waits);
+    e->upgrade_waits = NULL;
     if (!u) return;
     if (u->threaded) {
         shutdown(u->sock, SHUT_RDWR); /* the successor ends by it, and the thread */

@@ -279,6 +279,46 @@ def test_an_upgrade_that_fails_gives_the_store_back(kept, origin):
     kept.file.write_text(good)
 
 
+def test_changes_go_on_through_upgrades(kept, origin):
+    kept.start(web(origin("a")), drain_timeout_ms=10000)
+    pid, children, statuses, acked, ends = kept.process.pid, [], [], [10000], threading.Event()
+
+    def change():
+        value = 10000
+        while not ends.is_set():
+            try:
+                got = kept.put("/drain_timeout_ms", value + 1)
+            except (OSError, http.client.HTTPException):
+                continue  # between two processes
+            statuses.append(got.status)
+            if got.status == 200:
+                value += 1
+                acked.append(value)
+
+    thread = threading.Thread(target=change, daemon=True)
+    thread.start()
+    try:
+        for _ in range(3):
+            time.sleep(0.3)
+            done = len(re.findall(r"has taken over", kept.process.output()))
+            os.kill(pid, signal.SIGUSR2)
+            end = time.monotonic() + 15
+            while len(found := re.findall(r"process (\d+) has taken over", kept.process.output())) == done:
+                assert time.monotonic() < end, kept.process.output()
+                time.sleep(0.01)
+            pid = int(found[-1])
+            children.append(pid)
+        time.sleep(0.3)
+    finally:
+        ends.set()
+        thread.join(25)
+        runs = kept.ask("GET", "/v1/config")
+        for child in reversed(children):
+            os.kill(child, signal.SIGTERM)
+    assert runs.json()["drain_timeout_ms"] in (acked[-1], acked[-1] + 1), (runs, acked[-1])
+    assert runs.revision >= len(acked) and len(acked) > 30 and set(statuses) <= {200, 503}, (runs, len(acked), set(statuses))
+
+
 # ---- who may what ----
 
 def test_a_tenant_changes_its_own(kept, origin):
