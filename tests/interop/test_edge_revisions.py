@@ -13,7 +13,7 @@ import threading
 import time
 
 import pytest
-from conftest import peer, program
+from conftest import BUILD, peer, program
 from test_edge import Edge, Load, edge, origin  # noqa: F401
 from unix_http import Connection, ask
 
@@ -483,5 +483,6 @@ def test_reloads_under_load_fail_nobody_and_keep_memory(kept, origin):
     for l in (load, tls):
         good, bad = l.end()
         assert not bad and good > 50, (good, bad[:3])
-    assert max(sizes[100:]) < max(sizes[:75]) + 2048, sizes
+    if not re.search(r"^CB_SANITIZE:STRING=.+$", (BUILD / "CMakeCache.txt").read_text(), re.M):  # they keep what was freed
+        assert max(sizes[100:]) < max(sizes[:75]) + 2048, sizes
     assert kept.revision() == 151
