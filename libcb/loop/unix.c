@@ -52,6 +52,12 @@ static int bind_aside(int fd, struct sockaddr_un *aside, const char *path) {
     return cb_fail_errno(errno, "unix:%s", path);
 }
 
+/* Some file systems cannot keep a name that somebody else makes at the same moment; then the last one has it. */
+static int move(const char *from, const char *to, bool over) {
+    if (!over && renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0) return 0;
+    return over || errno == EINVAL || errno == ENOSYS ? rename(from, to) : -1;
+}
+
 /* The socket gets its mode before anybody can connect, and its path after that. */
 static int place_it(int fd, const struct sockaddr_un *at, struct sockaddr_un *aside, uint32_t mode, bool replace) {
     bool there;
@@ -60,7 +66,7 @@ static int place_it(int fd, const struct sockaddr_un *at, struct sockaddr_un *as
     if (rc < 0) return rc;
     if (chmod(aside->sun_path, mode) < 0 || listen(fd, BACKLOG) < 0)
         rc = cb_fail_errno(errno, "unix:%s", at->sun_path);
-    else if (renameat2(AT_FDCWD, aside->sun_path, AT_FDCWD, at->sun_path, there ? 0 : RENAME_NOREPLACE) < 0)
+    else if (move(aside->sun_path, at->sun_path, there) < 0)
         rc = cb_fail_errno(errno, "unix:%s", at->sun_path);
     if (rc < 0) unlink(aside->sun_path);
     return rc;
