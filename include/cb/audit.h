@@ -119,6 +119,9 @@ CB_API void cb_audit_head_get(cb_audit *log, cb_audit_head *head);
 CB_API void cb_audit_key(const cb_audit *log, uint8_t out[CB_AUDIT_HASH]);
 /* CB_EINVAL. Any thread. */
 CB_API int cb_audit_stats_get(cb_audit *log, cb_audit_stats *out);
+/* Shows its statistics in a registry from now on, as the families cb_audit_* of docs/metrics.md with this
+ * value of their label "name" (NULL = ""), until it is freed. Once. CB_EINVAL, CB_EEXIST, CB_ENOMEM. */
+CB_API int cb_audit_metrics(cb_audit *log, cb_metrics *m, const char *name);
 
 /* What is wrong with a log. */
 enum cb_audit_flaw {

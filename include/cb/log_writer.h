@@ -9,7 +9,7 @@
 #ifndef CB_LOG_WRITER_H
 #define CB_LOG_WRITER_H
 
-#include <cb/base.h>
+#include <cb/metrics.h>
 
 CB_BEGIN
 
@@ -60,6 +60,9 @@ typedef struct cb_log_writer_stats {
 
 /* CB_EINVAL (w, out, size). */
 CB_API int cb_log_writer_stats_get(cb_log_writer *w, cb_log_writer_stats *out);
+/* Shows its statistics in a registry from now on, as the families cb_log_* of docs/metrics.md with this
+ * value of their label "name" (NULL = ""), until it is freed. Once. CB_EINVAL, CB_EEXIST, CB_ENOMEM. */
+CB_API int cb_log_writer_metrics(cb_log_writer *w, cb_metrics *m, const char *name);
 /* Waits until everything that was logged before is written, at most timeout_ms. CB_ETIMEOUT. */
 CB_API int cb_log_writer_flush(cb_log_writer *w, uint32_t timeout_ms);
 /* Writes what can be written within a second. NULL is fine. */

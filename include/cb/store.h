@@ -126,6 +126,9 @@ typedef struct cb_store_stats {
 
 /* CB_EINVAL (s, out, size). */
 CB_API int cb_store_stats_get(cb_store *s, cb_store_stats *out);
+/* Shows its statistics in a registry from now on, as the families cb_store_* of docs/metrics.md with this
+ * value of their label "name" (NULL = ""), until it is freed. Once. CB_EINVAL, CB_EEXIST, CB_ENOMEM. */
+CB_API int cb_store_metrics(cb_store *s, cb_metrics *m, const char *name);
 
 CB_END
 #endif

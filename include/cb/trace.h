@@ -159,6 +159,9 @@ CB_API int cb_tracer_add(cb_tracer *t, const cb_span *span);
 CB_API void cb_tracer_flush(cb_tracer *t);
 /* CB_EINVAL (out, size). */
 CB_API int cb_tracer_stats_get(cb_tracer *t, cb_tracer_stats *out);
+/* Shows its statistics in a registry from now on, as the families cb_trace_* of docs/metrics.md with this
+ * value of their label "name" (NULL = ""), until it is freed. Once. CB_EINVAL, CB_EEXIST, CB_ENOMEM. */
+CB_API int cb_tracer_metrics(cb_tracer *t, cb_metrics *m, const char *name);
 /* What waits is dropped. Nobody may be adding. NULL is fine. */
 CB_API void cb_tracer_free(cb_tracer *t);
 

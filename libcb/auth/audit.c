@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/opts.h"
 #include "base/thread.h"
+#include "telemetry/shown.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <gnutls/crypto.h>
@@ -32,6 +33,7 @@ typedef struct batch {
 } batch;
 
 struct cb_audit {
+    cb_shown *shown; /* NULL: in no registry */
     pthread_mutex_t lock;
     pthread_cond_t work, turned;
     pthread_t thread;
@@ -540,6 +542,7 @@ int cb_audit_open(cb_audit **out, const cb_audit_opts *opts) {
 
 void cb_audit_free(cb_audit *log) {
     if (!log) return;
+    cb_shown_end(log->shown);
     if (log->threaded) {
         pthread_mutex_lock(&log->lock);
         log->ending = true;
@@ -581,4 +584,21 @@ int cb_audit_stats_get(cb_audit *log, cb_audit_stats *out) {
     cb_audit_stats all = log->stats;
     pthread_mutex_unlock(&log->lock);
     return cb_stats_give(out, &all, sizeof all, "cb_audit_stats");
+}
+
+static int stats_for_metrics(void *log, void *out) {
+    return cb_audit_stats_get(log, out);
+}
+
+int cb_audit_metrics(cb_audit *log, cb_metrics *m, const char *name) {
+    static const cb_shown_row rows[] = {{CB_F_AUDIT_RECORDS, offsetof(cb_audit_stats, records), NULL},
+                                        {CB_F_AUDIT_COMMITS, offsetof(cb_audit_stats, commits), NULL},
+                                        {CB_F_AUDIT_FAILED, offsetof(cb_audit_stats, failed), NULL},
+                                        {CB_F_AUDIT_CUT, offsetof(cb_audit_stats, cut_bytes), NULL},
+                                        {CB_F_AUDIT_ROTATIONS, offsetof(cb_audit_stats, rotated), "ok"},
+                                        {CB_F_AUDIT_ROTATIONS, offsetof(cb_audit_stats, rotate_failed), "failed"},
+                                        {CB_F_AUDIT_HEADS, offsetof(cb_audit_stats, head_failed), NULL}};
+    static const cb_shown_what what = {rows, sizeof rows / sizeof *rows, sizeof(cb_audit_stats), stats_for_metrics};
+    if (!log) return cb_fail(CB_EINVAL, "cb_audit_metrics: log is needed");
+    return cb_shown_begin(&log->shown, m, name, &what, log);
 }

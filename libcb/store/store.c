@@ -8,6 +8,7 @@
 #include "base/utf8.h"
 #include "loop/loop_int.h"
 #include "store/store_db.h"
+#include "telemetry/shown.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -56,6 +57,7 @@ struct cb_store_watch {
 };
 
 struct cb_store {
+    cb_shown *shown; /* NULL: in no registry */
     cb_store_db *db;
     const cb_log *log;
     uint32_t max_questions;
@@ -442,6 +444,23 @@ int cb_store_stats_get(cb_store *s, cb_store_stats *out) {
     return cb_stats_give(out, &all, sizeof all, "cb_store_stats");
 }
 
+static int stats_for_metrics(void *s, void *out) {
+    return cb_store_stats_get(s, out);
+}
+
+int cb_store_metrics(cb_store *s, cb_metrics *m, const char *name) {
+    static const cb_shown_row rows[] = {{CB_F_STORE_REVISION, offsetof(cb_store_stats, revision), NULL},
+                                        {CB_F_STORE_OLDEST, offsetof(cb_store_stats, oldest), NULL},
+                                        {CB_F_STORE_CHANGES, offsetof(cb_store_stats, changes), NULL},
+                                        {CB_F_STORE_CONFLICTS, offsetof(cb_store_stats, conflicts), NULL},
+                                        {CB_F_STORE_FAILURES, offsetof(cb_store_stats, failures), NULL},
+                                        {CB_F_STORE_WAITING, offsetof(cb_store_stats, waiting), NULL},
+                                        {CB_F_STORE_SIZE, offsetof(cb_store_stats, file_bytes), NULL}};
+    static const cb_shown_what what = {rows, sizeof rows / sizeof *rows, sizeof(cb_store_stats), stats_for_metrics};
+    if (!s) return cb_fail(CB_EINVAL, "cb_store_metrics: s is needed");
+    return cb_shown_begin(&s->shown, m, name, &what, s);
+}
+
 /* ---- opening ---- */
 
 int cb_store_open(cb_store **out, const cb_store_file_opts *opts) {
@@ -496,6 +515,7 @@ static void let_go(cb_store *s) {
 
 void cb_store_free(cb_store *s) {
     if (!s) return;
+    cb_shown_end(s->shown);
     pthread_mutex_lock(&s->lock);
     s->ending = true;
     pthread_cond_signal(&s->work);

@@ -2,6 +2,7 @@
 #include "base/mem.h"
 #include "base/opts.h"
 #include "loop/loop_int.h"
+#include "loop/turn.h"
 #include "telemetry/access_line.h"
 #include "telemetry/access_log_int.h"
 #include <errno.h>
@@ -88,8 +89,10 @@ static void write_out(cb_access_log *log) {
         cb_log_line(cb_loop_log(log->loop), CB_LOG_ERROR, "log", "access log %s: %s", log->path, strerror(errno));
     log->broken = bad;
     log->stats.failures += bad;
+    if (bad) cb_cells_add(cb_loop_cells(log->loop), CB_C_ACCESS_FAILURES, 1);
     if (n > 0) {
         log->stats.written_bytes += (uint64_t)n;
+        cb_cells_add(cb_loop_cells(log->loop), CB_C_ACCESS_BYTES, (uint64_t)n);
         cb_buf_drop(&log->lines, (size_t)n);
     }
     if (log->lines.len) {
@@ -161,13 +164,16 @@ void cb_access_log_add(cb_access_log *log, const cb_access_record *record) {
     if (cb_opts_read(&r, sizeof r, record, "cb_access_record") < 0) return;
     if (left_out(log, &r)) {
         log->stats.left_out++;
+        cb_cells_add(cb_loop_cells(log->loop), CB_C_ACCESS_LINES_LEFT_OUT, 1);
         return;
     }
     if (cb_access_line(&log->lines, &log->plan, &r) < 0) {
         log->stats.dropped++;
+        cb_cells_add(cb_loop_cells(log->loop), CB_C_ACCESS_LINES_DROPPED, 1);
         return;
     }
     log->stats.lines++;
+    cb_cells_add(cb_loop_cells(log->loop), CB_C_ACCESS_LINES_TAKEN, 1);
     if (cb_alarm_at(&log->later) == CB_NEVER)
         write_later(log, FLUSH_MS);
     else if (log->lines.len >= FLUSH_AT)

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/opts.h"
 #include "base/thread.h"
+#include "telemetry/shown.h"
 #include "telemetry/text.h"
 #include <cb/log_writer.h>
 #include <errno.h>
@@ -71,6 +72,7 @@ typedef struct sink {
 
 struct cb_log_writer {
     cb_log hook;
+    cb_shown *shown;      /* NULL: in no registry */
     pthread_mutex_t lock; /* of `sink`: lines find the one that cb_log_writer_swap() has given */
     sink *sink;
 };
@@ -485,6 +487,20 @@ int cb_log_writer_stats_get(cb_log_writer *w, cb_log_writer_stats *out) {
     return cb_stats_give(out, &all, sizeof all, "cb_log_writer_stats");
 }
 
+static int stats_for_metrics(void *w, void *out) {
+    return cb_log_writer_stats_get(w, out);
+}
+
+int cb_log_writer_metrics(cb_log_writer *w, cb_metrics *m, const char *name) {
+    static const cb_shown_row rows[] = {{CB_F_LOG_LINES, offsetof(cb_log_writer_stats, lines), NULL},
+                                        {CB_F_LOG_DROPPED, offsetof(cb_log_writer_stats, dropped), NULL},
+                                        {CB_F_LOG_WAITING, offsetof(cb_log_writer_stats, waiting_bytes), NULL}};
+    static const cb_shown_what what = {rows, sizeof rows / sizeof *rows, sizeof(cb_log_writer_stats),
+                                       stats_for_metrics};
+    if (!w) return cb_fail(CB_EINVAL, "cb_log_writer_metrics: w is needed");
+    return cb_shown_begin(&w->shown, m, name, &what, w);
+}
+
 int cb_log_writer_flush(cb_log_writer *w, uint32_t timeout_ms) {
     struct timespec until;
     int err = 0;
@@ -504,6 +520,7 @@ int cb_log_writer_flush(cb_log_writer *w, uint32_t timeout_ms) {
 
 void cb_log_writer_free(cb_log_writer *w) {
     if (!w) return;
+    cb_shown_end(w->shown);
     sink *s = w->sink;
     pthread_mutex_lock(&s->lock);
     s->ending = true;

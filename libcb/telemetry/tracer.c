@@ -8,6 +8,7 @@
 #include "http/web.h"
 #include "loop/loop_int.h"
 #include "telemetry/otlp.h"
+#include "telemetry/shown.h"
 #include <cb/trace.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -36,6 +37,7 @@ typedef struct batch {
 } batch;
 
 struct cb_tracer {
+    cb_shown *shown;       /* NULL: in no registry */
     _Atomic uint32_t refs; /* the owner's, and one for each task that is posted */
     cb_loop *loop;
     const cb_log *log;
@@ -295,6 +297,23 @@ int cb_tracer_stats_get(cb_tracer *t, cb_tracer_stats *out) {
     return cb_stats_give(out, &all, sizeof all, "cb_tracer_stats");
 }
 
+static int stats_for_metrics(void *t, void *out) {
+    return cb_tracer_stats_get(t, out);
+}
+
+int cb_tracer_metrics(cb_tracer *t, cb_metrics *m, const char *name) {
+    static const cb_shown_row rows[] = {{CB_F_TRACE_ADDED, offsetof(cb_tracer_stats, added), NULL},
+                                        {CB_F_TRACE_SENT, offsetof(cb_tracer_stats, sent), NULL},
+                                        {CB_F_TRACE_DROPPED, offsetof(cb_tracer_stats, dropped_full), "full"},
+                                        {CB_F_TRACE_DROPPED, offsetof(cb_tracer_stats, dropped_failed), "failed"},
+                                        {CB_F_TRACE_REQUESTS, offsetof(cb_tracer_stats, requests), NULL},
+                                        {CB_F_TRACE_FAILURES, offsetof(cb_tracer_stats, failures), NULL},
+                                        {CB_F_TRACE_WAITING, offsetof(cb_tracer_stats, waiting_bytes), NULL}};
+    static const cb_shown_what what = {rows, sizeof rows / sizeof *rows, sizeof(cb_tracer_stats), stats_for_metrics};
+    if (!t) return cb_fail(CB_EINVAL, "cb_tracer_metrics: t is needed");
+    return cb_shown_begin(&t->shown, m, name, &what, t);
+}
+
 /* ---- making one ---- */
 
 static int read_opts(cb_tracer_opts *o, const cb_tracer_opts *opts) {
@@ -382,6 +401,8 @@ int cb_tracer_new(cb_tracer **out, cb_loop *loop, const cb_tracer_opts *opts) {
 
 void cb_tracer_free(cb_tracer *t) {
     if (!t) return;
+    cb_shown_end(t->shown);
+    t->shown = NULL;
     t->freed = true;
     cb_fetch_free(&t->fetch);
     cb_timer_free(t->timer);

@@ -13,6 +13,9 @@
  * test fails when there is no such family. */
 double moved(cb_metrics *m, const char *name, ...) __attribute__((sentinel));
 
+/* Runs the collectors, as a scrape does. */
+void moved_scrape(cb_metrics *m);
+
 #define EXPECT_MOVED(m, n, ...)                                                                                        \
     do {                                                                                                               \
         double got_ = moved((m), __VA_ARGS__, NULL), want_ = (double)(n);                                              \

@@ -1,3 +1,4 @@
+#include "support/moved.h"
 #include "telemetry/access_line.h"
 #include <cb/http.h>
 #include <criterion/criterion.h>
@@ -256,7 +257,9 @@ Test(access_log, sampling) {
     cb_loop *loop = NULL;
     cb_access_log *log = NULL;
     cb_access_log_stats stats = {.size = sizeof stats};
-    cr_assert_eq(cb_loop_new(&loop, NULL), CB_OK);
+    cb_metrics *m = NULL;
+    cr_assert_eq(cb_metrics_new(&m, NULL), CB_OK);
+    cr_assert_eq(cb_loop_new(&loop, CB_OPTS(cb_loop_opts, .metrics = m)), CB_OK);
     cr_assert_eq(cb_access_log_open(&log, loop, CB_OPTS(cb_access_log_opts, .path = path, .one_in = 10)), CB_OK);
     cb_access_record good = {.size = sizeof good, .status = 200, .version = CB_HTTP_1}, failed = good, cut = good;
     failed.status = 500;
@@ -278,7 +281,19 @@ Test(access_log, sampling) {
     cr_expect(stats.waiting_bytes == 0 && stats.dropped == 0 && stats.failures == 0);
     cr_expect_eq(stats.written_bytes, file_size(path));
     cr_expect_eq(cb_access_log_stats_get(log, NULL), CB_EINVAL);
+    EXPECT_MOVED(m, stats.lines, "cb_access_log_lines", "taken");
+    EXPECT_MOVED(m, stats.left_out, "cb_access_log_lines", "left_out");
+    EXPECT_MOVED(m, stats.written_bytes, "cb_access_log_bytes");
     cb_access_log_free(log);
+    cr_assert_eq(cb_access_log_open(&log, loop, CB_OPTS(cb_access_log_opts, .path = "/dev/full", .buffer_bytes = 300)),
+                 CB_OK);
+    for (int i = 0; i < 10; i++)
+        cb_access_log_add(log, &good);
+    EXPECT_MOVED(m, cb_access_log_dropped(log), "cb_access_log_lines", "dropped");
+    cr_expect_gt(cb_access_log_dropped(log), 0);
+    cb_access_log_free(log);
+    EXPECT_MOVED(m, 1, "cb_access_log_failures");
     cb_loop_free(loop);
+    cb_metrics_unref(m);
     unlink(path);
 }

@@ -1,3 +1,4 @@
+#include "support/moved.h"
 #include <cb/audit.h>
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -221,7 +222,20 @@ Test(audit, many_threads_share_commits_and_a_reader_looks_on) {
     cr_assert_eq(cb_audit_write(log, &last, NULL), CB_OK);
     cr_assert_eq(cb_audit_stats_get(log, &s), CB_OK);
     cr_expect_eq(s.records, 2002);
+    cb_metrics *m = NULL;
+    cr_assert_eq(cb_metrics_new(&m, NULL), CB_OK);
+    cr_expect_eq(cb_audit_metrics(NULL, m, "a"), CB_EINVAL);
+    cr_expect_eq(cb_audit_metrics(log, NULL, "a"), CB_EINVAL);
+    cr_assert_eq(cb_audit_metrics(log, m, "a"), CB_OK, "%s", cb_last_error());
+    cr_expect_eq(cb_audit_metrics(log, m, "b"), CB_EEXIST);
+    moved_scrape(m);
+    EXPECT_MOVED(m, 2002, "cb_audit_records", "a");
+    EXPECT_MOVED(m, s.commits, "cb_audit_commits", "a");
+    EXPECT_MOVED(m, 0, "cb_audit_failed_records", "a");
     cb_audit_free(log);
+    moved_scrape(m);
+    EXPECT_MOVED(m, 0, "cb_audit_records", "a"); /* it is gone with the log */
+    cb_metrics_unref(m);
     cr_expect_eq(done, 1);
     cr_expect_eq(verify(&f, NULL, &r), CB_OK);
     cr_expect_eq(r.records, 2002);
@@ -286,7 +300,13 @@ Test(audit, a_torn_end_is_cut_with_a_record_and_a_break_is_refused) {
     log = open_log(&f);
     cr_assert_eq(cb_audit_stats_get(log, &s), CB_OK);
     cr_expect_eq(s.cut_bytes, 12);
+    cb_metrics *m = NULL;
+    cr_assert_eq(cb_metrics_new(&m, NULL), CB_OK);
+    cr_assert_eq(cb_audit_metrics(log, m, NULL), CB_OK);
+    moved_scrape(m);
+    EXPECT_MOVED(m, 12, "cb_audit_cut_bytes", "");
     cb_audit_free(log);
+    cb_metrics_unref(m);
     cr_expect_eq(verify(&f, NULL, &report), CB_OK);
     cr_expect_eq(report.records, 2);
     cr_expect_eq(report.tail_bytes, 0);

@@ -86,7 +86,15 @@ static void three_files(const folder *f, cb_audit_head heads[3]) {
     cb_audit_stats_get(log, &s);
     cr_expect_eq(s.rotated, 2);
     cr_expect_eq(s.head_failed, 0);
+    cb_metrics *m = NULL;
+    cr_assert_eq(cb_metrics_new(&m, NULL), CB_OK);
+    cr_assert_eq(cb_audit_metrics(log, m, "files"), CB_OK);
+    moved_scrape(m);
+    EXPECT_MOVED(m, 2, "cb_audit_rotations", "files", "ok");
+    EXPECT_MOVED(m, 0, "cb_audit_rotations", "files", "failed");
+    EXPECT_MOVED(m, 0, "cb_audit_failed_heads", "files");
     cb_audit_free(log);
+    cb_metrics_unref(m);
 }
 
 Test(audit_files, are_one_log) {

@@ -1,5 +1,6 @@
 #include "base/date.h"
 #include "base/log.h"
+#include "support/moved.h"
 #include <cb/log_writer.h>
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -163,6 +164,14 @@ Test(log_writer, a_reader_that_sleeps_costs_lines) {
     cr_expect_gt(s.dropped, 50);
     cr_expect_eq(s.dropped + s.lines, logged);
     cr_expect_leq(s.waiting_bytes, 20000);
+    cb_metrics *m = NULL;
+    cr_assert_eq(cb_metrics_new(&m, NULL), CB_OK);
+    cr_assert_eq(cb_log_writer_metrics(t.w, m, NULL), CB_OK, "%s", cb_last_error());
+    cr_expect_eq(cb_log_writer_metrics(t.w, m, NULL), CB_EEXIST);
+    moved_scrape(m);
+    EXPECT_MOVED(m, s.lines, "cb_log_lines", "");
+    EXPECT_MOVED(m, s.dropped, "cb_log_dropped_lines", "");
+    EXPECT_MOVED_IN(m, 1, 20000, "cb_log_waiting_bytes", "");
     size_t lines = 0, told = 0;
     char piece[4096], last[4096] = "";
     for (int quiet = 0; quiet < 3000;) {
@@ -182,6 +191,7 @@ Test(log_writer, a_reader_that_sleeps_costs_lines) {
     cr_expect_geq(told, 1);
     close(reader);
     cb_log_writer_free(t.w);
+    cb_metrics_unref(m);
     unlink(fifo);
     rmdir(t.folder);
 }

@@ -1,4 +1,5 @@
 #include "loop/loop_int.h"
+#include "support/moved.h"
 #include <cb/store.h>
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -114,7 +115,19 @@ Test(store, compare_and_set) {
     cr_expect_eq(get(&w, "a", 0), CB_OK);
     cr_expect(strcmp(w.got[0].value, "3") == 0 && strcmp(w.got[0].note, "me") == 0 && w.got[0].revision == 3);
     cr_expect_eq(w.revision, 3, "refused changes take no number");
+    cb_metrics *m = NULL;
+    cr_assert_eq(cb_metrics_new(&m, NULL), CB_OK);
+    cr_assert_eq(cb_store_metrics(w.s, m, "config"), CB_OK, "%s", cb_last_error());
+    cr_expect_eq(cb_store_metrics(w.s, m, "config"), CB_EEXIST);
+    moved_scrape(m);
+    EXPECT_MOVED(m, 3, "cb_store_revision", "config");
+    EXPECT_MOVED(m, 3, "cb_store_changes", "config");
+    EXPECT_MOVED(m, 3, "cb_store_conflicts", "config");
+    EXPECT_MOVED(m, 0, "cb_store_failures", "config");
+    EXPECT_MOVED(m, 0, "cb_store_waiting_questions", "config");
+    EXPECT_MOVED_IN(m, 4096, 1e7, "cb_store_file_bytes", "config");
     end(&w);
+    cb_metrics_unref(m);
 }
 
 Test(store, removing_and_making_again) {
@@ -172,6 +185,12 @@ Test(store, old_changes_are_forgotten) {
         cr_assert_eq(put(&w, "a", value, CB_STORE_ANY), CB_OK);
     }
     cr_expect_eq(w.oldest, 8);
+    cb_metrics *m = NULL;
+    cr_assert_eq(cb_metrics_new(&m, NULL), CB_OK);
+    cr_assert_eq(cb_store_metrics(w.s, m, ""), CB_OK);
+    moved_scrape(m);
+    EXPECT_MOVED(m, 8, "cb_store_oldest_revision", "");
+    cb_metrics_unref(m); /* the store holds it */
     cr_expect_eq(cb_store_history(w.s, NULL, NULL, cb_slice_str("a"), 0, 100, done, &w), CB_OK);
     cr_expect_eq(w.n, 4, "the latest and three");
     cr_expect_eq(get(&w, "a", 9), CB_OK);

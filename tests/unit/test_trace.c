@@ -1,5 +1,6 @@
 #include "base/mem.h"
 #include "support/http_fixture.h"
+#include "support/moved.h"
 #include "telemetry/otlp.h"
 #include <cb/trace.h>
 #include <criterion/criterion.h>
@@ -329,6 +330,13 @@ Test(trace, what_is_refused_for_good_is_counted) {
     cb_tracer_stats s = stats(c.t);
     cr_expect_eq(s.dropped_failed, 3);
     cr_expect_eq(s.requests, 1);
+    cr_assert_eq(cb_tracer_metrics(c.t, c.w.metrics, "otlp"), CB_OK, "%s", cb_last_error());
+    moved_scrape(c.w.metrics);
+    EXPECT_MOVED(c.w.metrics, 3, "cb_trace_spans", "otlp");
+    EXPECT_MOVED(c.w.metrics, 0, "cb_trace_sent_spans", "otlp");
+    EXPECT_MOVED(c.w.metrics, 3, "cb_trace_dropped_spans", "otlp", "failed");
+    EXPECT_MOVED(c.w.metrics, 1, "cb_trace_requests", "otlp");
+    EXPECT_MOVED(c.w.metrics, 1, "cb_trace_failed_requests", "otlp");
     close_collector(&c);
 }
 
@@ -345,6 +353,11 @@ Test(trace, a_dead_collector_costs_bounded_memory) {
     cb_tracer_stats s = stats(c.t);
     cr_expect(s.waiting_bytes <= 20000 && s.waiting_bytes > 10000, "%d bytes", (int)s.waiting_bytes);
     cr_expect_eq(s.dropped_full, 1);
+    cr_assert_eq(cb_tracer_metrics(c.t, c.w.metrics, NULL), CB_OK, "%s", cb_last_error());
+    cr_expect_eq(cb_tracer_metrics(c.t, c.w.metrics, NULL), CB_EEXIST);
+    moved_scrape(c.w.metrics);
+    EXPECT_MOVED(c.w.metrics, 1, "cb_trace_dropped_spans", "", "full");
+    EXPECT_MOVED_IN(c.w.metrics, 10000, 20000, "cb_trace_waiting_bytes", "");
     for (int i = 0; i < 20000 && stats(c.t).dropped_failed == 0; i++) {
         cb_loop_step(c.w.loop);
         struct timespec ms = {.tv_nsec = 1000000};
