@@ -1,5 +1,6 @@
 /* Audit logs of several files: put aside and chained, verified as one, opened after crashes and despite flaws; exported
  * as they grow. */
+#include "support/moved.h"
 #include <cb.h>
 #include <criterion/criterion.h>
 #include <dirent.h>
