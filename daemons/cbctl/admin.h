@@ -52,6 +52,7 @@ typedef struct cbctl_question {
      * for the head. < 0 ends it, which is good when *enough. */
     int (*on_data)(cb_slice data, void *user);
     const bool *enough;
+    const char *last_event_id; /* of events: go on behind that one; "" and NULL = from now on */
     void *user;
 } cbctl_question;
 
@@ -65,6 +66,11 @@ typedef struct cbctl_answer {
 /* An exit code. Whatever is not good has been told then, mistakes of a configuration one a line. a zeroed answer is
  * fine to free. */
 int cbctl_ask(cbctl_admin *a, const cbctl_question *q, cbctl_answer *r);
+/* The same, telling nothing: the exit code is about the way to the daemon only, and why[] says what went wrong there.
+ */
+int cbctl_ask_quietly(cbctl_admin *a, const cbctl_question *q, cbctl_answer *r, char *why, size_t cap);
+/* What an answer means that was not asked for by cbctl_ask(): an exit code; what is not good is told. */
+int cbctl_judge(const cbctl_admin *a, const cbctl_question *q, cbctl_answer *r);
 /* The same for an answer in JSON; *out is to be freed by json_free(). */
 int cbctl_ask_json(cbctl_admin *a, const cbctl_question *q, json_tree **out, cbctl_answer *r);
 void cbctl_answer_free(cbctl_answer *r);

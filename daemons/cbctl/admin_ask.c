@@ -139,6 +139,7 @@ static int send(cbctl_asking *k) {
     add(fields, &n, "accept", q->accept ? q->accept : "application/json, application/problem+json");
     add(fields, &n, "user-agent", "cbctl");
     add(fields, &n, "authorization", a->bearer);
+    add(fields, &n, "last-event-id", q->last_event_id);
     if (q->body) add(fields, &n, "content-type", q->type);
     if (q->body) add(fields, &n, "content-length", length);
     if (q->change && g->if_match)
@@ -272,24 +273,33 @@ static int print_problem(const cbctl_admin *a, const cbctl_question *q, const cb
     return code_of(r->status, listed);
 }
 
-int cbctl_ask(cbctl_admin *a, const cbctl_question *q, cbctl_answer *r) {
+int cbctl_ask_quietly(cbctl_admin *a, const cbctl_question *q, cbctl_answer *r, char *why, size_t cap) {
     cbctl_asking *k = NULL;
-    char why[512];
     *r = (cbctl_answer){0};
+    why[0] = '\0';
     int code = cbctl_ask_start(&k, a, q, NULL, NULL);
     if (code != CBCTL_OK) return code;
     while (k->x && cb_loop_alive(a->loop) && cb_loop_run(a->loop) >= 0)
         continue;
-    code = cbctl_ask_end(k, r, why, sizeof why);
-    if (code != CBCTL_OK) {
+    return cbctl_ask_end(k, r, why, cap);
+}
+
+int cbctl_judge(const cbctl_admin *a, const cbctl_question *q, cbctl_answer *r) {
+    if (r->status >= 200 && r->status < 300) return CBCTL_OK;
+    int code = print_problem(a, q, r);
+    cbctl_answer_free(r);
+    return code;
+}
+
+int cbctl_ask(cbctl_admin *a, const cbctl_question *q, cbctl_answer *r) {
+    char why[512];
+    int code = cbctl_ask_quietly(a, q, r, why, sizeof why);
+    if (code == CBCTL_OK) return cbctl_judge(a, q, r);
+    if (*why) {
         fputs("cbctl: ", stderr);
         cbctl_put(stderr, why);
         putc('\n', stderr);
-        return code;
     }
-    if (r->status >= 200 && r->status < 300) return CBCTL_OK;
-    code = print_problem(a, q, r);
-    cbctl_answer_free(r);
     return code;
 }
 

@@ -7,11 +7,14 @@
 #include <strings.h>
 #include <time.h>
 
+enum { AGAIN_MS = 200 };
+
 struct follow {
     cbctl_admin *a;
     cbctl_sse sse;
-    uint64_t left; /* events to come; 0: for ever */
-    bool enough, colours;
+    uint64_t left;   /* events to come; 0: for ever */
+    int64_t good_ms; /* when something came last; 0: never */
+    bool enough, broken, colours;
 };
 
 /* Members with "=" between, after the time of day and the event's name. */
@@ -80,14 +83,51 @@ static int on_event(const char *event, const char *text, size_t len, void *user)
     return CB_OK;
 }
 
+static int64_t now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
 static int on_data(cb_slice data, void *user) {
     struct follow *f = user;
-    return cbctl_sse_feed(&f->sse, (const char *)data.base, data.len);
+    f->good_ms = now_ms();
+    const int rc = cbctl_sse_feed(&f->sse, (const char *)data.base, data.len);
+    f->broken = rc < 0 && !f->enough;
+    return rc;
+}
+
+/* A daemon ends streams when rights may have changed, or a successor takes over: then it is asked again for what comes
+ * behind the last event, as browsers do. */
+static int follow(struct follow *f) {
+    char why[512];
+    for (;;) {
+        cbctl_answer r;
+        const cbctl_question q = {.path = "/v1/events",
+                                  .accept = "text/event-stream",
+                                  .last_event_id = f->sse.id,
+                                  .on_data = on_data,
+                                  .enough = &f->enough,
+                                  .user = f};
+        int code = cbctl_ask_quietly(f->a, &q, &r, why, sizeof why);
+        cbctl_sse_end(&f->sse);
+        const bool over = code == CBCTL_OK && !f->enough;
+        if (over) code = cbctl_judge(f->a, &q, &r);
+        cbctl_answer_free(&r);
+        if (f->enough || (code != CBCTL_OK && !*why)) return code; /* what was refused was told */
+        if (over) f->good_ms = now_ms();
+        if (f->broken || !f->good_ms || now_ms() - f->good_ms >= f->a->patience_ms) {
+            fputs("cbctl: ", stderr);
+            cbctl_put(stderr, why);
+            putc('\n', stderr);
+            return code;
+        }
+        (void)nanosleep(&(struct timespec){.tv_nsec = AGAIN_MS * 1000000L}, NULL);
+    }
 }
 
 int cbctl_events(cbctl_admin *a) {
     struct follow f = {.a = a, .sse = {.on_event = on_event}, .colours = cbctl_colours(stdout)};
-    cbctl_answer r = {0};
     if (a->args.n_words) return cbctl_usage("events: what is \"%s\"?", a->args.words[0]);
     if (a->args.limit) {
         const int64_t n = cbctl_number(a->args.limit, 1, INT64_MAX / 16);
@@ -95,14 +135,5 @@ int cbctl_events(cbctl_admin *a) {
         f.left = (uint64_t)n;
     }
     f.sse.user = &f;
-    const cbctl_question q = {
-        .path = "/v1/events", .accept = "text/event-stream", .on_data = on_data, .enough = &f.enough, .user = &f};
-    int code = cbctl_ask(a, &q, &r);
-    if (code == CBCTL_OK && !f.enough) {
-        fprintf(stderr, "cbctl: %s: the daemon ended the stream\n", a->place);
-        code = CBCTL_FAILED;
-    }
-    cbctl_sse_end(&f.sse);
-    cbctl_answer_free(&r);
-    return code;
+    return follow(&f);
 }

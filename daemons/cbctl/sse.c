@@ -23,6 +23,7 @@ static int append(char **to, size_t *len, size_t *cap, const char *bytes, size_t
 
 static int dispatch(cbctl_sse *s) {
     int rc = CB_OK;
+    memcpy(s->id, s->next_id, sizeof s->id);
     if (s->has_data) rc = s->on_event(*s->event ? s->event : "message", s->data, s->data_len, s->user);
     s->event[0] = '\0';
     s->data_len = 0;
@@ -30,7 +31,7 @@ static int dispatch(cbctl_sse *s) {
     return rc;
 }
 
-/* "field: value"; other fields than event and data say nothing to us. */
+/* "field: value"; other fields than event, data and id say nothing to us. */
 static int take_line(cbctl_sse *s) {
     const char *line = s->line ? s->line : "";
     const size_t name = strcspn(line, ":");
@@ -38,6 +39,7 @@ static int take_line(cbctl_sse *s) {
     if (!*line) return dispatch(s);
     if (*value == ' ') value++;
     if (name == 5 && memcmp(line, "event", 5) == 0) snprintf(s->event, sizeof s->event, "%s", value);
+    if (name == 2 && memcmp(line, "id", 2) == 0) snprintf(s->next_id, sizeof s->next_id, "%s", value);
     if (name != 4 || memcmp(line, "data", 4) != 0) return CB_OK;
     int rc = s->has_data ? append(&s->data, &s->data_len, &s->data_cap, "\n", 1) : CB_OK;
     s->has_data = true;
@@ -68,4 +70,8 @@ void cbctl_sse_end(cbctl_sse *s) {
     free(s->line);
     free(s->data);
     s->line = s->data = NULL;
+    s->line_len = s->line_cap = s->data_len = s->data_cap = 0;
+    s->event[0] = '\0';
+    memcpy(s->next_id, s->id, sizeof s->next_id);
+    s->has_data = s->after_cr = false;
 }

@@ -214,11 +214,30 @@ def test_metrics(fake):
 def test_events(fake):
     stream = ": hello\n\nevent: config\nid: 1\ndata: {\"revision\": 18}\n\nevent: stats\rdata: {\"rps\":\rdata: 5}\r\rdata: not JSON\r\n\r\nevent: empty\n\nevent: cut\ndata: {}"
     admin = fake({"GET /v1/events": (200, {"content-type": "text/event-stream"}, stream)})
-    got = cbctl(admin, "events")
-    assert got.returncode == 1 and "ended the stream" in got.stderr
+    got = cbctl(admin, "events", "--limit", "3")
+    assert got.returncode == 0, got
     assert [line.split(" ", 1)[1] for line in got.stdout.splitlines()] == ["config revision=18", "stats rps=5", "message not JSON"]
     got = cbctl(admin, "events", "--type", "stats,drain", "--limit", "1", "--json")
     assert (got.returncode, json.loads(got.stdout)) == (0, {"event": "stats", "data": {"rps": 5}})
+
+
+def test_events_go_on_where_they_ended(fake):
+    def stream(handler):
+        n = int(handler.headers.get("last-event-id") or 0) + 1
+        if n == 4:
+            return b""
+        if n == 5:
+            return problem(403, "Forbidden")
+        return 200, {"content-type": "text/event-stream"}, f"id: {n}\nevent: config\ndata: {n}\n\nid: 99\nevent: cut"
+
+    admin = fake({"GET /v1/events": stream})
+    got = cbctl(admin, "events", "--limit", "3")
+    assert (got.returncode, [line.split()[2] for line in got.stdout.splitlines()]) == (0, ["1", "2", "3"]), got
+    assert [a[2].get("last-event-id") for a in admin.asked] == [None, "1", "2"]
+    got = cbctl(admin, "events", "--patience", "1s")
+    assert got.returncode == 5 and len(got.stdout.splitlines()) == 3 and "closed" in got.stderr, got
+    admin.answers["GET /v1/events"] = problem(403, "Forbidden")
+    assert cbctl(admin, "events").returncode == 3
 
 
 def test_pages(fake):

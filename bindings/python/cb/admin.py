@@ -13,9 +13,11 @@ Whatever the daemon refuses raises :class:`Problem` or one of its kinds; not rea
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
+import time
 import urllib.parse
 from dataclasses import dataclass, field
 from typing import Any, AsyncIterator, Dict, Iterator, List, Mapping, Optional, Tuple, Union
@@ -30,6 +32,7 @@ __all__ = ["Admin", "Change", "Config", "Conflict", "Denied", "Event", "Family",
 SOCKET = "/run/cb-edge/admin.sock"
 ANSWER_BYTES = 64 * 1024 * 1024
 PAGE = 1000
+AGAIN = 0.2
 Match = Union[int, str, None]
 
 
@@ -373,18 +376,32 @@ class Admin:
         _, data = await self.request("GET", "/metrics", accept="text/plain")
         return Metrics(data.decode(errors="replace"))
 
-    async def events(self, *types: str, last_id: str = "") -> AsyncIterator[Event]:
-        """What happens, as it happens, until the daemon ends; of these types, or of all. ``last_id``: begin behind that event, if it is kept."""
-        headers = {"accept": "text/event-stream", **({"last-event-id": last_id} if last_id else {})}
-        response = await self._begin("GET", "/v1/events", headers, None, 0)
-        if response.status != 200 or not (response.header("content-type") or "").startswith("text/event-stream"):
-            raise _problem(response.status, response.header("content-type") or "", await _read(response))
-        try:
-            async for event in _parse_events(response):
-                if not types or event.type in types:
-                    yield event
-        finally:
-            response.close()
+    async def events(self, *types: str, last_id: str = "", patience: float = 30.0) -> AsyncIterator[Event]:
+        """What happens, as it happens, of these types, or of all. ``last_id``: begin behind that event, if it is kept.
+
+        A daemon ends streams when rights may have changed or a successor takes over: then it is asked again for what comes behind the last
+        event. Error when it was not to be reached for ``patience`` seconds; 0: when the stream ends."""
+        good: Optional[float] = None
+        while True:
+            headers = {"accept": "text/event-stream", **({"last-event-id": last_id} if last_id else {})}
+            try:
+                response = await self._begin("GET", "/v1/events", headers, None, 0)
+                if response.status != 200 or not (response.header("content-type") or "").startswith("text/event-stream"):
+                    raise _problem(response.status, response.header("content-type") or "", await _read(response))
+                try:
+                    async for event in _parse_events(response, last_id):
+                        good, last_id = time.monotonic(), event.id
+                        if not types or event.type in types:
+                            yield event
+                finally:
+                    response.close()
+                if not patience:
+                    return
+                good = time.monotonic()
+            except Error as error:
+                if error.code == lib.CB_ELIMIT or good is None or time.monotonic() - good >= patience:
+                    raise
+            await asyncio.sleep(AGAIN)
 
     # ---- configuration ----
 
@@ -516,8 +533,8 @@ async def _lines(response: aio.ClientResponse) -> AsyncIterator[str]:
             yield line.decode(errors="replace")
 
 
-async def _parse_events(response: aio.ClientResponse) -> AsyncIterator[Event]:
-    kind, identifier, data = "", "", []  # type: str, str, List[str]
+async def _parse_events(response: aio.ClientResponse, identifier: str) -> AsyncIterator[Event]:
+    kind, data = "", []  # type: str, List[str]
     async for line in _lines(response):
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")

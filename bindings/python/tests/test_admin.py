@@ -235,9 +235,9 @@ def test_odd_answers(tmp_path):
 
 def test_events(tmp_path):
     async def story(admin, daemon):
-        events = [e async for e in admin.events()]
+        events = [e async for e in admin.events(patience=0)]
         assert events == [cb.admin.Event("config", {"revision": 2}, "7"), cb.admin.Event("stats", {"rps": 5}, "7"), cb.admin.Event("message", "plain text", "7")]
-        assert [e.data async for e in admin.events("stats", last_id="5")] == [{"rps": 5}]
+        assert [e.data async for e in admin.events("stats", last_id="5", patience=0)] == [{"rps": 5}]
         assert daemon.asked[-1][2]["last-event-id"] == "5"
         async for event in admin.events():
             break  # leaving early ends the stream
@@ -247,6 +247,37 @@ def test_events(tmp_path):
             await anext(admin.events())
 
     talk(tmp_path, story)
+
+
+def test_events_go_on_where_they_ended(tmp_path):
+    class Ending(Daemon):
+        async def __call__(self, request):
+            if request.path != "/v1/events":
+                return await super().__call__(request)
+            n = int(request.header("last-event-id") or 0) + 1
+            self.asked.append(n)
+            return answer(200, f"id: {n}\ndata: {n}\n\nid: 99\ndata: cut".encode(), "text/event-stream")
+
+    async def story(admin, daemon):
+        seen = []
+        async for event in admin.events():
+            seen.append(event.data)
+            if len(seen) == 3:
+                break
+        assert seen == [1, 2, 3] and daemon.asked == [1, 2, 3]
+
+    talk(tmp_path, story, Ending())
+
+    async def gone():
+        async with cb.aio.Server(f"unix:{tmp_path}/admin.sock", None, Ending(), drain=0.1):
+            async with cb.admin.Admin(tmp_path / "admin.sock") as admin:
+                events = admin.events(patience=0.5)
+                assert (await anext(events)).data == 1
+        async with cb.admin.Admin(tmp_path / "admin.sock") as admin:
+            with pytest.raises(cb.Error):
+                await anext(admin.events(patience=0.5))
+
+    asyncio.run(gone())
 
 
 def test_nobody_there(tmp_path):
