@@ -7,7 +7,9 @@
 #include <string.h>
 
 static const char *const version_names[] = {"h1", "h2", "h3", NULL}; /* bit i is enum cb_http_version 1 << i */
-static const char *const policy_names[] = {"round_robin", "least_connections", NULL};
+static const char *const policy_names[] = {
+    "round_robin", "least_connections", "power_of_two", "ip_hash", "ring_hash", "maglev", "latency",
+    NULL}; /* from CB_LB_ROUND_ROBIN on */
 static const char *const verify_names[] = {"full", "chain", "none", NULL};
 static const char *const client_cert_names[] = {"none", "leaf", "chain", NULL};
 static const char *const old_names[] = {"refuse", "accept", NULL};
@@ -100,13 +102,15 @@ static const cb_config_rule origin_rules[] = {
     {MEMBER(edge_origin_conf, url), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_ORIGIN, .required = 1,
      .doc = "\"http://host:port\" or \"https://host:port\". Names are resolved again when their TTL is over."},
     {MEMBER(edge_origin_conf, weight), COUNT(1000), .fallback = "1", .doc = "Share of the requests."},
+    {MEMBER(edge_origin_conf, priority), .kind = CB_CONFIG_INT, .min = 0, .max = 1000, .fallback = "0",
+     .doc = "0 serves; others stand by until less than half of those below is in."},
     END};
 
 static const cb_config_rule group_rules[] = {
     {MEMBER(edge_group_conf, origins), .kind = CB_CONFIG_ARRAY, .members = origin_rules,
      .item_size = sizeof(edge_origin_conf), .min = 1, .max = 1024, .required = 1, .doc = "Where requests go."},
-    {MEMBER(edge_group_conf, policy), .kind = CB_CONFIG_ENUM, .names = policy_names, .fallback = "round_robin",
-     .doc = "How the next origin is chosen."},
+    {MEMBER(edge_group_conf, policy), .kind = CB_CONFIG_ENUM, .names = policy_names, .fallback = "power_of_two",
+     .doc = "How the next origin is chosen; by hash of the client's address: ip_hash, ring_hash, maglev."},
     {MEMBER(edge_group_conf, versions), .kind = CB_CONFIG_SET, .names = version_names,
      .doc = "HTTP versions towards origins; when absent h1, and with https h2. Only h2 on http is prior knowledge."},
     {MEMBER(edge_group_conf, verify), .kind = CB_CONFIG_ENUM, .names = verify_names, .fallback = "full",

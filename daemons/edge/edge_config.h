@@ -43,6 +43,7 @@ typedef struct edge_listener_conf {
 typedef struct edge_origin_conf {
     const char *url;
     int64_t weight;
+    int64_t priority;
 } edge_origin_conf;
 
 typedef struct edge_group_conf {

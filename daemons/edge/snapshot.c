@@ -89,7 +89,8 @@ static int make_group(edge_snapshot *s, const edge_group_conf *g, edge_source *f
     const edge_origin_conf *origins = g->origins.at;
     for (size_t i = 0; i < g->origins.len && rc == CB_OK; i++)
         rc = cb_router_origin(r, g->name,
-                              CB_OPTS(cb_origin_opts, .url = origins[i].url, .weight = (uint32_t)origins[i].weight));
+                              CB_OPTS(cb_origin_opts, .url = origins[i].url, .weight = (uint32_t)origins[i].weight,
+                                      .priority = (uint32_t)origins[i].priority));
     return rc < 0 ? complain(from, "groups", g->name, "") : CB_OK;
 }
 

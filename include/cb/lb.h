@@ -27,13 +27,15 @@ CB_BEGIN
 
 typedef struct cb_lb_table cb_lb_table;
 typedef struct cb_lb_writer cb_lb_writer;
+typedef struct cb_lb_pool cb_lb_pool;
 
 enum cb_lb_limits {
     CB_LB_BUCKETS = 65537,       /* the default: a prime, as all sizes of tables are */
     CB_LB_BUCKETS_MAX = 4194301, /* a table has 8 bytes for each */
     CB_LB_MEMBERS_MAX = 4096,
     CB_LB_WEIGHT_MAX = 65535,
-    CB_LB_KEY_BYTES = 16
+    CB_LB_KEY_BYTES = 16,
+    CB_LB_GEO_BYTES = 16 /* of the name of a place, with its NUL */
 };
 
 /* ---- hashing ---- */
@@ -198,6 +200,115 @@ typedef struct cb_lb_writer_stats {
 
 /* CB_EINVAL (out, size). */
 CB_API int cb_lb_writer_stats_get(const cb_lb_writer *w, cb_lb_writer_stats *out);
+
+/* ---- pools ---- */
+/* How the next backend is chosen. All heed weights. */
+enum cb_lb_policy {
+    CB_LB_DEFAULT = 0,           /* CB_LB_POWER_OF_TWO */
+    CB_LB_ROUND_ROBIN = 1,       /* in turns; with weights smoothly, not in bursts */
+    CB_LB_LEAST_CONNECTIONS = 2, /* fewest calls that run */
+    CB_LB_POWER_OF_TWO = 3,      /* two by chance, and of these the one with fewer calls */
+    CB_LB_IP_HASH = 4,           /* by rendezvous: what has one hash stays with one backend while that is there */
+    CB_LB_RING_HASH = 5, /* by a hash ring with bounded loads: the same, but nobody gets far more than its share */
+    CB_LB_MAGLEV = 6,    /* by a Maglev table: the same, fast with many backends */
+    CB_LB_LATENCY = 7    /* two by chance, and of these the one that lets wait less: smoothed latency times calls */
+};
+
+/* Which groups come first. Groups of equal rank share the calls (active-active); the others stand by until too little
+ * of the better ones is left (active-passive). */
+enum cb_lb_prefer {
+    CB_LB_PREFER_NONE = 0,     /* all share */
+    CB_LB_PREFER_PRIORITY = 1, /* the lowest */
+    CB_LB_PREFER_COST = 2,     /* the lowest */
+    CB_LB_PREFER_LATENCY = 3,  /* the lowest; within a fifth of it is equal */
+    CB_LB_PREFER_GEO = 4       /* that of the call; then the lowest priority */
+};
+
+typedef struct cb_lb_pool_opts {
+    size_t size;
+    const cb_alloc *alloc;   /* NULL = malloc */
+    int32_t policy;          /* enum cb_lb_policy */
+    int32_t prefer;          /* enum cb_lb_prefer */
+    uint64_t seed;           /* for chance: another for each pool, or all hosts choose alike */
+    uint32_t load_percent;   /* ring hash: what one may have of its share, above 100; 0 = 125 */
+    uint32_t spill_percent;  /* groups of a rank serve while so much of their weight is in; 1 to 100; 0 = 50 */
+    uint32_t max_fails;      /* failures within fail_window_ms that take a backend out; 0 = 3 */
+    uint32_t fail_window_ms; /* 0 = 10,000 */
+    uint32_t fail_out_ms;    /* how long; 0 = 10,000. When all are out, all are tried */
+    uint32_t smooth_ms;      /* latency: in what time an old measurement fades; 0 = 10,000 */
+} cb_lb_pool_opts;
+
+/* Makes an empty pool, of one thread. CB_EINVAL (out; the detail names the field), CB_ENOMEM, CB_E2BIG. */
+CB_API int cb_lb_pool_new(cb_lb_pool **out, const cb_lb_pool_opts *opts);
+CB_API void cb_lb_pool_free(cb_lb_pool *p);
+
+/* A group of backends, with its labels. */
+typedef struct cb_lb_group {
+    size_t size;
+    const char *geo;     /* where it is, up to 15 bytes: "eu-west"; NULL = nowhere */
+    uint32_t weight;     /* its share beside groups of equal rank; 0 = 1 */
+    uint32_t priority;   /* 0 is first */
+    uint32_t cost;       /* in whatever unit */
+    uint32_t latency_us; /* of the way there */
+} cb_lb_group;
+
+/* Adds a group and gives its number; backends may name it from then on. Without any, there is one group 0. CB_EINVAL
+ * (geo), CB_ELIMIT (4,096), CB_ENOMEM. */
+CB_API int cb_lb_pool_group(cb_lb_pool *p, const cb_lb_group *group);
+/* Changes the labels of a group. CB_EINVAL (geo), CB_ENOENT. */
+CB_API int cb_lb_pool_label(cb_lb_pool *p, uint32_t group, const cb_lb_group *labels);
+
+typedef struct cb_lb_backend {
+    size_t size;
+    uint32_t id;     /* not 0; of one kind in all pools that are to choose alike by hash */
+    uint32_t weight; /* up to CB_LB_WEIGHT_MAX; 0 = gets nothing */
+    uint32_t group;  /* as cb_lb_pool_group() numbered it */
+    uint32_t reserved;
+} cb_lb_backend;
+
+/* Adds a backend and gives its number: 0, 1 and so on. CB_EINVAL (id, weight), CB_EEXIST (the ID), CB_ENOENT (group),
+ * CB_ELIMIT (4,096), CB_ENOMEM. */
+CB_API int cb_lb_pool_add(cb_lb_pool *p, const cb_lb_backend *backend);
+/* Another weight; up 0: it gets nothing until it is 1 again. CB_ENOENT, CB_EINVAL. */
+CB_API int cb_lb_pool_set(cb_lb_pool *p, uint32_t backend, uint32_t weight, int up);
+
+/* What is asked for. */
+typedef struct cb_lb_call {
+    size_t size;
+    cb_time now;
+    uint64_t hash;   /* of what should stay together (cb_lb_hash()); 0 = nothing: policies by hash go by chance */
+    uint64_t tried;  /* backends that this call has tried, as bits; those from 64 on have none */
+    const char *geo; /* where the caller is; NULL = unknown */
+} cb_lb_call;
+
+/* The number of the backend that gets the call, which runs there until cb_lb_pool_done(). CB_ENOENT: none is left. */
+CB_API int64_t cb_lb_pool_pick(cb_lb_pool *p, const cb_lb_call *call);
+
+enum cb_lb_result {
+    CB_LB_UNKNOWN = 0, /* says nothing about the backend: the caller gave up */
+    CB_LB_WORKED = 1,
+    CB_LB_FAILED = 2
+};
+
+/* A call is over. latency_ns: until its answer; 0 = not measured. 1: this failure took the backend out; else 0.
+ * CB_ENOENT, CB_EINVAL (result). */
+CB_API int cb_lb_pool_done(cb_lb_pool *p, uint32_t backend, int result, uint64_t latency_ns, cb_time now);
+
+typedef struct cb_lb_backend_stats {
+    size_t size; /* set by the caller */
+    uint64_t picks;
+    uint64_t latency_ns; /* smoothed; 0 = not measured */
+    cb_time out_until;   /* 0 = in */
+    uint32_t id, weight, group, active;
+    uint8_t up;
+    uint8_t reserved[7];
+} cb_lb_backend_stats;
+
+/* CB_ENOENT: there is no such backend. CB_EINVAL (out, size). */
+CB_API int cb_lb_pool_stats_get(const cb_lb_pool *p, uint32_t backend, cb_lb_backend_stats *out);
+
+/* The name of a policy, such as "power_of_two"; NULL: there is none of this number. Static storage. */
+CB_API const char *cb_lb_policy_name(int policy);
 
 CB_END
 #endif

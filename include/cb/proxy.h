@@ -24,6 +24,7 @@
 
 #include <cb/access_log.h>
 #include <cb/authn.h>
+#include <cb/lb.h>
 #include <cb/policy.h>
 #include <cb/trace.h>
 
@@ -31,13 +32,6 @@ CB_BEGIN
 
 typedef struct cb_router cb_router;
 typedef struct cb_proxy cb_proxy;
-
-/* How the next origin is chosen. */
-enum cb_lb_policy {
-    CB_LB_DEFAULT = 0, /* CB_LB_ROUND_ROBIN */
-    CB_LB_ROUND_ROBIN = 1,
-    CB_LB_LEAST_CONNECTIONS = 2 /* fewest exchanges of this worker, by weight */
-};
 
 /* ---- the router: built by one thread, then immutable; reference counted (thread-safe); allocates by malloc() ---- */
 /* Gives an empty router with one reference. CB_EINVAL (out), CB_ENOMEM. */
@@ -52,7 +46,7 @@ typedef struct cb_origin_group_opts {
     cb_identity *identity;   /* https: trust roots and own certificate, referenced; NULL = system roots */
     const char *server_name; /* https: SNI and name to verify; NULL = the URL's host */
     const char *host;        /* Host field that the origins get; NULL = the client's */
-    int32_t policy;          /* enum cb_lb_policy */
+    int32_t policy;          /* enum cb_lb_policy (cb/lb.h). What stays together by hash is a client's address */
     uint32_t versions;       /* enum cb_http_version, or-ed; 0 = HTTP/1.1 and, with https, HTTP/2. HTTP/2 alone on http
                               * is prior knowledge */
     uint32_t connect_timeout_ms;  /* name, TCP and TLS; 0 = 5,000. 504 */
@@ -86,9 +80,9 @@ CB_API int cb_router_group(cb_router *r, const cb_origin_group_opts *opts);
 
 typedef struct cb_origin_opts {
     size_t size;
-    const char *url; /* "http://host[:port]" or "https://host[:port]"; names are resolved again by their TTL */
-    uint32_t weight; /* 1 to 1,000; 0 = 1 */
-    uint32_t reserved;
+    const char *url;   /* "http://host[:port]" or "https://host[:port]"; names are resolved again by their TTL */
+    uint32_t weight;   /* 1 to 1,000; 0 = 1 */
+    uint32_t priority; /* 0 is first: others get requests only when less than half of the better ones is in */
 } cb_origin_opts;
 
 /* Adds an origin to a group. CB_EINVAL (url, weight), CB_ENOENT (no such group), CB_ENOMEM, CB_E2BIG. */

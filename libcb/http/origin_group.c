@@ -54,6 +54,39 @@ static void pool_unref(cb_proxy *p, cb_proxy_pool *pool) {
 
 /* ---- groups ---- */
 
+/* The same number for one origin in all workers and on all hosts, after every reload: what stays together by hash
+ * stays there. */
+static uint32_t id_of(const cb_origin_group *g, size_t i) {
+    static const uint8_t key[CB_LB_KEY_BYTES];
+    const char *url = g->def->origins[i].url;
+    uint32_t id = (uint32_t)cb_lb_hash(key, url, strlen(url));
+    for (size_t k = 0; k < i; k++) {
+        if (g->lb.peers[k].id != id) continue;
+        id++; /* one URL twice, or chance */
+        k = 0;
+    }
+    return id;
+}
+
+/* Origins of one priority are a group of the balancer. */
+static int share_out(cb_origin_group *g) {
+    uint32_t sites = 0;
+    for (size_t i = 0; i < g->def->n_origins; i++) {
+        cb_lb_peer *p = &g->lb.peers[i];
+        p->group = sites;
+        for (size_t k = 0; k < i && p->group == sites; k++)
+            if (g->def->origins[k].priority == g->def->origins[i].priority) p->group = g->lb.peers[k].group;
+        sites += p->group == sites;
+        p->weight = g->def->origins[i].weight;
+        p->id = id_of(g, i);
+    }
+    g->lb.prefer = CB_LB_PREFER_PRIORITY;
+    int rc = cb_lb_sites(&g->lb, sites);
+    for (size_t i = 0; i < g->def->n_origins && rc == CB_OK; i++)
+        g->lb.sites[g->lb.peers[i].group].priority = g->def->origins[i].priority;
+    return rc;
+}
+
 static void group_fini(cb_proxy *p, cb_origin_group *g) {
     for (size_t i = 0; g->targets && i < g->def->n_origins; i++) {
         cb_origin_unref(g->targets[i].origin);
@@ -82,11 +115,10 @@ static int group_init(cb_origin_group *g, cb_proxy_table *t, const cb_router_gro
     g->lb.max_fails = o->max_fails;
     g->lb.window = o->fail_window_ms * CB_MS;
     g->lb.out = o->fail_out_ms * CB_MS;
-    for (size_t i = 0; i < def->n_origins; i++) {
+    for (size_t i = 0; i < def->n_origins; i++)
         g->targets[i].def = &def->origins[i];
-        g->lb.peers[i].weight = def->origins[i].weight;
-    }
-    return CB_OK;
+    rc = cb_loop_random(p->loop, &g->lb.chance, sizeof g->lb.chance);
+    return rc < 0 ? rc : share_out(g);
 }
 
 int cb_proxy_table_new(cb_proxy_table **out, cb_proxy *p, cb_router *router) {

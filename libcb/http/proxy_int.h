@@ -105,6 +105,7 @@ struct cb_pass {
     const char *reason;
     cb_time started, last;
     cb_time routed, answered_at; /* the first attempt began; the head of the response that is passed on came. 0: not */
+    cb_time picked_at;           /* the latest attempt began */
     cb_pool_times times;         /* of the last attempt */
     uint64_t bytes_in, bytes_out, tried;
     size_t peer;                  /* of group->lb, while picked */

@@ -244,10 +244,20 @@ static int send_head(cb_pass *pass, cb_origin *origin) {
     return cb_pool_send(&pass->back, origin, &req);
 }
 
+/* The client, as far as trusted peers tell; 0 where the policy does not ask. */
+static uint64_t stays_together(cb_pass *pass) {
+    static const uint8_t key[CB_LB_KEY_BYTES]; /* none: all workers and hosts choose alike */
+    if (!pass->group->lb.policy->by_hash) return 0;
+    if (!*pass->client) (void)cb_pass_build_fields(pass); /* when it fails it will fail again, with its answer */
+    return cb_lb_hash(key, pass->client, strlen(pass->client));
+}
+
 static int next_origin(cb_pass *pass) {
     cb_origin_group *g = pass->group;
     cb_origin *origin = NULL;
-    int64_t i = cb_lb_begin(&g->lb, cb_loop_now(pass->proxy->loop), 0, pass->tried);
+    const uint64_t client = stays_together(pass);
+    pass->picked_at = cb_loop_now(pass->proxy->loop);
+    int64_t i = cb_lb_begin(&g->lb, pass->picked_at, client, pass->tried, NULL);
     if (i < 0) return cb_fail(CB_ENOENT, "group \"%s\" has no origin left to try", g->def->opts.name);
     pass->peer = (size_t)i;
     pass->picked = 1;
@@ -434,8 +444,9 @@ static int on_back_head(cb_exchange *back, void *user) {
     cb_origin_group *g = pass->group;
     int status = cb_exchange_status(back), rc = build_response(pass, back);
     if (rc < 0) return rc;
-    cb_lb_good(&g->lb, pass->peer);
     pass->answered_at = cb_loop_now(pass->proxy->loop);
+    cb_lb_good(&g->lb, pass->peer);
+    cb_lb_took(&g->lb, pass->peer, pass->answered_at - pass->picked_at, pass->answered_at);
     cb_pass_count_answered(pass, status);
     if (pass->notes) cb_pass_trace_answered(pass, back);
     if (pass->proxy->log) { /* until then it is the origin's URL */

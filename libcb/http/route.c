@@ -187,7 +187,7 @@ int cb_router_origin(cb_router *r, const char *group, const cb_origin_opts *opts
     const char *wrong = o.url ? cb_config_format_wrong(CB_FORMAT_ORIGIN, o.url) : "is missing";
     if (wrong) return cb_fail(CB_EINVAL, "origin \"%s\" %s", o.url ? o.url : "", wrong);
     if (o.weight > 1000) return cb_fail(CB_EINVAL, "origin \"%s\": a weight is 1 to 1,000", o.url);
-    cb_router_origin_def d = {.weight = o.weight ? o.weight : 1};
+    cb_router_origin_def d = {.weight = o.weight ? o.weight : 1, .priority = o.priority};
     cb_router_origin_def *origins = grow(g->origins, g->n_origins, sizeof *origins);
     if (!origins) return cb_fail(CB_ENOMEM, "no memory for one more origin");
     g->origins = origins;

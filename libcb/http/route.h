@@ -14,7 +14,7 @@ typedef struct cb_router_origin_def {
     char *host; /* without brackets */
     uint16_t port;
     bool tls;
-    uint32_t weight;
+    uint32_t weight, priority;
 } cb_router_origin_def;
 
 typedef struct cb_router_group_def {

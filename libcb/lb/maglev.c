@@ -184,6 +184,10 @@ static uint64_t minus_log2(uint64_t x) {
     return ((uint64_t)(zeros + 1) << 32) - bits;
 }
 
+uint64_t cb_lb_age(uint32_t id, uint64_t hash) {
+    return minus_log2(cb_lb_mix(hash ^ cb_lb_mix(id)) | 1);
+}
+
 int64_t cb_lb_rendezvous(const cb_lb_member *members, size_t n, uint64_t hash) {
     int64_t best = -1;
     uint64_t best_age = 0;
@@ -194,7 +198,7 @@ int64_t cb_lb_rendezvous(const cb_lb_member *members, size_t n, uint64_t hash) {
         if (rc < 0) return rc;
         if (m->state != CB_LB_UP || !m->weight) continue;
         /* Each waits for a time of its own, exponential by its weight; the first one gets it. */
-        const uint64_t age = minus_log2(cb_lb_mix(hash ^ cb_lb_mix(m->id)) | 1);
+        const uint64_t age = cb_lb_age(m->id, hash);
         const bool wins = best < 0 || age * members[best].weight < best_age * m->weight ||
                           (age * members[best].weight == best_age * m->weight && m->id < members[best].id);
         if (!wins) continue;

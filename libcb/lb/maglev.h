@@ -26,5 +26,7 @@ bool cb_lb_quotas(cb_lb_share *shares, size_t n, uint32_t buckets);
  * permutation. Shares are in order of their IDs. CB_ENOMEM. */
 int cb_lb_maglev_fill(uint32_t *owners, uint32_t buckets, const cb_lb_share *shares, size_t n, uint64_t seed,
                       const cb_alloc *alloc);
+/* Rendezvous: how long this one waits for this hash, below 2^39; divided by its weight, the least wins. */
+uint64_t cb_lb_age(uint32_t id, uint64_t hash);
 
 #endif

@@ -331,13 +331,38 @@ def test_another_origin_is_tried(edge, origin):
 def test_round_robin_and_heal(edge, origin, spawn):
     ports = [origin("a"), origin("b")]
     late = free_port()
-    edge.start({"web": [f"http://127.0.0.1:{p}" for p in ports],
+    edge.start({"web": {"origins": [{"url": f"http://127.0.0.1:{p}"} for p in ports], "policy": "round_robin"},
                 "late": {"origins": [{"url": f"http://127.0.0.1:{late}"}], "max_fails": 1}}, workers=1)
     got = [edge.curl("/name")[2] for _ in range(6)]
     assert got in ([b"a", b"b"] * 3, [b"b", b"a"] * 3)
     assert edge.status("/late") == 502
     spawn(PYTHON, HERE / "edge_origin.py", late, "late").wait_for("origin on")
     assert edge.status("/late") == 200  # all are out: tried anyway
+
+
+@pytest.mark.parametrize("policy", ["power_of_two", "round_robin", "least_connections", "latency", "ip_hash", "ring_hash", "maglev"])
+def test_policies(edge, origin, policy):
+    """What goes by hash of the client stays at one origin, everything else is shared."""
+    edge.start({"web": {"origins": [{"url": f"http://127.0.0.1:{origin(name)}"} for name in "abc"], "policy": policy}}, workers=2)
+    got = {edge.curl("/name")[2] for _ in range(30)}
+    assert got < {b"a", b"b", b"c"} and len(got) == 1 if policy in ("ip_hash", "ring_hash", "maglev") else len(got) > 1
+
+
+def test_origins_stand_by(edge, origin, spawn):
+    """Active-passive: the second priority serves while less than half of the first is in, and no longer."""
+    first = free_port()
+    one = spawn(PYTHON, HERE / "edge_origin.py", first, "first")
+    one.wait_for("origin on")
+    edge.start({"web": {"origins": [{"url": f"http://127.0.0.1:{first}"}, {"url": f"http://127.0.0.1:{origin('second')}", "priority": 1}],
+                        "max_fails": 1, "fail_out_ms": 700}}, workers=1)
+    assert {edge.curl("/name")[2] for _ in range(20)} == {b"first"}
+    one.stop()
+    assert {edge.curl("/name")[2] for _ in range(20)} == {b"second"}
+    spawn(PYTHON, HERE / "edge_origin.py", first, "first").wait_for("origin on")
+    deadline = time.monotonic() + 10
+    while edge.curl("/name")[2] != b"first" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert {edge.curl("/name")[2] for _ in range(20)} == {b"first"}
 
 
 def test_connections_to_origins_are_kept(edge, origin):

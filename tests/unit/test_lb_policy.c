@@ -4,7 +4,7 @@
 
 static void picks(cb_lb *lb, char *out, size_t n, bool end) {
     for (size_t i = 0; i < n; i++) {
-        int64_t at = cb_lb_begin(lb, 0, 0, 0);
+        int64_t at = cb_lb_begin(lb, 0, 0, 0, NULL);
         out[i] = (char)('a' + at);
         if (end) cb_lb_end(lb, (size_t)at);
     }
@@ -18,10 +18,8 @@ Test(lb_policy, turns_and_weights) {
         bool end;
         const char *picks;
     } rows[] = {
-        {CB_LB_DEFAULT, {1, 1, 1}, true, "abcabca"},
-        {CB_LB_ROUND_ROBIN, {5, 1, 1}, true, "aabacaaaabacaa"},
-        {CB_LB_LEAST_CONNECTIONS, {1, 1, 1}, true, "abcabc"},
-        {CB_LB_LEAST_CONNECTIONS, {1, 1, 1}, false, "abcabc"},
+        {CB_LB_ROUND_ROBIN, {1, 1, 1}, true, "abcabca"},         {CB_LB_ROUND_ROBIN, {5, 1, 1}, true, "aabacaaaabacaa"},
+        {CB_LB_LEAST_CONNECTIONS, {1, 1, 1}, true, "abcabc"},    {CB_LB_LEAST_CONNECTIONS, {1, 1, 1}, false, "abcabc"},
         {CB_LB_LEAST_CONNECTIONS, {2, 1, 1}, false, "abcabcaa"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -37,7 +35,7 @@ Test(lb_policy, turns_and_weights) {
     cb_lb lb;
     cr_expect_eq(cb_lb_init(&lb, NULL, 99, 3), CB_EINVAL);
     cr_expect_eq(cb_lb_init(&lb, NULL, 0, 0), CB_OK);
-    cr_expect_eq(cb_lb_begin(&lb, 0, 0, 0), -1);
+    cr_expect_eq(cb_lb_begin(&lb, 0, 0, 0, NULL), -1);
     cb_lb_free(&lb);
 }
 
@@ -47,9 +45,9 @@ Test(lb_policy, the_least_busy_wins) {
     lb.peers[0].active = 4;
     lb.peers[1].active = 2;
     lb.peers[2].active = 3;
-    cr_expect_eq(cb_lb_begin(&lb, 0, 0, 0), 1);
+    cr_expect_eq(cb_lb_begin(&lb, 0, 0, 0, NULL), 1);
     cr_expect_eq(lb.peers[1].active, 3);
-    cr_expect_eq(cb_lb_begin(&lb, 0, 0, 1u << 1), 2);
+    cr_expect_eq(cb_lb_begin(&lb, 0, 0, 1u << 1, NULL), 2);
     cb_lb_end(&lb, 0);
     cr_expect_eq(lb.peers[0].active, 3);
     for (int i = 0; i < 9; i++)
@@ -72,22 +70,22 @@ Test(lb_policy, failures_take_out_for_a_while) {
     cr_expect(!cb_lb_fail(&lb, 0, 13 * s));
     cr_expect(cb_lb_fail(&lb, 0, 14 * s));
     for (int i = 0; i < 4; i++)
-        cr_expect_eq(cb_lb_begin(&lb, 15 * s, 0, 0), 1);
+        cr_expect_eq(cb_lb_begin(&lb, 15 * s, 0, 0, NULL), 1);
     /* all out: tried anyway, but not what was tried already */
     cr_expect(!cb_lb_fail(&lb, 1, 15 * s));
     cr_expect(!cb_lb_fail(&lb, 1, 15 * s));
     cr_expect(cb_lb_fail(&lb, 1, 15 * s));
     cr_expect(!cb_lb_fail(&lb, 1, 15 * s), "one that is out does not go out again");
-    cr_expect_geq(cb_lb_begin(&lb, 16 * s, 0, 0), 0);
-    cr_expect_eq(cb_lb_begin(&lb, 16 * s, 0, 1), 1);
-    cr_expect_eq(cb_lb_begin(&lb, 16 * s, 0, 3), -1);
+    cr_expect_geq(cb_lb_begin(&lb, 16 * s, 0, 0, NULL), 0);
+    cr_expect_eq(cb_lb_begin(&lb, 16 * s, 0, 1, NULL), 1);
+    cr_expect_eq(cb_lb_begin(&lb, 16 * s, 0, 3, NULL), -1);
     /* one answers: in again at once; the other by time */
     cb_lb_good(&lb, 1);
-    cr_expect_eq(cb_lb_begin(&lb, 17 * s, 0, 0), 1);
-    cr_expect_eq(cb_lb_begin(&lb, 17 * s, 0, 0), 1);
+    cr_expect_eq(cb_lb_begin(&lb, 17 * s, 0, 0, NULL), 1);
+    cr_expect_eq(cb_lb_begin(&lb, 17 * s, 0, 0, NULL), 1);
     bool seen = false;
     for (int i = 0; i < 8; i++)
-        seen |= cb_lb_begin(&lb, 20 * s, 0, 0) == 0;
+        seen |= cb_lb_begin(&lb, 20 * s, 0, 0, NULL) == 0;
     cr_expect(seen);
     cb_lb_free(&lb);
 }
@@ -99,15 +97,15 @@ Test(lb_policy, what_is_held_gets_nothing) {
     lb.out = 1000;
     lb.peers[1].held = true;
     for (int i = 0; i < 8; i++)
-        cr_expect_neq(cb_lb_begin(&lb, 1, 0, 0), 1);
+        cr_expect_neq(cb_lb_begin(&lb, 1, 0, 0, NULL), 1);
     cb_lb_fail(&lb, 0, 1);
     cb_lb_fail(&lb, 2, 1);
     for (int i = 0; i < 8; i++) /* those that are out are tried before it */
-        cr_expect_neq(cb_lb_begin(&lb, 2, 0, 0), 1);
-    cr_expect_eq(cb_lb_begin(&lb, 2, 0, 5), -1);
+        cr_expect_neq(cb_lb_begin(&lb, 2, 0, 0, NULL), 1);
+    cr_expect_eq(cb_lb_begin(&lb, 2, 0, 5, NULL), -1);
     lb.peers[0].held = lb.peers[2].held = true;
-    cr_expect_eq(cb_lb_begin(&lb, 5000, 0, 0), -1);
+    cr_expect_eq(cb_lb_begin(&lb, 5000, 0, 0, NULL), -1);
     lb.peers[1].held = false;
-    cr_expect_eq(cb_lb_begin(&lb, 5000, 0, 0), 1);
+    cr_expect_eq(cb_lb_begin(&lb, 5000, 0, 0, NULL), 1);
     cb_lb_free(&lb);
 }

@@ -53,9 +53,10 @@ static void open_tracer(trace_world *t) {
 /* first: an origin that is asked before the real one; NULL: there is none. */
 static void open_router(trace_world *t, const http_way *origin, const char *first) {
     cr_assert_eq(cb_router_new(&t->router), CB_OK);
-    cr_assert_eq(cb_router_group(t->router, CB_OPTS(cb_origin_group_opts, .name = "web", .versions = origin->version,
-                                                    .identity = t->w.roots, .tenant = "acme")),
-                 CB_OK, "%s", cb_last_error());
+    cr_assert_eq(
+        cb_router_group(t->router, CB_OPTS(cb_origin_group_opts, .name = "web", .policy = CB_LB_ROUND_ROBIN,
+                                           .versions = origin->version, .identity = t->w.roots, .tenant = "acme")),
+        CB_OK, "%s", cb_last_error());
     if (first) cr_assert_eq(cb_router_origin(t->router, "web", CB_OPTS(cb_origin_opts, .url = first)), CB_OK);
     cr_assert_eq(cb_router_origin(t->router, "web", CB_OPTS(cb_origin_opts, .url = t->w.url)), CB_OK);
     cr_assert_eq(cb_router_route(t->router, CB_OPTS(cb_route_opts, .path = "/", .group = "web", .host = "localhost")),
