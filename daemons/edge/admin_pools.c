@@ -73,6 +73,7 @@ static void put_origin(cb_json_out *o, const edge_origin_conf *conf, size_t numb
     cb_json_put_uint(o, "number", number);
     cb_json_put_str(o, "url", conf->url);
     cb_json_put_int(o, "weight", conf->weight);
+    cb_json_put_int(o, "priority", conf->priority);
     cb_json_put_str(o, "state", state_of(s));
     cb_json_put_bool(o, "out", (int)s->all.held);
     cb_json_put_int(o, "workers_down", s->down);
@@ -91,11 +92,10 @@ static void put_origin(cb_json_out *o, const edge_origin_conf *conf, size_t numb
 }
 
 static void put_group(const edge *e, const edge_part *parts, cb_json_out *o, const edge_group_conf *g, size_t place) {
-    static const char *const policies[] = {"round_robin", "least_connections"};
     const edge_origin_conf *origins = g->origins.at;
     cb_json_put_object(o, NULL);
     cb_json_put_str(o, "group", g->name);
-    cb_json_put_str(o, "policy", policies[g->policy]);
+    cb_json_put_str(o, "policy", cb_lb_policy_name(g->policy + CB_LB_ROUND_ROBIN));
     cb_json_put_str(o, "owner", g->owner);
     cb_json_put_str(o, "tenant", g->tenant);
     cb_json_put_list(o, "origins");
