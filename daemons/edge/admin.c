@@ -46,11 +46,36 @@ static int make_roles(cb_admin_roles **out, const edge_conf *c, edge_source *fro
     return rc;
 }
 
-int edge_admin_check(const edge_conf *c, edge_source *from) {
+/* Of the door over TCP: made anew each time, as files and keys may have changed. */
+static int make_tcp(cb_identity **identity, cb_authn **gate, const edge_snapshot *s, edge_source *from) {
+    const edge_admin_listen_conf *l = s->conf->admin->listen;
+    int rc =
+        l ? cb_identity_new(identity, CB_OPTS(cb_identity_opts, .cert_file = l->cert_file, .key_file = l->key_file))
+          : CB_OK;
+    if (l && rc == CB_OK && l->client_ca_file)
+        rc = cb_identity_trust(*identity, CB_OPTS(cb_trust_opts, .ca_file = l->client_ca_file,
+                                                  .crl_file = l->client_crl_file, .clients = CB_CLIENTS_ASK));
+    if (l && rc == CB_OK) rc = edge_auth_gate(gate, s->auth, &l->identities);
+    if (rc == CB_OK) return CB_OK;
+    cb_identity_unref(*identity);
+    *identity = NULL;
+    return edge_wrong(from, cb_last_error(), "/admin/listen");
+}
+
+int edge_admin_check(const edge_snapshot *s, edge_source *from) {
     cb_admin_roles *roles = NULL;
-    int rc = c->admin ? make_roles(&roles, c, from) : CB_OK;
+    cb_identity *identity = NULL;
+    cb_authn *gate = NULL;
+    int rc = s->conf->admin ? make_roles(&roles, s->conf, from) : CB_OK;
+    if (rc == CB_OK && s->conf->admin) rc = make_tcp(&identity, &gate, s, from);
     cb_admin_roles_unref(roles);
+    cb_identity_unref(identity);
+    cb_authn_unref(gate);
     return rc;
+}
+
+static const char *tcp_of(const edge_conf *c) {
+    return c->admin && c->admin->listen ? c->admin->listen->address : NULL;
 }
 
 static bool same_text(const char *a, const char *b) {
@@ -76,12 +101,19 @@ int edge_admin_prepare(edge *e, edge_snapshot *next, edge_source *from) {
     edge_admin_abort(e);
     if (e->admin && strcmp(c ? c->socket : "", e->admin_socket) != 0)
         return edge_wrong(from, "it changed, and that needs an upgrade (SIGUSR2)", "/admin/socket");
+    if (e->admin && !same_text(tcp_of(e->now->conf), tcp_of(next->conf)))
+        return edge_wrong(from, "it changed, and that needs an upgrade (SIGUSR2)", "/admin/listen/address");
+    if (c && make_tcp(&e->next_admin_identity, &e->next_admin_gate, next, from) < 0) return CB_EINVAL;
     const edge_admin_conf *before = e->roles && e->now != next ? e->now->conf->admin : NULL;
     if (c && before && same_roles(before, c)) return CB_OK;
     return c ? make_roles(&e->next_roles, next->conf, from) : CB_OK;
 }
 
 void edge_admin_abort(edge *e) {
+    cb_identity_unref(e->next_admin_identity);
+    cb_authn_unref(e->next_admin_gate);
+    e->next_admin_identity = NULL;
+    e->next_admin_gate = NULL;
     cb_admin_roles_unref(e->next_roles);
     e->next_roles = NULL;
 }
@@ -131,8 +163,24 @@ void edge_admin_take_back(edge *e) {
 
 /* ---- a configuration ---- */
 
+/* A door that is open gets other certificates and another gate. */
+static void commit_tcp(edge *e) {
+    if (!e->next_admin_gate) return;
+    if (e->admin_identity)
+        cb_identity_swap(e->admin_identity, e->next_admin_identity);
+    else
+        e->admin_identity = cb_identity_ref(e->next_admin_identity);
+    if (e->admin && e->admin_tcp >= 0) cb_admin_set_gate(e->admin, e->admin_tcp, e->next_admin_gate);
+    cb_authn_unref(e->admin_gate);
+    e->admin_gate = e->next_admin_gate;
+    e->next_admin_gate = NULL;
+    cb_identity_unref(e->next_admin_identity);
+    e->next_admin_identity = NULL;
+}
+
 void edge_admin_commit(edge *e, edge_snapshot *next) {
     (void)next;
+    commit_tcp(e);
     try_audit(e);
     if (!e->next_roles) return;
     if (e->admin) cb_admin_set_roles(e->admin, e->next_roles);
@@ -160,17 +208,30 @@ static int open_door(edge *e, const char *path) {
     return rc < 0 ? rc : CB_OK;
 }
 
+static int open_tcp(edge *e, const edge_admin_listen_conf *l) {
+    e->admin_tcp = -1;
+    if (!l) return CB_OK;
+    int rc = cb_admin_listen(e->admin, CB_OPTS(cb_admin_door_opts, .address = l->address, .identity = e->admin_identity,
+                                               .gate = e->admin_gate));
+    if (rc >= 0) e->admin_tcp = rc;
+    return rc < 0 ? rc : CB_OK;
+}
+
 static int open_all(edge *e, const edge_admin_conf *c) {
     int rc = cb_admin_new(&e->admin, e->loop,
                           CB_OPTS(cb_admin_opts, .name = EDGE_WHAT, .roles = e->roles, .metrics = edge_metrics(e),
                                   .needs_audit = c->state_dir != NULL, .log_writer = e->writer));
     if (rc == CB_OK) rc = add_resources(e);
+    if (rc == CB_OK) try_audit(e);
     if (rc == CB_OK) rc = open_door(e, c->socket);
+    if (rc == CB_OK) rc = open_tcp(e, c->listen);
     if (rc == CB_OK) return CB_OK;
     char why[EDGE_SAID];
     snprintf(why, sizeof why, "%s", cb_last_error());
     cb_admin_free(e->admin);
+    cb_audit_free(e->audit);
     e->admin = NULL;
+    e->audit = NULL;
     return cb_error_set(rc, why);
 }
 
@@ -182,9 +243,7 @@ void edge_admin_open(edge *e) {
         say_once(e, "administration is closed");
         return;
     }
-    e->admin_said[0] = '\0';
     edge_health_show(e, e->admin);
-    try_audit(e);
 }
 
 void edge_admin_tick(edge *e) {
@@ -222,5 +281,9 @@ void edge_admin_free(edge *e) {
     edge_asks_free(e);
     edge_admin_abort(e);
     cb_admin_roles_unref(e->roles);
+    cb_identity_unref(e->admin_identity);
+    cb_authn_unref(e->admin_gate);
     e->roles = NULL;
+    e->admin_identity = NULL;
+    e->admin_gate = NULL;
 }

@@ -289,6 +289,9 @@ static int get_certificates(cb_admin_call *call, void *user) {
         p.name = t->name;
         cb_identity_list(t->identity, put_item, &p);
     }
+    p.place = "admin";
+    p.name = "listen";
+    if (e->admin_identity) cb_identity_list(e->admin_identity, put_item, &p);
     edge_acme_list(e->acme, put_acme, &p);
     cb_json_put_end(p.o);
     cb_json_put_null(p.o, "next");

@@ -251,6 +251,15 @@ static cb_authn_source *source_named(const edge_auth *a, const char *name) {
     return NULL; /* the schema has seen to it that there is one */
 }
 
+int edge_auth_gate(cb_authn **out, const edge_auth *a, const cb_config_list *names) {
+    cb_authn_source *sources[CB_AUTHN_SOURCES];
+    const char *const *at = names->at;
+    if (names->len > CB_AUTHN_SOURCES) return cb_error_set(CB_EINVAL, "too many identities");
+    for (size_t i = 0; i < names->len; i++)
+        sources[i] = source_named(a, at[i]);
+    return cb_authn_new(out, CB_OPTS(cb_authn_opts, .sources = sources, .n_sources = names->len));
+}
+
 static void told(const cb_config_error *m, void *user) {
     edge_source *from = user;
     char text[900];

@@ -167,6 +167,9 @@ struct edge {
     cb_admin_roles *roles, *next_roles;
     char admin_socket[104], admin_said[EDGE_SAID];
     cb_audit *audit;
+    cb_identity *admin_identity, *next_admin_identity; /* of the door over TCP */
+    cb_authn *admin_gate, *next_admin_gate;
+    int admin_tcp;               /* its number; -1: none */
     bool audit_lent;             /* an upgrade is under way: only one may write it */
     struct edge_gather *gathers; /* questions to workers */
     cb_admin_call *reload_call;  /* waits for a reload */
@@ -253,6 +256,8 @@ void edge_providers_look(edge *e);
 void edge_providers_prune(edge *e);
 /* A secret of one line, to be wiped and freed; why not: cb_last_error(). */
 int edge_read_secret(char **out, const char *path, edge_source *from);
+/* A gate that one of these identities opens. */
+int edge_auth_gate(cb_authn **out, const edge_auth *a, const cb_config_list *names);
 bool edge_auth_uses(const edge_auth *a, const cb_oidc *provider);
 
 /* --- worker.c --- */
@@ -302,9 +307,9 @@ void edge_state_free(edge *e);
 int edge_admin_prepare(edge *e, edge_snapshot *next, edge_source *from);
 void edge_admin_commit(edge *e, edge_snapshot *next);
 void edge_admin_abort(edge *e);
-int edge_admin_check(const edge_conf *c, edge_source *from); /* opens nothing */
-void edge_admin_open(edge *e);                               /* or says why not, and tries again */
-void edge_admin_tick(edge *e);                               /* now and then */
+int edge_admin_check(const edge_snapshot *s, edge_source *from); /* opens nothing */
+void edge_admin_open(edge *e);                                   /* or says why not, and tries again */
+void edge_admin_tick(edge *e);                                   /* now and then */
 void edge_admin_drain(edge *e);
 void edge_admin_lend(edge *e); /* the audit log, to a successor; or it failed */
 void edge_admin_take_back(edge *e);
@@ -371,6 +376,7 @@ int edge_acme_give(const edge_conf *c, uid_t uid, gid_t gid);
 int edge_parts_prepare(edge *e, edge_snapshot *next, edge_source *from);
 void edge_parts_commit(edge *e, edge_snapshot *next);
 void edge_parts_abort(edge *e);
+int edge_parts_check(const edge_snapshot *s, edge_source *from); /* opens nothing */
 
 /* --- log.c --- */
 int edge_log_begin(edge *e); /* to standard error, until there is a configuration */

@@ -172,7 +172,13 @@ typedef struct edge_role_conf {
     cb_config_list owned; /* const char * */
 } edge_role_conf;
 
+typedef struct edge_admin_listen_conf {
+    const char *address, *cert_file, *key_file, *client_ca_file, *client_crl_file;
+    cb_config_list identities; /* const char * */
+} edge_admin_listen_conf;
+
 typedef struct edge_admin_conf {
+    const edge_admin_listen_conf *listen;
     const char *socket, *state_dir, *audit_head_file;
     cb_config_list roles; /* edge_role_conf */
 } edge_admin_conf;

@@ -3,6 +3,7 @@
 #include "edge_schema.h"
 #include <cb/log_writer.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 
 static const char *const format_names[] = {"text", "json", "rfc5424", NULL};
@@ -71,10 +72,27 @@ static const cb_config_rule role_rules[] = {
      .doc = "tenant-admin: their tenant."},
     END};
 
+static const cb_config_rule admin_listen_rules[] = {
+    {MEMBER(edge_admin_listen_conf, address), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_LISTEN, .required = 1,
+     .doc = "Address and port. Not by a reload; by an upgrade."},
+    {MEMBER(edge_admin_listen_conf, cert_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .required = 1,
+     .doc = "PEM file with the certificate chain."},
+    {MEMBER(edge_admin_listen_conf, key_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .required = 1,
+     .doc = "PEM file with the private key."},
+    {MEMBER(edge_admin_listen_conf, client_ca_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "PEM file with the authorities of client certificates, for identities by mtls."},
+    {MEMBER(edge_admin_listen_conf, client_crl_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "Revocation lists of these authorities."},
+    {MEMBER(edge_admin_listen_conf, identities), .kind = CB_CONFIG_ARRAY, .format = CB_FORMAT_NAME, .min = 1, .max = 16,
+     .required = 1, .doc = "Who is known there: names of \"identities\", of which one must know the asker."},
+    END};
+
 const cb_config_rule edge_admin_rules[] = {
     {MEMBER(edge_admin_conf, socket), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .max = 100,
      .fallback = "/run/cb-edge/admin.sock",
      .doc = "Unix socket (mode 0600) on which it is asked and changed while it runs."},
+    {MEMBER(edge_admin_conf, listen), .kind = CB_CONFIG_OBJECT, .members = admin_listen_rules,
+     .item_size = sizeof(edge_admin_listen_conf), .doc = "The same over TCP with TLS. None when absent."},
     {MEMBER(edge_admin_conf, roles), .kind = CB_CONFIG_ARRAY, .members = role_rules,
      .item_size = sizeof(edge_role_conf),
      .doc = "Who may what. Who is not here may nothing. Without it: root, and the user that it is, may everything."},
@@ -97,9 +115,32 @@ static bool is_loopback(const char *address) {
     return strncmp(address, "127.", 4) == 0 || strncmp(address, "[::1]:", 6) == 0;
 }
 
+static bool has_identity(const edge_conf *c, const char *name) {
+    const edge_identity_conf *all = c->identities.at;
+    for (size_t i = 0; i < c->identities.len; i++)
+        if (strcmp(all[i].name, name) == 0) return true;
+    return false;
+}
+
+static void check_admin(cb_config_draft *d, const edge_conf *c) {
+    const edge_admin_listen_conf *l = c->admin ? c->admin->listen : NULL;
+    char pointer[64], text[256];
+    if (!l) return;
+    if (l->client_crl_file && !l->client_ca_file)
+        cb_config_complain(d, "/admin/listen/client_crl_file", "needs client_ca_file");
+    for (size_t i = 0; i < l->identities.len; i++) {
+        const char *name = ((const char *const *)l->identities.at)[i];
+        if (has_identity(c, name)) continue;
+        snprintf(pointer, sizeof pointer, "/admin/listen/identities/%zu", i);
+        snprintf(text, sizeof text, "there are no identities \"%.100s\"", name);
+        cb_config_complain(d, pointer, text);
+    }
+}
+
 void edge_config_check_telemetry(cb_config_draft *d, const edge_conf *c) {
     const edge_tracing_conf *t = c->tracing;
     check_log(d, c);
+    check_admin(d, c);
     if (c->metrics && !is_loopback(c->metrics->listen))
         cb_config_complain(d, "/metrics/listen",
                            "it must be a loopback address, such as 127.0.0.1:9464: it is for everybody who reaches it");

@@ -35,9 +35,7 @@ static int check(const char *file) {
     int rc = edge_source_read(&from, &text, file);
     if (rc == CB_OK) rc = edge_snapshot_load(&s, &from, NULL);
     if (rc == CB_OK && (rc = edge_check_user(s->conf)) < 0) fprintf(stderr, "%s: %s\n", file, edge_why());
-    if (rc == CB_OK) rc = edge_log_check(s->conf, &from);
-    if (rc == CB_OK) rc = edge_tracing_check(s->conf, &from);
-    if (rc == CB_OK) rc = edge_admin_check(s->conf, &from);
+    if (rc == CB_OK) rc = edge_parts_check(s, &from);
     if (rc == CB_OK) rc = check_environment();
     edge_snapshot_unref(s);
     free(text);

@@ -40,3 +40,9 @@ void edge_parts_abort(edge *e) {
     for (size_t i = 0; i < PARTS; i++)
         parts[i].abort(e);
 }
+
+int edge_parts_check(const edge_snapshot *s, edge_source *from) {
+    int rc = edge_log_check(s->conf, from);
+    if (rc == CB_OK) rc = edge_tracing_check(s->conf, from);
+    return rc < 0 ? rc : edge_admin_check(s, from);
+}

@@ -60,7 +60,7 @@ static int make_next(edge *e) {
     if (rc == CB_OK) rc = edge_check_fixed(&e->from, e, e->next);
     if (rc == CB_OK) rc = edge_check_addresses(&e->from, e, e->next, true);
     if (rc == CB_OK)
-        rc = e->only_check ? edge_log_check(e->next->conf, &e->from) : edge_parts_prepare(e, e->next, &e->from);
+        rc = e->only_check ? edge_parts_check(e->next, &e->from) : edge_parts_prepare(e, e->next, &e->from);
     return rc;
 }
 

@@ -171,6 +171,9 @@ enum { CB_ADMIN_DOORS = 16 };
 /* Opens a door, and returns its number, from 0. CB_EINVAL (the detail says which rule: TCP without TLS or a gate,
  * public_only on another address than loopback, ...), CB_ELIMIT (CB_ADMIN_DOORS), else as cb_http_server_new(). */
 CB_API int cb_admin_listen(cb_admin *a, const cb_admin_door_opts *opts);
+/* Another gate for a door over TCP, referenced, from the next request on: keys or revocations have changed. CB_EINVAL
+ * (no such door, or it has no gate; gate). */
+CB_API int cb_admin_set_gate(cb_admin *a, int door, cb_authn *gate);
 /* The real address of a door; NULL for what is none. Lives as long as the admin. */
 CB_API const char *cb_admin_address(const cb_admin *a, int door);
 /* The server behind a door, for cb_http_server_save(), _fds() and _stats_get() only; NULL for what is none. */

@@ -222,6 +222,15 @@ int cb_admin_listen(cb_admin *a, const cb_admin_door_opts *opts) {
     return a->n_doors++;
 }
 
+int cb_admin_set_gate(cb_admin *a, int door, cb_authn *gate) {
+    if (!a || !gate || door < 0 || door >= a->n_doors || !a->doors[door].gate)
+        return cb_fail(CB_EINVAL, "cb_admin_set_gate: a door that has a gate, and another one");
+    cb_authn *before = a->doors[door].gate;
+    a->doors[door].gate = cb_authn_ref(gate);
+    cb_authn_unref(before); /* requests on their way keep it */
+    return CB_OK;
+}
+
 const char *cb_admin_address(const cb_admin *a, int door) {
     return door >= 0 && door < a->n_doors ? cb_http_server_address(a->doors[door].srv) : NULL;
 }

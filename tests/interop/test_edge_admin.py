@@ -148,6 +148,68 @@ def test_privileges_are_dropped_and_the_door_opens(asked, origin, tmp_path):
     assert got.returncode == 0 and json.loads(got.stdout)["name"] == f"uid:{user.pw_uid}", got.stderr
 
 
+class Machines:
+    """A CA, and clients with SPIFFE IDs."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.ca("init", "--dir", folder)
+        self.ca("issue", "--dir", folder, "--profile", "server", "--out", "server", "localhost", "127.0.0.1")
+        for name in ("me", "other"):
+            self.ca("issue", "--dir", folder, "--profile", "svid", "--uri", f"spiffe://td.test/{name}", "--out", name)
+
+    def ca(self, *words):
+        got = run(program("cbctl"), "ca", *words)
+        assert got.returncode == 0, got.stderr
+
+    def listen(self, port, **more):
+        return {"address": f"127.0.0.1:{port}", "cert_file": str(self.folder / "server.pem"), "key_file": str(self.folder / "server-key.pem"),
+                "client_ca_file": str(self.folder / "ca.pem"), "identities": ["machines"], **more}
+
+    def ask(self, port, path, who=None, *options):
+        shown = ["--cert", self.folder / f"{who}.pem", "--key", self.folder / f"{who}-key.pem"] if who else []
+        got = run(peer("curl"), "-s", "-w", "\n%{http_code}", "--cacert", self.folder / "ca.pem", *shown, *options, f"https://localhost:{port}{path}")
+        assert got.returncode == 0, got.stderr
+        body, _, status = got.stdout.rpartition("\n")
+        return int(status), body
+
+
+def test_over_tcp(asked, origin, tmp_path):
+    machines, port = Machines(tmp_path / "ca"), free_port()
+    groups = {"web": [f"http://127.0.0.1:{origin()}"]}
+    identities = {"machines": {"mtls": {"subject": "spiffe"}}}
+    asked.block.update(listen=machines.listen(port), roles=[{"who": "spiffe://td.test/me", "role": "operator", "source": "machines"},
+                                                            {"who": f"uid:{os.geteuid()}", "role": "admin"}])
+    asked.start(groups, identities=identities)
+    status, body = machines.ask(port, "/v1/whoami", "me")
+    assert status == 200 and json.loads(body)["name"] == "machines:spiffe://td.test/me" and json.loads(body)["roles"] == ["operator"]
+    assert machines.ask(port, "/v1/status")[0] == 403 and "no-certificate" in machines.ask(port, "/v1/status")[1] and machines.ask(port, "/v1/status", "other")[0] == 403
+    assert machines.ask(port, "/v1/log", "me", "-X", "PUT", "-H", "content-type: application/json", "-d", '{"levels": "warn"}')[0] == 200
+    assert [r["actor"] for r in asked.get("/v1/audit")["items"]].count("machines:spiffe://td.test/me") == 1
+    names = [item["name"] for item in asked.get("/v1/certificates")["items"] if item["place"] == "admin"]
+    assert "localhost" in names
+    # a reload gives the open door another gate
+    asked.block["listen"] = machines.listen(port, identities=["nobody"])
+    asked.edge.config(groups, admin=asked.block, identities={"nobody": {"mtls": {"subject": "dns"}}})
+    asked.edge.reload()
+    assert machines.ask(port, "/v1/status", "me")[0] in (401, 403)
+    asked.block["listen"] = machines.listen(free_port())
+    asked.edge.config(groups, admin=asked.block, identities=identities)
+    asked.edge.reload(good=False)
+    assert "/admin/listen/address: it changed" in asked.edge.process.output()
+
+
+@pytest.mark.parametrize("change, pointer", [
+    ({"identities": ["nobody"]}, "/admin/listen/identities/0"), ({"identities": []}, "/admin/listen/identities"), ({"cert_file": "/nonexistent"}, "/admin/listen"),
+    ({"client_ca_file": "/nonexistent"}, "/admin/listen"), ({"address": "here"}, "/admin/listen/address"),
+])
+def test_mistakes_of_the_door_over_tcp(edge, tmp_path, change, pointer):
+    machines = Machines(tmp_path / "ca")
+    edge.config({"web": ["http://127.0.0.1:1"]}, admin={"listen": machines.listen(1234, **change)}, identities={"machines": {"mtls": {"subject": "spiffe"}}})
+    got = run(program("cb-edge"), "--check", "--config", edge.file)
+    assert got.returncode == 1 and pointer in got.stderr, got.stderr
+
+
 # ---- how it is ----
 
 def test_status_and_listeners(asked, origin):

@@ -159,6 +159,26 @@ static cb_request with_token(const char *token) {
     return (cb_request){.fields = &field, .n_fields = token ? 1 : 0};
 }
 
+Test(admin_doors, another_gate) {
+    static const cb_admin_grant grants[] = {{.who = "subject:alice", .role = "viewer"}};
+    gated g;
+    cb_authn *other = NULL;
+    http_reply before = {0}, after = {0}, again = {0};
+    gated_open(&g, grants, 1, NULL);
+    cr_assert_eq(cb_authn_new(&other, CB_OPTS(cb_authn_opts, .sources = g.sources + 1, .n_sources = 1)), CB_OK);
+    http_fetch(&before, &g.w, with_token("alice"), "/v1/whoami");
+    cr_expect_eq(cb_admin_set_gate(g.a, g.door, other), CB_OK);
+    http_fetch(&after, &g.w, with_token("alice"), "/v1/whoami");
+    cr_expect(before.status == 200 && after.status == 403, "%d, %d", before.status, after.status);
+    cr_expect_eq(cb_admin_set_gate(g.a, g.door, g.gate), CB_OK);
+    http_fetch(&again, &g.w, with_token("alice"), "/v1/whoami");
+    cr_expect_eq(again.status, 200);
+    cr_expect_eq(cb_admin_set_gate(g.a, g.door + 1, other), CB_EINVAL);
+    cr_expect_eq(cb_admin_set_gate(g.a, g.door, NULL), CB_EINVAL);
+    cb_authn_unref(other);
+    gated_close(&g);
+}
+
 Test(admin_doors, through_a_gate) {
     static const cb_admin_grant grants[] = {{.who = "subject:alice", .role = "viewer", .source = "staff"},
                                             {.who = "role:ops", .role = "tenant-admin"},
