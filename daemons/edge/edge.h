@@ -297,7 +297,7 @@ void edge_took_over(edge_worker *w);                          /* the same to com
 /* --- state.c --- */
 int edge_state_begin(edge *e);   /* finds what is to run, into e->now; mistakes are printed */
 void edge_state_begun(edge *e);  /* it runs */
-void edge_state_retry(edge *e);  /* a store that could not be opened */
+void edge_state_retry(edge *e);  /* a store that could not be opened, or is lost */
 void edge_state_pause(edge *e);  /* an upgrade begins: no more changes */
 void edge_state_close(edge *e);  /* a turn later: the successor may open the store */
 void edge_state_resume(edge *e); /* it failed */

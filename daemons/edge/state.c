@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { KEEP = 1000 };
 
@@ -73,9 +74,20 @@ void edge_state_begun(edge *e) {
     edge_say(e->log, CB_LOG_INFO, "revision %llu runs", (unsigned long long)number);
 }
 
+/* The store's file was removed, or its folder. */
+static bool is_lost(const edge *e) {
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/revisions", e->state_dir);
+    return e->store && access(path, F_OK) < 0 && errno == ENOENT;
+}
+
 void edge_state_retry(edge *e) {
-    if (e->store || !e->state_dir || cb_revisions_busy(e->revisions)) return;
+    if (!e->state_dir || cb_revisions_busy(e->revisions)) return;
+    const bool lost = is_lost(e) && cb_revisions_use(e->revisions, NULL) == CB_OK;
+    if (lost) edge_state_close(e); /* and the audit log, which was beside it */
+    if (e->store) return;
     if (open_store(e) < 0 || cb_revisions_use(e->revisions, e->store) < 0) say_closed(e);
+    if (lost) edge_admin_take_back(e);
 }
 
 /* ---- one process after the other: only one may write ---- */

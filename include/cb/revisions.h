@@ -123,8 +123,9 @@ CB_API int cb_revisions_begin(cb_revisions *r, cb_slice file, cb_revisions_try f
  * store says, and then the program runs on. */
 CB_API int cb_revisions_begun(cb_revisions *r);
 /* From now on with another store, or none (NULL): a successor has it. Questions for history are answered with
- * CB_EAGAIN. Blocks, as it looks what the latest revision is: if that is not the one that runs, a change by the file
- * goes to it. CB_EAGAIN: a change is under way. Else as the store answers, and the store is used. */
+ * CB_EAGAIN. Blocks, as it looks what the latest revision is: 1 if that is not the one that runs; a change by the file
+ * goes to it. In a store that is new, a change by the file writes what runs. CB_EAGAIN: a change is under way. Else as
+ * the store answers, and the store is used. */
 CB_API int cb_revisions_use(cb_revisions *r, cb_store *store);
 /* 1: changes are refused (CB_EAGAIN), those that wait as well, until it is 0 again. One that is under way goes on. */
 CB_API void cb_revisions_hold(cb_revisions *r, int hold);

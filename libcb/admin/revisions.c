@@ -120,7 +120,10 @@ int cb_revisions_use(cb_revisions *r, cb_store *store) {
     r->counted = false;
     drop_asks(r);
     int rc = store ? cb_store_get(store, NULL, NULL, cb_slice_str(r->key), 0, on_head, r) : CB_OK;
-    if (rc == CB_ENOENT) return CB_OK;
+    if (rc == CB_ENOENT) { /* it is new: what runs is no revision of it */
+        r->head = r->number = 0;
+        return CB_OK;
+    }
     return rc == CB_OK && r->head != r->number ? 1 : rc;
 }
 

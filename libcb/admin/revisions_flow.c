@@ -244,11 +244,11 @@ static int fetch(cb_revisions_change *c, uint64_t number) {
     return cb_store_get(r->store, r->loop, &c->ask, cb_slice_str(r->key), number, on_fetched, c);
 }
 
-/* The file was not edited: the last revision is in force, which is what runs unless it could not be run at the start.
- */
+/* The file was not edited: the last revision is in force, which is what runs unless it could not be run at the start. A
+ * store that is new gets what runs. */
 static int reload(cb_revisions_change *c) {
     cb_revisions *r = c->r;
-    c->reload = true;
+    c->reload = r->head != 0;
     if (r->store && r->head && r->number != r->head) return fetch(c, r->head);
     cb_mem_free(heap, c->body);
     c->body = NULL;

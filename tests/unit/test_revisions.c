@@ -506,6 +506,27 @@ Test(revisions, a_store_that_cannot_write_changes_nothing) {
     end(&w);
 }
 
+Test(revisions, a_new_store_gets_what_runs) {
+    world w;
+    char other[sizeof w.path + 8];
+    const char *file = "{\"a\": 1}";
+    begin(&w, file);
+    change(&w, CB_REVISIONS_PUT, "/a", "2");
+    cr_expect_eq(cb_revisions_use(w.r, NULL), CB_OK);
+    cb_store_free(w.store);
+    snprintf(other, sizeof other, "%s-2", w.path);
+    cr_assert_eq(cb_store_open(&w.store, CB_OPTS(cb_store_file_opts, .path = other)), CB_OK);
+    cr_expect_eq(cb_revisions_use(w.r, w.store), CB_OK);
+    cr_expect_eq(cb_revisions_number(w.r), 0);
+    change(&w, CB_REVISIONS_FILE, "", file);
+    EXPECT_DONE(&w, CB_OK, CB_REVISIONS_COMMITTED);
+    cr_expect(w.number == 1 && strcmp(w.runs, "{\"a\":2}") == 0, "%s", w.runs);
+    change(&w, CB_REVISIONS_PUT, "/a", "3");
+    EXPECT_DONE(&w, CB_OK, CB_REVISIONS_COMMITTED);
+    cr_expect_eq(w.number, 2);
+    end(&w);
+}
+
 Test(revisions, without_a_store_only_the_file_changes_anything) {
     world w;
     begin(&w, NULL);
