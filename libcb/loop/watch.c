@@ -52,6 +52,7 @@ int cb_watch_new(cb_watch **out, cb_loop *loop, int fd, unsigned events, cb_watc
     w->events = events;
     cb_list_add_tail(&loop->watches, &w->link);
     loop->watch_count++;
+    cb_cells_set(loop->turn.cells, CB_C_LOOP_WATCHES, (int64_t)loop->watch_count);
     rc = events ? start(w) : CB_OK;
     if (rc < 0) {
         cb_watch_free(w);
@@ -76,6 +77,7 @@ void cb_watch_free(cb_watch *w) {
     if (!w || w->freed) return;
     w->freed = true;
     w->loop->watch_count--;
+    cb_cells_set(w->loop->turn.cells, CB_C_LOOP_WATCHES, (int64_t)w->loop->watch_count);
     cb_list_del(&w->link);
     uv_close((uv_handle_t *)&w->poll, on_closed); /* forgets the descriptor now, gives the memory later */
 }
