@@ -13,7 +13,7 @@
 #ifndef CB_AUTH_H
 #define CB_AUTH_H
 
-#include <cb/base.h>
+#include <cb/metrics.h>
 
 CB_BEGIN
 
@@ -271,6 +271,9 @@ CB_API int cb_jwt_cache_verify(cb_jwt_cache *cache, cb_jwt **out, cb_slice token
 /* Forgets everything. */
 CB_API void cb_jwt_cache_flush(cb_jwt_cache *cache);
 CB_API int cb_jwt_cache_stats_get(const cb_jwt_cache *cache, cb_jwt_cache_stats *out);
+/* Shows its statistics in a registry from now on, as the families cb_jwt_cache_* of docs/metrics.md with this
+ * value of their label "name" (NULL = ""), until it is freed. Once. CB_EINVAL, CB_EEXIST, CB_ENOMEM. */
+CB_API int cb_jwt_cache_metrics(cb_jwt_cache *cache, cb_metrics *m, const char *name);
 CB_API cb_jwt_cache *cb_jwt_cache_ref(cb_jwt_cache *cache);
 CB_API void cb_jwt_cache_unref(cb_jwt_cache *cache); /* NULL is fine */
 

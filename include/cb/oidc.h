@@ -120,6 +120,9 @@ typedef struct cb_oidc_stats {
 
 /* CB_EINVAL (out, size). */
 CB_API int cb_oidc_stats_get(cb_oidc *o, cb_oidc_stats *out);
+/* Shows its statistics in a registry from now on, as the families cb_oidc_* of docs/metrics.md with this
+ * value of their label "name" (NULL = ""), until it is freed. Once. CB_EINVAL, CB_EEXIST, CB_ENOMEM. */
+CB_API int cb_oidc_metrics(cb_oidc *o, cb_metrics *m, const char *name);
 /* Copies why the last fetch failed (cut to cap with its NUL); "" when the last one was good. Returns its length. */
 CB_API size_t cb_oidc_error(cb_oidc *o, char *out, size_t cap);
 

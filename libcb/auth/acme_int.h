@@ -39,6 +39,7 @@ struct cb_acme {
     cb_buf key_pem, csr, cert_der;
     char file[CB_ACME_PATH];
     int64_t renew_at_s, check_at_s;
+    cb_time begun; /* the job */
     cb_timer *timer;
     cb_fetch fetch;
 };

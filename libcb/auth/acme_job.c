@@ -6,6 +6,8 @@
 #include "base/error.h"
 #include "base/list.h"
 #include "base/mem.h"
+#include "loop/loop_int.h"
+#include "loop/turn.h"
 #include <gnutls/crypto.h>
 #include <stdio.h>
 #include <string.h>
@@ -122,6 +124,12 @@ static void present(cb_acme *a) {
         c.pem = (const char *)pem.base;
     }
     if (rc >= 0 && a->ops->on_challenge) rc = a->ops->on_challenge(a, &c, a->user);
+    if (rc >= 0)
+        cb_cells_add(cb_loop_cells(a->loop),
+                     c.type == CB_ACME_DNS_01        ? CB_C_ACME_CHALLENGES_DNS_01
+                     : c.type == CB_ACME_TLS_ALPN_01 ? CB_C_ACME_CHALLENGES_TLS_ALPN_01
+                                                     : CB_C_ACME_CHALLENGES_HTTP_01,
+                     1);
     if (pem.base) cb_mem_wipe(pem.base, pem.len);
     cb_buf_free(&pem);
     cb_acme_core_presented(&a->core, rc, cb_acme_wall_ms());
@@ -175,6 +183,12 @@ static void finish(cb_acme *a, int rc, const char *detail, bool issued) {
     };
     cb_acme_job_end(a);
     a->busy = false;
+    cb_cells_add(cb_loop_cells(a->loop),
+                 rc < 0   ? CB_C_ACME_ORDERS_FAILED
+                 : issued ? CB_C_ACME_ORDERS_ISSUED
+                          : CB_C_ACME_ORDERS_NOTHING,
+                 1);
+    cb_cells_observe(cb_loop_cells(a->loop), CB_C_ACME_SECONDS, cb_loop_now(a->loop) - a->begun);
     cb_error_set(rc, text);
     if (a->ops->on_done) a->ops->on_done(a, rc, &result, a->user); /* a may be gone */
 }
@@ -292,6 +306,7 @@ static void drive(cb_acme *a) {
 
 int cb_acme_job_start(cb_acme *a, int job) {
     a->check_at_s = 0;
+    a->begun = cb_loop_now(a->loop);
     a->job = job;
     a->plan.reason = job == CB_ACME_JOB_REVOKE ? a->plan.reason : 0;
     int rc = begin(a, a->new_key.priv ? CB_ACME_JOB_PROBE : first_job(a));

@@ -89,6 +89,7 @@ struct cb_authn_call {
     unsigned n_authorization, n_proof;
     /* under way */
     size_t at;
+    cb_time since; /* when it began to wait; 0: it does not, or nobody counts */
     bool waiting, in_look, answered;
     int answer;
     cb_authn_part parts[CB_AUTHN_SOURCES];
@@ -135,6 +136,11 @@ cb_jwt_facts cb_authn_facts(const cb_authn_call *c, const char *jkt);
 /* The introspector of a provider on this loop. */
 int cb_authn_worker_ask(cb_introspector **out, cb_authn_worker *w, cb_oidc *provider, cb_identity *identity,
                         const char *resolver);
+
+/* A gate has decided: status 200 or that of the refusal. w NULL, or a loop that counts nothing: nothing is done. */
+void cb_authn_worker_count(cb_authn_worker *w, const char *source, int status, const char *reason);
+/* A call begins to wait (since 0) or waits no more; gives its new `since`. */
+cb_time cb_authn_worker_waits(cb_authn_worker *w, cb_time since);
 
 /* --- authn_answer.c --- */
 void cb_authn_challenge(cb_authn_call *c);

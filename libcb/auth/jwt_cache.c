@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "base/opts.h"
+#include "telemetry/shown.h"
 #include <gnutls/crypto.h>
 #include <math.h>
 #include <pthread.h>
@@ -28,6 +29,7 @@ typedef struct shard {
 
 struct cb_jwt_cache {
     shard shards[SHARDS];
+    cb_shown *shown; /* NULL: in no registry */
     _Atomic uint32_t refs;
     uint32_t ttl_s;
     uint64_t max_bytes; /* of a shard */
@@ -204,6 +206,22 @@ int cb_jwt_cache_stats_get(const cb_jwt_cache *cache, cb_jwt_cache_stats *out) {
     return cb_stats_give(out, &all, sizeof all, "cb_jwt_cache_stats");
 }
 
+static int stats_for_metrics(void *c, void *out) {
+    return cb_jwt_cache_stats_get(c, out);
+}
+
+int cb_jwt_cache_metrics(cb_jwt_cache *c, cb_metrics *m, const char *name) {
+    static const cb_shown_row rows[] = {{CB_F_JWT_HITS, offsetof(cb_jwt_cache_stats, hits), "hit"},
+                                        {CB_F_JWT_HITS, offsetof(cb_jwt_cache_stats, misses), "miss"},
+                                        {CB_F_JWT_HITS, offsetof(cb_jwt_cache_stats, refused), "refused"},
+                                        {CB_F_JWT_EVICTED, offsetof(cb_jwt_cache_stats, evicted), NULL},
+                                        {CB_F_JWT_TOKENS, offsetof(cb_jwt_cache_stats, tokens), NULL},
+                                        {CB_F_JWT_BYTES, offsetof(cb_jwt_cache_stats, bytes), NULL}};
+    static const cb_shown_what what = {rows, sizeof rows / sizeof *rows, sizeof(cb_jwt_cache_stats), stats_for_metrics};
+    if (!c) return cb_fail(CB_EINVAL, "cb_jwt_cache_metrics: c is needed");
+    return cb_shown_begin(&c->shown, m, name, &what, c);
+}
+
 cb_jwt_cache *cb_jwt_cache_ref(cb_jwt_cache *c) {
     atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
     return c;
@@ -211,6 +229,7 @@ cb_jwt_cache *cb_jwt_cache_ref(cb_jwt_cache *c) {
 
 void cb_jwt_cache_unref(cb_jwt_cache *c) {
     if (!c || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1) return;
+    cb_shown_end(c->shown);
     cb_jwt_cache_flush(c);
     for (size_t i = 0; i < SHARDS; i++)
         pthread_mutex_destroy(&c->shards[i].lock);

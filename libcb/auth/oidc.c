@@ -6,6 +6,7 @@
 #include "base/opts.h"
 #include "http/web.h"
 #include "loop/bell.h"
+#include "telemetry/shown.h"
 #include <gnutls/crypto.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -249,6 +250,7 @@ cb_oidc *cb_oidc_ref(cb_oidc *o) {
 
 void cb_oidc_unref(cb_oidc *o) {
     if (!o || atomic_fetch_sub_explicit(&o->refs, 1, memory_order_acq_rel) != 1) return;
+    cb_shown_end(o->shown);
     cb_oidc_stop(o);
     cb_introspect_cache_free(o->answers);
     cb_oidc_meta_unref(o->meta);
@@ -346,6 +348,27 @@ int cb_oidc_stats_get(cb_oidc *o, cb_oidc_stats *out) {
     pthread_mutex_unlock(&o->lock);
     cb_introspect_cache_count(o->answers, &all);
     return cb_stats_give(out, &all, sizeof all, "cb_oidc_stats");
+}
+
+static int stats_for_metrics(void *o, void *out) {
+    return cb_oidc_stats_get(o, out);
+}
+
+int cb_oidc_metrics(cb_oidc *o, cb_metrics *m, const char *name) {
+    static const cb_shown_row rows[] = {
+        {CB_F_OIDC_FETCHES, offsetof(cb_oidc_stats, fetches), "ok"},
+        {CB_F_OIDC_FETCHES, offsetof(cb_oidc_stats, failures), "failed"},
+        {CB_F_OIDC_ROTATIONS, offsetof(cb_oidc_stats, rotations), NULL},
+        {CB_F_OIDC_UNKNOWN, offsetof(cb_oidc_stats, misses), NULL},
+        {CB_F_OIDC_KEYS, offsetof(cb_oidc_stats, keys), NULL},
+        {CB_F_OIDC_GOOD_AT, offsetof(cb_oidc_stats, good_at_s), NULL},
+        {CB_F_OIDC_INTROSPECTIONS, offsetof(cb_oidc_stats, introspections), "asked"},
+        {CB_F_OIDC_INTROSPECTIONS, offsetof(cb_oidc_stats, introspect_hits), "remembered"},
+        {CB_F_OIDC_INTROSPECTIONS, offsetof(cb_oidc_stats, introspect_failures), "failed"},
+        {CB_F_OIDC_KEPT, offsetof(cb_oidc_stats, introspect_kept), NULL}};
+    static const cb_shown_what what = {rows, sizeof rows / sizeof *rows, sizeof(cb_oidc_stats), stats_for_metrics};
+    if (!o) return cb_fail(CB_EINVAL, "cb_oidc_metrics: o is needed");
+    return cb_shown_begin(&o->shown, m, name, &what, o);
 }
 
 size_t cb_oidc_error(cb_oidc *o, char *out, size_t cap) {

@@ -11,6 +11,7 @@ typedef struct cb_oidc_runner cb_oidc_runner;
 
 struct cb_oidc {
     _Atomic uint32_t refs;
+    struct cb_shown *shown; /* NULL: in no registry */
     cb_oidc_conf conf;
     cb_revocations *revocations; /* NULL: none */
     cb_introspect_cache *answers;

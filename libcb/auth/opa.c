@@ -6,6 +6,8 @@
 #include "base/opts.h"
 #include "http/fetch.h"
 #include "http/web.h"
+#include "loop/loop_int.h"
+#include "loop/turn.h"
 #include <arpa/inet.h>
 #include <cb/opa.h>
 #include <gnutls/crypto.h>
@@ -39,6 +41,7 @@ struct cb_opa_call {
     uint8_t key[KEY];
     cb_opa_fn done;
     void *user;
+    cb_time asked;
 };
 
 /* ---- the input ---- */
@@ -178,9 +181,22 @@ static int judge(cb_exchange *x, const cb_fetch *fetch, int rc, bool *allowed) {
     return CB_OPA_ANSWER;
 }
 
+static void count(const cb_opa *opa, int reason, bool allowed, bool open) {
+    const cb_cells *cells = cb_loop_cells(opa->opts.loop);
+    const enum cb_cell_id cell = reason == CB_OPA_TIMEOUT     ? CB_C_OPA_DECISIONS_TIMEOUT
+                                 : reason == CB_OPA_OUTAGE    ? CB_C_OPA_DECISIONS_OUTAGE
+                                 : reason == CB_OPA_ANSWER    ? CB_C_OPA_DECISIONS_SENSELESS
+                                 : reason == CB_OPA_UNDEFINED ? CB_C_OPA_DECISIONS_UNDEFINED
+                                 : allowed                    ? CB_C_OPA_DECISIONS_ALLOWED
+                                                              : CB_C_OPA_DECISIONS_DENIED;
+    cb_cells_add(cells, cell, 1);
+    if (open) cb_cells_add(cells, CB_C_OPA_OPEN, 1);
+}
+
 static cb_opa_decision decide(cb_opa *opa, int reason, bool allowed) {
     const bool outage = reason == CB_OPA_TIMEOUT || reason == CB_OPA_OUTAGE;
     if (outage) allowed = opa->opts.fail_open != 0;
+    count(opa, reason, allowed, outage && allowed);
     opa->stats.outages += outage;
     opa->stats.senseless += reason == CB_OPA_ANSWER;
     *(allowed ? &opa->stats.allowed : &opa->stats.denied) += 1;
@@ -204,6 +220,7 @@ static void on_answer(cb_fetch *fetch, cb_exchange *x, int rc) {
     const cb_opa_decision d = decide(opa, reason, allowed);
     if (reason == CB_OPA_RESULT) remember(opa, c->key, allowed);
     opa->stats.calls--;
+    cb_cells_observe(cb_loop_cells(opa->opts.loop), CB_C_OPA_SECONDS, cb_loop_now(opa->opts.loop) - c->asked);
     call_free(c);
     done(&d, d.allowed ? CB_OK : CB_EAUTH, user); /* opa may be gone */
 }
@@ -251,6 +268,7 @@ int cb_opa_ask(cb_opa *opa, const cb_policy_request *request, cb_slice extra, cb
     rc = body_of(c, &r, extra);
     if (rc == CB_OK && remembered(opa, c->key, &allowed)) {
         opa->stats.cached++;
+        cb_cells_add(cb_loop_cells(opa->opts.loop), CB_C_OPA_CACHED, 1);
         call_free(c);
         cb_opa_decision d = decide(opa, CB_OPA_RESULT, allowed);
         d.cached = 1;
@@ -266,6 +284,7 @@ int cb_opa_ask(cb_opa *opa, const cb_policy_request *request, cb_slice extra, cb
         return at_once(decide(opa, CB_OPA_OUTAGE, false), now);
     }
     opa->stats.calls++;
+    c->asked = cb_loop_now(opa->opts.loop);
     cb_list_add_tail(&opa->calls, &c->link);
     if (call) *call = c;
     return CB_EAGAIN;

@@ -181,6 +181,11 @@ static int ask_policy(cb_pass *pass, const cb_policy_request *r) {
     cb_policy_decision d = {.size = sizeof d};
     int rc = cb_policy_decide(pass->guard->policy, r, &d);
     pass->auth->rule = d.rule;
+    cb_cells_add(cb_loop_cells(pass->proxy->loop),
+                 rc == CB_OK ? CB_C_POLICY_DECISIONS_ALLOWED
+                 : d.rule    ? CB_C_POLICY_DECISIONS_DENIED
+                             : CB_C_POLICY_DECISIONS_UNDECIDED,
+                 1);
     return rc == CB_EAUTH ? forbid(pass, "policy") : rc;
 }
 

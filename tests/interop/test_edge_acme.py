@@ -311,11 +311,14 @@ def test_a_rate_limit_is_kept_through_reloads_and_a_placeholder_serves(simulated
     page, one = Page(edge.root["metrics"]["listen"].split(":")[1]), {"issuer": "test", "certificate": HOST}
     until(lambda: page.value("cb_edge_acme_state", state="failing", **one) == 1, edge)
     assert page.value("cb_edge_acme_consecutive_failures", **one) == 1 and page.value("cb_edge_acme_due_timestamp_seconds", **one) == calendar.timegm(again)
+    assert page.value("cb_acme_orders_total", outcome="failed") == 1 and page.value("cb_acme_order_seconds_count") == 1
     edge.server.lie = None
     edge.groups.append(["c.example.org"])
     edge.reload()
     edge.issued("c.example.org")  # what was due before it would have come before it
     assert [o["identifiers"][0]["value"] for o in edge.server.orders] == ["c.example.org"] and "placeholder" in edge.certificate()[0]
+    assert page.value("cb_acme_orders_total", outcome="issued") == 1 and page.value("cb_acme_order_seconds_count") == 2
+    assert page.value("cb_acme_challenges_total", type="http_01") == 1
 
 
 @pytest.mark.parametrize("change, says", [

@@ -2,6 +2,7 @@
 #include "auth/base64url.h"
 #include "auth/dpop.h"
 #include "support/jwt_keys.h"
+#include "support/moved.h"
 #include <cb/auth.h>
 #include <criterion/criterion.h>
 #include <pthread.h>
@@ -173,6 +174,18 @@ Test(jwt_use, cache_judges_anew) {
         cr_expect_eq(stats.hits, steps[i].hits, "step %zu: %d hits", i, (int)stats.hits);
         cb_jwt_unref(t);
     }
+    cb_metrics *m = NULL;
+    cr_assert_eq(cb_metrics_new(&m, NULL), CB_OK);
+    cr_assert_eq(cb_jwt_cache_metrics(cache, m, "edge"), CB_OK, "%s", cb_last_error());
+    cr_expect_eq(cb_jwt_cache_metrics(cache, m, "edge"), CB_EEXIST);
+    cb_jwt_cache_stats_get(cache, &stats);
+    moved_scrape(m);
+    EXPECT_MOVED(m, 5, "cb_jwt_cache_lookups", "edge", "hit");
+    EXPECT_MOVED(m, 4, "cb_jwt_cache_lookups", "edge", "miss");
+    EXPECT_MOVED(m, stats.refused, "cb_jwt_cache_lookups", "edge", "refused");
+    EXPECT_MOVED(m, stats.tokens, "cb_jwt_cache_tokens", "edge");
+    EXPECT_MOVED(m, stats.bytes, "cb_jwt_cache_bytes", "edge");
+    cb_metrics_unref(m); /* the cache holds it */
     cr_assert_eq(cb_jwt_cache_verify(cache, &t, cb_slice_str(token), set, &revocable, &facts, &reason), CB_OK);
     cb_jwt_unref(t);
     cr_assert_eq(
@@ -213,6 +226,12 @@ Test(jwt_use, cache_is_bounded) {
     }
     cb_jwt_cache_stats_get(cache, &stats);
     cr_expect(stats.tokens > 0 && stats.tokens <= 128 && stats.bytes <= 64 * 1024, "%d tokens", (int)stats.tokens);
+    cb_metrics *m = NULL;
+    cr_assert_eq(cb_metrics_new(&m, NULL), CB_OK);
+    cr_assert_eq(cb_jwt_cache_metrics(cache, m, NULL), CB_OK);
+    moved_scrape(m);
+    EXPECT_MOVED(m, 1000 - stats.tokens, "cb_jwt_cache_evicted_tokens", "");
+    cb_metrics_unref(m);
     cb_jwt_cache_unref(cache);
     cb_jwks_unref(set);
     cb_jwt_signer_unref(s);

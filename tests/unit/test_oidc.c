@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "support/http_fixture.h"
 #include "support/jwt_keys.h"
+#include "support/moved.h"
 #include <cb/oidc.h>
 #include <criterion/criterion.h>
 #include <pthread.h>
@@ -213,6 +214,15 @@ Test(oidc, keys_are_there_for_whoever_verifies) {
     cr_expect_eq(stats.misses, 1);
     cr_expect_eq(stats.keys, 1);
     cr_expect(now_s() - stats.good_at_s < 60);
+    cr_assert_eq(cb_oidc_metrics(at.provider, at.w.metrics, "idp"), CB_OK, "%s", cb_last_error());
+    cr_expect_eq(cb_oidc_metrics(at.provider, at.w.metrics, "idp"), CB_EEXIST);
+    moved_scrape(at.w.metrics);
+    EXPECT_MOVED(at.w.metrics, 1, "cb_oidc_refreshes", "idp", "ok");
+    EXPECT_MOVED(at.w.metrics, 0, "cb_oidc_refreshes", "idp", "failed");
+    EXPECT_MOVED(at.w.metrics, 1, "cb_oidc_unknown_keys", "idp");
+    EXPECT_MOVED(at.w.metrics, 1, "cb_oidc_keys", "idp");
+    EXPECT_MOVED(at.w.metrics, stats.good_at_s, "cb_oidc_good_timestamp_seconds", "idp");
+    EXPECT_MOVED(at.w.metrics, stats.rotations, "cb_oidc_rotations", "idp");
     cb_jwt_text_free(ed);
     cb_jwt_text_free(ec);
     close_idp(&at);
@@ -389,6 +399,12 @@ Test(oidc, introspection_is_remembered) {
     cr_expect_eq(ask(&at, other, "opaque-2"), CB_EAUTH);
     cr_expect_eq(at.reason, CB_JWT_INACTIVE);
     cr_expect_eq(p->asked, 3);
+    cr_assert_eq(cb_oidc_metrics(at.provider, at.w.metrics, ""), CB_OK, "%s", cb_last_error());
+    moved_scrape(at.w.metrics);
+    EXPECT_MOVED(at.w.metrics, 3, "cb_oidc_introspections", "", "asked");
+    EXPECT_MOVED(at.w.metrics, 3, "cb_oidc_introspections", "", "remembered");
+    EXPECT_MOVED(at.w.metrics, 0, "cb_oidc_introspections", "", "failed");
+    EXPECT_MOVED(at.w.metrics, 2, "cb_oidc_kept_answers", "");
     cb_oidc_forget(at.provider, (cb_slice){0});
     cr_expect_eq(ask(&at, in, "opaque-1"), CB_EAGAIN);
     cr_expect_eq(ask(&at, in, ""), CB_EINVAL);

@@ -1,6 +1,7 @@
 /* Decisions of an agent that answers well, badly, late and not at all; by a server on loopback that speaks as OPA does.
  */
 #include "support/http_fixture.h"
+#include "support/moved.h"
 #include <cb/opa.h>
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -141,6 +142,13 @@ Test(opa, answers) {
             cb_opa_free(opa);
         }
     }
+    EXPECT_MOVED(w.metrics, 4, "cb_opa_decisions", "allowed");
+    EXPECT_MOVED(w.metrics, 4, "cb_opa_decisions", "denied");
+    EXPECT_MOVED(w.metrics, 2, "cb_opa_decisions", "undefined");
+    EXPECT_MOVED(w.metrics, 18, "cb_opa_decisions", "senseless");
+    EXPECT_MOVED(w.metrics, 2, "cb_opa_decisions", "outage");
+    EXPECT_MOVED(w.metrics, 1, "cb_opa_open_failures");
+    EXPECT_MOVED(w.metrics, 30, "cb_opa_seconds");
     http_world_close(&w);
 }
 
@@ -194,6 +202,7 @@ Test(opa, time_outages_and_limits) {
         cr_expect(t.d.reason == CB_OPA_TIMEOUT && t.d.allowed == open, "%d %s", t.d.reason, t.why);
         cb_opa_free(opa);
     }
+    EXPECT_MOVED(w.metrics, 2, "cb_opa_decisions", "timeout");
     cb_opa *opa = opa_of(&w, "/never", (cb_opa_opts){.max_calls = 1}), *nobody = NULL;
     told first = {.done = 0}, t;
     cb_opa_call *call = NULL;
@@ -245,6 +254,7 @@ Test(opa, decisions_are_remembered) {
     t = ask(&w, opa, &r, (cb_slice){NULL, 0});
     cr_expect(!t.d.cached && last.asked == 3);
     cb_opa_stats_get(opa, &s);
+    EXPECT_MOVED(w.metrics, 1, "cb_opa_cached_decisions");
     cr_expect(s.asked == 3 && s.cached == 1 && s.allowed == 4 && s.denied == 0 && s.calls == 0);
     cb_opa_free(opa);
     opa = opa_of(&w, "/broken", (cb_opa_opts){.cache_ms = 60000, .fail_open = 1});

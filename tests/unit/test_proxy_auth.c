@@ -1,6 +1,7 @@
 /* Gates in front of a route, with a real server and a real client: what passes, what does not, and what the origin is
  * told, over every version. */
 #include "support/http_fixture.h"
+#include "support/moved.h"
 #include <cb/proxy.h>
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -233,6 +234,7 @@ Test(proxy_auth, an_answer_that_comes_later) {
                                     "/echo"),
                          CB_OK);
             until_asked(&a);
+            EXPECT_MOVED(a.w.metrics, 1, "cb_auth_waiting_requests");
             for (int turn = 0; turn < 20; turn++) {
                 int due = cb_loop_timeout_ms(a.w.loop);
                 cb_loop_step(a.w.loop);
@@ -253,6 +255,10 @@ Test(proxy_auth, an_answer_that_comes_later) {
             cb_authn_answer(a.k.waits, CB_EAUTH, (cb_slice){0});
             http_run(&a.w, &no.closes);
             cr_expect(no.status == 401 && a.w.heads == 0, "%s: %d %s", name, no.status, no.detail);
+            EXPECT_MOVED(a.w.metrics, 0, "cb_auth_waiting_requests");
+            EXPECT_MOVED(a.w.metrics, 2, "cb_auth_wait_seconds");
+            EXPECT_MOVED(a.w.metrics, 1, "cb_auth_decisions", "knower", "allowed", "");
+            EXPECT_MOVED(a.w.metrics, 1, "cb_auth_decisions", "", "unauthorized", "not-active");
             close_world(&a);
         }
     }

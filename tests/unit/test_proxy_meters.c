@@ -25,7 +25,7 @@ static int look(cb_authn_call *call, cb_slice token, void *user) {
 }
 
 /* A token names its tenant. */
-static void guarded_route(cb_router *r) {
+static void guarded_route(cb_router *r, cb_policy *policy) {
     static const cb_authn_token_ops ops = {.size = sizeof ops, .look = look};
     const cb_authn_claims claims = {.size = sizeof claims, .tenant = "t"};
     cb_authn_source *source = NULL;
@@ -34,7 +34,7 @@ static void guarded_route(cb_router *r) {
         cb_authn_source_token(&source, CB_OPTS(cb_authn_token_opts, .name = "tokens", .ops = &ops, .claims = &claims)),
         CB_OK, "%s", cb_last_error());
     cr_assert_eq(cb_authn_new(&gate, CB_OPTS(cb_authn_opts, .sources = &source, .n_sources = 1)), CB_OK);
-    const cb_route_auth auth = {.size = sizeof auth, .authn = gate};
+    const cb_route_auth auth = {.size = sizeof auth, .authn = gate, .policy = policy};
     cr_assert_eq(cb_router_route(r, CB_OPTS(cb_route_opts, .host = "localhost", .path = "/echo", .group = "web",
                                             .tenant = "routed", .auth = &auth)),
                  CB_OK, "%s", cb_last_error());
@@ -51,7 +51,7 @@ static cb_router *make_router(const meter_world *m, const char *first, cb_origin
     if (first) cr_assert_eq(cb_router_origin(r, "web", CB_OPTS(cb_origin_opts, .url = first)), CB_OK);
     cr_assert_eq(cb_router_origin(r, "web", CB_OPTS(cb_origin_opts, .url = m->origin)), CB_OK);
     cr_assert_eq(cb_router_route(r, CB_OPTS(cb_route_opts, .host = "localhost", .path = "/", .group = "web")), CB_OK);
-    guarded_route(r);
+    guarded_route(r, NULL);
     return r;
 }
 
@@ -329,5 +329,32 @@ Test(proxy_meters, exemplars) {
     cr_expect_eq(found, 1);
     cb_proxy_set_tracing(m.proxy, NULL, NULL, CB_TRACE_FROM_ALL);
     cb_tracer_free(tracer);
+    close_world(&m);
+}
+
+Test(proxy_meters, policies) {
+    static const char rules[] = "{\"rules\": [{\"name\": \"yes\", \"effect\": \"allow\", \"tenants\": [\"acme\"]},"
+                                "{\"name\": \"no\", \"effect\": \"deny\", \"tenants\": [\"evil\"]}]}";
+    meter_world m;
+    cb_policy *policy = NULL;
+    cb_router *router = NULL;
+    open_world(&m, NULL, (cb_origin_group_opts){0});
+    cr_assert_eq(cb_policy_parse(&policy, cb_slice_str(rules), "test", NULL, NULL), CB_OK, "%s", cb_last_error());
+    cr_assert_eq(cb_router_new(&router), CB_OK);
+    cr_assert_eq(cb_router_group(router, CB_OPTS(cb_origin_group_opts, .name = "web")), CB_OK);
+    cr_assert_eq(cb_router_origin(router, "web", CB_OPTS(cb_origin_opts, .url = m.origin)), CB_OK);
+    guarded_route(router, policy);
+    cb_policy_unref(policy);
+    cr_assert_eq(cb_proxy_swap(m.proxy, router), CB_OK);
+    cb_router_unref(router);
+    cr_expect_eq(post_as(&m, "acme"), 200);
+    cr_expect_eq(post_as(&m, "acme"), 200);
+    cr_expect_eq(post_as(&m, "evil"), 403);
+    cr_expect_eq(post_as(&m, "other"), 403);
+    EXPECT_MOVED(m.w.metrics, 2, "cb_policy_decisions", "allowed");
+    EXPECT_MOVED(m.w.metrics, 1, "cb_policy_decisions", "denied");
+    EXPECT_MOVED(m.w.metrics, 1, "cb_policy_decisions", "undecided");
+    EXPECT_MOVED(m.w.metrics, 4, "cb_auth_decisions", "tokens", "allowed", "");
+    EXPECT_MOVED(m.w.metrics, 2, "cb_proxy_refused_requests", "forbidden");
     close_world(&m);
 }
