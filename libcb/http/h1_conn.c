@@ -287,23 +287,24 @@ static int go_on(h1_conn *c) {
     return n < 0 ? (int)n : CB_OK;
 }
 
-static bool out_wanted(const h1_conn *c) {
+static inline bool out_wanted(const h1_conn *c) {
     return c->x && !c->closing && cb_exchange_out_wanted(c->x) && c->mode != H1_OUT_WAIT;
 }
 
 /* Who waits for room is told, and again as long as they wait for more while there is some: a sink tells of room only
  * when it had none at all. */
 static void tell_writer(h1_conn *c, cb_time now) {
-    size_t before = SIZE_MAX, room = 0;
-    while (out_wanted(c) && (room = h1_room(&c->h, c->x)) > 0 && room < before) {
+    size_t room, before;
+    if (!out_wanted(c)) {
         c->stuck_from = 0;
+        return;
+    }
+    room = h1_room(&c->h, c->x);
+    if (room || !c->stuck_from) c->stuck_from = room ? 0 : now;
+    for (before = SIZE_MAX; room && room < before; room = out_wanted(c) ? h1_room(&c->h, c->x) : 0) {
         before = room;
         cb_exchange_out_writable(c->x);
     }
-    if (!out_wanted(c))
-        c->stuck_from = 0;
-    else if (!room && !c->stuck_from && before == SIZE_MAX)
-        c->stuck_from = now;
 }
 
 static int h1_flush(cb_hconn *h, cb_time now) {
