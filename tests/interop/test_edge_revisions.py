@@ -327,6 +327,24 @@ def test_changes_go_on_through_upgrades(kept, origin):
 
 # ---- who may what ----
 
+def test_an_owner_changes_their_groups(kept, origin):
+    a, b = origin("a"), origin("b")
+    kept.role = {"who": kept.role["who"], "role": "service-owner", "owned": ["team-a", "team-c"]}
+    groups = {"web": {"owner": "team-a", "origins": [{"url": f"http://127.0.0.1:{a}"}]}, "other": {"owner": "team-b", "origins": [{"url": f"http://127.0.0.1:{a}"}]},
+              "nobodys": {"origins": [{"url": f"http://127.0.0.1:{a}"}]}}
+    kept.start(groups)
+    assert set(kept.runs("/groups")) == set(groups)  # reading is everybody's with a role
+    assert kept.put("/groups/web/origins/0/url", f"http://127.0.0.1:{b}").status == 200 and kept.curl("/name")[2] == b"b"
+    both = {"groups": {"web": {"retries": 3}, "other": {"retries": 3}}}
+    for method, target, value, kind in [("PUT", "/groups/other/retries", 3, None), ("PUT", "/groups/nobodys/retries", 3, None),
+                                        ("PUT", "/groups/web/owner", "team-c", None), ("PATCH", "", both, MERGE), ("DELETE", "/groups/web", None, None),
+                                        ("PUT", "/groups/new", {"owner": "team-a", "origins": [{"url": "http://127.0.0.1:1"}]}, None),
+                                        ("PUT", "/routes/0/path", "/y", None), ("PUT", "/groups/web/key_file", "/etc/shadow", None)]:
+        got = kept.ask(method, "/v1/config" + target, value, kind=kind or "application/json")
+        assert got.status == 403 and got.json()["errors"], (method, target, got)
+    assert kept.revision() == 2 and kept.runs("/groups/web/retries") is None
+
+
 def test_a_tenant_changes_its_own(kept, origin):
     a, b = origin("a"), origin("b")
     kept.role = {"who": kept.role["who"], "role": "tenant-admin", "tenant": "acme"}
