@@ -446,7 +446,8 @@ static int on_back_head(cb_exchange *back, void *user) {
     if (rc < 0) return rc;
     pass->answered_at = cb_loop_now(pass->proxy->loop);
     cb_lb_good(&g->lb, pass->peer);
-    cb_lb_took(&g->lb, pass->peer, pass->answered_at - pass->picked_at, pass->answered_at);
+    if (g->lb.policy->by_latency)
+        cb_lb_took(&g->lb, pass->peer, pass->answered_at - pass->picked_at, pass->answered_at);
     cb_pass_count_answered(pass, status);
     if (pass->notes) cb_pass_trace_answered(pass, back);
     if (pass->proxy->log) { /* until then it is the origin's URL */

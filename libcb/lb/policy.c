@@ -140,7 +140,7 @@ static const cb_lb_chooser policies[] = {
     [CB_LB_IP_HASH] = {.name = "ip_hash", .pick = pick_rendezvous, .by_hash = true},
     [CB_LB_RING_HASH] = {.name = "ring_hash", .pick = pick_ring, .by_hash = true, .ring = true},
     [CB_LB_MAGLEV] = {.name = "maglev", .pick = pick_maglev, .by_hash = true, .maglev = true},
-    [CB_LB_LATENCY] = {.name = "latency", .pick = pick_latency},
+    [CB_LB_LATENCY] = {.name = "latency", .pick = pick_latency, .by_latency = true},
 };
 
 const cb_lb_chooser *cb_lb_policy_get(int kind) {
@@ -218,7 +218,7 @@ int64_t cb_lb_begin(cb_lb *lb, cb_time now, uint64_t hash, uint64_t tried, const
     hash = hash ? cb_lb_mix(hash) : cb_lb_chance(lb);
     if (lb->n_sites > 1) cb_lb_choose_site(lb, hash, geo);
     if (lb->stale) (void)cb_lb_prepare(lb); /* without memory rendezvous does the same, slowly */
-    const size_t i = lb->policy->pick(lb, now, hash);
+    const size_t i = lb->n == 1 ? 0 : lb->policy->pick(lb, now, hash);
     lb->turn = (i + 1) % lb->n;
     lb->peers[i].active++;
     lb->peers[i].picks++;

@@ -40,6 +40,7 @@ typedef struct cb_lb_chooser {
     const char *name;
     size_t (*pick)(cb_lb *lb, cb_time now, uint64_t hash);
     bool by_hash;      /* asks what should stay together */
+    bool by_latency;   /* asks how long each lets one wait */
     bool ring, maglev; /* needs these */
 } cb_lb_chooser;
 

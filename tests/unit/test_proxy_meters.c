@@ -46,6 +46,7 @@ static cb_router *make_router(const meter_world *m, const char *first, cb_origin
     cb_router *r = NULL;
     o.size = sizeof o;
     o.name = "web";
+    o.policy = CB_LB_ROUND_ROBIN; /* the first one is asked first */
     cr_assert_eq(cb_router_new(&r), CB_OK);
     cr_assert_eq(cb_router_group(r, &o), CB_OK, "%s", cb_last_error());
     if (first) cr_assert_eq(cb_router_origin(r, "web", CB_OPTS(cb_origin_opts, .url = first)), CB_OK);
