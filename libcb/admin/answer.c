@@ -60,9 +60,10 @@ void cb_admin_deliver(cb_admin_call *c, cb_slice body) {
 }
 
 static void on_recorded(cb_admin_call *c, int rc) {
+    char name[128];
     if (rc < 0)
-        cb_log_line(c->a->log, CB_LOG_ERROR, "admin", "audit: %s: not recorded: %s", c->who.p.name ? c->who.p.name : "",
-                    cb_last_error());
+        cb_log_line(c->a->log, CB_LOG_ERROR, "admin", "audit: %s: not recorded: %s",
+                    cb_text_escape(name, sizeof name, cb_slice_str(c->who.p.name)), cb_last_error());
     cb_admin_deliver(c, cb_buf_slice(&c->answer));
 }
 

@@ -241,7 +241,7 @@ static bool fits(const grant *g, const cb_admin_facts *f) {
     }
 }
 
-/* "uid:1000", or "staff:alice"; behind it the tenant. */
+/* "uid:1000", or "staff:alice"; behind it the tenant. No source can name somebody as the kernel does. */
 static int name_it(cb_admin_person *w, const cb_admin_facts *f) {
     const cb_principal *p = f->principal;
     const char *source = p && p->source ? p->source : "", *subject = p && p->subject ? p->subject : "";
@@ -252,7 +252,7 @@ static int name_it(cb_admin_person *w, const cb_admin_facts *f) {
     if (f->local)
         snprintf(w->block, head, "uid:%u", f->uid);
     else
-        snprintf(w->block, head, "%s:%s", source, subject);
+        snprintf(w->block, head, "%s%s:%s", strcmp(source, "uid") == 0 ? "gate:" : "", source, subject);
     w->p.name = w->block;
     memcpy(w->block + head, tenant, tail);
     w->p.tenant = *tenant ? w->block + head : NULL;

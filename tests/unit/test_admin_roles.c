@@ -133,6 +133,7 @@ Test(admin_roles, identities_of_gates) {
          "staff:x",
          "acme"},
         {{.subject = "x", .source = "staff", .roles = &tenants, .n_roles = 1}, 0, "staff:x", NULL}, /* whose? */
+        {{.subject = "0", .source = "uid"}, 0, "gate:uid:0", NULL}, /* no source makes a name of this host's */
         {{.subject = "bob", .source = "staff", .tenant = "acme"}, CB_ROLE_TENANT_ADMIN, "staff:bob", "beta"},
     };
     cb_admin_roles *r = table(rows, sizeof rows / sizeof *rows);
