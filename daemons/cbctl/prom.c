@@ -316,7 +316,7 @@ void prom_seconds(char out[16], double v) {
     else if (fabs(v) < 1)
         scaled(out, v * 1e9, 1000, units, 3);
     else if (v < 100)
-        snprintf(out, 16, "%.2fs", v);
+        snprintf(out, 16, v < 10 ? "%.2fs" : "%.1fs", v);
     else
         snprintf(out, 16,
                  v < 6000     ? "%.0fs"

@@ -75,10 +75,10 @@ static void rate(line *l, const char *name, double v, enum cbctl_tone tone) {
     figure(l, name, all, v > 0 ? tone : CBCTL_PLAIN);
 }
 
-static void count(line *l, const char *name, double v) {
+static void count(line *l, const char *name, double v, enum cbctl_tone tone) {
     char text[16];
     prom_short(text, v);
-    figure(l, name, text, CBCTL_PLAIN);
+    figure(l, name, text, v > 0 ? tone : CBCTL_PLAIN);
 }
 
 static void seconds(line *l, const char *name, double v) {
@@ -127,9 +127,9 @@ static void draw_head(FILE *f, const top_view *v, const top_look *look) {
     label(&l, "requests");
     rate(&l, "", v->requests, CBCTL_BOLD);
     for (int i = 2; i < 6; i++)
-        rate(&l, classes[i], v->class[i], i == 5 ? CBCTL_BAD : i == 4 ? CBCTL_WARN : CBCTL_PLAIN);
-    count(&l, "running", v->running);
-    count(&l, "total", v->requests_total);
+        count(&l, classes[i], v->class[i], i == 5 ? CBCTL_BAD : i == 4 ? CBCTL_WARN : CBCTL_PLAIN);
+    count(&l, "running", v->running, CBCTL_PLAIN);
+    count(&l, "total", v->requests_total, CBCTL_PLAIN);
     end(&l);
     l = begin(f, look);
     label(&l, "latency");
@@ -145,19 +145,19 @@ static void draw_head(FILE *f, const top_view *v, const top_look *look) {
     end(&l);
     l = begin(f, look);
     label(&l, "connections");
-    count(&l, "", v->connections);
+    count(&l, "", v->connections, CBCTL_PLAIN);
     for (int i = 0; i < TOP_VERSIONS; i++)
-        count(&l, versions[i], v->by_version[i]);
+        count(&l, versions[i], v->by_version[i], CBCTL_PLAIN);
     rate(&l, "handshakes", v->handshakes, CBCTL_PLAIN);
     rate(&l, "failed", v->handshakes_failed, CBCTL_WARN);
     end(&l);
     l = begin(f, look);
     label(&l, "process");
-    count(&l, "workers", v->workers);
+    count(&l, "workers", v->workers, CBCTL_PLAIN);
     percent(&l, "busy", v->busy);
     percent(&l, "CPU", v->cpu);
     bytes(&l, "memory", v->memory, "");
-    count(&l, "files", v->descriptors);
+    count(&l, "files", v->descriptors, CBCTL_PLAIN);
     end(&l);
 }
 

@@ -125,7 +125,7 @@ def test_a_row_for_each_origin(fake):
         "web         0  http://a       1  up                    3                   0        0\n"
         "web         1  http://b       1  down                  0                  12    2.50s\n"
         "x           0  http://a       1  up                    3                   0        0\n")
-    assert cbctl(admin, "certificates").stdout.splitlines()[1].split() == ["a", "2027-01-15", "08:00:00Z", "90.50s", "yes"]
+    assert cbctl(admin, "certificates").stdout.splitlines()[1].split() == ["a", "2027-01-15", "08:00:00Z", "90.5s", "yes"]
 
 
 def test_tables(fake):

@@ -37,7 +37,7 @@ def once(admin, *words, **kw):
 PICTURE = """\
 cb-edge 0.1.0  pid 4711  revision 17  unix:{path}
 
-requests    1.00k/s  2xx 996/s  3xx 0/s  4xx 0/s  5xx 2.99/s  running 7  total 1
+requests    1.00k/s  2xx 996  3xx 0  4xx 0  5xx 2.99  running 7  total 1.00k
 latency     p50 1.00ms  p90 10.0ms  p99 91.0ms  mean 5.00ms
 bytes       in 1020B/s  out 1020KiB/s
 connections 10  h1 1  h2 4  h3 5  handshakes 1.99/s  failed -
