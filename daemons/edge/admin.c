@@ -143,6 +143,8 @@ static void try_audit(edge *e) {
         say_once(e, "the audit log is closed, and nothing can be changed");
         return;
     }
+    if (cb_audit_metrics(e->audit, edge_metrics(e), "admin") < 0)
+        edge_say_of(e->log, CB_LOG_WARN, "admin", "the audit log is not counted: %s", cb_last_error());
     cb_admin_set_audit(e->admin, e->audit);
     if (*e->admin_said) edge_say_of(e->log, CB_LOG_INFO, "admin", "the audit log is open");
     e->admin_said[0] = '\0';

@@ -18,7 +18,10 @@ static int open_store(edge *e) {
         snprintf(why, sizeof why, "%s: %s", e->state_dir, strerror(errno));
         return cb_error_set(CB_ESYS, why);
     }
-    return cb_store_open(&e->store, CB_OPTS(cb_store_file_opts, .path = path, .keep = KEEP, .log = e->log));
+    int rc = cb_store_open(&e->store, CB_OPTS(cb_store_file_opts, .path = path, .keep = KEEP, .log = e->log));
+    if (rc == CB_OK && cb_store_metrics(e->store, edge_metrics(e), "revisions") < 0)
+        edge_say(e->log, CB_LOG_WARN, "the store of revisions is not counted: %s", cb_last_error());
+    return rc;
 }
 
 static void say_closed(const edge *e) {

@@ -70,7 +70,6 @@ static void show_process(const scrape *s) {
     edge_telemetry *t = s->t;
     const edge *e = t->edge;
     const char *why;
-    cb_log_writer_stats log = {.size = sizeof log};
     pthread_mutex_lock(&t->lock);
     show(s, EDGE_F_CONFIG_REVISION, (int64_t)t->revision, NULL);
     show(s, EDGE_F_CONFIG_GOOD, t->good, NULL);
@@ -83,9 +82,6 @@ static void show_process(const scrape *s) {
     pthread_mutex_unlock(&t->lock);
     show(s, EDGE_F_READY, edge_is_ready(e, &why), NULL);
     show(s, EDGE_F_DRAINING, atomic_load(&e->stopping), NULL);
-    if (cb_log_writer_stats_get(e->writer, &log) < 0) return;
-    show(s, EDGE_F_LOG_LINES, (int64_t)log.lines, NULL);
-    show(s, EDGE_F_LOG_DROPPED, (int64_t)log.dropped, NULL);
 }
 
 static void show_workers(const scrape *s) {
@@ -267,6 +263,7 @@ int edge_telemetry_new(edge *e) {
     if (rc == CB_OK) rc = cb_meter_new(&t->meter, t->metrics);
     if (rc == CB_OK) rc = cb_meter_histogram(&t->reload, t->meter, t->families[EDGE_F_CONFIG_RELOAD], NULL);
     if (rc == CB_OK) rc = cb_metrics_collector(t->metrics, collect, t);
+    if (rc == CB_OK) rc = cb_log_writer_metrics(e->writer, t->metrics, "edge");
     if (rc < 0) edge_say(e->log, CB_LOG_ERROR, "metrics: %s", cb_last_error());
     return rc;
 }

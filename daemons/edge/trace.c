@@ -102,7 +102,8 @@ typedef struct making {
 
 static int do_make(edge *e, void *arg) {
     making *m = arg;
-    return cb_tracer_new(&m->t->tracer, m->loop ? m->loop : edge_side_loop(e), &m->o);
+    int rc = cb_tracer_new(&m->t->tracer, m->loop ? m->loop : edge_side_loop(e), &m->o);
+    return rc == CB_OK && e ? cb_tracer_metrics(m->t->tracer, edge_metrics(e), "requests") : rc;
 }
 
 static int make_sampler(edge_tracing *t, const edge_tracing_conf *c) {

@@ -450,6 +450,8 @@ def test_changes_are_in_the_audit_log(asked, origin):
     actions = [record["action"] for record in reversed(records)]
     assert actions[0] == "putOrigin" and "reload" in actions and len(records) >= 5 and all(record["actor"] == f"uid:{os.geteuid()}" for record in records)
     assert records[0]["outcome"] == "failed"
+    page = ask(asked.socket, "GET", "/metrics").body.decode()
+    assert int(re.search(r'cb_audit_records_total{name="admin"} (\d+)', page)[1]) >= 5 and 'cb_store_' in page
     assert asked.edge.process.stop() == 0
     got = run(program("cbctl"), "audit", "verify", asked.state / "audit")
     assert got.returncode == 0, got.stdout + got.stderr

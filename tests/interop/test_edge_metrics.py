@@ -280,10 +280,10 @@ def test_what_expires(edge, origin, tmp_path):
 
 def test_the_log_counts(watched):
     p = watched.page
-    before = p.value("cb_edge_log_lines_total")
+    before = p.value("cb_log_lines_total", name="edge")
     watched.write(routes=[{"group": "nobody"}])
     watched.reload(good=False)
-    assert p.value("cb_edge_log_lines_total") > before and p.value("cb_edge_log_dropped_lines_total") == 0
+    assert p.value("cb_log_lines_total", name="edge") > before and p.value("cb_log_dropped_lines_total", name="edge") == 0
     watched.write(log={"target": f"udp:127.0.0.1:{free_port()}", "levels": "info,http=debug"})  # nobody is there
     watched.process.send(signal.SIGHUP)
     until(lambda: p.value("cb_edge_config_reloads_total", outcome="applied") == 1)
@@ -292,6 +292,6 @@ def test_the_log_counts(watched):
         with socket.create_connection(("127.0.0.1", watched.tls_port)) as s:
             s.sendall(b"no TLS\n")
             s.recv(100)
-        return p.value("cb_edge_log_dropped_lines_total")
+        return p.value("cb_log_dropped_lines_total", name="edge")
 
     until(lost)

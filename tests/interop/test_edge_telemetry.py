@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 import time
+import urllib.request
 
 import pytest
 from conftest import free_port, program, run
@@ -268,10 +269,15 @@ def test_tracing_changes_by_a_reload_and_ends_with_all_spans(edge, origin, spans
 
 
 def test_a_dead_collector_costs_nothing(edge, origin):
-    edge.start({"web": [f"http://127.0.0.1:{origin()}"]}, tracing={"url": f"http://127.0.0.1:{free_port()}"})
+    page = free_port()
+    edge.start({"web": [f"http://127.0.0.1:{origin()}"]}, tracing={"url": f"http://127.0.0.1:{free_port()}"}, metrics={"listen": f"127.0.0.1:{page}"})
     for _ in range(5):
         assert edge.status("/page") == 200
     edge.process.wait_for("does not take spans")
+    with urllib.request.urlopen(f"http://127.0.0.1:{page}/metrics", timeout=10) as got:
+        text = got.read().decode()
+    assert int(re.search(r'cb_trace_failed_requests_total{name="requests"} (\d+)', text)[1]) >= 1
+    assert int(re.search(r'cb_trace_spans_total{name="requests"} (\d+)', text)[1]) >= 5
     begin = time.monotonic()
     assert edge.process.stop() == 0 and time.monotonic() - begin < 5
 
