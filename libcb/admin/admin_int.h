@@ -47,10 +47,11 @@ struct cb_admin {
     size_t n_waiting, n_streams, n_scrapes, body_bytes;
     cb_replays replays;
     cb_admin_ring ring;
-    cb_alarm beat;    /* while somebody listens to events */
-    cb_alarm denials; /* while denials were not recorded */
-    uint64_t denied;  /* not recorded */
-    double tokens;    /* records of denials that may be written now */
+    cb_alarm beat;                 /* while somebody listens to events */
+    cb_time beat_every, gated_for; /* how often streams get a comment; how long one through a gate lives */
+    cb_alarm denials;              /* while denials were not recorded */
+    uint64_t denied;               /* not recorded */
+    double tokens;                 /* records of denials that may be written now */
     cb_time tokens_at;
     char *description; /* NULL: to be made */
     size_t description_len;

@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { BEAT_S = 15, GATED_S = 300, TYPES_BYTES = 256 };
+enum { TYPES_BYTES = 256 };
+
+static const cb_time BEAT = 15 * CB_SEC, GATED = 300 * CB_SEC;
 
 struct cb_admin_stream {
     cb_list link;
@@ -135,7 +137,7 @@ static void on_beat(cb_alarm *alarm, cb_time now) {
         else if (!s->ended && !s->rest.len)
             (void)put(s, cb_slice_str(":\n\n"));
     }
-    (void)cb_alarm_set(&a->beat, now + BEAT_S * CB_SEC);
+    (void)cb_alarm_set(&a->beat, now + a->beat_every);
 }
 
 /* ---- the resource ---- */
@@ -165,11 +167,11 @@ static int get_events(cb_admin_call *c, void *user) {
     s->a = a;
     cb_buf_init(&s->rest, a->alloc, 4 * CB_ADMIN_EVENT_BYTES);
     snprintf(s->types, sizeof s->types, "%s", types ? types : "");
-    if (c->door->gate) s->until = cb_loop_now(a->loop) + GATED_S * CB_SEC;
+    if (c->door->gate) s->until = cb_loop_now(a->loop) + a->gated_for;
     cb_list_init(&s->link);
     cb_list_add_tail(&a->streams, &s->link);
     cb_cells_move(cb_loop_cells(a->loop), CB_C_ADMIN_LISTENERS, 1);
-    if (a->n_streams++ == 0) (void)cb_alarm_set(&a->beat, cb_loop_now(a->loop) + BEAT_S * CB_SEC);
+    if (a->n_streams++ == 0) (void)cb_alarm_set(&a->beat, cb_loop_now(a->loop) + a->beat_every);
     s->x = cb_admin_call_take(c);
     const cb_slice last = cb_exchange_field(s->x, "last-event-id");
     (void)cb_exchange_handle(s->x, &stream_ops, s);
@@ -196,6 +198,8 @@ int cb_admin_builtin_events(cb_admin *a) {
                                           .answer_schema = "{\"type\":\"string\"}",
                                           .handle = get_events};
     cb_alarm_init(&a->beat, a->loop, on_beat);
+    a->beat_every = BEAT;
+    a->gated_for = GATED;
     return cb_admin_router_add(&a->router, &row, a, NULL);
 }
 

@@ -1,4 +1,5 @@
 /* cb_admin: doors, roles, and what every daemon has. */
+#include "admin/admin_int.h"
 #include "support/admin_fixture.h"
 #include "support/http_fixture.h"
 #include <criterion/criterion.h>
@@ -287,6 +288,28 @@ Test(admin_doors, a_gate_that_takes_its_time) {
         cr_expect_eq(got, i == 0 ? sizeof big : 0);
         cr_expect_eq(cancelled, i == 2);
     }
+    gated_close(&g);
+}
+
+/* Comments keep a stream awake, and one through a gate ends by and by: its token may have been revoked. */
+Test(admin_doors, a_stream_through_a_gate_ends) {
+    static const cb_admin_grant grants[] = {{.who = "subject:alice", .role = "viewer"}};
+    gated g;
+    http_reply reply = {0};
+    gated_open(&g, grants, 1, NULL);
+    g.a->beat_every = 20 * CB_MS;
+    g.a->gated_for = 200 * CB_MS;
+    cr_assert_eq(http_begin(&reply, &g.w, with_token("alice"), "/v1/events"), CB_OK, "%s", reply.detail);
+    http_run(&g.w, &reply.heads);
+    cr_expect_eq(reply.status, 200);
+    cr_expect_eq(cb_admin_listeners(g.a), 1);
+    http_run(&g.w, &reply.closes);
+    cr_expect_eq(reply.rc, CB_OK, "%d %s", reply.rc, reply.detail);
+    int beats = 0;
+    for (const char *at = strstr(reply.body, ":\n\n"); at; at = strstr(at + 1, ":\n\n"))
+        beats++;
+    cr_expect_geq(beats, 3, "%s", reply.body);
+    cr_expect_eq(cb_admin_listeners(g.a), 0);
     gated_close(&g);
 }
 
