@@ -34,7 +34,7 @@ void cb_authn_call_reset(cb_authn_call *c) {
         c->waiting = false;
         if (s->vt->cancel) s->vt->cancel(s, c);
     }
-    if (c->since) c->since = cb_authn_worker_waits(c->worker, c->since);
+    if (c->since) c->since = cb_authn_count_wait(c->worker, c->since);
     for (size_t i = 0; i < a->n; i++)
         part_clear(&c->parts[i]);
     c->authn = NULL;
@@ -305,9 +305,8 @@ static int conclude(cb_authn_call *c, int rc) {
         c->refusal = (cb_refusal){.status = 0};
     else
         cb_authn_challenge(c);
-    if (c->since) c->since = cb_authn_worker_waits(c->worker, c->since);
-    cb_authn_worker_count(c->worker, rc == CB_OK ? c->principal.source : "", c->status,
-                          rc == CB_OK ? "" : cb_authn_reason(c));
+    if (c->since) c->since = cb_authn_count_wait(c->worker, c->since);
+    cb_authn_count(c->worker, rc == CB_OK ? c->principal.source : "", c->status, rc == CB_OK ? "" : cb_authn_reason(c));
     return rc == CB_OK ? CB_OK : CB_EAUTH;
 }
 
@@ -329,7 +328,7 @@ static int step(cb_authn_call *c) {
         int rc = s->vt->judge(s, c, &c->parts[c->at]);
         if (rc == CB_EAGAIN) {
             c->waiting = true;
-            if (!c->since) c->since = cb_authn_worker_waits(c->worker, 0);
+            if (!c->since) c->since = cb_authn_count_wait(c->worker, 0);
             return CB_EAGAIN;
         }
         rc = heard(c, rc);

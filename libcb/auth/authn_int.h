@@ -6,6 +6,8 @@
 #include "auth/claims.h"
 #include "auth/jwt.h"
 #include "base/buf.h"
+#include "base/list.h"
+#include "base/map.h"
 #include <cb/authn.h>
 
 enum { CB_AUTHN_ROLES = 64 };
@@ -77,6 +79,12 @@ struct cb_authn {
     bool all, need_tenant, bearer, dpop, authorization;
 };
 
+struct cb_authn_worker {
+    cb_loop *loop;
+    cb_list all;      /* introspectors */
+    cb_map decisions; /* cells of what gates said */
+};
+
 struct cb_authn_call {
     cb_authn *authn; /* NULL: unused */
     cb_authn_request request;
@@ -137,10 +145,12 @@ cb_jwt_facts cb_authn_facts(const cb_authn_call *c, const char *jkt);
 int cb_authn_worker_ask(cb_introspector **out, cb_authn_worker *w, cb_oidc *provider, cb_identity *identity,
                         const char *resolver);
 
+/* --- authn_count.c --- */
 /* A gate has decided: status 200 or that of the refusal. w NULL, or a loop that counts nothing: nothing is done. */
-void cb_authn_worker_count(cb_authn_worker *w, const char *source, int status, const char *reason);
+void cb_authn_count(cb_authn_worker *w, const char *source, int status, const char *reason);
 /* A call begins to wait (since 0) or waits no more; gives its new `since`. */
-cb_time cb_authn_worker_waits(cb_authn_worker *w, cb_time since);
+cb_time cb_authn_count_wait(cb_authn_worker *w, cb_time since);
+void cb_authn_count_end(cb_authn_worker *w);
 
 /* --- authn_answer.c --- */
 void cb_authn_challenge(cb_authn_call *c);
