@@ -3,6 +3,7 @@
 #include "admin/admin_int.h"
 #include "auth/audit_set.h"
 #include "base/error.h"
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,7 @@ typedef struct reading {
     uint64_t *numbers;
     size_t limit, seen;
     int rc;
+    atomic_bool stop; /* a long log shall not hold up the end of a loop */
     cb_audit_report report;
     char why[256];
 } reading;
@@ -32,6 +34,7 @@ static bool same(cb_slice text, const char *filter) {
 static int on_record(const cb_audit_record *record, void *user) {
     reading *r = user;
     char line[CB_AUDIT_LINE_MAX];
+    if (atomic_load_explicit(&r->stop, memory_order_relaxed)) return cb_fail(CB_ECLOSED, "nobody waits for it");
     if (r->before && record->seq >= r->before) return CB_OK;
     if (record->time_us < r->since_us || (r->outcome && record->outcome != r->outcome)) return CB_OK;
     if (!same(record->actor, r->actor) || !same(record->action, r->action)) return CB_OK;
@@ -88,7 +91,9 @@ static void drop(void *job) {
 
 static void on_end(cb_admin_call *c, void *user) {
     (void)c;
-    ((reading *)user)->call = NULL;
+    reading *r = user;
+    r->call = NULL;
+    atomic_store_explicit(&r->stop, true, memory_order_relaxed);
 }
 
 /* False: the call was answered. */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 static admin_reply r;
@@ -130,6 +131,12 @@ static void records(admin_world *w, record_list *l) {
     *l = (record_list){0};
     cr_assert_eq(cb_audit_verify(w->audit_path, CB_OPTS(cb_audit_verify_opts, .on_record = gather, .user = l), NULL),
                  CB_OK, "%s", cb_last_error());
+}
+
+static uint64_t cpu_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
 #define POST(path) "POST " path, "content-length: 0", NULL
@@ -329,6 +336,44 @@ Test(admin_audit, pages_of_the_log) {
         snprintf(line, sizeof line, "GET /v1/audit?limit=5&cursor=%.*s", (int)strcspn(next + 8, "\""), next + 8);
     }
     cr_expect_eq(seen, 12);
+    admin_close(&w);
+}
+
+/* A log of many records is read on another thread; a loop that ends meanwhile does not wait for the end of it. */
+Test(admin_audit, a_long_log_is_given_up) {
+    static const char page[] = "GET /v1/audit?actor=nobody HTTP/1.1\r\nhost: x\r\n\r\n";
+    static uint8_t detail[1000];
+    admin_world w;
+    memset(detail, 'x', sizeof detail);
+    open_world(&w, "auditor", NULL);
+    const cb_audit_record record = {.size = sizeof record,
+                                    .actor = cb_slice_str("a"),
+                                    .tenant = cb_slice_str("-"),
+                                    .action = cb_slice_str("x"),
+                                    .detail = {detail, sizeof detail},
+                                    .outcome = CB_AUDIT_DONE};
+    for (int i = 0, rc = CB_OK; i < 40000; i += rc == CB_OK) {
+        rc = cb_audit_append(w.audit, &record, NULL, NULL);
+        cr_assert(rc == CB_OK || rc == CB_EAGAIN, "%s", cb_last_error());
+        if (rc == CB_EAGAIN) usleep(1000);
+    }
+    cr_assert_eq(cb_audit_write(w.audit, &record, NULL), CB_OK);
+    const uint64_t from = cpu_ms();
+    cr_expect_eq(admin_ask(&w, &r, "GET /v1/audit?actor=nobody", NULL, NULL), 200);
+    const uint64_t whole = cpu_ms() - from;
+    const int fd = admin_dial(w.path);
+    cr_assert_eq(write(fd, page, sizeof page - 1), (ssize_t)sizeof page - 1);
+    admin_turn(&w, 3);
+    const uint64_t before = cpu_ms();
+    cb_admin_free(w.a);
+    w.a = NULL;
+    cb_audit_free(w.audit);
+    w.audit = NULL;
+    cb_loop_free(w.loop);
+    const uint64_t end = cpu_ms() - before;
+    cr_expect_lt(end, whole / 2 + 2, "%llu ms, of %llu for all", (unsigned long long)end, (unsigned long long)whole);
+    cr_assert_eq(cb_loop_new(&w.loop, NULL), CB_OK);
+    close(fd);
     admin_close(&w);
 }
 
