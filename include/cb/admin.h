@@ -135,7 +135,8 @@ typedef struct cb_admin_opts {
 
 /* CB_EINVAL (out, loop; the detail names the field), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_admin_new(cb_admin **out, cb_loop *loop, const cb_admin_opts *opts);
-/* Other roles, from the next request on; event streams end, and their clients come again. NULL = nobody. */
+/* Other roles, from the next request on; when they are not the same, event streams end, and their clients come again.
+ * NULL = nobody. */
 CB_API void cb_admin_set_roles(cb_admin *a, cb_admin_roles *roles);
 /* Another audit log, or none (NULL), from the next record on; what was asked of the one before must be done: free it
  * after this. With `needs_audit` only, else CB_EINVAL. */
@@ -171,7 +172,8 @@ enum { CB_ADMIN_DOORS = 16 };
 /* Opens a door, and returns its number, from 0. CB_EINVAL (the detail says which rule: TCP without TLS or a gate,
  * public_only on another address than loopback, ...), CB_ELIMIT (CB_ADMIN_DOORS), else as cb_http_server_new(). */
 CB_API int cb_admin_listen(cb_admin *a, const cb_admin_door_opts *opts);
-/* Another gate for a door over TCP, referenced, from the next request on: keys or revocations have changed. CB_EINVAL
+/* Another gate for a door over TCP, referenced, from the next request on: keys or revocations have changed. Event
+ * streams through it end, and their clients come again. CB_EINVAL
  * (no such door, or it has no gate; gate). */
 CB_API int cb_admin_set_gate(cb_admin *a, int door, cb_authn *gate);
 /* The real address of a door; NULL for what is none. Lives as long as the admin. */

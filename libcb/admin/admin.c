@@ -92,8 +92,8 @@ void cb_admin_set_roles(cb_admin *a, cb_admin_roles *roles) {
     cb_admin_roles *old = a->roles;
     if (roles) cb_admin_roles_seal(roles);
     a->roles = roles ? cb_admin_roles_ref(roles) : NULL;
+    if (!cb_admin_roles_same(old, roles)) cb_admin_streams_end(a, false); /* who may still listen comes again */
     cb_admin_roles_unref(old);
-    cb_admin_streams_end(a, false); /* who may still listen comes again */
 }
 
 static void door_drained(cb_loop *loop, void *user) {
@@ -227,7 +227,8 @@ int cb_admin_set_gate(cb_admin *a, int door, cb_authn *gate) {
         return cb_fail(CB_EINVAL, "cb_admin_set_gate: a door that has a gate, and another one");
     cb_authn *before = a->doors[door].gate;
     a->doors[door].gate = cb_authn_ref(gate);
-    cb_authn_unref(before); /* requests on their way keep it */
+    if (before != gate) cb_admin_streams_end_at(a, &a->doors[door]); /* who is still let in comes again */
+    cb_authn_unref(before);                                          /* requests on their way keep it */
     return CB_OK;
 }
 

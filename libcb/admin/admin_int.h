@@ -155,5 +155,6 @@ int cb_admin_builtin_audit(cb_admin *a);
 int cb_admin_builtin_events(cb_admin *a);
 /* All end: done when roles change, and when the admin drains or goes. */
 void cb_admin_streams_end(cb_admin *a, bool at_once);
+void cb_admin_streams_end_at(cb_admin *a, const cb_admin_door *door); /* those that came through it */
 
 #endif

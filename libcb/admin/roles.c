@@ -70,6 +70,26 @@ void cb_admin_roles_seal(cb_admin_roles *r) {
     atomic_store_explicit(&r->sealed, true, memory_order_relaxed);
 }
 
+static bool same_text(const char *a, const char *b) {
+    return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+static bool same_row(const grant *a, const grant *b) {
+    bool same = a->kind == b->kind && a->id == b->id && a->role == b->role && a->n_owned == b->n_owned &&
+                same_text(a->what, b->what) && same_text(a->source, b->source) && same_text(a->tenant, b->tenant);
+    for (size_t i = 0; same && i < a->n_owned; i++)
+        same = same_text(a->owned[i], b->owned[i]);
+    return same;
+}
+
+bool cb_admin_roles_same(const cb_admin_roles *a, const cb_admin_roles *b) {
+    const size_t n = a ? a->n : 0;
+    if (n != (b ? b->n : 0)) return false;
+    for (size_t i = 0; i < n; i++)
+        if (!same_row(&a->rows[i], &b->rows[i])) return false;
+    return true;
+}
+
 /* ---- adding ---- */
 
 static int read_id(const char *text, uint32_t *out) {

@@ -26,6 +26,8 @@ typedef struct cb_admin_person {
  * without a row has no roles. CB_ENOMEM. */
 int cb_admin_roles_judge(cb_admin_roles *table, const cb_admin_facts *facts, const char *door, cb_admin_person *out);
 void cb_admin_person_free(cb_admin_person *who);
+/* Do both give everybody the same? NULL: a table without rows. */
+bool cb_admin_roles_same(const cb_admin_roles *a, const cb_admin_roles *b);
 /* The table is in use: no more rows. */
 void cb_admin_roles_seal(cb_admin_roles *table);
 

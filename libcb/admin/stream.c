@@ -14,6 +14,7 @@ struct cb_admin_stream {
     cb_list link;
     cb_grave grave;
     cb_admin *a;
+    const cb_admin_door *door;
     cb_exchange *x;
     uint64_t next;           /* the event to be sent next */
     cb_time until;           /* through a gate: a token may have been revoked since */
@@ -126,6 +127,14 @@ void cb_admin_streams_end(cb_admin *a, bool at_once) {
     }
 }
 
+void cb_admin_streams_end_at(cb_admin *a, const cb_admin_door *door) {
+    for (cb_list *l = a->streams.next, *next; l != &a->streams; l = next) {
+        cb_admin_stream *s = CB_CONTAINER(l, cb_admin_stream, link);
+        next = l->next;
+        if (s->door == door) end(s);
+    }
+}
+
 /* Comments keep what lies between us and the client awake, and tell us that it is gone. */
 static void on_beat(cb_alarm *alarm, cb_time now) {
     cb_admin *a = CB_CONTAINER(alarm, cb_admin, beat);
@@ -165,6 +174,7 @@ static int get_events(cb_admin_call *c, void *user) {
     cb_admin_stream *s = cb_mem_new(a->alloc, sizeof *s);
     if (!s) return cb_fail(CB_ENOMEM, "a stream of events");
     s->a = a;
+    s->door = c->door;
     cb_buf_init(&s->rest, a->alloc, 4 * CB_ADMIN_EVENT_BYTES);
     snprintf(s->types, sizeof s->types, "%s", types ? types : "");
     if (c->door->gate) s->until = cb_loop_now(a->loop) + a->gated_for;

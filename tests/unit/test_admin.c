@@ -168,7 +168,12 @@ Test(admin_doors, another_gate) {
     gated_open(&g, grants, 1, NULL);
     cr_assert_eq(cb_authn_new(&other, CB_OPTS(cb_authn_opts, .sources = g.sources + 1, .n_sources = 1)), CB_OK);
     http_fetch(&before, &g.w, with_token("alice"), "/v1/whoami");
+    http_reply stream = {0};
+    cr_assert_eq(http_begin(&stream, &g.w, with_token("alice"), "/v1/events"), CB_OK);
+    http_run(&g.w, &stream.heads);
     cr_expect_eq(cb_admin_set_gate(g.a, g.door, other), CB_OK);
+    http_run(&g.w, &stream.closes); /* whoever came through the gate of before comes again */
+    cr_expect_eq(stream.rc, CB_OK, "%s", stream.detail);
     http_fetch(&after, &g.w, with_token("alice"), "/v1/whoami");
     cr_expect(before.status == 200 && after.status == 403, "%d, %d", before.status, after.status);
     cr_expect_eq(cb_admin_set_gate(g.a, g.door, g.gate), CB_OK);

@@ -154,6 +154,42 @@ Test(admin_roles, identities_of_gates) {
     cb_admin_roles_unref(r);
 }
 
+Test(admin_roles, tables_that_are_the_same) {
+    static const cb_admin_grant base[] = {
+        {.who = "uid:1", .role = "viewer"},
+        {.who = "subject:a", .role = "service-owner", .source = "s", .owned = teams, .n_owned = 2}};
+    static const cb_admin_grant others[][2] = {
+        {{.who = "uid:2", .role = "viewer"},
+         {.who = "subject:a", .role = "service-owner", .source = "s", .owned = teams, .n_owned = 2}},
+        {{.who = "gid:1", .role = "viewer"},
+         {.who = "subject:a", .role = "service-owner", .source = "s", .owned = teams, .n_owned = 2}},
+        {{.who = "uid:1", .role = "auditor"},
+         {.who = "subject:a", .role = "service-owner", .source = "s", .owned = teams, .n_owned = 2}},
+        {{.who = "uid:1", .role = "viewer"},
+         {.who = "subject:b", .role = "service-owner", .source = "s", .owned = teams, .n_owned = 2}},
+        {{.who = "uid:1", .role = "viewer"},
+         {.who = "subject:a", .role = "service-owner", .source = "t", .owned = teams, .n_owned = 2}},
+        {{.who = "uid:1", .role = "viewer"},
+         {.who = "subject:a", .role = "service-owner", .owned = teams, .n_owned = 2}},
+        {{.who = "uid:1", .role = "viewer"},
+         {.who = "subject:a", .role = "service-owner", .source = "s", .owned = team_b, .n_owned = 2}},
+        {{.who = "uid:1", .role = "viewer"},
+         {.who = "subject:a", .role = "service-owner", .source = "s", .owned = teams, .n_owned = 1}},
+    };
+    cb_admin_roles *a = table(base, 2), *b = table(base, 2), *none = table(base, 0), *one = table(base, 1);
+    cr_expect(cb_admin_roles_same(a, b) && cb_admin_roles_same(NULL, none) && cb_admin_roles_same(none, NULL));
+    cr_expect(!cb_admin_roles_same(a, one) && !cb_admin_roles_same(NULL, a) && !cb_admin_roles_same(a, NULL));
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        cb_admin_roles *other = table(others[i], 2);
+        cr_expect(!cb_admin_roles_same(a, other), "row %zu", i);
+        cb_admin_roles_unref(other);
+    }
+    cb_admin_roles_unref(a);
+    cb_admin_roles_unref(b);
+    cb_admin_roles_unref(none);
+    cb_admin_roles_unref(one);
+}
+
 Test(admin_roles, mistakes) {
     static const char *const none[] = {NULL}, *const empty[] = {""}, *const bad[] = {"\xff"};
     static const struct {
