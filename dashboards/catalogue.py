@@ -127,9 +127,9 @@ def narrow(expression, table, variables):
 
     def one(found):
         name, braces = found[1], found[2]
-        labels = TARGET_LABELS | (known[name][1] if name in known else set())
-        if name in ALERT_SERIES:  # an alert about what is absent has no instance
-            labels = set()
+        labels = set()  # records and alerts may have no instance
+        if name in known or name == "up":
+            labels = TARGET_LABELS | (known[name][1] if name in known else set())
         have = matchers(braces)
         said = {label for label, _, _ in have}
         more = [(label, "=~", f"${variable}") for label, variable in variables.items() if label in labels - said]

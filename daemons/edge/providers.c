@@ -1,5 +1,5 @@
 /* Providers of tokens: they outlive reloads that do not change them, and the main loop keeps their keys fresh. */
-#include "edge.h"
+#include "telemetry.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -146,7 +146,8 @@ void edge_providers_run(edge *e) {
         if (p->runs) continue;
         const cb_http_client_opts o = {.size = sizeof o, .identity = p->identity, .resolver = e->now->conf->resolver};
         int rc = p->client ? CB_OK : cb_http_client_new(&p->client, e->loop, &o);
-        if (rc == CB_OK) rc = cb_oidc_run(p->oidc, e->loop, p->client);
+        if (rc == CB_OK) rc = cb_oidc_metrics(p->oidc, edge_metrics(e), p->name);
+        if (rc == CB_OK || rc == CB_EEXIST) rc = cb_oidc_run(p->oidc, e->loop, p->client); /* after a run that failed */
         p->runs = rc == CB_OK;
         if (rc < 0) edge_say(e->log, CB_LOG_ERROR, "provider %s: %s", p->name, cb_last_error());
     }

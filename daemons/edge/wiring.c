@@ -238,7 +238,8 @@ static int load(edge *e) {
     if (edge_inherit(e) < 0) return CB_EINVAL;
     edge_telemetry_inherit(e);
     edge_steering_open(e);
-    if (cb_jwt_cache_new(&e->verdicts, NULL) < 0 || cb_dpop_new(&e->proofs, NULL) < 0) {
+    if (cb_jwt_cache_new(&e->verdicts, NULL) < 0 || cb_jwt_cache_metrics(e->verdicts, edge_metrics(e), "tokens") < 0 ||
+        cb_dpop_new(&e->proofs, NULL) < 0) {
         edge_say(e->log, CB_LOG_ERROR, "%s", cb_last_error());
         return CB_ENOMEM;
     }

@@ -41,7 +41,8 @@ void cb_alarms_run(cb_loop *loop) {
         if (!n || n->key > now) return;
         cb_alarm *a = CB_CONTAINER(n, cb_alarm, node);
         cb_heap_del(&loop->alarms, n);
-        if (n->key) cb_cells_observe(loop->turn.cells, CB_C_LOOP_LATE, now - n->key); /* 0 is "at once" and never late */
+        if (n->key)
+            cb_cells_observe(loop->turn.cells, CB_C_LOOP_LATE, now - n->key); /* 0 is "at once" and never late */
         a->fire(a, now);
     }
 }

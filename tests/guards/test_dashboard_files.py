@@ -11,7 +11,7 @@ sys.path.insert(0, str(guard.ROOT / "dashboards"))
 import catalogue  # noqa: E402
 import make  # noqa: E402
 
-TOPICS = {"topology", "performance", "ddos", "health", "resources", "traffic", "bgp", "identity", "geography"}
+TOPICS = {"topology", "performance", "ddos", "health", "resources", "bgp", "identity", "geography", "tenants", "traffic", "latency", "errors"}
 
 
 def panels(dashboard):
@@ -123,6 +123,7 @@ def test_guard_sees_bad_expressions():
         assert list(catalogue.problems(bad, table)), bad
     assert catalogue.narrow('cb_a_total + cb_b_seconds_count{route="/x"}', table, {"instance": "instance", "route": "route"}) == (
         'cb_a_total{instance=~"$instance"} + cb_b_seconds_count{instance=~"$instance", route="/x"}')
+    assert catalogue.narrow("slo:errors:budget", table, {"instance": "instance"}) == "slo:errors:budget", "a record has no instance"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ def test_promtool_takes_the_rules():
     got = run(peer("promtool"), "check", "rules", *RULES)
     assert got.returncode == 0, got.stdout + got.stderr
     found = sum(int(n) for n in re.findall(r"SUCCESS: (\d+) rules found", got.stdout))
-    assert found == sum(len(re.findall(r"^ +- (?:alert|record): ", path.read_text(), re.M)) for path in RULES) >= 40
+    assert found == sum(len(re.findall(r"^ +- (?:alert|record): ", path.read_text(), re.M)) for path in RULES) >= 70
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name.split(".")[0])

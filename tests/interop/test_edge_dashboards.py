@@ -4,6 +4,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 
 import pytest
 from acme_server import AcmeServer
@@ -13,7 +14,7 @@ from test_dashboards import MAY_LACK, RULES, TABLE, answered, firing
 from test_edge import Edge, origin, ws_client  # noqa: F401  (fixtures)
 from test_edge_acme import Edge as AcmeEdge
 from test_edge_acme import make_ca
-from test_edge_auth import api_key, bearer, robots, signer, staff  # noqa: F401  (fixtures)
+from test_edge_auth import AUDIENCE, Agent, Provider, api_key, bearer, robots, signer, staff  # noqa: F401  (fixtures)
 from test_mtls import ca, issue
 
 GARBAGE = b"\xc0\x1a\x2a\x3a\x4a\x08" + b"x" * 1300  # a long header of a version that nobody has
@@ -38,7 +39,8 @@ class Full(Edge):
     def __init__(self, spawn, folder):
         pki, self.client = servers(folder)
         super().__init__(spawn, folder, pki)
-        self.scraped = free_port()
+        self.scraped, self.provider, self.agent = free_port(), Provider(), Agent()
+        self.provider.active = {"opaque": {"active": True, "sub": "app", "org": "acme", "aud": AUDIENCE, "exp": time.time() + 300}}
 
     def run_with(self, port):
         key = {"cert_file": str(self.pki["cert"]), "key_file": str(self.pki["key"])}
@@ -54,9 +56,13 @@ class Full(Edge):
         routes = [{"group": "web"}, {"path": "/down", "group": "down"}, {"path": "/slow", "group": "slow"}, {"path": "/unknown", "group": "unknown"},
                   {"host": "two.test", "group": "two"},
                   {"host": "three.test", "group": "three"},
-                  {"path": "/staff", "group": "web", "auth": {"any": ["staff", "robots"], "need_tenant": True}}]
-        self.config(groups, routes, listeners=listeners, identities={"staff": staff(self.folder), "robots": robots(self.folder)},
-                    metrics={"listen": f"127.0.0.1:{self.scraped}"})
+                  {"path": "/staff", "group": "web", "auth": {"any": ["staff", "robots"], "need_tenant": True, "opa": {"url": self.agent.url}}},
+                  {"path": "/apps", "group": "web", "auth": {"any": ["people", "apps"]}}]
+        identities = {"staff": staff(self.folder), "robots": robots(self.folder), "people": {"jwt": {"provider": "idp", "audiences": [AUDIENCE]}},
+                      "apps": {"introspect": {"provider": "idp", "audiences": [AUDIENCE]}}}
+        self.config(groups, routes, listeners=listeners, identities=identities, providers=self.provider.config(self.folder, introspect_ttl_s=1),
+                    metrics={"listen": f"127.0.0.1:{self.scraped}"}, admin={"socket": str(self.folder / "admin.sock"), "state_dir": str(self.folder / "state")},
+                    tracing={"url": f"http://127.0.0.1:{port}"})
         return self.go(env={**os.environ, "CBR_CC": "bbrv3"})
 
 
@@ -68,6 +74,14 @@ def plain_requests(edge):
     edge.curl("/name", "-H", "Host: three.test")
     edge.raw(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
     edge.raw(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 100000 + b"\r\n\r\n")
+
+
+    with socket.create_connection(("127.0.0.1", edge.port)) as s:  # a head that takes its time
+        s.sendall(b"GET /name HTTP/1.1\r\n")
+        time.sleep(0.05)
+        s.sendall(b"Host: localhost\r\nConnection: close\r\n\r\n")
+        while s.recv(65536):
+            pass
 
 
 def over_tls(edge, ws):
@@ -87,6 +101,8 @@ def identities(edge, key, robot):
     for options in ([], bearer("garbage"), bearer(key.token(exp=1)), bearer(key.token()), bearer(key.token(org=None)), ["-H", f"x-api-key: {robot}"],
                     ["-H", "x-api-key: none"]):
         edge.curl("/staff", *options)
+    for options in (edge.provider.bearer(), edge.provider.bearer(key), bearer("opaque"), bearer("nobody's")):
+        edge.curl("/apps", *options)
 
 
 def strangers(edge):
@@ -153,6 +169,8 @@ def test_every_panel_and_alert_has_something_to_look_at(spawn, tmp_path, origin,
         answered(server, {family.module for family in TABLE.values()}, seconds=90)
     finally:
         traffic.close()
+        edge.provider.go()
+        edge.agent.go()
 
     there = set()
     for port in (edge.scraped, by_acme):
