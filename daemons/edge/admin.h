@@ -35,6 +35,7 @@ enum { EDGE_ROWS_MAX = 65536, EDGE_LABEL = 128, EDGE_URL = 300 };
 /* --- admin_status.c, admin_pools.c, admin_connections.c, admin_operate.c: resources --- */
 int edge_admin_status(edge *e, cb_admin *a);
 int edge_admin_pools(edge *e, cb_admin *a);
+void edge_pools_watch(edge *e); /* tells listeners which origins have changed */
 int edge_admin_connections(edge *e, cb_admin *a);
 int edge_admin_operate(edge *e, cb_admin *a);
 int edge_admin_add(cb_admin *a, const cb_admin_resource *rows, size_t n, edge *e);

@@ -51,8 +51,8 @@ static void done(edge *e, const edge_part *parts, const void *arg, cb_admin_call
         sum.proxy.retries += row->proxy.retries;
         sum.proxy.origins_out += row->proxy.origins_out;
     }
-    if (e->admin && e->stats_known && sum.proxy.origins_out != e->origins_out)
-        edge_event(e, "origin", "{\"taken_out\":%llu}", (unsigned long long)(sum.proxy.origins_out - e->origins_out));
+    if (e->admin && (!e->stats_known || sum.proxy.origins_out != e->origins_out || e->origins_watched))
+        edge_pools_watch(e);
     e->origins_out = sum.proxy.origins_out;
     e->stats_known = true;
     int n = snprintf(text, sizeof text,

@@ -132,4 +132,6 @@ int edge_ask(edge *e, cb_admin_call *call, const edge_question *q) {
 void edge_asks_free(edge *e) {
     while (e->gathers)
         gather_free(e->gathers);
+    free(e->origin_states);
+    e->origin_states = NULL;
 }

@@ -152,6 +152,48 @@ static int get_pools(cb_admin_call *call, void *user) {
                                      .arg_size = sizeof arg});
 }
 
+/* ---- events ---- */
+
+/* What is known of each origin, in the order of the configuration: the first letter of its state; '?' = nothing. */
+static char *known_states(edge *e) {
+    const edge_group_conf *groups = e->now->conf->groups.at;
+    size_t n = 0;
+    for (size_t i = 0; i < e->now->conf->groups.len; i++)
+        n += groups[i].origins.len;
+    if (e->origin_states && e->origin_states_len == n && e->origin_states_of == e->now) return e->origin_states;
+    free(e->origin_states);
+    e->origin_states = malloc(n + 1);
+    e->origin_states_len = n;
+    e->origin_states_of = e->now;
+    if (e->origin_states) memset(e->origin_states, '?', n);
+    return e->origin_states;
+}
+
+static void tell_origin(edge *e, const char *group, size_t number, const char *state) {
+    edge_event(e, "origin", "{\"group\":\"%s\",\"number\":%zu,\"state\":\"%s\"}", group, number, state);
+}
+
+static void done_watch(edge *e, const edge_part *parts, const void *arg, cb_admin_call *call) {
+    const edge_group_conf *groups = e->now->conf->groups.at;
+    char *known = known_states(e);
+    size_t place = 0;
+    (void)arg, (void)call;
+    e->origins_watched = false;
+    for (size_t i = 0; known && i < e->now->conf->groups.len; i++)
+        for (size_t k = 0; k < groups[i].origins.len; k++, place++) {
+            const origin_sum s = sum_of(e, parts, place, groups[i].name, k);
+            const char *state = state_of(&s);
+            if (known[place] != '?' && known[place] != *state) tell_origin(e, groups[i].name, k, state);
+            known[place] = *state;
+            if (*state != 'u') e->origins_watched = true; /* until it is up again */
+        }
+}
+
+void edge_pools_watch(edge *e) {
+    static const edge_question q = {.look = look_origins, .done = done_watch, .row_size = sizeof(origin_row)};
+    if (edge_ask(e, NULL, &q) < 0) edge_say_of(e->log, CB_LOG_WARN, "admin", "%s", cb_last_error());
+}
+
 /* ---- PUT /v1/pools/{group}/origins/{n} ---- */
 
 typedef struct hold_body {
@@ -187,18 +229,20 @@ static void done_hold(edge *e, const edge_part *parts, const void *arg, cb_admin
     const edge_group_conf *groups = e->now->conf->groups.at;
     size_t place = 0;
     edge_say(e->log, CB_LOG_INFO, "group %s: origin %u is %s", h->group, h->number, h->out ? "out" : "in");
-    edge_event(e, "origin", "{\"group\":\"%s\",\"number\":%u,\"state\":\"%s\"}", h->group, h->number,
-               h->out ? "out" : "up");
-    if (!call) return;
+    tell_origin(e, h->group, h->number, h->out ? "out" : "up");
+    char *known = known_states(e);
     for (size_t i = 0; i < e->now->conf->groups.len; place += groups[i++].origins.len) {
         const edge_origin_conf *origins = groups[i].origins.at;
         if (strcmp(groups[i].name, h->group) != 0 || h->number >= groups[i].origins.len) continue;
         const origin_sum s = sum_of(e, parts, place + h->number, h->group, h->number);
+        if (known) known[place + h->number] = h->out ? 'o' : 'u';
+        e->origins_watched = true;
+        if (!call) return;
         put_origin(cb_admin_json(call), &origins[h->number], h->number, &s);
         cb_admin_send(call, 200);
         return;
     }
-    cb_admin_problem(call, 404, "the configuration has changed meanwhile");
+    if (call) cb_admin_problem(call, 404, "the configuration has changed meanwhile");
 }
 
 static const edge_group_conf *group_named(const edge *e, const char *name) {

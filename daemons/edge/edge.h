@@ -175,6 +175,10 @@ struct edge {
     cb_admin_call *reload_call;  /* waits for a reload */
     uint64_t origins_out;        /* as the last second had it, for events */
     int64_t certificates;
+    char *origin_states; /* what listeners know of origins */
+    size_t origin_states_len;
+    const edge_snapshot *origin_states_of;
+    bool origins_watched;         /* one is not up: they are looked at each second */
     bool stats_known, drain_said; /* drain_said: drain_ms is what somebody asked for */
     int64_t started_s;
     uint32_t ticks;

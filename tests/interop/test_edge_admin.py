@@ -437,6 +437,19 @@ def test_events(asked, origin, tmp_path):
     until(lambda: events.of("drain"))
 
 
+def test_events_of_origins_that_fail(asked, origin):
+    port = free_port()
+    asked.start({"web": {"origins": [{"url": f"http://127.0.0.1:{origin()}"}, {"url": f"http://127.0.0.1:{port}"}], "max_fails": 1, "fail_out_ms": 1500}}, workers=1)
+    events = Events(asked.socket)
+    until(lambda: events.of("stats"))
+    time.sleep(1.2)  # how they are is known
+    for _ in range(4):
+        assert asked.edge.status("/page") == 200
+    until(lambda: {"group": "web", "number": 1, "state": "down"} in events.of("origin"))
+    until(lambda: {"group": "web", "number": 1, "state": "up"} in events.of("origin"))  # its time is over: it is tried again
+    assert not [event for event in events.of("origin") if event["number"] == 0]
+
+
 # ---- the audit log ----
 
 def test_changes_are_in_the_audit_log(asked, origin):
