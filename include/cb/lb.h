@@ -172,7 +172,9 @@ typedef struct cb_lb_writer_opts {
 CB_API int cb_lb_writer_new(cb_lb_writer **out, const cb_lb_writer_opts *opts);
 CB_API void cb_lb_writer_free(cb_lb_writer *w);
 
-/* Adds a member or changes it; takes effect with the next run. CB_EINVAL (id, weight, state), CB_ELIMIT (too many). */
+/* Adds a member or changes it; takes effect with the next run. One that was dead is up again when all have applied
+ * what gave its buckets away (or after ack_ms): until then it must not take packets. CB_EINVAL (id, weight, state),
+ * CB_ELIMIT (too many). */
 CB_API int cb_lb_writer_member(cb_lb_writer *w, const cb_lb_member *member);
 /* The member leaves: it drains first unless it is dead, and is struck off when nothing is left to it. CB_ENOENT. */
 CB_API int cb_lb_writer_remove(cb_lb_writer *w, uint32_t id);

@@ -139,7 +139,7 @@ int cb_lb_writer_ack(cb_lb_writer *w, uint32_t id, uint64_t version) {
     if (!want) return cb_fail(CB_ENOENT, "there is no member %u", (unsigned)id);
     if (version > want->acked) want->acked = version;
     w->acked = acked_by_all(w);
-    if (w->t->announced) w->stirred = true;
+    if (w->t->announced || w->waits) w->stirred = true;
     return CB_OK;
 }
 
@@ -208,11 +208,22 @@ static int free_slot(cb_lb_writer *w) {
     return -1;
 }
 
-static int tell_member(cb_lb_writer *w, const cb_lb_want *want) {
+/* A host that has not heard of a death sends what now lives elsewhere to who has come back, and knows nothing of it. So
+ * who was dead is up again, or forgotten, only when every member has applied what gave its buckets away. */
+static bool death_is_known(const cb_lb_writer *w, const cb_lb_want *want, cb_time now) {
+    if (!want->buried) return false;
+    return w->acked >= want->buried || now - want->buried_at >= w->o.ack_ms * MS;
+}
+
+static int tell_member(cb_lb_writer *w, cb_lb_want *want, cb_time now) {
     int slot = cb_lb_table_seat(w->t, want->id);
     const cb_lb_seat *s = slot < 0 ? NULL : &w->t->seats[slot];
     if (s && s->weight == want->weight && s->state == want->state) return CB_OK;
     if (!s && want->leaves) return CB_OK;
+    if (s && s->state == CB_LB_DEAD && want->state != CB_LB_DEAD && !death_is_known(w, want, now)) {
+        w->waits = true;
+        return CB_OK;
+    }
     if (!s) slot = free_slot(w);
     if (slot < 0) return CB_OK; /* when somebody has left */
     uint8_t *p = cb_lb_body(w);
@@ -221,21 +232,35 @@ static int tell_member(cb_lb_writer *w, const cb_lb_want *want) {
     cb_lb_put(p + 6, want->weight, 2);
     cb_lb_put(p + 8, want->state, 4);
     if (!s) w->next_slot = (uint16_t)((slot + 1) % CB_LB_MEMBERS_MAX);
+    want->buried = 0;
     return emit(w, CB_LB_MEMBER, 12);
 }
 
-static int members(cb_lb_writer *w) {
+static int members(cb_lb_writer *w, cb_time now) {
     int rc = CB_OK;
+    w->waits = false;
     for (size_t i = 0; i < w->n_wants && rc == CB_OK; i++)
-        rc = tell_member(w, &w->wants[i]);
+        rc = tell_member(w, &w->wants[i], now);
     return rc;
 }
 
-static int strike_off(cb_lb_writer *w) {
+/* Whose buckets are all given away, as far as there is anybody to take them. */
+static void bury(cb_lb_writer *w, cb_time now) {
+    for (size_t i = 0; i < w->n_wants; i++) {
+        const int slot = cb_lb_table_seat(w->t, w->wants[i].id);
+        if (slot < 0 || w->t->seats[slot].state != CB_LB_DEAD || w->wants[i].buried) continue;
+        w->wants[i].buried = w->t->version;
+        w->wants[i].buried_at = now;
+    }
+}
+
+static int strike_off(cb_lb_writer *w, cb_time now) {
     for (size_t i = 0; i < w->n_wants;) {
         const int slot = w->wants[i].leaves ? cb_lb_table_seat(w->t, w->wants[i].id) : -1;
         const cb_lb_seat *s = slot < 0 ? NULL : &w->t->seats[slot];
-        if (!w->wants[i].leaves || (s && (s->first || s->coming || s->leaving))) {
+        const bool early = s && s->state == CB_LB_DEAD && !death_is_known(w, &w->wants[i], now);
+        if (!w->wants[i].leaves || early || (s && (s->first || s->coming || s->leaving))) {
+            w->waits |= early && w->wants[i].leaves;
             i++;
             continue;
         }
@@ -291,7 +316,9 @@ static int take(cb_lb_writer *w, size_t len, cb_time now) {
 static int rescue(cb_lb_writer *w, cb_time now) {
     const size_t len = cb_lb_plan_rescue(w);
     int rc = take(w, len, now);
-    if (rc == CB_OK) w->stats.taken += len / CB_LB_MOVE;
+    if (rc < 0) return rc;
+    w->stats.taken += len / CB_LB_MOVE;
+    bury(w, now);
     return rc;
 }
 
@@ -325,11 +352,11 @@ int cb_lb_writer_run(cb_lb_writer *w, cb_time now) {
     static int (*const steps[])(cb_lb_writer *, cb_time) = {settle, rescue, commit, move};
     w->acked = acked_by_all(w);
     int rc = begin(w, now);
-    if (rc == CB_OK) rc = members(w);
+    if (rc == CB_OK) rc = members(w, now);
     if (rc == CB_OK) rc = seed(w);
     for (size_t i = 0; i < sizeof steps / sizeof steps[0] && rc == CB_OK; i++)
         rc = steps[i](w, now);
-    if (rc == CB_OK) rc = strike_off(w);
+    if (rc == CB_OK) rc = strike_off(w, now);
     w->acked = acked_by_all(w);
     w->stirred = rc < 0;
     return rc;
@@ -344,6 +371,8 @@ cb_time cb_lb_writer_next(const cb_lb_writer *w) {
     if (w->stirred) return 0;
     if (w->t->announced) at = sooner(at, w->acked >= w->announced_version ? 0 : w->announced_at + w->o.ack_ms * MS);
     if (w->n_commits && w->t->moved) at = sooner(at, w->commits[0].at + w->o.settle_ms * MS);
+    for (size_t i = 0; i < w->n_wants && w->waits; i++)
+        if (w->wants[i].buried) at = sooner(at, w->wants[i].buried_at + w->o.ack_ms * MS);
     /* Those that are on the move already have to arrive first. */
     if (w->surplus && !w->t->announced) at = sooner(at, w->step_at);
     return at;

@@ -13,6 +13,8 @@ typedef struct cb_lb_want {
     uint8_t state;
     bool leaves;
     uint64_t acked;
+    uint64_t buried; /* dead: the version that had given away all that it had; 0 = not yet */
+    cb_time buried_at;
 } cb_lb_want;
 
 struct cb_lb_writer {
@@ -28,6 +30,7 @@ struct cb_lb_writer {
     uint32_t n_idle;
     uint16_t next_slot;
     bool begun, stirred; /* the first run was; something has happened since the last */
+    bool waits;          /* somebody who was dead, for others to know that */
     uint32_t surplus;    /* buckets that are not where they should be */
     uint64_t acked;      /* what every living member has applied */
     uint64_t announced_version;

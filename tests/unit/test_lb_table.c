@@ -1,95 +1,8 @@
 /* The forwarding table: balance, minimal moves, determinism, two phases, and what a log may not say. */
-#include "lb/table.h"
-#include <criterion/criterion.h>
+#include "support/lb_rig.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { LOG_MAX = 8000 };
-#define S 1000000000ull
-
-static const uint8_t key[CB_LB_KEY_BYTES] = "a table of tests";
-
-/* A writer, its table, and the log that it writes. */
-typedef struct rig {
-    cb_lb_table *table;
-    cb_lb_writer *writer;
-    struct {
-        uint8_t *base;
-        size_t len;
-    } log[LOG_MAX];
-    size_t n, fail_at;
-    cb_time now;
-} rig;
-
-static int publish(cb_slice record, void *user) {
-    rig *r = user;
-    cr_assert_lt(r->n, LOG_MAX);
-    if (r->n == r->fail_at) return CB_ESYS;
-    r->log[r->n].base = malloc(record.len);
-    memcpy(r->log[r->n].base, record.base, record.len);
-    r->log[r->n++].len = record.len;
-    return CB_OK;
-}
-
-static void make_of(rig *r, const cb_lb_writer_opts *o) {
-    *r = (rig){.fail_at = SIZE_MAX, .now = 100 * S};
-    cr_assert_eq(cb_lb_table_new(&r->table, CB_OPTS(cb_lb_table_opts, .key = key)), CB_OK);
-    cb_lb_writer_opts all = *o;
-    all.size = sizeof all;
-    all.table = r->table;
-    all.publish = publish;
-    all.user = r;
-    all.epoch = 1;
-    cr_assert_eq(cb_lb_writer_new(&r->writer, &all), CB_OK, "%s", cb_last_error());
-}
-
-static void make(rig *r, uint32_t buckets) {
-    make_of(r, &(cb_lb_writer_opts){.buckets = buckets, .seed = 42, .moves_per_step = buckets});
-}
-
-static void drop(rig *r) {
-    for (size_t i = 0; i < r->n; i++)
-        free(r->log[i].base);
-    cb_lb_writer_free(r->writer);
-    cb_lb_table_free(r->table);
-}
-
-static void member(rig *r, uint32_t id, uint32_t weight, int state) {
-    cr_assert_eq(cb_lb_writer_member(r->writer, CB_OPTS(cb_lb_member, .id = id, .weight = weight, .state = state)),
-                 CB_OK, "%s", cb_last_error());
-}
-
-static void run(rig *r) {
-    cr_assert_eq(cb_lb_writer_run(r->writer, r->now), CB_OK, "%s", cb_last_error());
-}
-
-static void hosts_answer(rig *r) {
-    cb_lb_member_stats m = {.size = sizeof m};
-    for (size_t k = 0; cb_lb_table_member(r->table, k, &m) == CB_OK; k++)
-        (void)cb_lb_writer_ack(r->writer, m.id, r->table->version);
-    for (uint32_t b = 0; r->table->moved && b < r->table->buckets; b++) {
-        cb_lb_owner o;
-        cb_lb_table_bucket(r->table, b, &o);
-        if (o.phase == CB_LB_MOVED) cr_assert_eq(cb_lb_writer_idle(r->writer, o.second, b, r->now), 1);
-    }
-}
-
-/* All hosts are quick, and all old flows end: until nothing is left to do. */
-static void finish(rig *r) {
-    for (int i = 0; i < 1000; i++) {
-        run(r);
-        hosts_answer(r);
-        if (cb_lb_writer_next(r->writer) == UINT64_MAX) break;
-        if (cb_lb_writer_next(r->writer) > r->now) r->now = cb_lb_writer_next(r->writer);
-    }
-    cb_lb_writer_stats w = {.size = sizeof w};
-    cb_lb_table_stats s = {.size = sizeof s};
-    cb_lb_writer_stats_get(r->writer, &w);
-    cb_lb_table_stats_get(r->table, &s);
-    cr_assert(!w.waiting && !s.announced && !s.moved, "%u wait, %u announced, %u moved", w.waiting, s.announced,
-              s.moved);
-}
 
 static uint32_t *owners_of(const rig *r) {
     cb_lb_table_stats s = {.size = sizeof s};
@@ -333,22 +246,6 @@ Test(lb_table, saved_and_loaded) {
 
 /* ---- two phases ---- */
 
-static uint64_t version_of(const rig *r) {
-    return r->table->version;
-}
-
-static void ack_all(rig *r) {
-    cb_lb_member_stats m = {.size = sizeof m};
-    for (size_t k = 0; cb_lb_table_member(r->table, k, &m) == CB_OK; k++)
-        cr_assert_eq(cb_lb_writer_ack(r->writer, m.id, version_of(r)), CB_OK);
-}
-
-static cb_lb_table_stats stats_of(const rig *r) {
-    cb_lb_table_stats s = {.size = sizeof s};
-    cb_lb_table_stats_get(r->table, &s);
-    return s;
-}
-
 static uint32_t any_in(const rig *r, int phase, cb_lb_owner *out) {
     for (uint32_t b = 0; b < r->table->buckets; b++) {
         cb_lb_table_bucket(r->table, b, out);
@@ -485,111 +382,43 @@ Test(lb_table, the_last_ones) {
     member(&r, 3, 1, CB_LB_UP);
     run(&r);
     cr_expect_eq(has(&r, 3), 13);
+    cr_expect_neq(cb_lb_table_seat(r.table, 2), -1, "not all know of the death");
+    ack_all(&r);
+    run(&r);
     cr_expect_eq(cb_lb_table_seat(r.table, 2), -1);
     drop(&r);
 }
 
-/* ---- flows ---- */
-
-enum { HOSTS = 6, FLOWS = 3000, BUCKETS = 251 };
-
-typedef struct flow {
-    uint32_t bucket, owner;
-    bool live;
-} flow;
-
-/* Every host has a copy of its own, some records behind. A packet comes to any of them; the flow lives where its first
- * packet was accepted, and must be found there at every other. */
-typedef struct pop {
-    rig r;
-    cb_lb_table *host[HOSTS + 1];
-    size_t applied[HOSTS + 1];
-    flow flows[FLOWS];
-    uint64_t x, packets, forwarded;
-} pop;
-
-static void host_apply(pop *p, uint32_t h) {
-    if (p->applied[h] >= p->r.n) return;
-    cr_assert_eq(cb_lb_table_apply(p->host[h], (cb_slice){p->r.log[p->applied[h]].base, p->r.log[p->applied[h]].len}),
-                 CB_OK, "%s", cb_last_error());
-    p->applied[h]++;
-    cb_lb_writer_ack(p->r.writer, h, p->applied[h]);
-}
-
-static void host_report(pop *p, uint32_t h) {
-    for (uint32_t b = 0; b < BUCKETS; b++) {
-        cb_lb_owner o;
-        bool busy = false;
-        cb_lb_table_bucket(p->r.table, b, &o);
-        if (o.phase != CB_LB_MOVED || o.second != h) continue;
-        for (size_t i = 0; i < FLOWS && !busy; i++)
-            busy = p->flows[i].live && p->flows[i].bucket == b && p->flows[i].owner == h;
-        if (!busy) cr_assert_geq(cb_lb_writer_idle(p->r.writer, h, b, p->r.now), 0);
+/* A writer dies between an announcement and its commit, and after: its successor finishes what it began. */
+Test(lb_table, another_writer_finishes) {
+    for (int after_commit = 0; after_commit < 2; after_commit++) {
+        rig r, next = {.fail_at = SIZE_MAX, .now = 500 * S};
+        uint8_t *saved;
+        size_t len;
+        make(&r, 251);
+        member(&r, 1, 1, CB_LB_UP);
+        member(&r, 2, 1, CB_LB_UP);
+        run(&r);
+        member(&r, 3, 1, CB_LB_UP);
+        run(&r);
+        ack_all(&r);
+        if (after_commit) run(&r);
+        cr_assert(after_commit ? stats_of(&r).moved : stats_of(&r).announced);
+        cr_assert_eq(cb_lb_table_save(r.table, &saved, &len), CB_OK);
+        cr_assert_eq(cb_lb_table_new(&next.table, CB_OPTS(cb_lb_table_opts, .key = key)), CB_OK);
+        cr_assert_eq(cb_lb_table_load(next.table, (cb_slice){saved, len}), CB_OK);
+        cb_lb_table_saved_free(saved);
+        cr_assert_eq(cb_lb_writer_new(&next.writer, CB_OPTS(cb_lb_writer_opts, .table = next.table, .publish = publish,
+                                                            .user = &next, .epoch = 2)),
+                     CB_OK, "%s", cb_last_error());
+        run(&next);
+        cr_expect_eq(stats_of(&next).announced > 0, !after_commit, "nobody has told this one anything yet");
+        finish(&next);
+        balanced(&next);
+        for (size_t i = 0; i < next.n; i++) /* the host that the old one ran on follows */
+            cr_assert_eq(cb_lb_table_apply(r.table, (cb_slice){next.log[i].base, next.log[i].len}), CB_OK);
+        same(r.table, next.table);
+        drop(&r);
+        drop(&next);
     }
-}
-
-static void packet(pop *p, flow *f) {
-    cb_lb_owner o;
-    const uint32_t h = 1 + (uint32_t)(step(&p->x) % HOSTS);
-    if (!f->live) f->bucket = (uint32_t)(step(&p->x) % BUCKETS);
-    cr_assert_eq(cb_lb_table_bucket(p->host[h], f->bucket, &o), CB_OK);
-    p->packets++;
-    if (!f->live) {
-        f->owner = o.first;
-        f->live = true;
-        return;
-    }
-    p->forwarded += o.first != f->owner;
-    cr_assert(o.first == f->owner || o.second == f->owner,
-              "bucket %u lives at %u; host %u, %zu records behind, sends it to %u and %u", f->bucket, f->owner, h,
-              p->r.n - p->applied[h], o.first, o.second);
-}
-
-static void change(pop *p) {
-    const uint32_t who = 2 + (uint32_t)(step(&p->x) % (HOSTS - 1));
-    const uint32_t weight = 1 + (uint32_t)(step(&p->x) % 9);
-    member(&p->r, who, weight, step(&p->x) % 3 ? CB_LB_UP : CB_LB_DRAINING);
-}
-
-Test(lb_table, no_flow_is_lost_whoever_is_behind) {
-    pop *p = calloc(1, sizeof *p);
-    p->x = 0x9e3779b97f4a7c15u;
-    make_of(&p->r, &(cb_lb_writer_opts){
-                       .buckets = BUCKETS, .moves_per_step = 40, .ack_ms = UINT32_MAX, .settle_ms = UINT32_MAX});
-    for (uint32_t h = 1; h <= HOSTS; h++) {
-        member(&p->r, h, 5, CB_LB_UP);
-        cr_assert_eq(cb_lb_table_new(&p->host[h], CB_OPTS(cb_lb_table_opts, .key = key)), CB_OK);
-    }
-    run(&p->r);
-    for (uint32_t h = 1; h <= HOSTS; h++)
-        while (p->applied[h] < p->r.n)
-            host_apply(p, h);
-    for (int i = 0; i < 1000000; i++) {
-        const uint64_t what = step(&p->x) % 1000;
-        const uint32_t h = 1 + (uint32_t)(step(&p->x) % HOSTS);
-        flow *f = &p->flows[step(&p->x) % FLOWS];
-        if (what < 30 && p->r.n < LOG_MAX - 20) {
-            p->r.now += S / 4;
-            run(&p->r);
-        } else if (what < 50) {
-            if (h > 1 || step(&p->x) % 4 == 0) host_apply(p, h); /* one is slower than all others */
-        } else if (what < 70) {
-            host_report(p, h);
-        } else if (what == 70) {
-            change(p);
-        } else if (what < 120) {
-            f->live = false;
-        } else {
-            packet(p, f);
-        }
-    }
-    cb_lb_writer_stats w = {.size = sizeof w};
-    cb_lb_writer_stats_get(p->r.writer, &w);
-    cr_expect_gt(w.moves, BUCKETS, "%llu moves", (unsigned long long)w.moves);
-    cr_expect_gt(p->forwarded, 1000, "%llu forwarded", (unsigned long long)p->forwarded);
-    cr_expect_eq(w.late, 0);
-    for (uint32_t h = 1; h <= HOSTS; h++)
-        cb_lb_table_free(p->host[h]);
-    drop(&p->r);
-    free(p);
 }
