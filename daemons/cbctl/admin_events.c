@@ -7,7 +7,7 @@
 #include <strings.h>
 #include <time.h>
 
-enum { AGAIN_MS = 200 };
+enum { AGAIN_MS = 200, TYPES_BYTES = 512 };
 
 struct follow {
     cbctl_admin *a;
@@ -58,9 +58,10 @@ static void print_json(const char *event, const json_node *data, const char *tex
     cb_json_out_free(o);
 }
 
-/* "config,drain" */
+/* "config,drain"; what was missed is told in any case. */
 static bool wanted(const char *types, const char *event) {
     const size_t n = strlen(event);
+    if (strcmp(event, "gap") == 0) return true;
     for (const char *at = types; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
         if (strcspn(at, ",") == n && strncmp(at, event, n) == 0) return true;
     return !types;
@@ -100,10 +101,13 @@ static int on_data(cb_slice data, void *user) {
 /* A daemon ends streams when rights may have changed, or a successor takes over: then it is asked again for what comes
  * behind the last event, as browsers do. */
 static int follow(struct follow *f) {
-    char why[512];
+    const char *types = f->a->args.type;
+    char why[512], encoded[TYPES_BYTES] = "", path[TYPES_BYTES + 32];
+    if (types && cbctl_url_encode(encoded, sizeof encoded, types, ",") < 0) return cbctl_usage("--type: too long");
+    snprintf(path, sizeof path, "/v1/events%s%s", types ? "?types=" : "", encoded);
     for (;;) {
         cbctl_answer r;
-        const cbctl_question q = {.path = "/v1/events",
+        const cbctl_question q = {.path = path,
                                   .accept = "text/event-stream",
                                   .last_event_id = f->sse.id,
                                   .on_data = on_data,

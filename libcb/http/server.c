@@ -251,7 +251,7 @@ void cb_server_env(cb_server_conn *c, cb_hconn_env *env, cb_tls_session *tls, co
     *env = (cb_hconn_env){.loop = s->loop,
                           .alloc = s->alloc,
                           .log = s->log,
-                          .cells = cb_loop_cells(s->loop),
+                          .cells = cb_server_cells(s),
                           .limits = &s->limits,
                           .owner = &owner_ops,
                           .owner_user = &c->drive,
@@ -314,7 +314,7 @@ static int drain(cb_http_server *s, uint64_t deadline_ms, bool yields) {
     }
     if (s->draining) return CB_OK;
     s->draining = true;
-    cb_cells_add(cb_loop_cells(s->loop), CB_C_HTTP_DRAINS, 1);
+    cb_cells_add(cb_server_cells(s), CB_C_HTTP_DRAINS, 1);
     if (yields) s->place.ours = false; /* the path is the successor's */
     if (yields) s->linger_until = cb_loop_now(s->loop) + (at - cb_loop_now(s->loop)) / 2;
     cb_server_tcp_close(s);

@@ -8,8 +8,13 @@ static int index_of(int version) {
     return version == CB_HTTP_3 ? 2 : version == CB_HTTP_2 ? 1 : 0;
 }
 
-static const cb_cells *cells_of(const cb_http_server *s) {
-    return cb_loop_cells(s->loop);
+const cb_cells *cb_server_cells(const cb_http_server *s) {
+    return s->uncounted ? NULL : cb_loop_cells(s->loop);
+}
+
+void cb_server_uncount(cb_http_server *s) {
+    s->uncounted = true;
+    memset(s->counts, 0, sizeof s->counts);
 }
 
 /* ---- connections ---- */
@@ -19,8 +24,8 @@ static const enum cb_cell_id opened[] = {CB_C_HTTP_OPENED_1_1, CB_C_HTTP_OPENED_
 
 void cb_server_count_opened(const cb_http_server *s, const cb_hconn *h) {
     const int v = index_of(h->vt->version);
-    cb_cells_move(cells_of(s), conns[v], 1);
-    cb_cells_add(cells_of(s), opened[v], 1);
+    cb_cells_move(cb_server_cells(s), conns[v], 1);
+    cb_cells_add(cb_server_cells(s), opened[v], 1);
 }
 
 static enum cb_cell_id end_of(const cb_http_server *s, int rc) {
@@ -39,7 +44,7 @@ static enum cb_cell_id end_of(const cb_http_server *s, int rc) {
 }
 
 void cb_server_count_closed(const cb_http_server *s, const cb_hconn *h, int rc) {
-    const cb_cells *cells = cells_of(s);
+    const cb_cells *cells = cb_server_cells(s);
     if (!cells) return;
     cb_cells_move(cells, conns[index_of(h->vt->version)], -1);
     cb_cells_add(cells, end_of(s, rc), 1);
@@ -52,7 +57,7 @@ void cb_server_count_closed(const cb_http_server *s, const cb_hconn *h, int rc) 
 void cb_server_count_start(cb_http_server *s) {
     static const enum cb_cell_id active[] = {CB_C_HTTP_ACTIVE_1_1, CB_C_HTTP_ACTIVE_2, CB_C_HTTP_ACTIVE_3};
     static const enum cb_cell_id lasted[] = {CB_C_HTTP_SECONDS_1_1, CB_C_HTTP_SECONDS_2, CB_C_HTTP_SECONDS_3};
-    const cb_cells *cells = cells_of(s);
+    const cb_cells *cells = cb_server_cells(s);
     for (int v = 0; cells && v < 3; v++) {
         s->counts[v].active = cells->at[active[v]];
         s->counts[v].lasted = cells->at[lasted[v]];
@@ -61,7 +66,7 @@ void cb_server_count_start(cb_http_server *s) {
 
 void cb_server_count_begun(cb_http_server *s, const cb_exchange *x) {
     cb_cell_move(s->counts[index_of(x->version)].active, 1);
-    if (x->early) cb_cells_add(cells_of(s), CB_C_HTTP_EARLY_TAKEN, 1);
+    if (x->early) cb_cells_add(cb_server_cells(s), CB_C_HTTP_EARLY_TAKEN, 1);
 }
 
 static const char *const methods[SERVER_METHODS] = {"other", "GET",    "POST",    "HEAD",   "PUT",
@@ -80,11 +85,11 @@ static cb_cell *requests_get(cb_http_server *s, cb_server_counts *c, size_t meth
     static const char *const classes[SERVER_CLASSES] = {"none", "1xx", "2xx", "3xx", "4xx", "5xx"};
     const cb_slice values[] = {cb_slice_str(s->label), cb_slice_str(versions[c - s->counts]),
                                cb_slice_str(methods[method]), cb_slice_str(classes[class])};
-    return c->requests[method][class] = cb_cells_series(cells_of(s), CB_F_HTTP_REQUESTS, values);
+    return c->requests[method][class] = cb_cells_series(cb_server_cells(s), CB_F_HTTP_REQUESTS, values);
 }
 
 void cb_server_count_done(cb_http_server *s, const cb_exchange *x) {
-    const cb_cells *cells = cells_of(s);
+    const cb_cells *cells = cb_server_cells(s);
     if (!cells) return;
     cb_server_counts *c = &s->counts[index_of(x->version)];
     const size_t m = method_of(x->method), class = x->out_status / 100u;
@@ -98,7 +103,7 @@ void cb_server_count_done(cb_http_server *s, const cb_exchange *x) {
 }
 
 void cb_server_count_misdirected(const cb_http_server *s, bool certificate) {
-    cb_cells_add(cells_of(s), certificate ? CB_C_HTTP_MISDIRECTED_CERTIFICATE : CB_C_HTTP_MISDIRECTED_HOST, 1);
+    cb_cells_add(cb_server_cells(s), certificate ? CB_C_HTTP_MISDIRECTED_CERTIFICATE : CB_C_HTTP_MISDIRECTED_HOST, 1);
 }
 
 /* ---- limits ---- */
@@ -120,10 +125,10 @@ void cb_server_count_limit(const cb_http_server *s, const char *what) {
                 {"unidirectional streams", CB_C_HTTP_LIMITS_STREAMS}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         if (strcmp(what, rows[i].what) != 0) continue;
-        cb_cells_add(cells_of(s), rows[i].cell, 1);
+        cb_cells_add(cb_server_cells(s), rows[i].cell, 1);
         return;
     }
-    cb_cells_add(cells_of(s), CB_C_HTTP_LIMITS_CONTROL, 1); /* floods of frames, by kind */
+    cb_cells_add(cb_server_cells(s), CB_C_HTTP_LIMITS_CONTROL, 1); /* floods of frames, by kind */
 }
 
 void cb_server_count_end(cb_http_server *s) {

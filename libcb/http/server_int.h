@@ -50,7 +50,7 @@ struct cb_http_server {
     void *on_drained_user;
     cb_http_server_stats stats;
     cb_grave grave;
-    bool draining, freed, paused, told;
+    bool draining, freed, paused, told, uncounted;
     cb_time linger_until;           /* while it yields */
     char address[CB_UNIX_PATH + 8]; /* also long enough for CB_ADDR_TEXT */
     cb_unix_place place;            /* of a unix socket that it made */
@@ -77,6 +77,9 @@ void cb_server_conn_gone(cb_drive *d);
 void cb_server_count_opened(const cb_http_server *s, const cb_hconn *h);
 void cb_server_count_closed(const cb_http_server *s, const cb_hconn *h, int rc);
 void cb_server_count_start(cb_http_server *s); /* it counts from here on */
+/* It does not: somebody else counts what it does. Before its first connection. */
+void cb_server_uncount(cb_http_server *s);
+const cb_cells *cb_server_cells(const cb_http_server *s); /* NULL: it counts nothing */
 void cb_server_count_begun(cb_http_server *s, const cb_exchange *x);
 void cb_server_count_done(cb_http_server *s, const cb_exchange *x);
 void cb_server_count_misdirected(const cb_http_server *s, bool certificate);

@@ -219,6 +219,7 @@ def test_events(fake):
     assert [line.split(" ", 1)[1] for line in got.stdout.splitlines()] == ["config revision=18", "stats rps=5", "message not JSON"]
     got = cbctl(admin, "events", "--type", "stats,drain", "--limit", "1", "--json")
     assert (got.returncode, json.loads(got.stdout)) == (0, {"event": "stats", "data": {"rps": 5}})
+    assert [a[1] for a in admin.asked] == ["/v1/events", "/v1/events?types=stats,drain"]
 
 
 def test_events_go_on_where_they_ended(fake):

@@ -104,6 +104,8 @@ def test_how_it_is(edge):
     assert cbctl(edge, "metrics", "cb_build_info", "process_").stdout.splitlines()[0].split() == ["metric", "labels", "value"]
     assert len(json.loads(cbctl(edge, "metrics", "--json").stdout)) > 50
     assert "# TYPE process_open_fds gauge\n" in cbctl(edge, "metrics", "--raw", "process_open_fds").stdout
+    served = json.loads(cbctl(edge, "metrics", "cb_http_server_requests", "--json").stdout)[0]["samples"]
+    assert sum(s["value"] for s in served) == 3, "what people look at is no traffic"
     for words in (["certificates"], ["connections"]):
         cbctl(edge, *words)
 

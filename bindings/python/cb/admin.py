@@ -377,21 +377,23 @@ class Admin:
         return Metrics(data.decode(errors="replace"))
 
     async def events(self, *types: str, last_id: str = "", patience: float = 30.0) -> AsyncIterator[Event]:
-        """What happens, as it happens, of these types, or of all. ``last_id``: begin behind that event, if it is kept.
+        """What happens, as it happens, of these types, or of all. ``last_id``: begin behind that event, if it is kept; what was missed is
+        told by an event ``gap``.
 
         A daemon ends streams when rights may have changed or a successor takes over: then it is asked again for what comes behind the last
         event. Error when it was not to be reached for ``patience`` seconds; 0: when the stream ends."""
         good: Optional[float] = None
+        path = "/v1/events" + (f"?types={urllib.parse.quote(','.join(types), safe=',')}" if types else "")
         while True:
             headers = {"accept": "text/event-stream", **({"last-event-id": last_id} if last_id else {})}
             try:
-                response = await self._begin("GET", "/v1/events", headers, None, 0)
+                response = await self._begin("GET", path, headers, None, 0)
                 if response.status != 200 or not (response.header("content-type") or "").startswith("text/event-stream"):
                     raise _problem(response.status, response.header("content-type") or "", await _read(response))
                 try:
                     async for event in _parse_events(response, last_id):
                         good, last_id = time.monotonic(), event.id
-                        if not types or event.type in types:
+                        if not types or event.type in (*types, "gap"):
                             yield event
                 finally:
                     response.close()

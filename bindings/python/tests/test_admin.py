@@ -3,6 +3,12 @@
 import asyncio
 import json
 import math
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +100,8 @@ class Daemon:
             n = int(path.split("/")[3])
             return answer(200, {"revision": n, "actor": "file", "document": self.kept[n - 1]})
         if path == "/v1/events":
+            assert query in ("", "types=stats")
+
             async def stream():
                 yield b": hello\n\nid: 7\nevent: config\nda"
                 yield b"ta: {\"revision\": 2}\n"
@@ -335,3 +343,90 @@ def test_what_the_binding_renders_is_read():
         page = cb.admin.Metrics(m.render())
     h = page.histogram("took_seconds", page='/ä"\n')
     assert h.count == 100 and h.buckets[0] == (0.001, 60) and h.quantile(0.5) < 0.001 < h.quantile(0.9) <= 0.1
+
+
+# ---- a real daemon ----
+
+BUILD = os.environ.get("CB_BUILD")
+SOURCE = Path(os.environ.get("CB_SOURCE", Path(__file__).resolve().parents[3]))
+
+
+@pytest.fixture
+def edge(tmp_path):
+    """A cb-edge with an administration socket; its configuration."""
+    program = next((p for p in (Path(BUILD or "/nowhere") / "cb-edge",) if p.exists()), None)
+    if program is None:
+        pytest.skip("cb-edge: CB_BUILD names no build with it")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    config = {"workers": 1, "drain_timeout_ms": 500, "listeners": {"http": {"address": f"127.0.0.1:{port}"}}, "routes": [{"group": "web"}],
+              "groups": {"web": {"origins": [{"url": "http://127.0.0.1:9"}]}},
+              "admin": {"socket": str(tmp_path / "edge.sock"), "state_dir": str(tmp_path / "state"), "roles": [{"who": f"uid:{os.getuid()}", "role": "admin"}]}}
+    (tmp_path / "edge.json").write_text(json.dumps(config))
+    process = subprocess.Popen([program, "--config", tmp_path / "edge.json"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    end = time.monotonic() + 10
+    while not (tmp_path / "edge.sock").exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    yield tmp_path / "edge.sock", config, f"http://127.0.0.1:{port}"
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    finally:
+        process.stdout.close()
+
+
+def test_a_real_edge(edge):
+    path, config, url = edge
+
+    async def run():
+        async with cb.admin.Admin(path) as admin, cb.aio.Client() as client:
+            assert (await (await client.get(url + "/")).read()) is not None  # 502: nobody is behind it
+            status = await admin.status()
+            assert status["name"] == "cb-edge" and status["revision"] == 1
+            page = await admin.metrics()
+            assert page.value("cb_http_server_requests", **{"class": "5xx"}) == 1 and page.histogram("cb_http_server_request_seconds").count == 1
+            events = admin.events("config")
+            first = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(0.3)
+            origins = await admin.config("/groups/web/origins")
+            change = await admin.put("/groups/web/origins", [*origins.value, {"url": "http://127.0.0.1:10"}], if_match=origins.revision, why="one more")
+            assert change == cb.admin.Change(2, True, False)
+            event = await asyncio.wait_for(first, 10)
+            assert event.type == "config" and event.data["revision"] == 2 and event.data["reason"] == "one more" and event.id
+            with pytest.raises(cb.admin.Conflict):
+                await admin.put("/groups/web/origins", [], if_match=1)
+            with pytest.raises(cb.admin.InvalidConfig) as told:
+                await admin.put("", {**config, "odd": 1})
+            assert told.value.errors[0].pointer == "/odd" and told.value.errors[0].line == 1
+            assert (await admin.merge({"groups": {"web": {"retries": 2}}})).revision == 3
+            assert (await admin.patch([{"op": "replace", "path": "/groups/web/retries", "value": 3}])).revision == 4
+            assert (await admin.delete("/groups/web/retries", dry_run=True)).dry_run
+            assert (await admin.rollback(1, why="as it was")).revision == 5
+            assert (await admin.config("/groups")).value == config["groups"]
+            assert [r.number async for r in admin.revisions(limit=2)] == [5, 4]
+            assert (await admin.revision(5)).reason == "as it was"
+            await admin.origin("web", 0, out=True)
+            assert (await admin.get("/v1/pools"))["items"][0]["origins"][0]["state"] == "out"
+            await admin.set_log_levels("warn,http=debug")
+            assert await admin.log_levels() == "warn,http=debug"
+            await admin.reload()
+            assert [c async for c in admin.items("/v1/connections")][0]["listener"] == "http"
+            await events.aclose()
+            await admin.drain(0.1)
+
+    asyncio.run(run())
+
+
+def test_the_example(edge):
+    path, config, _ = edge
+    ran = subprocess.run([sys.executable, SOURCE / "examples/admin_client.py", path, "web", "http://127.0.0.1:10"], capture_output=True, text=True, timeout=60,
+                         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[1:] == ["revision 1 became 2", "and 1 again, as 3"] and "requests, p99" in ran.stdout
+    ran = subprocess.run([sys.executable, SOURCE / "examples/admin_client.py", path, "web", "not a URL"], capture_output=True, text=True, timeout=60,
+                         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert ran.returncode == 0 and "/groups/web/origins/1/url: " in ran.stdout, ran
