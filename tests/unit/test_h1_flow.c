@@ -443,7 +443,7 @@ Test(h1_flow, each_limit_answers_and_closes) {
          51,
          "0\r\n\r\n",
          "413",
-         "",
+         "body bytes",
          {.max_body_bytes = 50}},
         {"POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n1;",
          "e",
