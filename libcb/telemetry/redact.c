@@ -91,20 +91,27 @@ static size_t password_of(cb_slice url, size_t *len) {
     return (size_t)(colon - url.base) + 1;
 }
 
-static bool one_of(uint8_t c, const char *set) {
-    return c && strchr(set, c);
+/* Where parameters begin and end: of the path ";", of the query "?", "&" and ";", of the fragment "#". */
+enum { STARTS = 1, ENDS_IN_PATH = 2, ENDS_IN_QUERY = 4 };
+static const uint8_t marks[256] = {['?'] = STARTS | ENDS_IN_PATH | ENDS_IN_QUERY,
+                                   [';'] = STARTS | ENDS_IN_PATH | ENDS_IN_QUERY,
+                                   ['#'] = STARTS | ENDS_IN_PATH | ENDS_IN_QUERY,
+                                   ['/'] = ENDS_IN_PATH,
+                                   ['&'] = ENDS_IN_QUERY};
+
+static size_t until(cb_slice url, size_t at, int mark) {
+    while (at < url.len && !(marks[url.base[at]] & mark))
+        at++;
+    return at;
 }
 
 /* From a "?", "&" or ";" on: writes the parameter, without its value when that is secret. Returns where it ends. */
 static size_t parameter(writer *w, cb_slice url, size_t at, bool in_query) {
-    const char *ends = in_query ? "&;?#" : ";/?#";
-    size_t name = at + 1, equals = name, end;
-    while (equals < url.len && url.base[equals] != '=' && !one_of(url.base[equals], ends))
-        equals++;
-    for (end = equals; end < url.len && !one_of(url.base[end], ends);)
-        end++;
-    const bool hide = end > equals + 1 && secret_parameter((cb_slice){url.base + name, equals - name});
-    put(w, url.base + at, (hide ? equals + 1 : end) - at);
+    const size_t name = at + 1, end = until(url, name, in_query ? ENDS_IN_QUERY : ENDS_IN_PATH);
+    const uint8_t *sign = memchr(url.base + name, '=', end - name);
+    const size_t value = sign ? (size_t)(sign - url.base) + 1 : end;
+    const bool hide = end > value && secret_parameter((cb_slice){url.base + name, value - 1 - name});
+    put(w, url.base + at, (hide ? value : end) - at);
     if (hide) put(w, CB_REDACTED, sizeof CB_REDACTED - 1);
     return end;
 }
@@ -123,13 +130,10 @@ cb_slice cb_redact_url(cb_slice url, char *out, bool *cut) {
         at = password + password_len;
     }
     while (at < url.len && !w.cut) {
-        size_t next = at;
-        while (next < url.len && !one_of(url.base[next], in_query ? "&;?#" : "?;#"))
-            next++;
+        const size_t next = until(url, at, in_query ? ENDS_IN_QUERY : STARTS);
         put(&w, url.base + at, next - at);
         if (next == url.len) break;
-        if (url.base[next] == '#') in_query = true; /* fragments of OAuth's implicit answers look like queries */
-        if (url.base[next] == '?') in_query = true;
+        in_query = in_query || url.base[next] != ';'; /* fragments of OAuth's implicit answers look like queries */
         at = parameter(&w, url, next, in_query);
     }
     *cut = w.cut;
