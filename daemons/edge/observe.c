@@ -157,9 +157,8 @@ static page *page_new(edge_observe *o, const char *address) {
 int edge_observe_prepare(edge *e, edge_snapshot *next, edge_source *from) {
     const char *address = address_of(next->conf);
     edge_observe *o = e->observe;
-    if (!o && address) o = e->observe = calloc(1, sizeof *o);
+    if (!o && address && (o = e->observe = calloc(1, sizeof *o))) o->edge = e;
     if (!o) return address ? edge_wrong(from, "no memory", "/metrics") : CB_OK;
-    o->edge = e;
     o->keeps = address && o->now && strcmp(o->now->conf_address, address) == 0;
     if (o->keeps || !address) return CB_OK;
     const bool late = inherits(o, address);
