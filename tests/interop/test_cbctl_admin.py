@@ -1,12 +1,12 @@
 """cbctl as a client of an admin interface: what it asks, what it prints, its exit codes, and answers that nobody should send."""
 
+import http.server
 import json
 import os
-import pty
 import re
-import select
-import signal
+import ssl
 import subprocess
+import threading
 import time
 
 import pytest
@@ -438,6 +438,66 @@ def test_a_socket_of_somebody_else(tmp_path):
 def test_usage(words, says):
     got = run(program("cbctl"), *words)
     assert (got.returncode, got.stdout) == (2, "") and says in got.stderr, got
+
+
+# ---- over a network ----
+
+@pytest.fixture
+def door(pki):
+    """An https server that tells who came: its URL, and what it was asked."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *args):
+            pass
+
+        def do_GET(self):
+            asked.append((self.path, self.headers.get("authorization"), self.connection.getpeercert()))
+            body = b'{"ok": true}'
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki["cert"], pki["key"])
+    context.load_verify_locations(pki["ca"])
+    context.verify_mode = ssl.CERT_OPTIONAL
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield f"https://localhost:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_over_tls(door, pki, tmp_path):
+    url, asked = door
+    token = tmp_path / "token"
+    token.write_text("abc.def\nnot this\n")
+    got = run(program("cbctl"), "status", "--url", url + "/", "--ca", pki["ca"], "--token-file", token)
+    assert (got.returncode, got.stdout) == (0, "ok  yes\n"), got
+    assert asked[-1][:2] == ("/v1/status", "Bearer abc.def") and not asked[-1][2]
+    with token.open() as stdin:
+        assert run(program("cbctl"), "status", "--url", url, "--ca", pki["ca"], "--token-file", "-", stdin=stdin).returncode == 0
+    assert asked[-1][1] == "Bearer abc.def"
+    run(program("cbctl"), "ca", "dev", "--dir", pki["dir"], "operator.test")
+    got = run(program("cbctl"), "status", "--url", url, "--ca", pki["ca"], "--cert", pki["dir"] / "operator.test.pem", "--key", pki["dir"] / "operator.test-key.pem")
+    assert got.returncode == 0 and ("DNS", "operator.test") in asked[-1][2]["subjectAltName"], got
+    got = run(program("cbctl"), "status", "--url", url)
+    assert got.returncode == 5 and url in got.stderr and len(asked) == 3, "without --ca its certificate is nobody's"
+    got = run(program("cbctl"), "status", "--url", url.replace("localhost", "127.0.0.2"), "--ca", pki["ca"])
+    assert got.returncode == 5 and len(asked) == 3
+    for bad in ("", "\nsecond line\n", "x" * 8193):
+        token.write_text(bad)
+        assert run(program("cbctl"), "status", "--url", url, "--ca", pki["ca"], "--token-file", token).returncode == 2
+    assert run(program("cbctl"), "status", "--url", url, "--ca", pki["ca"], "--token-file", tmp_path / "none").returncode == 1
+    assert len(asked) == 3
 
 
 # ---- help, completion and the man page know the same ----
