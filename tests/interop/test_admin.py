@@ -13,6 +13,8 @@ import time
 import pytest
 
 from conftest import TOP, npm_modules, peer, program, run
+from test_edge import edge, origin  # noqa: F401: fixtures
+from test_edge_admin import asked  # noqa: F401: a fixture
 
 METHODS = {"get", "put", "post", "patch", "delete"}
 
@@ -204,17 +206,28 @@ def test_the_description_says_what_there_is(kettle):
             assert ask(kettle["path"], method.upper(), path)[0] == 405, (method, path)
 
 
-def test_the_description_is_valid(kettle, tmp_path):
+def judge(document, folder):
+    """The verdict of a validator that is not ours."""
     modules = npm_modules(TOP / "tests/interop/openapi", "openapi-validator")
-    document = ask(kettle["path"], "GET", "/v1/openapi.json")[2]
-    file = tmp_path / "openapi.json"
-    command = [peer("node"), TOP / "tests/interop/openapi/validate.mjs", modules.parent, file]
+    file = folder / "openapi.json"
     file.write_text(json.dumps(document))
-    got = run(*command)
+    return run(peer("node"), TOP / "tests/interop/openapi/validate.mjs", modules.parent, file)
+
+
+def test_the_description_is_valid(kettle, tmp_path):
+    document = ask(kettle["path"], "GET", "/v1/openapi.json")[2]
+    got = judge(document, tmp_path)
     assert got.returncode == 0 and got.stdout.strip() == "valid 3.1", got
     del document["paths"]["/v1/kettle"]["put"]["responses"]["2XX"]["description"]  # it does judge
-    file.write_text(json.dumps(document))
-    assert run(*command).returncode == 1
+    assert judge(document, tmp_path).returncode == 1
+
+
+def test_the_description_of_cb_edge(asked, origin, tmp_path):  # noqa: F811: fixtures
+    asked.start({"web": [f"http://127.0.0.1:{origin()}"]})
+    document = asked.get("/v1/openapi.json")
+    assert lint(document) == []
+    got = judge(document, tmp_path)
+    assert got.returncode == 0 and got.stdout.strip() == "valid 3.1", got
 
 
 def test_lint_sees_bad_documents():
