@@ -187,6 +187,28 @@ def test_it_can_only_be_read(watched):
     assert page(watched.page.port, "/v1/status")[0] == 404
 
 
+def test_scrapers_that_never_read(watched):
+    """They cost requests, reloads and other scrapers nothing, and are cut in the end."""
+    deaf = []
+    for _ in range(20):
+        s = socket.create_connection(("127.0.0.1", watched.page.port))
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200)
+        deaf.append(s)
+    begin = time.monotonic()
+    for _ in range(20):
+        assert watched.status("/page") == 200
+    watched.reload()
+    assert time.monotonic() - begin < 5
+    until(lambda: page(watched.page.port)[0] == 200)
+    status = open(f"/proc/{watched.process.pid}/status").read()
+    assert int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.M)[1]) < 200_000
+    for s in deaf:
+        s.close()
+    begin = time.monotonic()
+    assert watched.process.stop() == 0 and time.monotonic() - begin < 5
+
+
 def test_an_upgrade_takes_the_page_along(spawn, tmp_path, pki):
     """Scrapes go on all the while; none is refused, and none sees a process that is not ready."""
     port = free_port()
