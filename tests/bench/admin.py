@@ -3,7 +3,7 @@
     scripts/bench admin [--changes N] [--reloads N] [--groups N] [--workers N] [--folder FOLDER]
 
 A change is a PUT of one member over the unix socket on a kept connection, with the revision written and synced to a file of SQLite in FOLDER
-(default: the build folder) before the workers take over. Its time is from the first byte sent to the answer, which comes when all workers run it;
+(default: the build folder) before the workers take over. Its time is from the first byte sent to the answer, which comes when the audit record is synced as well and all workers run it;
 what the disk alone takes for a synced write beside it is measured in the same folder. Reloads alternate PUTs and SIGHUPs while clients ask for
 pages over HTTP/1.1; a request that is not answered with 200 counts as failed. The memory of the process is sampled after each.
 """
