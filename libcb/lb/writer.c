@@ -129,7 +129,7 @@ int cb_lb_writer_remove(cb_lb_writer *w, uint32_t id) {
 /* The version that every living member has applied. */
 static uint64_t acked_by_all(const cb_lb_writer *w) {
     uint64_t least = UINT64_MAX;
-    for (size_t i = 0; w->o.publish && i < w->n_wants; i++)
+    for (size_t i = 0; w->o.publish && !w->o.local && i < w->n_wants; i++)
         if (w->wants[i].state != CB_LB_DEAD && w->wants[i].acked < least) least = w->wants[i].acked;
     return least;
 }

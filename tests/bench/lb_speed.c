@@ -1,6 +1,8 @@
-/* What a forwarding table costs: `lb_speed repair BUCKETS MEMBERS` kills one member after the other, brings each back,
- * and prints "repair_us apply_us record_bytes orphans moved maglev_us maglev_excess seed_ms"; `lb_speed lookup BUCKETS
- * MEMBERS COUNT` prints "table_ns rendezvous_ns hash_ns". Times are processor time; of the repairs, the median. */
+/* What a forwarding table and a pool cost, in processor time:
+ *   lb_speed repair BUCKETS MEMBERS: kills one member after the other and brings each back (medians):
+ *     "repair_us apply_us record_bytes orphans moved maglev_us maglev_excess seed_ms"
+ *   lb_speed lookup BUCKETS MEMBERS COUNT: "table_ns rendezvous_ns hash_ns"
+ *   lb_speed pick POLICY BACKENDS COUNT: "choice_ns", with the end of a call */
 #include <cb.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -183,10 +185,37 @@ static void lookup(uint32_t buckets, uint32_t members, long count) {
     drop(&p);
 }
 
+/* A call that ends after twenty others. */
+static void picks(int policy, uint32_t backends, long count) {
+    enum { RUN = 20 };
+    cb_lb_pool *p = NULL;
+    uint32_t at[RUN];
+    must(cb_lb_pool_new(&p, CB_OPTS(cb_lb_pool_opts, .policy = policy, .seed = 1)) == CB_OK, "pool");
+    for (uint32_t i = 0; i < backends; i++)
+        must(cb_lb_pool_add(p, CB_OPTS(cb_lb_backend, .id = i + 1, .weight = 100)) >= 0, "backend");
+    double start = 0;
+    for (long i = -RUN; i < count; i++) {
+        const cb_time now = (cb_time)(i + RUN + 1) * 10000;
+        if (!i) start = cpu();
+        if (i >= 0) (void)cb_lb_pool_done(p, at[i % RUN], CB_LB_WORKED, 1000000, now);
+        const int64_t got =
+            cb_lb_pool_pick(p, CB_OPTS(cb_lb_call, .now = now, .hash = (uint64_t)(i + RUN + 1) * 0x9e3779b97f4a7c15u));
+        must(got >= 0, "pick");
+        at[(i + RUN) % RUN] = (uint32_t)got;
+    }
+    printf("%.1f\n", (cpu() - start) / (double)count * 1e9);
+    cb_lb_pool_free(p);
+}
+
 int main(int argc, char **argv) {
+    if (argc == 5 && strcmp(argv[1], "pick") == 0 && cb_lb_policy_name(atoi(argv[2])) && atoi(argv[3]) > 0) {
+        picks(atoi(argv[2]), (uint32_t)atoi(argv[3]), atol(argv[4]));
+        return 0;
+    }
     const uint32_t buckets = argc > 3 ? (uint32_t)atol(argv[2]) : 0, members = argc > 3 ? (uint32_t)atol(argv[3]) : 0;
     if (buckets < 2 || members < 2 || members > CB_LB_MEMBERS_MAX) {
-        fprintf(stderr, "usage: lb_speed repair BUCKETS MEMBERS | lookup BUCKETS MEMBERS COUNT\n");
+        fprintf(stderr,
+                "usage: lb_speed repair BUCKETS MEMBERS | lookup BUCKETS MEMBERS COUNT | pick POLICY BACKENDS COUNT\n");
         return 2;
     }
     if (strcmp(argv[1], "lookup") == 0)
