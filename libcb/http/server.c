@@ -64,7 +64,7 @@ static uint64_t *conn_counter(cb_http_server *s, const cb_hconn *h) {
 void cb_server_conn_ready(cb_server_conn *c, cb_hconn *h) {
     ++*conn_counter(c->server, h);
     h->accepted = c->accepted;
-    cb_server_count_opened(c->server, h);
+    cb_server_count_opened(c, h);
     if (c->drive.ch && h->env.tls) h->secured = cb_loop_now(c->server->loop); /* QUIC: framing hears of it */
     cb_drive_run(&c->drive, h);
     if (!c->server->draining) return;
@@ -216,7 +216,7 @@ static void on_exchange_new(cb_hconn *h, cb_exchange *x) {
     cb_server_conn *c = conn_of(h->env.owner_user);
     c->server->stats.exchanges_total++;
     c->server->stats.exchanges_now++;
-    cb_server_count_begun(c->server, x);
+    cb_server_count_begun(c, x);
     x->on_keep = on_keep;
     x->keep_user = c->server;
     cb_exchange_handle(x, &gate_ops, c->server);
@@ -225,7 +225,7 @@ static void on_exchange_new(cb_hconn *h, cb_exchange *x) {
 static void on_exchange_done(cb_hconn *h, cb_exchange *x) {
     cb_server_conn *c = conn_of(h->env.owner_user);
     c->server->stats.exchanges_now--;
-    cb_server_count_done(c->server, x);
+    cb_server_count_done(c, x);
 }
 
 static void on_limit(cb_hconn *h, const char *what) {

@@ -22,10 +22,13 @@ void cb_server_uncount(cb_http_server *s) {
 static const enum cb_cell_id conns[] = {CB_C_HTTP_CONNS_1_1, CB_C_HTTP_CONNS_2, CB_C_HTTP_CONNS_3};
 static const enum cb_cell_id opened[] = {CB_C_HTTP_OPENED_1_1, CB_C_HTTP_OPENED_2, CB_C_HTTP_OPENED_3};
 
-void cb_server_count_opened(const cb_http_server *s, const cb_hconn *h) {
+void cb_server_count_opened(cb_server_conn *c, const cb_hconn *h) {
+    const cb_cells *cells = cb_server_cells(c->server);
     const int v = index_of(h->vt->version);
-    cb_cells_move(cb_server_cells(s), conns[v], 1);
-    cb_cells_add(cb_server_cells(s), opened[v], 1);
+    if (!cells) return;
+    c->counts = &c->server->counts[v];
+    cb_cells_move(cells, conns[v], 1);
+    cb_cells_add(cells, opened[v], 1);
 }
 
 static enum cb_cell_id end_of(const cb_http_server *s, int rc) {
@@ -64,40 +67,51 @@ void cb_server_count_start(cb_http_server *s) {
     }
 }
 
-void cb_server_count_begun(cb_http_server *s, const cb_exchange *x) {
-    cb_cell_move(s->counts[index_of(x->version)].active, 1);
-    if (x->early) cb_cells_add(cb_server_cells(s), CB_C_HTTP_EARLY_TAKEN, 1);
+void cb_server_count_begun(const cb_server_conn *c, const cb_exchange *x) {
+    if (!c->counts) return;
+    cb_cell_move(c->counts->active, 1);
+    if (x->early) cb_cells_add(cb_server_cells(c->server), CB_C_HTTP_EARLY_TAKEN, 1);
 }
 
 static const char *const methods[SERVER_METHODS] = {"other", "GET",    "POST",    "HEAD",   "PUT",
                                                     "PATCH", "DELETE", "OPTIONS", "CONNECT"};
 
+enum { GET = 1, GOOD = 2 }; /* what most requests are: a method, and the class of a status */
+
+static bool is_get(cb_slice m) {
+    return m.len == 3 && m.base[0] == 'G'; /* no other that is registered looks so */
+}
+
 static size_t method_of(cb_slice m) {
-    if (m.len == 3 && m.base[0] == 'G') return 1; /* no other that is registered looks so */
-    for (size_t i = 2; i < SERVER_METHODS; i++)
+    if (is_get(m)) return GET;
+    for (size_t i = GET + 1; i < SERVER_METHODS; i++)
         if (cb_slice_eq(m, methods[i])) return i;
     return 0;
 }
 
-/* Its series of the listener, got when the first such request is over. */
-static cb_cell *requests_get(cb_http_server *s, cb_server_counts *c, size_t method, size_t class) {
+/* A request's series of the listener, got when the first such one is over. Not inline: what it needs of registers and
+ * stack would be made and taken down for each request. */
+static __attribute__((noinline)) cb_cell *requests_of(cb_http_server *s, cb_server_counts *c, const cb_exchange *x) {
     static const char *const versions[] = {"1.1", "2", "3"};
     static const char *const classes[SERVER_CLASSES] = {"none", "1xx", "2xx", "3xx", "4xx", "5xx"};
+    const size_t method = method_of(x->method), class = x->out_status / 100u;
+    if (c->requests[method][class]) return c->requests[method][class];
     const cb_slice values[] = {cb_slice_str(s->label), cb_slice_str(versions[c - s->counts]),
                                cb_slice_str(methods[method]), cb_slice_str(classes[class])};
     return c->requests[method][class] = cb_cells_series(cb_server_cells(s), CB_F_HTTP_REQUESTS, values);
 }
 
-void cb_server_count_done(cb_http_server *s, const cb_exchange *x) {
-    const cb_cells *cells = cb_server_cells(s);
-    if (!cells) return;
-    cb_server_counts *c = &s->counts[index_of(x->version)];
-    const size_t m = method_of(x->method), class = x->out_status / 100u;
-    cb_cell *requests = c->requests[m][class];
+void cb_server_count_done(const cb_server_conn *conn, const cb_exchange *x) {
+    cb_server_counts *c = conn->counts;
+    if (!c) return;
+    cb_http_server *s = conn->server;
+    const bool usual = is_get(x->method) && x->out_status - 200u < 100;
+    cb_cell *requests = usual ? c->requests[GET][GOOD] : NULL;
     cb_cell_move(c->active, -1);
-    cb_cell_observe(c->lasted, cb_loop_now(s->loop) - x->started);
-    cb_cell_add(requests ? requests : requests_get(s, c, m, class), 1);
+    cb_cell_observe(c->lasted, cb_turn_now(s->loop) - x->started);
+    cb_cell_add(requests ? requests : requests_of(s, c, x), 1);
     if (x->tunnel) return; /* what went through a tunnel is no body */
+    const cb_cells *cells = cb_server_cells(s);
     if (x->in_bytes) cb_cells_add(cells, CB_C_HTTP_BODIES_IN, (uint64_t)x->in_bytes);
     if (x->out_bytes) cb_cells_add(cells, CB_C_HTTP_BODIES_OUT, (uint64_t)x->out_bytes);
 }

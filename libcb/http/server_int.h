@@ -23,8 +23,9 @@ typedef struct cb_server_conn {
     cb_drive drive;
     cb_list link; /* in cb_http_server.conns */
     cb_http_server *server;
-    cb_time accepted; /* by cb_loop_now() */
-    uint64_t number;  /* as in cb_http_conn */
+    cb_time accepted;         /* by cb_loop_now() */
+    cb_server_counts *counts; /* of its version; NULL: nothing is counted, or it is not known yet */
+    uint64_t number;          /* as in cb_http_conn */
     cb_grave grave;
 } cb_server_conn;
 
@@ -74,14 +75,14 @@ void cb_server_conn_ended(cb_drive *d, int rc);
 void cb_server_conn_gone(cb_drive *d);
 
 /* --- server_count.c --- */
-void cb_server_count_opened(const cb_http_server *s, const cb_hconn *h);
+void cb_server_count_opened(cb_server_conn *c, const cb_hconn *h);
 void cb_server_count_closed(const cb_http_server *s, const cb_hconn *h, int rc);
 void cb_server_count_start(cb_http_server *s); /* it counts from here on */
 /* It does not: somebody else counts what it does. Before its first connection. */
 void cb_server_uncount(cb_http_server *s);
 const cb_cells *cb_server_cells(const cb_http_server *s); /* NULL: it counts nothing */
-void cb_server_count_begun(cb_http_server *s, const cb_exchange *x);
-void cb_server_count_done(cb_http_server *s, const cb_exchange *x);
+void cb_server_count_begun(const cb_server_conn *c, const cb_exchange *x);
+void cb_server_count_done(const cb_server_conn *c, const cb_exchange *x);
 void cb_server_count_misdirected(const cb_http_server *s, bool certificate);
 void cb_server_count_limit(const cb_http_server *s, const char *what);
 void cb_server_count_end(cb_http_server *s);

@@ -28,6 +28,12 @@ bool cb_turn_has_leftovers(const cb_turn *turn);
 void cb_turn_run_leftovers(cb_turn *turn); /* what waits for the end of the turn */
 void cb_turn_idle(cb_turn *turn);          /* and what waits for the loop to be idle */
 
+/* cb_loop_now(), where each instruction counts. */
+static inline cb_time cb_turn_now(const cb_loop *loop) {
+    const cb_turn *turn = (const cb_turn *)(const void *)loop;
+    return turn->fresh ? turn->now : cb_loop_now(loop);
+}
+
 /* What objects of this loop count with; valid as long as the loop. */
 static inline const cb_cells *cb_loop_cells(const cb_loop *loop) {
     return ((const cb_turn *)(const void *)loop)->cells;
