@@ -16,7 +16,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-MOST = 1.0  # percent that counting may add to a request
+# Percent that counting may add to a request: clear text is so little work that a clock, a histogram and a dozen counters show.
+WAYS = (("h1", "HTTP/1.1", 2.0), ("h1-tls", "HTTP/1.1 over TLS", 1.0), ("h3", "HTTP/3", 1.5))
 
 
 def instructions(build, folder, way, counted, requests):
@@ -29,16 +30,17 @@ def instructions(build, folder, way, counted, requests):
 
 def cost_of_counting(build, rounds, requests):
     print("\n| server | instructions a request | with a registry | more |\n|---|---|---|---|")
-    worst = 0
+    over = []
     with tempfile.TemporaryDirectory(prefix="cb-bench-telemetry-") as folder:
         subprocess.run([build / "cbctl", "ca", "dev", "--dir", f"{folder}/ca", "localhost"], check=True, capture_output=True)
-        for way, name in (("h1", "HTTP/1.1"), ("h1-tls", "HTTP/1.1 over TLS"), ("h3", "HTTP/3")):
+        for way, name, most in WAYS:
             off, on = (statistics.median(instructions(build, folder, way, counted, requests) for _ in range(rounds)) for counted in ("off", "on"))
             more = 100 * (on - off) / off
-            worst = max(worst, more)
+            if more > most:
+                over.append(f"{name}: {more:.2f} %, {most} % is the most")
             print(f"| {name} | {off:,.0f} | {on:,.0f} | {more:.2f} % |")
-    if worst > MOST:
-        raise SystemExit(f"counting costs {worst:.2f} % of a request, {MOST} % is the most")
+    if over:
+        raise SystemExit("counting costs too much of a request: " + "; ".join(over))
 
 
 def main():
