@@ -126,7 +126,11 @@ char *cbctl_json_cell(const json_node *v) {
     case JSON_OBJECT:
         break;
     }
-    return strndup(v->raw, v->raw_len);
+    char *out = malloc(v->raw_len + 1); /* not strndup(): no NUL ends the document */
+    if (!out) return NULL;
+    memcpy(out, v->raw, v->raw_len);
+    out[v->raw_len] = '\0';
+    return out;
 }
 
 /* ---- cells that say by their name what they are ---- */

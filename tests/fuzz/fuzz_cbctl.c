@@ -88,9 +88,11 @@ static void try_text(const char *text, size_t len) {
 
 static void try_prom(const char *text, size_t len) {
     prom_page p;
-    char *copy = strndup(text, len);
+    char *copy = malloc(len + 1);
     char number[16];
     if (!copy) abort();
+    memcpy(copy, text, len);
+    copy[len] = '\0';
     if (prom_read(&p, copy, strlen(copy)) == 0) {
         prom_histogram *h = malloc(sizeof *h);
         if (!h) abort();
