@@ -1,8 +1,8 @@
 /* Who may see and change which part of the configuration, beside those who may everything: owners of services their
  * groups, administrators of tenants their groups and routes. What changes is judged, not what was asked for.
  *
- * Owners and tenants of groups, their names, and what names files of the host are the admin's. So are hosts: a tenant
- * routes those that it has been given a route for, and to its own groups. */
+ * Owners and tenants of groups, their names, what names files of the host, and fields that are hidden on all routes are
+ * the admin's. So are hosts: a tenant routes those that it has been given a route for, and to its own groups. */
 #include "edge.h"
 #include <limits.h>
 #include <stdio.h>
@@ -84,6 +84,12 @@ static bool has_host(const cb_admin_principal *who, const cb_document *before, c
     return false;
 }
 
+/* Fields that tell origins who it is: no route of anybody lets their names pass from outside. */
+static bool names_fields(const place *p, const cb_document_change *c) {
+    static const char at[] = "/auth/headers";
+    return strncmp(p->rest, at, sizeof at - 1) == 0 || (c->after && strstr(c->after, "\"headers\":"));
+}
+
 static const char *judge_route(const cb_admin_principal *who, const cb_document_change *c, const place *p,
                                const cb_document *before, const cb_document *after) {
     const bool added = !*p->rest && !c->before, removed = !*p->rest && !c->after;
@@ -91,6 +97,7 @@ static const char *judge_route(const cb_admin_principal *who, const cb_document_
     if (!added && !(is_there(before, p) && cb_admin_of_tenant(who, route_tenant(before, p->name))))
         return "this route is not theirs";
     if (removed) return NULL;
+    if (names_fields(p, c)) return "what it hides is hidden on every route: the admin's to name";
     if (!cb_admin_of_tenant(who, route_tenant(after, p->name))) return "it would not be theirs";
     if (!cb_admin_of_tenant(who, group_tenant(after, text_at(after, "routes", p->name, "group"))))
         return "its group is not theirs";

@@ -93,19 +93,59 @@ static bool is_whole(const cb_revisions_change *c) {
            (c->how == CB_REVISIONS_PUT && !*c->pointer);
 }
 
-static int change_copy(cb_revisions_change *c, cb_document_mistake *m) {
-    int rc = cb_document_copy(&c->document, c->r->document);
-    if (rc < 0) return rc;
+static int apply(const cb_revisions_change *c, cb_document *d, cb_document_mistake *m) {
     switch (c->how) {
     case CB_REVISIONS_PUT:
-        return cb_document_put(c->document, c->pointer, body_of(c), m);
+        return cb_document_put(d, c->pointer, body_of(c), m);
     case CB_REVISIONS_DELETE:
-        return cb_document_remove(c->document, c->pointer);
+        return cb_document_remove(d, c->pointer);
     case CB_REVISIONS_MERGE:
-        return cb_document_merge(c->document, c->pointer, body_of(c), m);
+        return cb_document_merge(d, c->pointer, body_of(c), m);
     default:
-        return cb_document_patch(c->document, c->pointer, body_of(c), m);
+        return cb_document_patch(d, c->pointer, body_of(c), m);
     }
+}
+
+/* What becomes of a document by the change. */
+static int change(cb_document **out, const cb_revisions_change *c, const cb_document *d, cb_document_mistake *m) {
+    if (is_whole(c)) return cb_document_parse(out, body_of(c), m);
+    int rc = cb_document_copy(out, d);
+    return rc < 0 ? rc : apply(c, *out, m);
+}
+
+/* What the change does to that part of the document which the asker sees, as a patch. */
+static int change_seen(char **out, const cb_revisions_change *c, cb_document_mistake *m) {
+    cb_document *seen = NULL, *after = NULL;
+    int rc = cb_document_copy(&seen, c->r->document);
+    if (rc == CB_OK) rc = c->see(seen, c->user);
+    if (rc == CB_OK) rc = change(&after, c, seen, m);
+    if (rc == CB_OK) rc = cb_document_diff_patch(out, seen, after);
+    cb_document_free(seen);
+    cb_document_free(after);
+    return rc;
+}
+
+static bool does(const cb_revisions_change *c, const char *patch) {
+    char *real = NULL;
+    const bool same = cb_document_diff_patch(&real, c->r->document, c->document) == CB_OK && strcmp(real, patch) == 0;
+    cb_config_text_free(real);
+    return same;
+}
+
+/* Who does not see all of the document learns nothing of the rest by what can be written: a patch that copies or tests
+ * it, a value that turns out to be there. So the change must do to all of it what it does to the part that they see. */
+static int change_blindly(cb_revisions_change *c, cb_document_mistake *m) {
+    char *seen = NULL;
+    int rc = change_seen(&seen, c, m);
+    if (rc < 0) return rc;
+    rc = change(&c->document, c, c->r->document, m);
+    if (rc != CB_ENOMEM && (rc < 0 || !does(c, seen))) {
+        c->step = CB_REVISIONS_ALLOWED;
+        rc = cb_fail(CB_EPERM, "it is about a part that who asks does not see");
+        keep_mistake(c, c->pointer, cb_last_error(), 0, 0);
+    }
+    cb_config_text_free(seen);
+    return rc;
 }
 
 /* Fixed members that a whole document leaves out are as they were; a rollback does not bring back others. */
@@ -123,7 +163,8 @@ static int fix(cb_revisions_change *c) {
 static int make(cb_revisions_change *c) {
     cb_document_mistake m = {.size = sizeof m};
     c->step = CB_REVISIONS_MADE;
-    int rc = is_whole(c) ? cb_document_parse(&c->document, body_of(c), &m) : change_copy(c, &m);
+    int rc =
+        c->see && c->how != CB_REVISIONS_ROLLBACK ? change_blindly(c, &m) : change(&c->document, c, c->r->document, &m);
     if (rc == CB_EINVAL && m.line) keep_mistake(c, "", m.text, m.line, m.column);
     if (rc < 0) return rc;
     const int fixed = fix(c);

@@ -102,6 +102,13 @@ static int allow(const cb_document_change *c, const cb_document *before, const c
     return o->allow(who, c, before, after, o->user);
 }
 
+static int see(cb_document *copy, void *user) {
+    const waiting *w = user;
+    const cb_revisions_admin_opts *o = &w->h->o;
+    if (!o->show) return cb_fail(CB_EPERM, "nothing of the configuration may be seen by who asks");
+    return o->show(cb_admin_who(w->call), copy, o->user);
+}
+
 /* ---- answers ---- */
 
 static int status_of(int rc, int step, int how) {
@@ -125,13 +132,32 @@ static int status_of(int rc, int step, int how) {
     }
 }
 
+/* A mistake names a place, which may be of a part that who asks does not see. What is new, they have sent; by a
+ * rollback it comes from a revision, which they do not see either. */
+static bool may_tell(const waiting *w, const cb_document *seen, const char *pointer) {
+    char asked[CB_REVISIONS_POINTER];
+    if (seen == w->h->r->document) return true;
+    if (!seen) return false;
+    if (cb_document_has(seen, pointer)) return true;
+    if (w->how == CB_REVISIONS_ROLLBACK) return false;
+    return !cb_document_has(w->h->r->document, pointer) ||
+           (cb_revisions_pointer(asked, w->call) == CB_OK && strcmp(asked, pointer) == 0);
+}
+
 static void tell_failure(waiting *w, int rc, const cb_revisions_result *result) {
+    const cb_document *seen = NULL;
+    cb_document *copy = NULL;
     char why[600];
     snprintf(why, sizeof why, "%s", cb_last_error());
+    if (cb_revisions_visible(&seen, &copy, w->h, cb_admin_who(w->call)) < 0) seen = NULL;
     for (uint32_t i = 0; i < result->n_mistakes; i++) {
         const cb_config_error *m = &result->mistakes[i];
-        cb_admin_mistake(w->call, m->pointer, m->text, m->line, m->column);
+        if (may_tell(w, seen, m->pointer))
+            cb_admin_mistake(w->call, m->pointer, m->text, m->line, m->column);
+        else
+            snprintf(why, sizeof why, "it cannot be, for parts that who asks does not see");
     }
+    cb_document_free(copy);
     (void)cb_admin_problem(w->call, status_of(rc, result->step, w->how), why);
 }
 
@@ -191,11 +217,13 @@ static int propose(cb_revisions_http *h, cb_admin_call *call, cb_revisions_chang
     o.allow = allow;
     o.agree = agree;
     rc = cb_revisions_propose(h->r, &w->change, &o, on_done, w);
-    if (rc < 0)
+    if (rc < 0) {
         cb_mem_free(heap, w);
-    else
-        cb_admin_call_on_end(call, on_end, w);
-    return rc;
+        return rc;
+    }
+    if (!(cb_admin_who(call)->rights & CB_RIGHT_READ)) w->change->see = see; /* it begins in a turn to come */
+    cb_admin_call_on_end(call, on_end, w);
+    return CB_OK;
 }
 
 static int put_config(cb_admin_call *call, void *user) {

@@ -22,5 +22,8 @@ uint64_t cb_revisions_number_of(cb_admin_call *call);
 
 /* ---- revisions_pages.c: asking ---- */
 int cb_revisions_add_pages(cb_revisions_http *h);
+/* What runs, as who asks may see it: *copy is to be freed, and NULL when that is all of it. */
+int cb_revisions_visible(const cb_document **out, cb_document **copy, const cb_revisions_http *h,
+                         const cb_admin_principal *who);
 
 #endif

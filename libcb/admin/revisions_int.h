@@ -54,6 +54,7 @@ struct cb_revisions_change {
     char *body; /* NUL-terminated */
     size_t body_len;
     uint64_t from, expected;
+    int (*see)(cb_document *copy, void *user); /* takes out what the asker may not see; NULL: they may see all */
     int (*allow)(const cb_document_change *c, const cb_document *before, const cb_document *after, void *user);
     void (*agree)(cb_revisions_change *c, const cb_document *before, const cb_document *after, void *user);
     cb_revisions_done done;

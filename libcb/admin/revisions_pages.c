@@ -12,9 +12,8 @@ static const cb_alloc *const heap = &cb_alloc_libc;
 
 /* ---- what runs ---- */
 
-/* What who asks may see: all of it, or a copy to be freed. */
-static int visible(const cb_document **out, cb_document **copy, const cb_revisions_http *h, const cb_admin_call *call) {
-    const cb_admin_principal *who = cb_admin_who(call);
+int cb_revisions_visible(const cb_document **out, cb_document **copy, const cb_revisions_http *h,
+                         const cb_admin_principal *who) {
     *out = h->r->document;
     if (!*out) return cb_fail(CB_EAGAIN, "nothing runs yet");
     if (who->rights & CB_RIGHT_READ) return CB_OK;
@@ -31,7 +30,7 @@ static int get_config(cb_admin_call *call, void *user) {
     const cb_document *d = NULL;
     cb_document *copy = NULL;
     int rc = cb_revisions_pointer(pointer, call);
-    if (rc == CB_OK) rc = visible(&d, &copy, h, call);
+    if (rc == CB_OK) rc = cb_revisions_visible(&d, &copy, h, cb_admin_who(call));
     if (rc == CB_OK) rc = cb_document_text(&text, d, pointer, CB_DOCUMENT_LINES);
     if (rc == CB_OK) {
         cb_revisions_tag(tag, h->r);

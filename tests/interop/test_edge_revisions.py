@@ -358,24 +358,66 @@ def test_a_tenant_changes_its_own(kept, origin):
     assert kept.put("/routes/-", {"path": "/more", "group": "web", "host": "localhost"}).status == 200
     assert kept.ask("DELETE", "/v1/config/routes/3").status == 200
     route = {"path": "/more", "group": "web", "host": "localhost"}
-    for target, value, why in [("/groups/other/retries", 3, "this group is not theirs"),
-                               ("/groups/web/tenant", "other", "that is the admin's to say"),
+    for target, value, why in [("/groups/web/tenant", "other", "that is the admin's to say"),
                                ("/groups/web/owner", "me", "that is the admin's to say"),
                                ("/groups/new", {"tenant": "acme", "origins": [{"url": "http://127.0.0.1:1"}]}, "not theirs"),
                                ("/groups/web/ca_file", "/etc/passwd", "files of the host"),
                                ("/routes/0/auth", {"any": ["x"], "policy_file": "/etc/passwd"}, "files of the host"),
-                               ("/routes/1/path", "/y", "this route is not theirs"),
+                               ("/routes/0/auth", {"any": ["x"], "headers": {"authorization": "subject"}}, "hidden on every route"),
                                ("/routes/-", {**route, "group": "other"}, "would not be theirs"),
                                ("/routes/-", {**route, "tenant": "acme", "group": "other"}, "its group is not theirs"),
                                ("/routes/-", {**route, "host": "o.example"}, "its host is not theirs"),
                                ("/routes/0/host", "*", "its host is not theirs"),
                                ("/routes", [], "this route is not theirs"),
-                               ("/workers", 3, "the admin's")]:
+                               ("/workers", 3, "does not see")]:
         got = kept.put(target, value)
         assert got.status == 403 and any(why in e["detail"] for e in got.json()["errors"]), (target, got)
+    for target, value in [("/groups/other/retries", 3), ("/routes/1/path", "/y")]:  # what they do not see is not there
+        assert kept.put(target, value).status == 404, target
     assert kept.ask("DELETE", "/v1/config/groups/web").status == 403
     assert kept.ask("POST", "/v1/revisions/1/rollback").status == 200  # only their own has changed since
     assert kept.curl("/name")[2] == b"a"
+
+
+def test_a_tenant_learns_nothing_of_others(kept, origin):
+    kept.role = {"who": kept.role["who"], "role": "tenant-admin", "tenant": "acme"}
+    mine, theirs = {"tenant": "acme", "origins": [{"url": f"http://127.0.0.1:{origin('a')}"}]}, {"tenant": "hidden-name", "host": "hidden.example", "origins": [{"url": "http://192.0.2.7:77"}]}
+    routes = [{"path": "/", "group": "web", "host": "localhost"}, {"path": "/o", "group": "hidden-group", "host": "hidden.example"}]
+    kept.start({"web": mine, "hidden-group": theirs}, routes)
+    kept.config({"web": mine, "hidden-group": {**theirs, "retries": 2}, "hidden-too": {**theirs, "tenant": "x"}}, routes)
+    kept.reload()
+    told = ""
+
+    def refused(method, target, value=None, kind="application/json"):
+        nonlocal told
+        got = kept.ask(method, target, value, kind=kind)
+        told += got.body.decode().replace("/groups/hidden-group" if "hidden-group" in f"{target}{value}" else "?", "")  # what they have named themselves
+        assert 400 <= got.status < 500, (method, target, value, got)
+        return got.status
+
+    def patch(*operations):
+        return refused("PATCH", "/v1/config", operations, PATCH)
+
+    patch({"op": "copy", "from": "/groups/hidden-group/origins", "path": "/groups/web/origins"})
+    patch({"op": "copy", "from": "/groups/hidden-group/host", "path": "/groups/web/host"})
+    patch({"op": "copy", "from": "/routes/1/host", "path": "/groups/web/host"})
+    patch({"op": "copy", "from": "/admin/state_dir", "path": "/groups/web/host"})
+    patch({"op": "add", "path": "/routes/0", "value": routes[0]}, {"op": "copy", "from": "/routes/2/host", "path": "/groups/web/host"})
+    patch({"op": "move", "from": "/groups/hidden-group/host", "path": "/groups/web/host"})
+    for guess in ("hidden.example", "other"):  # the same answer, right or wrong
+        assert patch({"op": "test", "path": "/groups/hidden-group/host", "value": guess}) == 409
+        assert patch({"op": "test", "path": "/routes/1/host", "value": guess}) == 409
+        assert refused("PUT", "/v1/config/groups/hidden-group/host", guess) == 404
+        assert refused("PATCH", "/v1/config", {"groups": {"hidden-group": {"host": guess}}}, MERGE) == 403
+        assert refused("PUT", "/v1/config/routes/1/host", guess) == 404
+    assert refused("PUT", "/v1/config/groups", {}) == 403 and refused("PUT", "/v1/config", {}) == 403
+    assert refused("POST", "/v1/revisions/1/rollback") == 403
+    assert "hidden" not in told and "192.0.2" not in told and str(kept.state) not in told, told
+    assert kept.runs("/groups") == {"web": mine} and kept.runs("/routes") == [routes[0], None]
+    # What they see is tested, copied and moved as for everybody.
+    got = kept.ask("PATCH", "/v1/config", [{"op": "test", "path": "/routes/0", "value": routes[0]}, {"op": "copy", "from": "/routes/0/host", "path": "/groups/web/host"}], kind=PATCH)
+    assert got.status == 200 and kept.runs("/groups/web/host") == "localhost"
+    assert kept.ask("PATCH", "/v1/config", {"groups": {"web": {"host": "localhost"}}}, kind=MERGE).json()["changed"] is False
 
 
 # ---- mistakes of every kind ----
