@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define NO_AUDIT "the audit log is closed"
+
 enum { DRAIN_MS = 2000, ROTATE_BYTES = 64 << 20, AGAIN_TICKS = 10 };
 
 /* ---- roles ---- */
@@ -140,13 +142,14 @@ static void say_once(edge *e, const char *what) {
 static void try_audit(edge *e) {
     if (!e->admin || e->audit || !e->now->conf->admin->state_dir || e->audit_lent) return;
     if (open_audit(e) < 0) {
-        say_once(e, "the audit log is closed, and nothing can be changed");
+        say_once(e, NO_AUDIT ", and nothing can be changed");
         return;
     }
     if (cb_audit_metrics(e->audit, edge_metrics(e), "admin") < 0)
         edge_say_of(e->log, CB_LOG_WARN, "admin", "the audit log is not counted: %s", cb_last_error());
     cb_admin_set_audit(e->admin, e->audit);
-    if (*e->admin_said) edge_say_of(e->log, CB_LOG_INFO, "admin", "the audit log is open");
+    if (strncmp(e->admin_said, NO_AUDIT, sizeof NO_AUDIT - 1) != 0) return;
+    edge_say_of(e->log, CB_LOG_INFO, "admin", "the audit log is open");
     e->admin_said[0] = '\0';
 }
 
@@ -219,6 +222,15 @@ static int open_tcp(edge *e, const edge_admin_listen_conf *l) {
     return rc < 0 ? rc : CB_OK;
 }
 
+/* Revisions outlive it, and tell it of each change. */
+static void close_all(edge *e) {
+    if (e->admin) (void)cb_revisions_admin(e->revisions, NULL, NULL);
+    cb_admin_free(e->admin);
+    cb_audit_free(e->audit);
+    e->admin = NULL;
+    e->audit = NULL;
+}
+
 static int open_all(edge *e, const edge_admin_conf *c) {
     int rc = cb_admin_new(&e->admin, e->loop,
                           CB_OPTS(cb_admin_opts, .name = EDGE_WHAT, .roles = e->roles, .metrics = edge_metrics(e),
@@ -230,10 +242,7 @@ static int open_all(edge *e, const edge_admin_conf *c) {
     if (rc == CB_OK) return CB_OK;
     char why[EDGE_SAID];
     snprintf(why, sizeof why, "%s", cb_last_error());
-    cb_admin_free(e->admin);
-    cb_audit_free(e->audit);
-    e->admin = NULL;
-    e->audit = NULL;
+    close_all(e);
     return cb_error_set(rc, why);
 }
 
@@ -259,12 +268,8 @@ void edge_admin_tick(edge *e) {
 
 /* The log is let go as soon as nobody is answered any more: a successor waits for it. */
 static void on_drained(cb_loop *loop, void *user) {
-    edge *e = user;
     (void)loop;
-    cb_admin_free(e->admin);
-    e->admin = NULL;
-    cb_audit_free(e->audit);
-    e->audit = NULL;
+    close_all(user);
 }
 
 void edge_admin_drain(edge *e) {
@@ -276,10 +281,7 @@ void edge_admin_drain(edge *e) {
 }
 
 void edge_admin_free(edge *e) {
-    cb_admin_free(e->admin);
-    e->admin = NULL;
-    cb_audit_free(e->audit);
-    e->audit = NULL;
+    close_all(e);
     edge_asks_free(e);
     edge_admin_abort(e);
     cb_admin_roles_unref(e->roles);

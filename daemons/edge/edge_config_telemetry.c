@@ -125,6 +125,7 @@ static bool has_identity(const edge_conf *c, const char *name) {
 static void check_admin(cb_config_draft *d, const edge_conf *c) {
     const edge_admin_listen_conf *l = c->admin ? c->admin->listen : NULL;
     char pointer[64], text[256];
+    if (c->admin && *c->admin->socket != '/') cb_config_complain(d, "/admin/socket", "it must be an absolute path");
     if (!l) return;
     if (l->client_crl_file && !l->client_ca_file)
         cb_config_complain(d, "/admin/listen/client_crl_file", "needs client_ca_file");

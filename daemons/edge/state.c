@@ -73,7 +73,8 @@ void edge_state_begun(edge *e) {
         edge_say(e->log, CB_LOG_ERROR, "%s runs, but is no revision: %s", e->file, cb_last_error());
     if (!e->store) return;
     const uint64_t number = cb_revisions_number(e->revisions);
-    if (number) edge_set_revision(e, number);
+    if (!number) return;
+    edge_set_revision(e, number);
     edge_say(e->log, CB_LOG_INFO, "revision %llu runs", (unsigned long long)number);
 }
 

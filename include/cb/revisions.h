@@ -232,7 +232,9 @@ typedef struct cb_revisions_admin_opts {
 } cb_revisions_admin_opts;
 
 /* Adds the resources of configuration and revisions (docs/design/admin.md) to an admin, and tells its listeners of
- * each change ("config"). The admin must be freed first. Once. CB_EINVAL, CB_EEXIST, CB_ENOMEM, CB_E2BIG. */
+ * each change ("config"). The admin must be freed first. One at a time: an admin that is freed before the revisions is
+ * given up by a NULL in its place (opts too), and then there may be another one. CB_EINVAL, CB_EEXIST, CB_ENOMEM,
+ * CB_E2BIG. */
 CB_API int cb_revisions_admin(cb_revisions *r, cb_admin *a, const cb_revisions_admin_opts *opts);
 
 CB_END

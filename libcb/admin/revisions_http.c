@@ -302,11 +302,17 @@ static const cb_admin_resource rows[] = {
 
 int cb_revisions_admin(cb_revisions *r, cb_admin *a, const cb_revisions_admin_opts *opts) {
     cb_revisions_admin_opts o;
+    if (!r) return cb_fail(CB_EINVAL, "cb_revisions_admin: r is NULL");
+    cb_revisions_http *h = r->http;
+    if (!a) {
+        r->announce = NULL;
+        if (h) h->a = NULL;
+        return CB_OK;
+    }
     int rc = cb_opts_read(&o, sizeof o, opts, "cb_revisions_admin_opts");
     if (rc < 0) return rc;
-    if (!r || !a) return cb_fail(CB_EINVAL, "cb_revisions_admin: %s is NULL", !r ? "r" : "a");
-    if (r->http) return cb_fail(CB_EEXIST, "cb_revisions_admin: these have an admin");
-    cb_revisions_http *h = cb_mem_new(heap, sizeof *h);
+    if (h && h->a) return cb_fail(CB_EEXIST, "cb_revisions_admin: these have an admin");
+    if (!h) h = cb_mem_new(heap, sizeof *h);
     if (!h) return cb_fail(CB_ENOMEM, "no memory for revisions");
     *h = (cb_revisions_http){.r = r, .a = a, .o = o};
     r->http = h; /* freed with it, as rows may have been added */

@@ -118,12 +118,32 @@ def test_roles(asked, origin):
     ({"roles": [{"who": "uid:0", "role": "service-owner"}]}, "/admin/roles/0"),
     ({"roles": [{"who": "user:no-such-user-here", "role": "admin"}]}, "/admin/roles/0"),
     ({"socket": ""}, "/admin/socket"),
+    ({"socket": "admin.sock"}, "/admin/socket"),
+    ({"socket": "@cb-edge"}, "/admin/socket"),
     ({"door": 1}, "/admin/door"),
 ])
 def test_mistakes(edge, admin, pointer):
     edge.config({"web": ["http://127.0.0.1:1"]}, admin=admin)
     got = run(program("cb-edge"), "--check", "--config", edge.file)
     assert got.returncode == 1 and pointer in got.stderr, got.stderr
+
+
+def test_a_door_that_could_not_be_opened_is_opened_later(asked, origin, tmp_path):
+    asked.socket = tmp_path / "later" / "admin.sock"
+    asked.block["socket"] = str(asked.socket)
+    groups = {"web": [f"http://127.0.0.1:{origin()}"]}
+    asked.edge.start(groups, admin=asked.block)
+    until(lambda: "administration is closed" in asked.edge.process.output())
+    asked.edge.config(groups, admin=asked.block, drain_timeout_ms=1234)  # a change, of which nobody is told
+    asked.edge.reload()
+    time.sleep(1.2)  # it is tried again
+    assert asked.edge.process.output().count("administration is closed") == 1
+    asked.socket.parent.mkdir()
+    until(lambda: asked.socket.exists(), seconds=10)
+    assert asked.get("/v1/status")["revision"] == 2 and asked.get("/v1/config/drain_timeout_ms") == 1234
+    events = Events(asked.socket)
+    asked.put("/v1/config/drain_timeout_ms", 1000)
+    until(lambda: events.of("config"))
 
 
 def test_privileges_are_dropped_and_the_door_opens(asked, origin, tmp_path):
