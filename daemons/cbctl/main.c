@@ -126,6 +126,7 @@ static int dispatch(int argc, char **argv) {
         printf("cbctl %s\n", cb_version_text());
         return CBCTL_OK;
     }
+    if (argv[1][0] == '-') return cbctl_usage("%s: options come after the command", argv[1]);
     for (size_t i = 0; (c = cbctl_command_at(i)); i++) {
         if (strcmp(argv[1], c->group) != 0) continue;
         group_known = true;

@@ -24,6 +24,7 @@ def test_ca_dev_makes_what_openssl_accepts(tmp_path):
 @pytest.mark.parametrize("words, code, says", [
     ([], 2, "no command"),
     (["nothing"], 2, "no such command: nothing"),
+    (["--socket", "x", "status"], 2, "--socket: options come after the command"),
     (["ca"], 2, "which command"),
     (["ca", "dev"], 2, "NAME"),
     (["ca", "dev", "--days", "0", "x"], 2, "--days"),
