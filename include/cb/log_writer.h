@@ -45,8 +45,9 @@ CB_API int cb_log_writer_levels(cb_log_writer *w, const char *levels);
 /* The levels as text, for people: "info,quic=debug". Returns its length, or CB_ELIMIT (cap bytes with its NUL). */
 CB_API int64_t cb_log_writer_levels_text(cb_log_writer *w, char *out, size_t cap);
 /* Exchanges what two writers are: targets, formats, levels, lines that wait. Hooks stay where they are and may be in
- * use; no other call may run on either. So what logs to `a` goes to the target of a `b` that was just opened, and
- * freeing `b` writes what the old target still has to get: no line is lost, nothing can fail. */
+ * use, and cb_log_writer_reopen() may run on `a`; no other call may run on either. So what logs to `a` goes to the
+ * target of a `b` that was just opened, and freeing `b` writes what the old target still has to get: no line is lost,
+ * nothing can fail. */
 CB_API void cb_log_writer_swap(cb_log_writer *a, cb_log_writer *b);
 /* Opens a file again (after rotation moved it). On failure the old one stays. Errors as on opening. */
 CB_API int cb_log_writer_reopen(cb_log_writer *w);

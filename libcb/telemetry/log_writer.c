@@ -255,12 +255,11 @@ static int open_socket(const char *target) {
     return cb_fail_errno(err, "log %s", target);
 }
 
-static int open_target(const sink *s) {
-    if (is_syslog(s->target)) return open_socket(s->target);
-    int fd = strcmp(s->target, "-") == 0
-                 ? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)
-                 : open(s->target, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, s->mode);
-    return fd < 0 ? cb_fail_errno(errno, "log %s", s->target) : fd;
+static int open_target(const char *target, mode_t mode) {
+    if (is_syslog(target)) return open_socket(target);
+    int fd = strcmp(target, "-") == 0 ? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)
+                                      : open(target, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, mode);
+    return fd < 0 ? cb_fail_errno(errno, "log %s", target) : fd;
 }
 
 static int64_t monotonic_ms(void) {
@@ -386,7 +385,7 @@ static int sink_new(sink **out, const cb_log_writer_opts *o, const levels *l) {
     pthread_cond_init(&s->work, NULL);
     pthread_cond_init(&s->idle, NULL);
     cb_buf_init(&s->lines, heap, o->buffer_bytes ? o->buffer_bytes : BUFFER);
-    int rc = s->fd = open_target(s);
+    int rc = s->fd = open_target(s->target, s->mode);
     if (rc >= 0 && (rc = cb_thread_start(&s->thread, "cb-log", run, s)) < 0) close(s->fd);
     if (rc < 0) {
         sink_free(s);
@@ -466,16 +465,28 @@ void cb_log_writer_swap(cb_log_writer *a, cb_log_writer *b) {
     pthread_mutex_unlock(&first->lock);
 }
 
+/* The target is opened without a lock, as its folder may hang: meanwhile another one may have come in its place, which
+ * is as new. */
 int cb_log_writer_reopen(cb_log_writer *w) {
     if (!w) return cb_fail(CB_EINVAL, "cb_log_writer_reopen: w is needed");
-    int fd = open_target(w->sink);
-    if (fd < 0) return fd;
-    sink *s = sink_hold(w);
-    if (s->next_fd >= 0) close(s->next_fd);
-    s->next_fd = fd;
-    pthread_cond_signal(&s->work);
+    const sink *asked = sink_hold(w);
+    const mode_t mode = asked->mode;
+    char *target = cb_mem_text(heap, asked->target);
     sink_let_go(w);
-    return CB_OK;
+    if (!target) return cb_fail(CB_ENOMEM, "no memory for a log");
+    int fd = open_target(target, mode);
+    const int rc = fd < 0 ? fd : CB_OK;
+    sink *s = sink_hold(w);
+    if (fd >= 0 && strcmp(s->target, target) == 0) {
+        const int before = s->next_fd;
+        s->next_fd = fd;
+        fd = before;
+        pthread_cond_signal(&s->work);
+    }
+    sink_let_go(w);
+    if (fd >= 0) close(fd);
+    cb_mem_free(heap, target);
+    return rc;
 }
 
 int cb_log_writer_stats_get(cb_log_writer *w, cb_log_writer_stats *out) {

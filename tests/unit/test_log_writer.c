@@ -294,6 +294,45 @@ Test(log_writer, targets_change_under_threads_that_log) {
     end(&t);
 }
 
+typedef struct reopener {
+    cb_log_writer *w;
+    _Atomic bool ends;
+} reopener;
+
+static void *reopen(void *user) {
+    reopener *r = user;
+    while (!r->ends)
+        (void)cb_log_writer_reopen(r->w);
+    return NULL;
+}
+
+Test(log_writer, a_target_changes_while_another_thread_opens_it_again) {
+    enum { CHANGES = 1000 };
+    world t;
+    pthread_t thread;
+    char path[128];
+    begin(&t, (cb_log_writer_opts){0});
+    const cb_log *log = cb_log_writer_hook(t.w);
+    reopener r = {.w = t.w};
+    cr_assert_eq(pthread_create(&thread, NULL, reopen, &r), 0);
+    for (int i = 0; i < CHANGES; i++) {
+        cb_log_writer *next = NULL;
+        snprintf(path, sizeof path, "%s/%d", t.folder, i % 2);
+        cr_assert_eq(cb_log_writer_open(&next, CB_OPTS(cb_log_writer_opts, .target = path)), CB_OK);
+        cb_log_writer_swap(t.w, next);
+        cb_log_writer_free(next);
+        cb_log_line(log, CB_LOG_INFO, "m", i % 2 ? "odd" : "even");
+    }
+    r.ends = true;
+    pthread_join(thread, NULL);
+    cr_expect_eq(lines_in(path), CHANGES / 2);
+    cr_expect(!strstr(written(&t, path), "even"), "lines go to the target that is the writer's");
+    snprintf(path, sizeof path, "%s/0", t.folder);
+    cr_expect(!strstr(written(&t, path), "odd"));
+    cr_expect_eq(lines_in(path), CHANGES / 2);
+    end(&t);
+}
+
 Test(log_writer, a_check_makes_nothing) {
     world t;
     char path[128];
