@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define NO_AUDIT "the audit log is closed"
@@ -128,6 +129,8 @@ static int open_audit(edge *e) {
     if (snprintf(path, sizeof path, "%s/audit", c->state_dir) >= (int)sizeof path ||
         snprintf(key, sizeof key, "%s/audit.key", c->state_dir) >= (int)sizeof key)
         return cb_error_set(CB_EINVAL, "state_dir is too long");
+    const int rc = edge_state_check(c->state_dir);
+    if (rc < 0) return rc;
     return cb_audit_open(&e->audit, CB_OPTS(cb_audit_opts, .path = path, .key_file = key, .mode = 0600,
                                             .head_file = c->audit_head_file, .rotate_bytes = ROTATE_BYTES));
 }
@@ -209,7 +212,9 @@ static int add_resources(edge *e) {
 static int open_door(edge *e, const char *path) {
     char address[sizeof e->admin_socket + 8];
     snprintf(address, sizeof address, "unix:%s", path);
-    int rc = cb_admin_listen(e->admin, CB_OPTS(cb_admin_door_opts, .address = address, .replace = e->elder >= 0));
+    /* The one of the process before is alive, and its path becomes ours; later whoever is there is a stranger. */
+    const bool inherits = e->elder >= 0 && !e->admin_place[1];
+    int rc = cb_admin_listen(e->admin, CB_OPTS(cb_admin_door_opts, .address = address, .replace = inherits));
     return rc < 0 ? rc : CB_OK;
 }
 
@@ -246,6 +251,22 @@ static int open_all(edge *e, const edge_admin_conf *c) {
     return cb_error_set(rc, why);
 }
 
+static bool find_socket(const edge *e, uint64_t place[2]) {
+    struct stat st;
+    if (lstat(e->admin_socket, &st) < 0) return false;
+    place[0] = st.st_dev;
+    place[1] = st.st_ino;
+    return true;
+}
+
+/* Somebody removed it, or a successor that failed had taken its place. */
+static void look_after_socket(edge *e) {
+    uint64_t now[2];
+    if (!e->admin || e->upgrade || (find_socket(e, now) && memcmp(now, e->admin_place, sizeof now) == 0)) return;
+    edge_say_of(e->log, CB_LOG_WARN, "admin", "unix:%s is not ours any more: it is opened again", e->admin_socket);
+    close_all(e);
+}
+
 void edge_admin_open(edge *e) {
     const edge_admin_conf *c = e->now->conf->admin;
     if (!c || e->admin || e->stopping) return;
@@ -254,6 +275,7 @@ void edge_admin_open(edge *e) {
         say_once(e, "administration is closed");
         return;
     }
+    (void)find_socket(e, e->admin_place);
     edge_health_show(e, e->admin);
 }
 
@@ -262,6 +284,7 @@ void edge_admin_tick(edge *e) {
     if (e->admin) edge_health_show(e, e->admin);
     if (tick % 2 == 0) edge_events_tick(e); /* once a second */
     if (tick % AGAIN_TICKS || !e->serving || e->stopping) return;
+    look_after_socket(e);
     edge_admin_open(e);
     try_audit(e);
 }

@@ -166,6 +166,7 @@ struct edge {
     cb_admin *admin; /* NULL: none */
     cb_admin_roles *roles, *next_roles;
     char admin_socket[104], admin_said[EDGE_SAID];
+    uint64_t admin_place[2]; /* device and inode of the socket that is ours */
     cb_audit *audit;
     cb_identity *admin_identity, *next_admin_identity; /* of the door over TCP */
     cb_authn *admin_gate, *next_admin_gate;
@@ -299,7 +300,9 @@ void edge_answer(edge_worker *w, int rc, const char *detail); /* a worker's answ
 void edge_took_over(edge_worker *w);                          /* the same to commit */
 
 /* --- state.c --- */
-int edge_state_begin(edge *e);   /* finds what is to run, into e->now; mistakes are printed */
+int edge_state_begin(edge *e); /* finds what is to run, into e->now; mistakes are printed */
+/* CB_EPERM: others may write in that folder. */
+int edge_state_check(const char *folder);
 void edge_state_begun(edge *e);  /* it runs */
 void edge_state_retry(edge *e);  /* a store that could not be opened, or is lost */
 void edge_state_pause(edge *e);  /* an upgrade begins: no more changes */

@@ -10,6 +10,15 @@
 
 enum { KEEP = 1000 };
 
+int edge_state_check(const char *folder) {
+    char why[PATH_MAX + 100];
+    struct stat st;
+    if (stat(folder, &st) < 0 || !(st.st_mode & (S_IWGRP | S_IWOTH))) return CB_OK;
+    snprintf(why, sizeof why, "%s: others may write there, and what it has would run (mode %03o): chmod 700", folder,
+             st.st_mode & 07777u);
+    return cb_error_set(CB_EPERM, why);
+}
+
 static int open_store(edge *e) {
     char path[PATH_MAX], why[PATH_MAX + 100];
     if (snprintf(path, sizeof path, "%s/revisions", e->state_dir) >= (int)sizeof path)
@@ -18,7 +27,9 @@ static int open_store(edge *e) {
         snprintf(why, sizeof why, "%s: %s", e->state_dir, strerror(errno));
         return cb_error_set(CB_ESYS, why);
     }
-    int rc = cb_store_open(&e->store, CB_OPTS(cb_store_file_opts, .path = path, .keep = KEEP, .log = e->log));
+    int rc = edge_state_check(e->state_dir);
+    if (rc == CB_OK)
+        rc = cb_store_open(&e->store, CB_OPTS(cb_store_file_opts, .path = path, .keep = KEEP, .log = e->log));
     if (rc == CB_OK && cb_store_metrics(e->store, edge_metrics(e), "revisions") < 0)
         edge_say(e->log, CB_LOG_WARN, "the store of revisions is not counted: %s", cb_last_error());
     return rc;

@@ -125,7 +125,7 @@ static int give_file(const char *path, uid_t uid, gid_t gid) {
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT) return CB_OK; /* of somebody else, who brings it later */
     int bad = fd < 0 || fstat(fd, &st) < 0;
-    if (!bad && S_ISREG(st.st_mode) && st.st_uid == 0) bad = fchown(fd, uid, gid) < 0;
+    if (!bad && S_ISREG(st.st_mode) && st.st_uid == 0 && st.st_nlink == 1) bad = fchown(fd, uid, gid) < 0;
     int error = errno;
     if (fd >= 0) close(fd);
     return bad ? fail(CB_EPERM, "cannot give %s to the user: %s", path, strerror(error)) : CB_OK;
@@ -143,7 +143,8 @@ int edge_give_folder(int at, const char *name, uid_t uid, gid_t gid, int deeper)
     for (struct dirent *e; rc == 0 && (e = readdir(d));) {
         if (e->d_name[0] == '.' || fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0) continue;
         if (S_ISDIR(st.st_mode) && deeper) rc = edge_give_folder(fd, e->d_name, uid, gid, deeper - 1);
-        if (S_ISREG(st.st_mode) && st.st_uid == 0) rc = fchownat(fd, e->d_name, uid, gid, AT_SYMLINK_NOFOLLOW);
+        if (S_ISREG(st.st_mode) && st.st_uid == 0 && st.st_nlink == 1) /* a second name may be /etc/shadow */
+            rc = fchownat(fd, e->d_name, uid, gid, AT_SYMLINK_NOFOLLOW);
     }
     const int error = errno;
     closedir(d);
@@ -158,8 +159,8 @@ static int make_socket_folder(const edge_conf *c, uid_t uid, gid_t gid) {
     if (!slash || slash == path) return CB_OK;
     char *folder = strndup(path, (size_t)(slash - path));
     if (!folder) return fail(CB_ENOMEM, "no memory for a path");
-    int made = mkdir(folder, 0755), rc = CB_OK; /* who may connect says the socket's own mode */
-    if (made == 0 && chown(folder, uid, gid) < 0)
+    int made = mkdir(folder, 0755), rc = CB_OK;    /* who may connect says the socket's own mode */
+    if (made == 0 && lchown(folder, uid, gid) < 0) /* of no link that came in its place */
         rc = fail(CB_EPERM, "cannot give %s to the user: %s", folder, strerror(errno));
     free(folder); /* that it could not be made shows when the socket is opened */
     return rc;

@@ -146,6 +146,38 @@ def test_a_door_that_could_not_be_opened_is_opened_later(asked, origin, tmp_path
     until(lambda: events.of("config"))
 
 
+def test_a_socket_that_is_lost_is_opened_again(asked, origin):
+    asked.start({"web": [f"http://127.0.0.1:{origin()}"]})
+    asked.socket.unlink()  # by who cleans up
+    until(lambda: asked.socket.exists(), seconds=10)
+    asked.put("/v1/config/drain_timeout_ms", 1000)
+    stale = asked.socket.with_name("stale")
+    with socket.socket(socket.AF_UNIX) as other:  # of a successor that failed after it had taken the path
+        other.bind(str(stale))
+    stale.rename(asked.socket)
+    until(lambda: asked.edge.process.output().count("opened again") == 2, seconds=10)
+    asked.put("/v1/config/drain_timeout_ms", 1001)
+    assert asked.get("/v1/status")["revision"] == 3 and stat.S_IMODE(asked.socket.stat().st_mode) == 0o600
+    with socket.socket(socket.AF_UNIX) as other:  # another process that is alive is left alone
+        other.bind(str(stale))
+        other.listen()
+        stale.rename(asked.socket)
+        until(lambda: "a process listens there" in asked.edge.process.output(), seconds=10)
+    assert asked.edge.process.stop() == 0
+
+
+def test_a_folder_of_revisions_in_which_others_write(asked, origin):
+    asked.state.mkdir(mode=0o700)
+    asked.state.chmod(0o770)
+    groups = {"web": [f"http://127.0.0.1:{origin()}"]}
+    asked.start(groups)
+    assert "chmod 700" in asked.edge.process.output() and not list(asked.state.iterdir())
+    assert ask(asked.socket, "PUT", "/v1/config/drain_timeout_ms", 1000).status in (501, 507)
+    asked.state.chmod(0o700)
+    asked.edge.reload()
+    until(lambda: ask(asked.socket, "PUT", "/v1/config/drain_timeout_ms", 1000).status == 200)
+
+
 def test_privileges_are_dropped_and_the_door_opens(asked, origin, tmp_path):
     if os.geteuid() != 0:
         pytest.skip("needs root: gives root's rights up")
