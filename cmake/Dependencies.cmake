@@ -21,6 +21,7 @@ cb_need(NGTCP2 libngtcp2 1.11.0)
 cb_need(NGTCP2_GNUTLS libngtcp2_crypto_gnutls 1.11.0)
 cb_need(NGHTTP3 libnghttp3 1.8.0)
 cb_need(GNUTLS gnutls 3.7.9)
+cb_need(NETTLE nettle 3.8)
 cb_need(TASN1 libtasn1 4.19.0)
 cb_need(NGHTTP2 libnghttp2 1.52.0)
 cb_need(LLHTTP libllhttp 9.0.0)
@@ -50,5 +51,5 @@ else()
     message(STATUS "libipsec-mb is not used: GnuTLS protects packets")
 endif()
 target_link_libraries(cb_deps INTERFACE PkgConfig::NGTCP2 PkgConfig::NGTCP2_GNUTLS PkgConfig::NGHTTP3
-    PkgConfig::GNUTLS PkgConfig::TASN1 PkgConfig::NGHTTP2 PkgConfig::LLHTTP PkgConfig::UV PkgConfig::CARES PkgConfig::CJSON PkgConfig::SQLITE
+    PkgConfig::GNUTLS PkgConfig::NETTLE PkgConfig::TASN1 PkgConfig::NGHTTP2 PkgConfig::LLHTTP PkgConfig::UV PkgConfig::CARES PkgConfig::CJSON PkgConfig::SQLITE
     Threads::Threads m)

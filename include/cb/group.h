@@ -44,18 +44,20 @@ typedef struct cb_group_opts {
     cb_group *predecessor;            /* a group of this process whose addresses this one takes over, see below */
     const cb_handoff *handoff;        /* or one of the process before, as cb_group_save() put it there; */
     const char *handoff_name;         /* under this name */
+    const char *cid_key_file; /* 16 random bytes, mode 0600, that the load balancers have, too: connection IDs are
+                               * encrypted by them (CB_QUIC_LB_AES_ONE). NULL = everybody can read the server ID */
 } cb_group_opts;
 
 enum cb_group_limits {
     CB_GROUP_GENERATIONS = 4 /* that may live at one time: a fifth is refused */
 };
 
-/* Gives a group with one reference. With a predecessor or a handoff, generation, secret_file, server_id and
- * server_id_config are theirs and what opts say of them is not looked at; with a predecessor, steering NULL is that of
- * the predecessor. CB_ELIMIT: CB_GROUP_GENERATIONS are alive already; CB_EPROTO: what the handoff has is no group;
- * CB_ENOENT: it has none of that name. CB_EINVAL (the detail names the field; a secret_file that others may read or
- * that is no secret), CB_ENOENT (no folder for it), CB_EPERM, CB_ESYS, CB_ETLS (no key derivation), CB_ENOMEM,
- * CB_E2BIG. */
+/* Gives a group with one reference. With a predecessor or a handoff, generation, secret_file, server_id,
+ * server_id_config and cid_key_file are theirs and what opts say of them is not looked at; with a predecessor, steering
+ * NULL is that of the predecessor. CB_ELIMIT: CB_GROUP_GENERATIONS are alive already; CB_EPROTO: what the handoff has
+ * is no group; CB_ENOENT: it has none of that name. CB_EINVAL (the detail names the field; a secret_file or
+ * cid_key_file that others may read or that is no secret), CB_ENOENT (no folder for it; no cid_key_file), CB_EPERM,
+ * CB_ESYS, CB_ETLS (no key derivation), CB_ENOMEM, CB_E2BIG. */
 CB_API int cb_group_new(cb_group **out, const cb_group_opts *opts);
 /* One more reference; returns g. */
 CB_API cb_group *cb_group_ref(cb_group *g);

@@ -19,16 +19,16 @@ static int draw(void *out, size_t len) {
     return rc < 0 ? cb_fail(CB_ESYS, "no random bytes: %s", gnutls_strerror(rc)) : CB_OK;
 }
 
-static int read_secret(int fd, const char *path, uint8_t out[SECRET]) {
+static int read_secret(int fd, const char *field, const char *path, uint8_t *out, size_t len) {
     struct stat st;
     uint8_t extra;
-    if (fstat(fd, &st) < 0) return cb_fail_errno(errno, "secret_file \"%s\"", path);
+    if (fstat(fd, &st) < 0) return cb_fail_errno(errno, "%s \"%s\"", field, path);
     if (st.st_mode & 077) {
-        return cb_fail(CB_EINVAL, "secret_file \"%s\" is open to others (mode %03o): chmod 600", path,
+        return cb_fail(CB_EINVAL, "%s \"%s\" is open to others (mode %03o): chmod 600", field, path,
                        (unsigned)(st.st_mode & 0777));
     }
-    if (read(fd, out, SECRET) != SECRET || read(fd, &extra, 1) != 0) {
-        return cb_fail(CB_EINVAL, "secret_file \"%s\": not exactly %d bytes", path, SECRET);
+    if (read(fd, out, len) != (ssize_t)len || read(fd, &extra, 1) != 0) {
+        return cb_fail(CB_EINVAL, "%s \"%s\": not exactly %zu bytes", field, path, len);
     }
     return CB_OK;
 }
@@ -57,7 +57,7 @@ static int load_secret(const char *path, uint8_t out[SECRET]) {
     for (int tries = 0;; tries++) {
         int fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd >= 0) {
-            int rc = read_secret(fd, path, out);
+            int rc = read_secret(fd, "secret_file", path, out, SECRET);
             close(fd);
             return rc;
         }
@@ -65,6 +65,15 @@ static int load_secret(const char *path, uint8_t out[SECRET]) {
         int rc = make_secret(path, out);
         if (rc != CB_EEXIST) return rc; /* another process was quicker: take its */
     }
+}
+
+/* Never made here: one that no balancer has would only hide servers from them. */
+static int load_cid_key(const char *path, uint8_t out[CB_QUIC_LB_KEY]) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return cb_fail_errno(errno, "reading cid_key_file \"%s\"", path);
+    int rc = read_secret(fd, "cid_key_file", path, out, CB_QUIC_LB_KEY);
+    close(fd);
+    return rc;
 }
 
 static int derive(const uint8_t secret[SECRET], const char *label, void *out, size_t len) {
@@ -102,7 +111,7 @@ static int read_server_id(const char *hex, uint8_t out[CB_QUIC_LB_SERVER_ID_MAX]
 }
 
 static int make_keys(cb_group_keys *k, const cb_group_opts *o) {
-    uint8_t secret[SECRET], mask_key[16], server_id[CB_QUIC_LB_SERVER_ID_MAX];
+    uint8_t secret[SECRET], mask_key[16], cid_key[CB_QUIC_LB_KEY], server_id[CB_QUIC_LB_SERVER_ID_MAX];
     cb_quic_lb_opts lb = {
         .size = sizeof lb, .server_id = server_id, .mask_key = mask_key, .rotation = o->server_id_config};
     int rc = load_secret(o->secret_file, secret);
@@ -110,10 +119,16 @@ static int make_keys(cb_group_keys *k, const cb_group_opts *o) {
     if (rc >= 0) rc = derive(secret, "libcb quic reset", k->reset, sizeof k->reset);
     if (rc >= 0) rc = derive(secret, "libcb quic cid mask", mask_key, sizeof mask_key);
     if (rc >= 0) rc = read_server_id(o->server_id, server_id, &lb.server_id_bytes);
+    if (rc >= 0 && o->cid_key_file) {
+        rc = load_cid_key(o->cid_key_file, cid_key);
+        lb.codec = CB_QUIC_LB_AES_ONE;
+        lb.key = cid_key;
+    }
     if (rc >= 0) rc = cb_quic_lb_init(&k->cid, &lb);
     k->generation = (uint8_t)o->generation;
     cb_mem_wipe(secret, sizeof secret);
     cb_mem_wipe(mask_key, sizeof mask_key);
+    cb_mem_wipe(cid_key, sizeof cid_key);
     return rc;
 }
 

@@ -3,7 +3,7 @@
 #include "base/mem.h"
 #include <string.h>
 
-enum { VERSION = 1, SERVER_ID = 4, TOKEN = 20, RESET = 52, MASK = 84, ROWS = 100 };
+enum { VERSION = 2, SERVER_ID = 4, TOKEN = 20, RESET = 52, MASK = 84, KEY = 100, CODEC = 116, ROWS = 120 };
 
 void cb_group_state_put_head(uint8_t out[CB_GROUP_STATE_HEAD], const cb_group_keys *k, uint32_t rows) {
     memset(out, 0, CB_GROUP_STATE_HEAD);
@@ -15,6 +15,8 @@ void cb_group_state_put_head(uint8_t out[CB_GROUP_STATE_HEAD], const cb_group_ke
     memcpy(out + TOKEN, k->token, sizeof k->token);
     memcpy(out + RESET, k->reset, sizeof k->reset);
     memcpy(out + MASK, k->cid.mask_key, sizeof k->cid.mask_key);
+    memcpy(out + KEY, k->cid.key, sizeof k->cid.key);
+    out[CODEC] = k->cid.codec;
     for (int i = 0; i < 4; i++)
         out[ROWS + i] = (uint8_t)(rows >> 8 * i);
 }
@@ -38,7 +40,9 @@ int cb_group_state_read(cb_group_keys *k, cb_slice *bytes, uint32_t *rows) {
                                 .server_id = in + SERVER_ID,
                                 .server_id_bytes = in[3],
                                 .rotation = in[2],
-                                .mask_key = in + MASK};
+                                .mask_key = in + MASK,
+                                .codec = in[CODEC],
+                                .key = in[CODEC] == CB_QUIC_LB_PLAIN ? NULL : in + KEY};
     uint32_t n = 0;
     for (int i = 0; i < 4; i++)
         n |= (uint32_t)in[ROWS + i] << 8 * i;

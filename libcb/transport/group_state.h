@@ -5,8 +5,9 @@
 #include "transport/group_int.h"
 
 enum {
-    CB_GROUP_STATE_HEAD = 104, /* u8 version, u8 generation, u8 rotation, u8 bytes of the server ID, 16 bytes of it,
-                                * token and reset secrets of 32 each, mask key of 16, u32 rows */
+    CB_GROUP_STATE_HEAD = 124, /* u8 version, u8 generation, u8 rotation, u8 bytes of the server ID, 16 bytes of it,
+                                * token and reset secrets of 32 each, mask key of 16, key of 16 (zeros: plain),
+                                * u8 codec, 3 of zero, u32 rows */
     CB_GROUP_STATE_ROW = 4     /* u8 generation, u8 worker, u16 port */
 };
 

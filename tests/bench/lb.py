@@ -4,7 +4,8 @@
 
 `repair`: one member of N dies; the writer finds its buckets, gives them to others and writes the record; `apply` is what each other host does
 with it. Beside it a table built anew by Maglev, and the share of the living members' buckets that this moves although nothing happened to them (the repair moves
-none: `excess`). Then what one look-up takes, beside rendezvous hashing and the hash of a tuple of IPv6; and what a choice of each policy takes, with the end of a call. Medians over the rounds.
+none: `excess`). Then what one look-up takes, beside rendezvous hashing and the hash of a tuple of IPv6; and what a choice of each policy takes, with the end of a call; and what
+it takes to write a connection ID of QUIC-LB and to read one. Medians over the rounds.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 SIZES = ((16381, 100), (65537, 10), (65537, 100), (65537, 1000), (655373, 100))
 LOOKUPS = ((65537, 10), (65537, 100), (655373, 1000))
 POLICIES, POOLS = ("round_robin", "least_connections", "power_of_two", "ip_hash", "ring_hash", "maglev", "latency"), (3, 10, 100)
+CIDS = (("plain", 0, 8, 8), ("one block", 1, 8, 8), ("four passes, three to read", 2, 8, 9), ("four passes", 2, 9, 8))
 BAR_US, BAR_SIZE = 200, (65537, 100)
 
 
@@ -47,6 +49,10 @@ def main():
     print("\n| policy | " + " | ".join(f"{n} backends, ns" for n in POOLS) + " |\n|---|" + "---|" * len(POOLS))
     for number, name in enumerate(POLICIES, 1):
         print(f"| {name} | " + " | ".join(f"{medians(args, 'pick', number, n, 500_000)[0]:,.0f}" for n in POOLS) + " |", flush=True)
+    print("\n| connection ID | server ID + nonce | write ns | read ns |\n|---|---|---|---|")
+    for name, codec, server, nonce in CIDS:
+        write, read = medians(args, "cid", codec, server, nonce, 2_000_000)
+        print(f"| {name} | {server} + {nonce} | {write:.0f} | {read:.0f} |", flush=True)
     print(f"\nBars (no excess; a repair of {BAR_SIZE[0]:,} buckets, {BAR_SIZE[1]} members below {BAR_US} µs): {'held' if good else 'MISSED'}")
     return 0 if good else 1
 

@@ -2,7 +2,8 @@
  *   lb_speed repair BUCKETS MEMBERS: kills one member after the other and brings each back (medians):
  *     "repair_us apply_us record_bytes orphans moved maglev_us maglev_excess seed_ms"
  *   lb_speed lookup BUCKETS MEMBERS COUNT: "table_ns rendezvous_ns hash_ns"
- *   lb_speed pick POLICY BACKENDS COUNT: "choice_ns", with the end of a call */
+ *   lb_speed pick POLICY BACKENDS COUNT: "choice_ns", with the end of a call
+ *   lb_speed cid CODEC SERVER_ID_BYTES NONCE_BYTES COUNT: "write_ns read_ns" of a connection ID */
 #include <cb.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -207,7 +208,38 @@ static void picks(int policy, uint32_t backends, long count) {
     cb_lb_pool_free(p);
 }
 
+static void cids(int codec, uint32_t id_bytes, uint32_t nonce_bytes, long count) {
+    static const uint8_t key[16] = "a key for blocks", mask_key[16] = "a key for masks", id[CB_QUIC_LB_SERVER_ID_MAX];
+    uint8_t cid[CB_QUIC_LB_CID_MAX], nonce[CB_QUIC_LB_CID_MAX] = {0};
+    cb_quic_lb *lb = NULL;
+    cb_quic_lb_info info;
+    long ours = 0;
+    must(cb_quic_lb_new(&lb, CB_OPTS(cb_quic_lb_opts, .server_id = id, .server_id_bytes = id_bytes,
+                                     .nonce_bytes = nonce_bytes, .mask_key = mask_key, .codec = codec,
+                                     .key = codec == CB_QUIC_LB_PLAIN ? NULL : key)) == CB_OK,
+         "codec");
+    double start = cpu();
+    for (long i = 0; i < count; i++) {
+        memcpy(nonce, &i, sizeof i);
+        must(cb_quic_lb_encode(lb, cid, sizeof cid, nonce, 1, 2) > 0, "encode");
+    }
+    const double wrote = cpu() - start;
+    start = cpu();
+    for (long i = 0; i < count; i++) {
+        ours += cb_quic_lb_decode(lb, (cb_slice){cid, cb_quic_lb_cid_bytes(lb)}, &info) == CB_QUIC_LB_OURS;
+        cid[cb_quic_lb_cid_bytes(lb) - 1] ^= (uint8_t)i; /* of the host: the block stays ours */
+    }
+    const double read = cpu() - start;
+    must(ours == count, "decode");
+    printf("%.1f %.1f\n", wrote / (double)count * 1e9, read / (double)count * 1e9);
+    cb_quic_lb_free(lb);
+}
+
 int main(int argc, char **argv) {
+    if (argc == 6 && strcmp(argv[1], "cid") == 0 && atol(argv[5]) > 0) {
+        cids(atoi(argv[2]), (uint32_t)atoi(argv[3]), (uint32_t)atoi(argv[4]), atol(argv[5]));
+        return 0;
+    }
     if (argc == 5 && strcmp(argv[1], "pick") == 0 && cb_lb_policy_name(atoi(argv[2])) && atoi(argv[3]) > 0) {
         picks(atoi(argv[2]), (uint32_t)atoi(argv[3]), atol(argv[4]));
         return 0;
@@ -215,7 +247,8 @@ int main(int argc, char **argv) {
     const uint32_t buckets = argc > 3 ? (uint32_t)atol(argv[2]) : 0, members = argc > 3 ? (uint32_t)atol(argv[3]) : 0;
     if (buckets < 2 || members < 2 || members > CB_LB_MEMBERS_MAX) {
         fprintf(stderr,
-                "usage: lb_speed repair BUCKETS MEMBERS | lookup BUCKETS MEMBERS COUNT | pick POLICY BACKENDS COUNT\n");
+                "usage: lb_speed repair BUCKETS MEMBERS | lookup BUCKETS MEMBERS COUNT | pick POLICY BACKENDS COUNT |"
+                " cid CODEC SERVER_ID_BYTES NONCE_BYTES COUNT\n");
         return 2;
     }
     if (strcmp(argv[1], "lookup") == 0)

@@ -4,7 +4,7 @@ import re
 import guard
 
 # What a floor may not include of other people's headers. Floor 0 has libc only.
-THIRD_PARTY = r"(?:uv|ares|llhttp|gnutls/|nghttp|ngtcp2|cjson/|cJSON|bpf/|openssl/|sqlite3)"
+THIRD_PARTY = r"(?:uv|ares|llhttp|gnutls/|nettle/|nghttp|ngtcp2|cjson/|cJSON|bpf/|openssl/|sqlite3)"
 DRIVERS = r"(?:uv\.h|ares|bpf/)"
 
 BOTH = ("sources.txt", "sources-xdp.txt")

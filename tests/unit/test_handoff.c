@@ -242,14 +242,49 @@ Test(handoff, groups_and_tickets_travel) {
     cb_handoff_free(again);
 }
 
+/* The successor writes and reads the same connection IDs, and its state has the key. */
+Test(handoff, encrypted_connection_ids_travel) {
+    char path[] = "/tmp/cb-cid-key-XXXXXX";
+    int fd = mkstemp(path);
+    cr_assert(fd >= 0 && write(fd, "0123456789abcdef", 16) == 16);
+    close(fd);
+    cb_group *a = NULL, *b = NULL, *c = NULL;
+    cb_handoff *h = make();
+    cr_assert_eq(
+        cb_group_new(&a, CB_OPTS(cb_group_opts, .server_id = "aabb01", .server_id_config = 3, .cid_key_file = path)),
+        CB_OK, "%s", cb_last_error());
+    unlink(path);
+    cr_assert_eq(cb_group_save(a, h, "g"), CB_OK);
+    cr_assert_eq(cb_group_new(&b, CB_OPTS(cb_group_opts, .handoff = h, .handoff_name = "g")), CB_OK);
+    cr_assert_eq(cb_group_new(&c, CB_OPTS(cb_group_opts, .predecessor = a)), CB_OK);
+    const uint8_t nonce[16] = {1, 2, 3};
+    uint8_t one[20], two[20];
+    cb_quic_lb_info info;
+    cr_assert_eq(cb_quic_lb_encode(&cb_group_keys_of(a)->cid, one, sizeof one, nonce, 1, 2), 19);
+    cr_assert(memcmp(one + 1, "\xaa\xbb\x01", 3) != 0);
+    cb_group *after[] = {b, c};
+    for (int i = 0; i < 2; i++) {
+        const cb_quic_lb *lb = &cb_group_keys_of(after[i])->cid;
+        cr_assert_eq(cb_quic_lb_encode(lb, two, sizeof two, nonce, 1, 2), 19);
+        cr_assert_eq(memcmp(one, two, 19), 0);
+        cr_assert_eq(cb_quic_lb_decode(lb, (cb_slice){one, 19}, &info), CB_QUIC_LB_OURS);
+        cr_assert(info.rotation == 3 && info.worker == 1 && info.generation == 2);
+    }
+    cb_group_unref(a);
+    cb_group_unref(b);
+    cb_group_unref(c);
+    cb_handoff_free(h);
+}
+
 Test(handoff, a_group_of_another_form) {
-    uint8_t good[CB_GROUP_STATE_HEAD + CB_GROUP_STATE_ROW] = {1, 3, 0, 8};
+    uint8_t good[CB_GROUP_STATE_HEAD + CB_GROUP_STATE_ROW] = {2, 3, 0, 8};
     static const struct {
         size_t at, len;
         uint8_t value;
-    } rows[] = {{0, sizeof good, 2},   {3, sizeof good, 0},   {3, sizeof good, 16}, {2, sizeof good, 7},
-                {100, sizeof good, 2}, {103, sizeof good, 1}, {0, 20, 1},           {0, sizeof good - 1, 1}};
-    good[100] = 1;
+    } rows[] = {{0, sizeof good, 1},   {3, sizeof good, 0},   {3, sizeof good, 16}, {2, sizeof good, 7},
+                {120, sizeof good, 2}, {123, sizeof good, 1}, {0, 20, 2},           {0, sizeof good - 1, 2},
+                {116, sizeof good, 3}, {116, sizeof good, 2}};
+    good[120] = 1;
     cb_group_keys k;
     uint32_t n = 0;
     cb_slice all = {good, sizeof good};

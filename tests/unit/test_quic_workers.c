@@ -41,9 +41,11 @@ typedef struct service {
     cb_tickets *tickets;
 } service;
 
-static void start(service *s) {
+static void start_with(service *s, const char *cid_key_file) {
     qt_world_make(&s->w);
-    cr_assert_eq(cb_group_new(&s->group, CB_OPTS(cb_group_opts, .workers = WORKERS)), CB_OK);
+    cr_assert_eq(cb_group_new(&s->group, CB_OPTS(cb_group_opts, .workers = WORKERS, .server_id = "e0e1e2e3",
+                                                 .server_id_config = 5, .cid_key_file = cid_key_file)),
+                 CB_OK, "%s", cb_last_error());
     cr_assert_eq(cb_tickets_new(&s->tickets, NULL), CB_OK);
     char listen[64] = "127.0.0.1:0";
     for (uint32_t i = 0; i < WORKERS; i++) {
@@ -70,6 +72,10 @@ static void start(service *s) {
         cr_assert_eq(pthread_create(&s->k[i].thread, NULL, run, &s->k[i]), 0);
 }
 
+static void start(service *s) {
+    start_with(s, NULL);
+}
+
 static void stop(service *s) {
     for (int i = 0; i < WORKERS; i++)
         cb_loop_stop(s->k[i].w.loop);
@@ -81,11 +87,11 @@ static void stop(service *s) {
     cb_tickets_unref(s->tickets);
 }
 
-Test(quic_workers, migrating_clients_reach_their_worker) {
+static void migrate(const char *cid_key_file) {
     enum { SIZE = 300000, ROUNDS = 12 };
     static service s;
     uint64_t handed = 0;
-    start(&s);
+    start_with(&s, cid_key_file);
     qt_connect(&s.w);
     cr_assert(qt_until(&s.w, &s.w.client.handshakes, 1), "%s", s.w.client.detail);
     for (int i = 0; i < ROUNDS; i++) { /* each new port has an even chance of the other worker's socket */
@@ -103,6 +109,19 @@ Test(quic_workers, migrating_clients_reach_their_worker) {
     }
     cr_assert_gt(handed, 10, "%d; %d moves", (int)handed, s.w.client.path_changes);
     cr_assert_eq(s.k[0].stats.conns_total + s.k[1].stats.conns_total, 1);
+}
+
+Test(quic_workers, migrating_clients_reach_their_worker) {
+    migrate(NULL);
+}
+
+Test(quic_workers, and_with_encrypted_connection_ids) {
+    char path[] = "/tmp/cb-cid-key-XXXXXX";
+    int fd = mkstemp(path); /* mode 0600 */
+    cr_assert(fd >= 0 && write(fd, "0123456789abcdef", 16) == 16);
+    close(fd);
+    migrate(path);
+    unlink(path);
 }
 
 Test(quic_workers, connections_from_many_ports) {
@@ -233,6 +252,9 @@ Test(quic_workers, group_options) {
         {{.secret_file = open_path}, CB_EINVAL, "chmod"},
         {{.secret_file = short_path}, CB_EINVAL, "32 bytes"},
         {{.secret_file = "/nowhere/at/all"}, CB_ENOENT, "/nowhere/at/all"},
+        {{.cid_key_file = open_path}, CB_EINVAL, "cid_key_file"},
+        {{.cid_key_file = short_path}, CB_EINVAL, "16 bytes"},
+        {{.cid_key_file = "/nowhere/at/all"}, CB_ENOENT, "/nowhere/at/all"},
     };
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         cb_group_opts o = table[i].o;
