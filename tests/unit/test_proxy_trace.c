@@ -451,13 +451,13 @@ Test(proxy_trace, ids_in_the_access_log) {
     const cb_field request[] = {{cb_slice_str("traceparent"), cb_slice_str(SAMPLED)},
                                 {cb_slice_str("x-color"), cb_slice_str("red")},
                                 {cb_slice_str("cookie"), cb_slice_str("hush=1")}};
-    for (size_t way = 1; way < HTTP_WAYS; way += 1) {
+    for (size_t way = 1; way < HTTP_WAYS; way++) {
+        if (!http_ways[way].tls) continue;
         char path[] = "/tmp/cb-access-XXXXXX", text[4096] = "", id[64], server[64];
         int fd = mkstemp(path);
         trace_world t;
         http_reply r = {0};
         cb_access_log *log = NULL;
-        if (!http_ways[way].tls) continue;
         open_world(&t, &http_ways[way], &http_ways[0], NULL, NULL, 0, true);
         cr_assert_eq(cb_access_log_open(&log, t.w.loop,
                                         CB_OPTS(cb_access_log_opts, .path = path, .fields = fields,
