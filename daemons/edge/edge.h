@@ -160,7 +160,7 @@ struct edge {
     /* a reload under way */
     edge_snapshot *next;
     uint32_t answers;
-    bool failed, workers_told, only_check, reloads, again;
+    bool failed, workers_told, only_check, by_file, reloads, again;
     edge_source from; /* what it is made of */
     cb_revisions *revisions;
     cb_admin *admin; /* NULL: none */

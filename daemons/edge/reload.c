@@ -16,7 +16,7 @@ static void undo(edge *e) {
     e->workers_told = false;
     edge_providers_prune(e);
     if (e->only_check) return;
-    edge_telemetry_decided(e, EDGE_BAD);
+    edge_telemetry_decided(e, EDGE_BAD, e->by_file);
     edge_notify("READY=1\nSTATUS=serving");
 }
 
@@ -69,6 +69,7 @@ static void prepare(cb_revisions *r, const cb_revisions_draft *draft, void *user
     e->from = (edge_source){
         .name = draft->name, .text = draft->text, .log = e->log, .quiet = draft->how != CB_REVISIONS_FILE};
     e->only_check = draft->dry_run;
+    e->by_file = draft->how == CB_REVISIONS_FILE;
     e->answers = 0;
     e->failed = false;
     if (!e->only_check) {
@@ -106,7 +107,7 @@ static void follow_acme(edge *e) {
 }
 
 static void all_took_over(edge *e) {
-    edge_telemetry_decided(e, EDGE_GOOD);
+    edge_telemetry_decided(e, EDGE_GOOD, e->by_file);
     edge_notify("READY=1\nSTATUS=serving");
     cb_revisions_committed(e->revisions);
 }
@@ -170,6 +171,15 @@ static void say_failed(const edge *e, const cb_revisions_result *result) {
     edge_say(e->log, CB_LOG_ERROR, "%s was not reloaded: the old configuration goes on", e->file);
 }
 
+/* A reload that ended before anything was prepared: who waits for it (systemd) is told, and it is counted. */
+static void count_early(edge *e, int rc) {
+    edge_telemetry_offered(e);
+    edge_telemetry_decided(e, EDGE_BAD, rc != CB_EAGAIN); /* that says nothing of the file */
+    if (e->upgrade || !e->serving) return;
+    edge_notify_reloading();
+    edge_notify("READY=1\nSTATUS=serving");
+}
+
 static void on_file_done(int rc, const cb_revisions_result *result, void *user) {
     file_change *f = user;
     edge *e = f->edge;
@@ -177,7 +187,8 @@ static void on_file_done(int rc, const cb_revisions_result *result, void *user) 
         say_failed(e, result);
     else
         edge_say(e->log, CB_LOG_INFO, "reloaded %s", e->file);
-    if (f->done) f->done(rc, result, f->user);
+    if (f->done) f->done(rc, result, f->user); /* which may want the detail */
+    if (rc < 0 && result->step < CB_REVISIONS_PREPARED) count_early(e, rc);
     free(f);
 }
 
@@ -204,9 +215,8 @@ int edge_reload(edge *e, cb_revisions_done done, void *user) {
     if (rc == CB_OK) edge_state_retry(e);
     if (rc == CB_OK) rc = propose_file(e, done, user);
     if (rc == CB_OK || e->stopping) return rc;
-    edge_telemetry_offered(e);
-    edge_telemetry_decided(e, EDGE_BAD);
     edge_say(e->log, CB_LOG_ERROR, "%s was not reloaded: %s: the old configuration goes on", e->file, cb_last_error());
+    count_early(e, rc);
     return rc;
 }
 

@@ -185,7 +185,7 @@ void edge_telemetry_offered(edge *e) {
     e->telemetry->offered = (cb_time)t.tv_sec * 1000000000 + (cb_time)t.tv_nsec;
 }
 
-void edge_telemetry_decided(edge *e, enum edge_outcome o) {
+void edge_telemetry_decided(edge *e, enum edge_outcome o, bool by_file) {
     edge_telemetry *t = e->telemetry;
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -193,7 +193,7 @@ void edge_telemetry_decided(edge *e, enum edge_outcome o) {
         cb_histogram_add(t->reload, (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec - (uint64_t)t->offered);
     pthread_mutex_lock(&t->lock);
     t->reloads[o]++;
-    t->good = o == EDGE_GOOD;
+    if (by_file) t->good = o == EDGE_GOOD; /* who asked for another change was told */
     pthread_mutex_unlock(&t->lock);
     edge_event(e, "reload", "{\"outcome\":\"%s\",\"revision\":%llu}", o == EDGE_GOOD ? "applied" : "refused",
                (unsigned long long)edge_revision(e));

@@ -18,7 +18,7 @@ int edge_telemetry_save(const edge *e, cb_handoff *h);
 void edge_telemetry_show(edge *e, edge_snapshot *s);
 /* A configuration is offered; then what became of it. */
 void edge_telemetry_offered(edge *e);
-void edge_telemetry_decided(edge *e, enum edge_outcome o);
+void edge_telemetry_decided(edge *e, enum edge_outcome o, bool by_file);
 void edge_telemetry_upgraded(edge *e, enum edge_outcome o);
 uint64_t edge_revision(const edge *e);
 /* What runs has this number from now on; without it they are counted. */

@@ -178,6 +178,24 @@ def test_a_folder_of_revisions_in_which_others_write(asked, origin):
     until(lambda: ask(asked.socket, "PUT", "/v1/config/drain_timeout_ms", 1000).status == 200)
 
 
+def test_a_refused_change_is_no_refused_file(asked, origin):
+    groups = {"web": [f"http://127.0.0.1:{origin()}"]}
+    asked.start(groups)
+
+    def page(name):
+        return re.search(rf"^{name} (.*)$", ask(asked.socket, "GET", "/metrics").body.decode(), re.M)[1]
+
+    asked.put("/v1/config/routes/0/group", "nobody", status=422)
+    assert page("cb_edge_config_last_reload_successful") == "1" and page(r'cb_edge_config_reloads_total{outcome="refused"}') == "1"
+    asked.edge.file.write_text("{ no json")
+    asked.edge.reload(good=False)
+    asked.put("/v1/config/drain_timeout_ms", 1000)
+    assert page("cb_edge_config_last_reload_successful") == "0"  # the next start reads that file
+    asked.edge.config(groups, admin=asked.block)
+    asked.edge.reload()
+    assert page("cb_edge_config_last_reload_successful") == "1"
+
+
 def test_privileges_are_dropped_and_the_door_opens(asked, origin, tmp_path):
     if os.geteuid() != 0:
         pytest.skip("needs root: gives root's rights up")
