@@ -215,6 +215,16 @@ static const cb_config_rule access_log_rules[] = {
      .doc = "Show Authorization, cookies, and tokens, keys and passwords in URLs; else they are REDACTED."},
     END};
 
+static const cb_config_rule quic_lb_rules[] = {
+    {MEMBER(edge_quic_lb_conf, server_id), .kind = CB_CONFIG_TEXT, .required = 1,
+     .doc = "This server's ID, 1 to 12 bytes in hex."},
+    {MEMBER(edge_quic_lb_conf, rotation), .kind = CB_CONFIG_INT, .min = 0, .max = 6, .fallback = "0",
+     .doc = "Which configuration of the load balancers this is."},
+    {MEMBER(edge_quic_lb_conf, cid_key_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "16 bytes that the load balancers have, too: connection IDs are encrypted; everybody can read the server's "
+            "ID when absent."},
+    END};
+
 static const cb_config_rule tickets_rules[] = {
     {MEMBER(edge_tickets_conf, rotate_s), .kind = CB_CONFIG_INT, .min = 60, .max = 2592000, .fallback = "43200",
      .doc = "A new key this often. The last three are known."},
@@ -323,6 +333,10 @@ static const cb_config_rule root_rules[] = {
      .doc = "Certificates from ACME servers, which cb-edge gets and renews by itself."},
     {MEMBER(edge_conf, quic_secret_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
      .doc = "32 bytes for QUIC tokens and stateless resets, shared by processes; made when absent."},
+    {MEMBER(edge_conf, quic_lb), .kind = CB_CONFIG_OBJECT, .members = quic_lb_rules,
+     .item_size = sizeof(edge_quic_lb_conf),
+     .doc = "Connection IDs that load balancers read (QUIC-LB); the server's ID "
+            "is random for each start when absent."},
     {MEMBER(edge_conf, resolver), .kind = CB_CONFIG_TEXT,
      .doc = "DNS servers, \"address[:port],...\"; the system's when absent."},
     {MEMBER(edge_conf, via), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME, .fallback = "cb-edge",

@@ -147,6 +147,11 @@ typedef struct edge_tracing_conf {
     cb_config_list resource; /* cb_config_pair */
 } edge_tracing_conf;
 
+typedef struct edge_quic_lb_conf {
+    const char *server_id, *cid_key_file;
+    int64_t rotation;
+} edge_quic_lb_conf;
+
 typedef struct edge_tickets_conf {
     int32_t follow;
     int64_t rotate_s, lifetime_s, lead_s, skew_s;
@@ -203,6 +208,7 @@ typedef struct edge_conf {
     cb_config_list state_old_keys; /* const char * */
     const char *state_key;
     const char *ticket_key_file, *quic_secret_file, *resolver, *via, *server_name;
+    const edge_quic_lb_conf *quic_lb;
     const edge_admin_conf *admin;
 } edge_conf;
 

@@ -210,14 +210,23 @@ static int make_worker_group(edge_listener *l, const edge *e, const edge_place *
     cb_slice kept;
     edge_name(name, l->conf->address, "group");
     const bool inherits = e && e->inherited && !place && cb_handoff_get(e->inherited, name, &kept) == CB_OK;
+    const edge_quic_lb_conf *lb = c->quic_lb;
     const cb_group_opts o = {.size = sizeof o,
                              .workers = edge_workers_of(c),
                              .secret_file = c->quic_secret_file,
+                             .server_id = lb ? lb->server_id : NULL,
+                             .server_id_config = lb ? (uint32_t)lb->rotation : 0,
+                             .cid_key_file = lb ? lb->cid_key_file : NULL,
                              .steering = e && e->steering ? &e->hook : NULL,
                              .predecessor = place ? place->group : NULL,
                              .handoff = inherits ? e->inherited : NULL,
                              .handoff_name = inherits ? name : NULL};
     return cb_group_new(&l->group, &o);
+}
+
+/* The detail of the error names a field of cb_group_opts. */
+static const char *group_at_fault(const edge_conf *c) {
+    return c->quic_lb && !strstr(cb_last_error(), "secret_file") ? "quic_lb" : "quic_secret_file";
 }
 
 static int fill_listener(edge_listener *l, edge_snapshot *s, edge_source *from, const edge *e) {
@@ -226,7 +235,7 @@ static int fill_listener(edge_listener *l, edge_snapshot *s, edge_source *from, 
     if (l->conf->tls) l->tickets = cb_tickets_ref(s->tickets);
     int rc = make_worker_group(l, e, place, s->conf);
     if (rc == CB_ELIMIT) return complain(from, "listeners", l->conf->name, "/address");
-    return rc < 0 ? complain(from, "quic_secret_file", "", "") : CB_OK;
+    return rc < 0 ? complain(from, group_at_fault(s->conf), "", "") : CB_OK;
 }
 
 static int make_listener(edge_use **out, edge_snapshot *s, const edge *e, const edge_listener_conf *conf,

@@ -181,6 +181,7 @@ int edge_drop_privileges(const edge_conf *c, const cb_log *log) {
     rc = give_file(c->ticket_key_file, uid, gid);
     if (rc == CB_OK) rc = give_file(c->state_key, uid, gid);
     if (rc == CB_OK) rc = give_file(c->quic_secret_file, uid, gid);
+    if (rc == CB_OK && c->quic_lb) rc = give_file(c->quic_lb->cid_key_file, uid, gid);
     if (rc == CB_OK && (rc = edge_acme_give(c, uid, gid)) < 0)
         fail(rc, "cannot give %s to the user: %s", c->acme->dir, strerror(errno));
     const char *state = c->admin ? c->admin->state_dir : NULL;

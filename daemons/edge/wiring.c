@@ -47,6 +47,12 @@ static const char *state_dir(const edge_conf *c) {
     return c->admin ? c->admin->state_dir : NULL;
 }
 
+static bool quic_lb_differs(const edge_quic_lb_conf *a, const edge_quic_lb_conf *b) {
+    if (!a || !b) return a != b;
+    return differs(a->server_id, b->server_id) || differs(a->cid_key_file, b->cid_key_file) ||
+           a->rotation != b->rotation;
+}
+
 /* What a reload does not change. */
 int edge_check_fixed(edge_source *from, const edge *e, const edge_snapshot *next) {
     const edge_conf *a = e->now->conf, *b = next->conf;
@@ -62,6 +68,7 @@ int edge_check_fixed(edge_source *from, const edge *e, const edge_snapshot *next
         {"resolver", "an upgrade (SIGUSR2)", differs(a->resolver, b->resolver)},
         {"pid_file", "an upgrade (SIGUSR2)", differs(a->pid_file, b->pid_file)},
         {"quic_secret_file", "a restart", differs(a->quic_secret_file, b->quic_secret_file)},
+        {"quic_lb", "a restart", quic_lb_differs(a->quic_lb, b->quic_lb)},
         {"admin/state_dir", "an upgrade (SIGUSR2)", differs(state_dir(a), state_dir(b))},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

@@ -18,6 +18,7 @@ import time
 
 import pytest
 from conftest import BUILD, TOP, compile_c, free_port, peer, program, run, wait_tcp
+from relay import DOWN, Relay
 
 PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
 HERE = TOP / "tests/interop"
@@ -144,6 +145,40 @@ def test_versions(edge, origin, pki, how):
     line = edge.last("/head")
     assert line["status"] == 200 and line["version"] == version and line["route"] == "web" and "reason" not in line
     assert line["bytes_out"] == len(body.encode())
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_load_balancer_reads_the_connection_ids(edge, origin, pki, tmp_path, encrypted):
+    """Every ID that the server takes is of its configuration and has its number in it, to be read by openssl with the key; a reload cannot change that."""
+    key, secret = tmp_path / "cid-key", os.urandom(16)
+    key.write_bytes(secret)
+    key.chmod(0o600)
+    lb = {"server_id": "c0ffee", "rotation": 4, **({"cid_key_file": str(key)} if encrypted else {})}
+    edge.start({"web": [f"http://127.0.0.1:{origin()}"]}, quic_lb=lb)
+    ids = set()
+
+    def judge(way, number, data):
+        if way == DOWN and data[0] & 0x80:  # a long header: version, destination ID, source ID
+            at = 6 + data[5]
+            ids.add(data[at + 1:at + 1 + data[at]])
+        return data
+
+    relay = Relay(edge.tls_port, judge=judge)
+    try:
+        for _ in range(5):
+            got = run(program("http_client"), "-3", "--ca", pki["ca"], f"https://localhost:{relay.port}/head", binary=True)
+            assert got.returncode == 0, got.stderr
+    finally:
+        relay.close()
+    assert len(ids) >= 5
+    for cid in ids:
+        assert len(cid) == 19 and cid[0] == 4 << 5 | 18, cid.hex()
+        opened = subprocess.run(["openssl", "enc", "-d", "-aes-128-ecb", "-nopad", "-K", secret.hex()], input=cid[1:17], capture_output=True, check=True).stdout
+        assert (opened if encrypted else cid[1:17]).startswith(bytes.fromhex("c0ffee")), cid.hex()
+        assert not (encrypted and cid[1:].startswith(bytes.fromhex("c0ffee")))
+    edge.config({"web": ["http://127.0.0.1:1"]}, quic_lb={**lb, "rotation": 5})
+    edge.process.send(signal.SIGHUP)
+    edge.process.wait_for("/quic_lb: it changed, and that needs a restart")
 
 
 @pytest.mark.parametrize("scheme, size", [("http", 3_000_000), ("https", 3_000_000), ("http", 0), ("https", 1)])
@@ -768,6 +803,10 @@ def test_busy_port(edge, origin, spawn):
     ({"trusted_proxies": ["10.0.0.1/8"]}, r"/trusted_proxies/0: .*has bits set beyond its prefix length"),
     ({"user": "no-such-user-here"}, r'/user: there is no user "no-such-user-here"'),
     ({"group": "x"}, r'/group: needs "user" too'),
+    ({"quic_lb": {"server_id": "0a0"}}, r'/quic_lb: server_id "0a0"'),
+    ({"quic_lb": {"server_id": "0a", "rotation": 7}}, r"/quic_lb/rotation: 7 is out of range"),
+    ({"quic_lb": {"server_id": "0a", "cid_key_file": "/nonexistent"}}, r"/quic_lb: .*/nonexistent"),
+    ({"quic_lb": {"server_id": "0a"}, "quic_secret_file": "/dev/null"}, r"/quic_secret_file: "),
 ])
 def test_check_says_what_is_wrong(edge, change, text):
     edge.config({"web": ["http://127.0.0.1:1"]}, **change) if "groups" not in change else edge.config(change["groups"])
