@@ -70,6 +70,7 @@ int edge_admin_check(const edge_snapshot *s, edge_source *from) {
     cb_identity *identity = NULL;
     cb_authn *gate = NULL;
     int rc = s->conf->admin ? make_roles(&roles, s->conf, from) : CB_OK;
+    if (s->conf->admin && s->conf->admin->state_dir && !from->log) edge_state_warn(s->conf->admin->state_dir, from);
     if (rc == CB_OK && s->conf->admin) rc = make_tcp(&identity, &gate, s, from);
     cb_admin_roles_unref(roles);
     cb_identity_unref(identity);

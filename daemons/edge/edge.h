@@ -303,6 +303,8 @@ void edge_took_over(edge_worker *w);                          /* the same to com
 int edge_state_begin(edge *e); /* finds what is to run, into e->now; mistakes are printed */
 /* CB_EPERM: others may write in that folder. */
 int edge_state_check(const char *folder);
+/* Says what would hinder a start from using it. */
+void edge_state_warn(const char *folder, const edge_source *from);
 void edge_state_begun(edge *e);  /* it runs */
 void edge_state_retry(edge *e);  /* a store that could not be opened, or is lost */
 void edge_state_pause(edge *e);  /* an upgrade begins: no more changes */

@@ -19,6 +19,21 @@ int edge_state_check(const char *folder) {
     return cb_error_set(CB_EPERM, why);
 }
 
+void edge_state_warn(const char *folder, const edge_source *from) {
+    const char *slash = strrchr(folder, '/');
+    char above[PATH_MAX];
+    struct stat st;
+    if (edge_state_check(folder) < 0)
+        edge_warn(from, cb_last_error(), "/admin/state_dir");
+    else if (stat(folder, &st) == 0 && !S_ISDIR(st.st_mode))
+        edge_warn(from, "it is no directory, so only the file will change anything", "/admin/state_dir");
+    if (stat(folder, &st) == 0 || !slash || slash == folder) return;
+    snprintf(above, sizeof above, "%.*s", (int)(slash - folder), folder);
+    if (stat(above, &st) < 0)
+        edge_warn(from, "the directory that it is to be made in is not there, so only the file will change anything",
+                  "/admin/state_dir");
+}
+
 static int open_store(edge *e) {
     char path[PATH_MAX], why[PATH_MAX + 100];
     if (snprintf(path, sizeof path, "%s/revisions", e->state_dir) >= (int)sizeof path)

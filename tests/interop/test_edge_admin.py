@@ -128,6 +128,16 @@ def test_mistakes(edge, admin, pointer):
     assert got.returncode == 1 and pointer in got.stderr, got.stderr
 
 
+def test_a_check_warns_of_a_folder_that_cannot_be_used(edge, tmp_path):
+    (tmp_path / "loose").mkdir()
+    (tmp_path / "loose").chmod(0o777)
+    (tmp_path / "plain").write_text("")
+    for folder, why in (("no/such", "is not there"), ("loose", "chmod 700"), ("plain", "no directory"), ("made", None)):
+        edge.config({"web": ["http://127.0.0.1:1"]}, admin={"socket": str(tmp_path / "s"), "state_dir": str(tmp_path / folder)})
+        got = run(program("cb-edge"), "--check", "--config", edge.file)
+        assert got.returncode == 0 and (f"/admin/state_dir: warning: " in got.stderr and why in got.stderr if why else "warning" not in got.stderr), got.stderr
+
+
 def test_a_door_that_could_not_be_opened_is_opened_later(asked, origin, tmp_path):
     asked.socket = tmp_path / "later" / "admin.sock"
     asked.block["socket"] = str(asked.socket)
