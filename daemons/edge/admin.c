@@ -263,7 +263,9 @@ static bool find_socket(const edge *e, uint64_t place[2]) {
 /* Somebody removed it, or a successor that failed had taken its place. */
 static void look_after_socket(edge *e) {
     uint64_t now[2];
-    if (!e->admin || e->upgrade || (find_socket(e, now) && memcmp(now, e->admin_place, sizeof now) == 0)) return;
+    if (!e->admin || e->upgrade) return;
+    const bool found = find_socket(e, now);
+    if (found ? memcmp(now, e->admin_place, sizeof now) == 0 : errno != ENOENT) return; /* we may not look: it may do */
     edge_say_of(e->log, CB_LOG_WARN, "admin", "unix:%s is not ours any more: it is opened again", e->admin_socket);
     close_all(e);
 }
