@@ -19,7 +19,7 @@ from pathlib import Path
 # Percent that counting may add to a request. The goal is 1; clear text is so little work that a clock, a histogram and a dozen counters show, and a proxy
 # counts routes, tenants, origins and phases beside what its server counts.
 WAYS = (("h1", "HTTP/1.1", 2.0), ("h1-tls", "HTTP/1.1 over TLS", 1.0), ("h3", "HTTP/3", 1.5),
-        ("proxied-h1", "proxy, HTTP/1.1", 3.0), ("proxied-h1-tls", "proxy, HTTP/1.1 over TLS", 2.0), ("proxied-h3", "proxy, HTTP/3", 2.0))
+        ("proxied-h1", "proxy, HTTP/1.1", 3.0), ("proxied-h1-tls", "proxy, HTTP/1.1 over TLS", 2.0), ("proxied-h3", "proxy, HTTP/3", 2.5))
 
 
 def instructions(build, folder, way, counted, requests):
