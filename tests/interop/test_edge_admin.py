@@ -571,8 +571,9 @@ def test_an_audit_log_that_was_changed_stops_changes_only(asked, origin):
 
 # ---- upgrades ----
 
-def test_an_upgrade_takes_the_door_and_the_log_along(spawn, tmp_path, pki):
+def test_an_upgrade_takes_the_door_and_the_log_along(spawn, tmp_path, pki, request):
     service = Service(spawn, tmp_path, pki)
+    request.addfinalizer(service.end)
     door, state = tmp_path / "admin.sock", tmp_path / "state"
     service.config(admin={"socket": str(door), "state_dir": str(state)})
     service.start()

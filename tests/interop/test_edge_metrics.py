@@ -209,10 +209,11 @@ def test_scrapers_that_never_read(watched):
     assert watched.process.stop() == 0 and time.monotonic() - begin < 5
 
 
-def test_an_upgrade_takes_the_page_along(spawn, tmp_path, pki):
+def test_an_upgrade_takes_the_page_along(spawn, tmp_path, pki, request):
     """Scrapes go on all the while; none is refused, and none sees a process that is not ready."""
     port = free_port()
     service = Service(spawn, tmp_path, pki)
+    request.addfinalizer(service.end)  # its successors are not ours to wait for
     service.config(metrics={"listen": f"127.0.0.1:{port}"})
     service.start()
     p, failures, stop = Page(port), [], threading.Event()
