@@ -286,7 +286,8 @@ static int on_head(cb_exchange *x, void *user) {
     cb_admin_call *c = call_new(door, x);
     if (!c) return cb_fail(CB_ENOMEM, "a request");
     (void)cb_exchange_handle(x, &call_ops, c);
-    (void)cb_alarm_set(&c->due, cb_loop_now(a->loop) + a->o.request_timeout_ms * CB_MS);
+    int rc = cb_alarm_set(&c->due, cb_loop_now(a->loop) + a->o.request_timeout_ms * CB_MS);
+    if (rc < 0) return rc; /* no request without an end: it is reset */
     if (cb_admin_door_conns(door) > a->o.max_conns)
         return cb_admin_problemf(c, 503, "%u connections are open already", a->o.max_conns);
     const char *wrong = cb_admin_target_read(&c->target, a->alloc, cb_exchange_path(x));
