@@ -6,6 +6,7 @@ names it, never a pass.
 
 import itertools
 import os
+import pwd
 import random
 import re
 import shutil
@@ -191,3 +192,17 @@ def rss_kib(pid, field="Pss"):
 
 if __name__ == "__main__":
     sys.exit("run the tests with pytest")
+
+
+@pytest.fixture
+def nobody(tmp_path):
+    """(user, folder): the user nobody, for daemons that give root's rights up, and a folder that is theirs."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: gives root's rights up")
+    user, folder = pwd.getpwnam("nobody"), tmp_path / "nobodys"
+    for path in [tmp_path, *tmp_path.parents]:
+        if path != path.parent and path.stat().st_uid == 0 and path.stat().st_mode & 0o055 != 0o055:
+            path.chmod(path.stat().st_mode | 0o055)
+    folder.mkdir()
+    os.chown(folder, user.pw_uid, user.pw_gid)
+    return user, folder

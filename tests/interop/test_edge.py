@@ -880,16 +880,8 @@ def test_the_sample_is_good(tmp_path, pki):
     assert got.returncode == 0, got.stderr
 
 
-def test_privileges_are_dropped(edge, origin, tmp_path):
-    if os.geteuid() != 0:
-        pytest.skip("needs root: gives root's rights up")
-    user = pwd.getpwnam("nobody")
-    for path in [tmp_path, *tmp_path.parents]:
-        if path != path.parent and path.stat().st_uid == 0 and path.stat().st_mode & 0o055 != 0o055:
-            path.chmod(path.stat().st_mode | 0o055)
-    logs = tmp_path / "logs"
-    logs.mkdir()
-    os.chown(logs, user.pw_uid, user.pw_gid)
+def test_privileges_are_dropped(edge, origin, nobody):
+    user, logs = nobody
     edge.log = logs / "access.log"
     edge.start({"web": [f"http://127.0.0.1:{origin()}"]}, user="nobody", keep_bind_capability=True,
                ticket_key_file=str(logs / "tickets"), quic_secret_file=str(logs / "secret"))

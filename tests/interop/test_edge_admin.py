@@ -3,7 +3,6 @@
 import concurrent.futures
 import json
 import os
-import pwd
 import re
 import shutil
 import signal
@@ -206,16 +205,8 @@ def test_a_refused_change_is_no_refused_file(asked, origin):
     assert page("cb_edge_config_last_reload_successful") == "1"
 
 
-def test_privileges_are_dropped_and_the_door_opens(asked, origin, tmp_path):
-    if os.geteuid() != 0:
-        pytest.skip("needs root: gives root's rights up")
-    user = pwd.getpwnam("nobody")
-    for path in [tmp_path, *tmp_path.parents]:
-        if path != path.parent and path.stat().st_uid == 0 and path.stat().st_mode & 0o055 != 0o055:
-            path.chmod(path.stat().st_mode | 0o055)
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    os.chown(mine, user.pw_uid, user.pw_gid)
+def test_privileges_are_dropped_and_the_door_opens(asked, origin, tmp_path, nobody):
+    user, mine = nobody
     asked.edge.log = mine / "access.log"
     asked.state = mine / "state"
     asked.socket = tmp_path / "run" / "admin.sock"  # its folder is not there: it is made, for the user

@@ -3,7 +3,6 @@
 import http.server
 import json
 import os
-import pwd
 import re
 import signal
 import socket
@@ -116,17 +115,9 @@ def test_log_to_syslog_over_udp(edge, origin):
     server.close()
 
 
-def test_a_log_file_is_the_users(edge, origin, tmp_path):
+def test_a_log_file_is_the_users(edge, origin, nobody):
     """Made after the rights are given up, or a rotation could not make the next one."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root: gives root's rights up")
-    user = pwd.getpwnam("nobody")
-    for path in [tmp_path, *tmp_path.parents]:
-        if path != path.parent and path.stat().st_uid == 0 and path.stat().st_mode & 0o055 != 0o055:
-            path.chmod(path.stat().st_mode | 0o055)
-    folder = tmp_path / "logs"
-    folder.mkdir()
-    os.chown(folder, user.pw_uid, user.pw_gid)
+    user, folder = nobody
     edge.log = folder / "access.log"
     edge.config({"web": [f"http://127.0.0.1:{origin()}"]}, user="nobody", log={"target": str(folder / "edge.log")})
     edge.process = edge.spawn(program("cb-edge"), "--config", edge.file, name="cb-edge")

@@ -3,7 +3,6 @@ without; and when the successor is no good, the one before goes on."""
 
 import json
 import os
-import pwd
 import re
 import shutil
 import signal
@@ -460,16 +459,9 @@ def test_tickets_survive(service, tmp_path):
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_privileges(spawn, pki, tmp_path, keep):
+def test_privileges(spawn, pki, tmp_path, nobody, keep):
     """Started as root, run by another user, on a port below 1024: sockets pass, with the right to open such ports and without."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to become somebody else")
-    nobody = pwd.getpwnam("nobody")
-    for path in [tmp_path, *tmp_path.parents]:
-        if path != path.parent and path.stat().st_uid == 0 and path.stat().st_mode & 0o055 != 0o055:
-            path.chmod(path.stat().st_mode | 0o055)
-    owned, lib = tmp_path / "run", tmp_path / "lib"
-    owned.mkdir()
+    (user, owned), lib = nobody, tmp_path / "lib"
     lib.mkdir()
     for file in BUILD.glob("libcb*.so*"):
         shutil.copy(file, lib)
@@ -477,7 +469,7 @@ def test_privileges(spawn, pki, tmp_path, keep):
     for name in ("key", "cert"):
         shutil.copy(pki[name], mine[name])
     for path in (owned, *owned.iterdir()):
-        os.chown(path, nobody.pw_uid, nobody.pw_gid)
+        os.chown(path, user.pw_uid, user.pw_gid)
     s = Service(spawn, tmp_path, mine)
     s.tls_port = next(port for port in range(700, 1000) if free(port))
     s.pid_file = owned / "pid"
@@ -490,7 +482,7 @@ def test_privileges(spawn, pki, tmp_path, keep):
             s.turn("two" if i % 2 == 0 else "one")
             s.upgrade()
             status = Path(f"/proc/{s.pid()}/status").read_text()
-            assert re.search(rf"^Uid:\t{nobody.pw_uid}\t{nobody.pw_uid}\t", status, re.M) and re.search(r"^NoNewPrivs:\t1", status, re.M)
+            assert re.search(rf"^Uid:\t{user.pw_uid}\t{user.pw_uid}\t", status, re.M) and re.search(r"^NoNewPrivs:\t1", status, re.M)
             assert int(re.search(r"^CapEff:\t(\S+)", status, re.M)[1], 16) == (1 << 10 if keep else 0)
             idle.again()
             for _ in range(8):
