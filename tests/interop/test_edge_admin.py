@@ -1,6 +1,5 @@
 """cb-edge is asked and operated while it runs: who may, how it is, origins out and in, logs, reloads, drains, events, the audit log."""
 
-import concurrent.futures
 import json
 import os
 import re
