@@ -6,10 +6,11 @@ import re
 import signal
 import socket
 import time
+import urllib.request
 
 import pytest
 from conftest import free_port, program, run
-from rawpeers import CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, H2, HEADERS, RST, RawOrigin, answers, block, frame, read_head, request
+from rawpeers import CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, H2, HEADERS, PING, RST, RawOrigin, answers, block, frame, read_head, request
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -21,7 +22,7 @@ def polite(connection, seen):
 
 
 class Edge:
-    def __init__(self, spawn, folder, pki, play, workers):
+    def __init__(self, spawn, folder, pki, play, workers, **blocks):
         self.origin = RawOrigin(play)
         self.port, self.tls = free_port(), free_port()
         self.pki, self.log = pki, folder / "access.log"
@@ -32,7 +33,7 @@ class Edge:
                           "tls": {"address": f"127.0.0.1:{self.tls}",
                                   "tls": {"certificates": [{"cert_file": str(pki["cert"]), "key_file": str(pki["key"])}]}}},
             "groups": {"web": {"origins": [{"url": f"http://127.0.0.1:{self.origin.port}"}]}},
-            "routes": [{"path": "/", "group": "web"}], "access_log": {"path": str(self.log)}, "drain_timeout_ms": 2000}))
+            "routes": [{"path": "/", "group": "web"}], "access_log": {"path": str(self.log)}, "drain_timeout_ms": 2000, **blocks}))
         self.process = spawn(program("cb-edge"), "--config", self.file, name="cb-edge").wait_for("ready with")
 
     def raw(self, data, seconds=0.5):
@@ -64,8 +65,8 @@ class Edge:
 def attacked(spawn, tmp_path, pki):
     made = []
 
-    def start(play=polite, workers=1):
-        made.append(Edge(spawn, tmp_path, pki, play, workers))
+    def start(play=polite, workers=1, **blocks):
+        made.append(Edge(spawn, tmp_path, pki, play, workers, **blocks))
         return made[-1]
 
     yield start
@@ -243,3 +244,42 @@ def test_continuations_and_the_like(attacked):
         assert any(f[0] == GOAWAY for f in client.end_of(99, 1.0)), name
         client.close()
     assert b"200 OK" in edge.raw(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+
+
+def never_read(client):
+    """Asks for more than the windows let through, and gives none back."""
+    client.headers(1, request("/large"))
+    client.frames(2.0, lambda f: f[0] == GOAWAY)
+
+
+LIMITS = {
+    "resets": lambda c: [c.send(frame(HEADERS, END_HEADERS, n, block(request())) + frame(RST, 0, n, b"\0\0\0\x08")) for n in range(1, 1001, 2)],
+    "continuations": lambda c: c.send(frame(HEADERS, 0, 1, b""), *[frame(CONTINUATION, 0, 1, b"")] * 100),
+    "control": lambda c: c.send(*[frame(PING, 0, 0, bytes(8))] * 5000),
+    "head_timeout": lambda c: c.send(frame(HEADERS, 0, 1, block(request()))),
+    "send_timeout": never_read,
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_limits_are_counted_by_name(attacked, name):
+    port = free_port()
+    edge = attacked(answers(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + bytes(1000000)), metrics={"listen": f"127.0.0.1:{port}"},
+                    limits={"send_timeout_ms": 300, "head_timeout_ms": 300})
+
+    def counts():
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+            text = page.read().decode()
+        return {k: int(v) for k, v in re.findall(r'^cb_http_server_limits_total{limit="(\w+)"} (\d+)$', text, re.M)}
+
+    assert name in counts() and not any(counts().values())
+    client = edge.h2()
+    try:
+        LIMITS[name](client)
+    except OSError:
+        pass  # it was closed before all was sent
+    end = time.monotonic() + 10
+    while counts()[name] == 0 and time.monotonic() < end:
+        time.sleep(0.05)
+    client.close()
+    assert {k for k, v in counts().items() if v} == {name} and counts()[name] == 1
