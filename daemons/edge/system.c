@@ -61,12 +61,13 @@ static char *join(const char *folder, size_t len, const char *name) {
 
 /* ---- addresses ---- */
 
+/* Binds and does not listen: who connects while this looks must not be taken for a moment and then be reset, and who
+ * waits for the port must not find it before it is served. Beside a socket that listens, binding fails already. */
 static int probe(const struct addrinfo *a, const char *address, const char *kind) {
     int fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, 0), on = 1;
     if (fd < 0) return CB_OK; /* the real one says it better */
     if (a->ai_socktype == SOCK_STREAM) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    bool bad = bind(fd, a->ai_addr, a->ai_addrlen) < 0 || (a->ai_socktype == SOCK_STREAM && listen(fd, 1) < 0);
-    int error = bad ? errno : 0;
+    int error = bind(fd, a->ai_addr, a->ai_addrlen) < 0 ? errno : 0;
     close(fd);
     if (error == EADDRINUSE) return fail(CB_EEXIST, "%s is in use by another program (%s)", address, kind);
     if (error == EACCES) return fail(CB_EPERM, "%s: no right to open this port (%s)", address, kind);

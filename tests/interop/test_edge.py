@@ -789,6 +789,21 @@ def test_busy_port(edge, origin, spawn):
     assert again.returncode == 1 and "is in use by another program" in again.stderr
 
 
+def test_who_is_let_in_at_the_start_is_served(edge, origin):
+    """The first connection that stands is answered, not reset, though the port is looked at before. listen() is made slow, that nothing be missed."""
+    source, slow = edge.folder / "slow.c", edge.folder / "slow.so"
+    source.write_text("#include <sys/syscall.h>\n#include <unistd.h>\n"
+                      "int listen(int fd, int n) { long rc = syscall(SYS_listen, fd, n); usleep(100000); return (int)rc; }\n")
+    subprocess.run(["cc", "-D_GNU_SOURCE", "-shared", "-fPIC", source, "-o", slow], check=True)
+    edge.config({"web": [f"http://127.0.0.1:{origin()}"]})
+    process = edge.spawn(program("cb-edge"), "--config", edge.file, name="cb-edge",
+                         env={**os.environ, "LD_PRELOAD": str(slow), "ASAN_OPTIONS": "verify_asan_link_order=0"})
+    wait_tcp(edge.port)
+    with socket.create_connection(("127.0.0.1", edge.port), 30) as s:
+        s.sendall(b"GET /name HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert b"".join(iter(lambda: s.recv(4096), b"")).startswith(b"HTTP/1.1 200 "), process.output()
+
+
 @pytest.mark.parametrize("change, text", [
     ({"listners": {}}, r'edge.json:\d+:\d+: /listners: "listners" is not known here; did you mean "listeners"\?'),
     ({"workers": 1000}, r"/workers: 1000 is out of range: 0 to 256"),
