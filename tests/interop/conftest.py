@@ -65,7 +65,7 @@ class Process:
     def output(self):
         return self.log.read_text(errors="replace")
 
-    def wait_for(self, text, seconds=10):
+    def wait_for(self, text, seconds=30):
         """Waits until the output contains text."""
         end = time.monotonic() + seconds
         while text not in self.output():
@@ -94,11 +94,29 @@ class Process:
     def alive(self):
         return self.popen.poll() is None
 
+    def story(self):
+        """What became of it, and the end of what it said: for the report of a test that failed."""
+        code = self.popen.poll()
+        lines = self.output().splitlines()
+        return "\n".join(["runs" if code is None else f"ended by signal {-code}" if code < 0 else f"ended with {code}", *lines[-15:]])[-3000:]
+
+
+STARTED = pytest.StashKey()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failure tells about the programs beside the test, as they were then."""
+    report = (yield).get_result()
+    if report.failed and call.when in ("setup", "call") and hasattr(report.longrepr, "addsection"):
+        for process in item.stash.get(STARTED, []):
+            report.longrepr.addsection(f"{process.log.name}: {process.command[0]}", process.story())
+
 
 @pytest.fixture
-def spawn(tmp_path):
+def spawn(request, tmp_path):
     """spawn(command..., name=) starts a Process; all are ended after the test, sanitizer reports fail it."""
-    started = []
+    started = request.node.stash[STARTED] = []
 
     def start(*command, name=None, **kw):
         name = name or Path(str(command[0])).name
@@ -132,8 +150,12 @@ def free_port(family=socket.AF_INET, host="127.0.0.1"):
     raise AssertionError("no port is free for both TCP and UDP")
 
 
-def wait_tcp(port, host="127.0.0.1", seconds=10):
-    """Waits until something listens there."""
+# A test waits for what is slow on a machine that is busy with something else; what is never there fails it some seconds later.
+PATIENCE = 30
+
+
+def wait_tcp(port, host="127.0.0.1", seconds=PATIENCE):
+    """Waits until something listens there. It says nothing about the other ports of a program: cb-edge is there when it says "ready with"."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -143,6 +165,19 @@ def wait_tcp(port, host="127.0.0.1", seconds=10):
             if time.monotonic() > end:
                 raise
             time.sleep(0.01)
+
+
+def wait_udp(port, seconds=PATIENCE):
+    """Waits until some socket of this host has the port."""
+    end = time.monotonic() + seconds
+    while not any(line.split()[1].endswith(f":{port:04X}") for table in ("udp", "udp6") for line in table_of(table)):
+        assert time.monotonic() < end, f"nobody has UDP port {port}"
+        time.sleep(0.01)
+
+
+def table_of(name):
+    path = Path("/proc/net", name)
+    return path.read_text().splitlines()[1:] if path.exists() else []
 
 
 @pytest.fixture(scope="session")

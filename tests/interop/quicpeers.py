@@ -45,9 +45,7 @@ def edge(spawn, pki, www, tmp_path):
         }
         path = tmp_path / "edge.json"
         path.write_text(json.dumps(config))
-        process = spawn(program("cb-edge"), "--config", path, name="cb-edge")
-        wait_tcp(port, host.strip("[]"))
-        return process, port
+        return spawn(program("cb-edge"), "--config", path, name="cb-edge").wait_for("ready with"), port
 
     return start
 

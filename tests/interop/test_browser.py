@@ -74,8 +74,7 @@ def test_page(spawn, pki, tmp_path, protocol):
         "groups": {"files": {"origins": [{"url": f"http://127.0.0.1:{origin_port}"}]}},
         "routes": [{"group": "files"}],
     }))
-    spawn(program("cb-edge"), "--config", config)
-    wait_tcp(port)
+    spawn(program("cb-edge"), "--config", config).wait_for("ready with")
     quic = [f"--origin-to-force-quic-on=127.0.0.1:{port}"] if protocol == "h3" else ["--disable-quic"]
     done = run(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
                "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",

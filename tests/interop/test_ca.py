@@ -280,8 +280,7 @@ def test_an_edge_whose_certificate_is_renewed_again_and_again(chain, spawn, tmp_
         "listeners": {"https": {"address": f"127.0.0.1:{port}", "tls": {"certificates": [{"cert_file": str(both), "key_file": str(both)}]}}},
         "groups": {"app": {"origins": [{"url": f"http://127.0.0.1:{origin}"}]}},
         "routes": [{"group": "app"}]}))
-    edge = spawn(program("cb-edge"), "-c", config)
-    wait_tcp(port)
+    edge = spawn(program("cb-edge"), "-c", config).wait_for("ready with")
     context = ssl.create_default_context(cafile=chain / "root.pem")
     context.check_hostname = False
     (tmp_path / "page").write_text("it works")

@@ -9,7 +9,7 @@ import time
 import urllib.request
 
 import pytest
-from conftest import free_port, program, run, wait_tcp
+from conftest import free_port, program, run
 
 
 @pytest.fixture
@@ -25,11 +25,7 @@ def edge(spawn, tmp_path):
     config["metrics"] = {"listen": f"127.0.0.1:{free_port()}"}
     file = tmp_path / "edge.json"
     file.write_text(json.dumps(config, indent=4))
-    process = spawn(program("cb-edge"), "--config", file)
-    wait_tcp(port)
-    end = time.monotonic() + 10
-    while not (tmp_path / "admin.sock").exists() and time.monotonic() < end:
-        time.sleep(0.01)
+    process = spawn(program("cb-edge"), "--config", file).wait_for("ready with").wait_for("administration")
 
     class Edge:
         url, socket, dead = f"http://127.0.0.1:{port}", tmp_path / "admin.sock", f"http://127.0.0.1:{free_port()}"

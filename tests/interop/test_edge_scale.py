@@ -37,15 +37,13 @@ def edge_config(port, pki, origin_url, clear_port=None, **group):
     if clear_port:
         listeners["clear"] = {"address": f"127.0.0.1:{clear_port}"}
     return {"workers": 2, "listeners": listeners, "groups": {"o": {"origins": [{"url": origin_url}], **group}}, "routes": [{"group": "o"}],
-            "limits": {"idle_timeout_ms": 600000, "send_timeout_ms": 600000}, "log": {"levels": "warn"}}
+            "limits": {"idle_timeout_ms": 600000, "send_timeout_ms": 600000}}
 
 
-def start_edge(spawn, tmp_path, config, port):
+def start_edge(spawn, tmp_path, config):
     path = tmp_path / "edge.json"
     path.write_text(json.dumps(config))
-    process = spawn(program("cb-edge"), "--config", path, name="cb-edge")
-    wait_tcp(port)
-    return process
+    return spawn(program("cb-edge"), "--config", path, name="cb-edge").wait_for("ready with")
 
 
 def sha256_of(command):
@@ -74,7 +72,7 @@ events {{}} http {{ access_log off; server {{ listen 127.0.0.1:{origin_port}{' s
     wait_tcp(origin_port)
     group = {"versions": ["h2"], "ca_file": str(pki["ca"])} if h2 else {}
     origin = f"https://localhost:{origin_port}" if h2 else f"http://127.0.0.1:{origin_port}"
-    edge = start_edge(spawn, tmp_path, edge_config(port, pki, origin, **group), port)
+    edge = start_edge(spawn, tmp_path, edge_config(port, pki, origin, **group))
     before = rss_kib(edge.pid)
     got, code, errors = sha256_of([program("http_client"), f"-{version}", "--ca", pki["ca"], f"https://localhost:{port}/gib"])
     assert code == 0, errors + edge.output()
@@ -99,7 +97,7 @@ def test_ten_thousand_idle_connections(spawn, pki, tmp_path, record_property):
     (www / "small").write_bytes(b"small\n")
     spawn(program("static_server"), f"127.0.0.1:{origin_port}", www)
     wait_tcp(origin_port)
-    edge = start_edge(spawn, tmp_path, edge_config(port, pki, f"http://127.0.0.1:{origin_port}", clear_port), port)
+    edge = start_edge(spawn, tmp_path, edge_config(port, pki, f"http://127.0.0.1:{origin_port}", clear_port))
     context = ssl.create_default_context(cafile=pki["ca"])
     request = b"GET /small HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -146,7 +144,7 @@ def test_slow_readers_bound_memory(spawn, pki, tmp_path, version, big, record_pr
     origin_port, port = free_port(), free_port()
     spawn(program("static_server"), f"127.0.0.1:{origin_port}", folder)
     wait_tcp(origin_port)
-    edge = start_edge(spawn, tmp_path, edge_config(port, pki, f"http://127.0.0.1:{origin_port}"), port)
+    edge = start_edge(spawn, tmp_path, edge_config(port, pki, f"http://127.0.0.1:{origin_port}"))
     context = ssl.create_default_context(cafile=pki["ca"])
     context.set_alpn_protocols(["h2" if version == "h2" else "http/1.1"])
     if version == "h2":  # preface; SETTINGS with a window of 16 MiB; HEADERS of GET https localhost /gib
@@ -182,7 +180,7 @@ def test_many_unread_streams_of_one_connection_share_a_bound(spawn, pki, tmp_pat
     origin_port, port = free_port(), free_port()
     spawn(program("static_server"), f"127.0.0.1:{origin_port}", folder)
     wait_tcp(origin_port)
-    edge = start_edge(spawn, tmp_path, edge_config(port, pki, f"http://127.0.0.1:{origin_port}"), port)
+    edge = start_edge(spawn, tmp_path, edge_config(port, pki, f"http://127.0.0.1:{origin_port}"))
     context = ssl.create_default_context(cafile=pki["ca"])
     context.set_alpn_protocols(["h2"])
     head = b"\x82\x87\x04\x04/gib\x01\x09localhost"

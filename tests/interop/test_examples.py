@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from conftest import peer, program, run, wait_tcp, free_port
+from conftest import free_port, peer, program, run, wait_udp
 
 VERSIONS = {"1": ("1.1", "--http1.1"), "2": ("2", "--http2"), "3": ("3", None)}
 
@@ -44,7 +44,7 @@ def curl(pki, *args, **kw):
 def hello(spawn, pki):
     port = free_port()
     process = spawn(program("http3_server"), f"127.0.0.1:{port}", pki["cert"], pki["key"])
-    wait_tcp(port)
+    wait_udp(port)  # it opens that after the one for TCP
     return {"process": process, "port": port, "url": f"https://localhost:{port}/"}
 
 

@@ -129,8 +129,8 @@ def edge(spawn, net, world, pop):
             "ticket_key_file": str(folder / "tickets")}
     path = folder / f"edge-{pop}.json"
     path.write_text(json.dumps(conf))
-    spawn(*net.inside(pop, program("cb-edge"), "-c", path), name=f"edge-{pop}")
-    wait_inside(net, pop, address)
+    spawn(*net.inside(pop, program("cb-edge"), "-c", path), name=f"edge-{pop}").wait_for("ready with")
+    wait_inside(net, pop, "127.0.0.1", 8080)
 
 
 def test_a_point_of_presence_dies(spawn, net, world):

@@ -145,8 +145,7 @@ def test_an_edge_whose_key_is_on_a_token(token, authority, spawn, kind):
     assert checked.returncode == 0, checked.stdout + checked.stderr
     wrong = run(program("cb-edge"), "--check", "-c", config, env={**token.env, "SOFTHSM2_CONF": "/nonexistent"})
     assert wrong.returncode != 0 and "pkcs11:" in wrong.stdout + wrong.stderr
-    edge = spawn(program("cb-edge"), "-c", config, env=token.env)
-    wait_tcp(port)
+    edge = spawn(program("cb-edge"), "-c", config, env=token.env).wait_for("ready with")
     context = ssl.create_default_context(cafile=authority / "ca/root.pem")
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", port), 10) as raw, context.wrap_socket(raw, server_hostname="edge.example.org") as tls:
