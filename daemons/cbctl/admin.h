@@ -13,6 +13,7 @@
 typedef struct cbctl_args {
     const char *socket, *url, *ca, *cert, *key, *token_file, *patience;
     const char *if_match, *why, *idempotency_key, *timeout, *limit, *interval, *type, *sort;
+    const char *actor, *action, *outcome, *since;
     bool json, dry_run, merge, json_patch, text, raw, once, reopen;
     char **words; /* what is left */
     size_t n_words;
@@ -103,6 +104,7 @@ int cbctl_list(cbctl_admin *a);
 int cbctl_connections(cbctl_admin *a);
 int cbctl_whoami(cbctl_admin *a);
 int cbctl_openapi(cbctl_admin *a);
+int cbctl_audit_list(cbctl_admin *a);
 int cbctl_get(cbctl_admin *a);
 int cbctl_set(cbctl_admin *a);
 int cbctl_unset(cbctl_admin *a);

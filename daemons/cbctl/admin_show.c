@@ -67,6 +67,7 @@ static const view *view_of(const cbctl_admin *a) {
         {"pools", "origins",
          "group number url weight state active waiting connections.open connections.failed requests back_in_ms"},
         {"connections", NULL, "id listener worker remote version tls sni age_ms requests active draining"},
+        {"audit", NULL, "seq time outcome actor tenant action object detail"},
         {"history", NULL, "revision time actor how pointer from reason running"},
     };
     for (size_t i = 0; i < sizeof views / sizeof *views; i++)

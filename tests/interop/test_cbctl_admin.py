@@ -68,6 +68,9 @@ def cbctl(to, *words, **kw):
     (["pools", "web"], "GET /v1/pools/web", ""),
     (["certificates"], "GET /v1/certificates", ""),
     (["connections"], "GET /v1/connections?limit=1000", ""),
+    (["audit", "list"], "GET /v1/audit?limit=100", ""),
+    (["audit", "list", "--actor", "uid:0 & co", "--action", "putConfig", "--outcome", "denied", "--since", "@1700000000", "--limit", "7"],
+     "GET /v1/audit?actor=uid%3A0%20%26%20co&action=putConfig&outcome=denied&since=1700000000&limit=7", ""),
     (["openapi"], "GET /v1/openapi.json", ""),
 ])
 def test_what_is_asked(fake, words, request_line, body):
@@ -76,6 +79,19 @@ def test_what_is_asked(fake, words, request_line, body):
     got = cbctl(admin, *words)
     assert got.returncode == 0, got
     assert [(a[0] + " " + a[1], a[3].decode()) for a in admin.asked] == [(request_line, body)]
+
+
+def test_audit_since(fake):
+    admin = fake({"GET /v1/audit": (200, {}, {"items": [{"seq": 3, "time": "2026-11-26T01:02:03.000004Z", "outcome": "denied", "action": "drain", "actor": "a"}]})})
+    before = time.time()
+    got = cbctl(admin, "audit", "list", "--since", "2h")
+    asked = int(re.fullmatch(r"/v1/audit\?since=(\d+)&limit=100", admin.asked[0][1])[1])
+    assert before - 7201 <= asked <= time.time() - 7200 and got.returncode == 0
+    assert [line.split()[0] for line in got.stdout.splitlines()] == ["seq", "3"] and "denied" in got.stdout
+    for wrong in ("soon", "@x", "@-1", "@"):
+        refused = cbctl(admin, "audit", "list", "--since", wrong)
+        assert refused.returncode == 2 and f'--since: "{wrong}"' in refused.stderr
+    assert len(admin.asked) == 1
 
 
 def test_fields_of_changes(fake):
