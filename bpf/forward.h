@@ -134,8 +134,27 @@ struct cb_fw_fragment {
 
 struct cb_fw_fragment_way {
     __u32 slot;
-    __u32 second;
-    __u64 at; /* bpf_ktime_get_ns() */
+    __u32 second; /* whom `slot` may ask, CB_FW_NOBODY: it is to deliver */
+    __u64 at;     /* bpf_ktime_get_ns() */
+};
+
+/* ---- fanout: RINGBUF of ICMP errors that quote a short header of QUIC, for user space to send to all members ---- */
+
+enum { CB_FW_FANNED_BYTES = 1280 };
+
+struct cb_fw_fanned {
+    __u32 length; /* of the packet, from its IP header on; longer ones are cut */
+    __u32 slot;   /* has it already */
+    __u8 packet[CB_FW_FANNED_BYTES];
+};
+
+/* ---- rates: PERCPU_ARRAY of token buckets by enum cb_fw_rates ---- */
+
+enum cb_fw_rates { CB_FW_RATE_HOP, CB_FW_RATE_ICMP, CB_FW_RATE_FANOUT, CB_FW_RATES };
+
+struct cb_fw_rate {
+    __u64 at;    /* bpf_ktime_get_ns() */
+    __u64 saved; /* nanoseconds that have not been spent */
 };
 
 /* ---- interfaces: HASH by ifindex ---- */
@@ -196,6 +215,7 @@ enum { CB_FW_HOPS = 3 }; /* first owner, second owner, and back again */
     X(FRAGMENT_UNKNOWN, "fragment_unknown", "dropped: no first fragment was seen")                                     \
     X(TOO_BIG, "too_big", "dropped: do not fit between hosts")                                                         \
     X(BAD_TAG, "bad_tag", "dropped: encapsulated without a valid tag, or by a stranger")                               \
+    X(NOT_VIP, "not_vip", "dropped: encapsulated, but for no VIP, or with another encapsulation inside")               \
     X(BAD_INTERFACE, "bad_interface", "dropped: encapsulated on an interface of the edge")                             \
     X(LOOP, "loop", "dropped: too many hops")                                                                          \
     X(NO_OWNER, "no_owner", "dropped: nobody owns the bucket")                                                         \
