@@ -183,6 +183,11 @@ bool cb_addr_same_host(const cb_addr *a, const cb_addr *b) {
     return !IN6_IS_ADDR_LINKLOCAL(&x.v6.sin6_addr) || x.v6.sin6_scope_id == y.v6.sin6_scope_id;
 }
 
+bool cb_addr_is_any(const cb_addr *a) {
+    if (a->sa.sa_family == AF_INET) return a->v4.sin_addr.s_addr == INADDR_ANY;
+    return a->sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a->v6.sin6_addr);
+}
+
 bool cb_addr_equal(const cb_addr *a, const cb_addr *b) {
     return cb_addr_port(a) == cb_addr_port(b) && cb_addr_same_host(a, b);
 }

@@ -33,6 +33,7 @@ uint16_t cb_addr_port(const cb_addr *a);
 void cb_addr_set_port(cb_addr *a, uint16_t port);
 bool cb_addr_equal(const cb_addr *a, const cb_addr *b);     /* address and port */
 bool cb_addr_same_host(const cb_addr *a, const cb_addr *b); /* address only; v4-mapped equals v4 */
+bool cb_addr_is_any(const cb_addr *a);                      /* 0.0.0.0 or :: */
 void cb_addr_unmap(cb_addr *a);                             /* v4-mapped v6 becomes v4 */
 
 #endif

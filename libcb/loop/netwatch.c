@@ -134,6 +134,8 @@ int cb_net_source(cb_loop *loop, const cb_addr *remote, cb_addr *out) {
     const int err = errno;
     close(fd);
     if (!ok) return cb_fail(CB_EUNREACH, "no route: %s", strerrordesc_np(err));
+    if (cb_addr_is_any(out))
+        return cb_fail(CB_EUNREACH, "no address to send from"); /* the next one comes, and is told of */
     cb_addr_set_port(out, 0);
     return CB_OK;
 }

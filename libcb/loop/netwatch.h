@@ -17,8 +17,9 @@ void cb_netwatch_free(cb_netwatch *w); /* NULL is fine; also inside fn */
 
 /* Is it (still) an address of this host? "Any" addresses always are, and those of a virtual loop. */
 bool cb_net_has_address(cb_loop *loop, const cb_addr *at);
-/* The local address that packets to `remote` leave from now, without a port. CB_EUNREACH: there is no route;
- * CB_ENOTSUP: a virtual loop, where nobody knows. */
+/* The local address that packets to `remote` leave from now, without a port. CB_EUNREACH: there is no route, or there
+ * is one and no address yet (so it is for a moment when one address takes the place of another); CB_ENOTSUP: a virtual
+ * loop, where nobody knows. */
 int cb_net_source(cb_loop *loop, const cb_addr *remote, cb_addr *out);
 
 #endif

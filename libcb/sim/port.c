@@ -13,13 +13,8 @@ enum {
     QUOTE_MAX = 520 /* what fits 576 bytes (RFC 1812, 4.3.2.3) */
 };
 
-static bool is_any(const cb_addr *a) {
-    if (a->sa.sa_family == AF_INET) return a->v4.sin_addr.s_addr == INADDR_ANY;
-    return IN6_IS_ADDR_UNSPECIFIED(&a->v6.sin6_addr);
-}
-
 static bool takes(const sim_port *p, const cb_addr *to) {
-    if (!is_any(&p->local)) return cb_addr_same_host(&p->local, to);
+    if (!cb_addr_is_any(&p->local)) return cb_addr_same_host(&p->local, to);
     return p->both || p->local.sa.sa_family == to->sa.sa_family;
 }
 
@@ -30,7 +25,7 @@ static sim_port *first_at(const cb_sim_host *h, uint16_t number) {
 /* ---- binding ---- */
 
 static bool collide(const sim_port *a, const sim_port *b) {
-    bool any_a = is_any(&a->local), any_b = is_any(&b->local);
+    bool any_a = cb_addr_is_any(&a->local), any_b = cb_addr_is_any(&b->local);
     if (!any_a && !any_b) return cb_addr_same_host(&a->local, &b->local);
     return a->both || b->both || a->local.sa.sa_family == b->local.sa.sa_family;
 }
@@ -55,9 +50,9 @@ int sim_port_open(sim_port *p, cb_sim_host *h, const cb_addr *bind, bool v6_only
     p->host = h;
     p->local = *bind;
     cb_addr_unmap(&p->local);
-    p->both = p->local.sa.sa_family == AF_INET6 && is_any(&p->local) && !v6_only;
+    p->both = p->local.sa.sa_family == AF_INET6 && cb_addr_is_any(&p->local) && !v6_only;
     cb_list_init(&p->touched);
-    if (!is_any(&p->local) && !sim_address_alive(h, &p->local))
+    if (!cb_addr_is_any(&p->local) && !sim_address_alive(h, &p->local))
         return cb_fail(CB_EINVAL, "binding UDP %s: host \"%s\" has no such address", cb_addr_text(bind, text), h->name);
     uint16_t number = cb_addr_port(bind);
     if (!number) number = choose(h, p);
@@ -97,9 +92,9 @@ int sim_port_route(const sim_port *p, sim_route *out, const cb_addr *source, con
     if (source) {
         from = *source;
         cb_addr_unmap(&from);
-        if (is_any(&from)) source = NULL;
+        if (cb_addr_is_any(&from)) source = NULL;
     }
-    if (!source && !is_any(&p->local)) {
+    if (!source && !cb_addr_is_any(&p->local)) {
         from = p->local;
         source = &from;
     }

@@ -3,10 +3,6 @@
 #include "loop/netwatch.h"
 #include "transport/quic_endpoint_int.h"
 
-static bool is_any(const cb_addr *a) {
-    return a->sa.sa_family == AF_INET ? a->v4.sin_addr.s_addr == INADDR_ANY : IN6_IS_ADDR_UNSPECIFIED(&a->v6.sin6_addr);
-}
-
 /* The old socket stays until the new path is proven: packets that are on their way to it still count. source: the local
  * address behind `bind`, which may be "any"; NULL = not known. */
 static int migrate(ep_conn *c, const cb_addr *bind, const cb_addr *source, bool at_once) {
@@ -37,7 +33,7 @@ static int migrate(ep_conn *c, const cb_addr *bind, const cb_addr *source, bool 
 
 void cb_quic_endpoint_heard_at(ep_conn *c, const cb_addr *local) {
     if (c->source_before.sa.sa_family && cb_addr_port(&c->source_before) == cb_addr_port(local)) return;
-    if (!c->source.sa.sa_family || is_any(&c->source) || !c->e->pinned) c->source = *local;
+    if (!c->source.sa.sa_family || cb_addr_is_any(&c->source) || !c->e->pinned) c->source = *local;
 }
 
 const cb_addr *cb_quic_endpoint_source(const ep_conn *c, const cb_addr *local) {

@@ -90,6 +90,25 @@ def test_a_download_survives_twenty_address_changes(spawn, net, world, gap):
     assert stats["h3"] == 1 and stats["migrated"] == stats["counted"] == 20, stats  # counted: cb_pool_migrated_connections
 
 
+def test_a_route_without_an_address_is_none(spawn, net, world):
+    """Between two addresses there is a route for a while, and nothing to send from (the kernel says 0.0.0.0): nobody moves there, and then once."""
+    serve(spawn, net, world, "p1")
+    client = fetch(spawn, net, world, "-f", "-v", "4", world["ca"], f"https://{netlab.POPS[0]}/big")
+    time.sleep(0.3)
+    for _ in range(5):
+        net.ip("c", "addr", "del", f"10.88.0.{net.last}/24", "dev", "eth0")
+        net.ip("c", "route", "add", "default", "dev", "eth0")
+        time.sleep(0.1)
+        net.last += 1
+        net.ip("c", "addr", "add", f"10.88.0.{net.last}/24", "dev", "eth0")
+        net.ip("c", "route", "replace", "default", "via", "10.88.0.1")
+        assert client.alive(), client.output()
+        time.sleep(0.3)
+    ends, _, stats = finish(client)
+    assert (ends[0]["rc"], ends[0]["sha256"]) == (0, world["sha256"]), ends
+    assert stats["h3"] == 1 and stats["migrated"] == stats["counted"] == 5, stats
+
+
 def test_tcp_whose_address_went_is_left_at_once(spawn, net, world):
     serve(spawn, net, world, "p1")
     client = fetch(spawn, net, world, "-f", "-v", "2", "-n", "12", "-i", "100", world["ca"], f"https://{netlab.POPS[0]}/small")

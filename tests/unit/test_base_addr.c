@@ -97,3 +97,16 @@ Test(base_addr, comparing) {
     cr_expect_str_eq(cb_addr_text(&none, text), "none");
     cr_expect(!cb_addr_equal(&none, &none));
 }
+
+Test(base_addr, any) {
+    static const struct {
+        const char *text;
+        bool any;
+    } rows[] = {{"0.0.0.0:5", true}, {"[::]:0", true}, {":80", true}, {"0.0.0.1:0", false}, {"[::1]:0", false}};
+    cb_addr a, none = {.sa = {.sa_family = AF_UNSPEC}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        cb_addr_parse(&a, rows[i].text, 0);
+        cr_expect_eq(cb_addr_is_any(&a), rows[i].any, "%s", rows[i].text);
+    }
+    cr_expect(!cb_addr_is_any(&none));
+}
