@@ -31,6 +31,20 @@ typedef struct cb_steering_hook {
     int (*activate)(uint32_t generation, int fd, void *user);
 } cb_steering_hook;
 
+/* Who wants to know which connection IDs that clients chose belong to handshakes here: a balancer in front, which asks
+ * another host for handshakes that it does not find here (libcb-xdp's cb_forward_dcid_hook() gives one). */
+typedef struct cb_dcid_hook {
+    size_t size;
+    /* A server has accepted a connection whose first packet had this ID, of 8 to 20 bytes (after a Retry the ID is
+     * ours, and nobody is told). Called on the thread of the worker, and by several at once; it must not call libcb's
+     * servers. What it returns changes nothing for the connection. NULL: nobody is told. */
+    int (*opened)(cb_slice dcid, void *user);
+    /* The handshake is over in one way or the other: the client has IDs of ours now, or is gone. Exactly once for each
+     * `opened`. NULL: nobody is told. */
+    void (*closed)(cb_slice dcid, void *user);
+    void *user; /* must outlive the group */
+} cb_dcid_hook;
+
 typedef struct cb_group_opts {
     size_t size;
     uint32_t workers;          /* how many loops will join; 0 = 1, at most 256 */
@@ -44,8 +58,9 @@ typedef struct cb_group_opts {
     cb_group *predecessor;            /* a group of this process whose addresses this one takes over, see below */
     const cb_handoff *handoff;        /* or one of the process before, as cb_group_save() put it there; */
     const char *handoff_name;         /* under this name */
-    const char *cid_key_file; /* 16 random bytes, mode 0600, that the load balancers have, too: connection IDs are
-                               * encrypted by them (CB_QUIC_LB_AES_ONE). NULL = everybody can read the server ID */
+    const char *cid_key_file;  /* 16 random bytes, mode 0600, that the load balancers have, too: connection IDs are
+                                * encrypted by them (CB_QUIC_LB_AES_ONE). NULL = everybody can read the server ID */
+    const cb_dcid_hook *dcids; /* copied; NULL = nobody is told, or with a predecessor who it told */
 } cb_group_opts;
 
 enum cb_group_limits {

@@ -151,6 +151,7 @@ static int succeed(cb_group *g, const cb_group *before) {
     g->keys = before->keys;
     g->keys.generation++;
     if (!g->steering.add) g->steering = before->steering;
+    if (!g->dcids.size) g->dcids = before->dcids;
     int rc = cb_family_room(g->family, g->keys.generation);
     if (rc == CB_OK) atomic_store(&g->family->linked, true);
     return rc;
@@ -174,6 +175,7 @@ int cb_group_new(cb_group **out, const cb_group_opts *opts) {
     atomic_init(&g->refs, 1);
     g->workers = o.workers ? o.workers : 1;
     if (o.steering) rc = cb_opts_read(&g->steering, sizeof g->steering, o.steering, "cb_steering_hook");
+    if (rc >= 0 && o.dcids) rc = cb_opts_read(&g->dcids, sizeof g->dcids, o.dcids, "cb_dcid_hook");
     if (rc >= 0) rc = fill(g, &o);
     if (rc < 0) {
         cb_group_unref(g);
@@ -193,6 +195,14 @@ void cb_group_unref(cb_group *g) {
     cb_family_unref(g->family);
     cb_mem_wipe(&g->keys, sizeof g->keys);
     cb_mem_free(&cb_alloc_libc, g);
+}
+
+void cb_group_dcid_opened(const cb_group *g, cb_slice dcid) {
+    if (g->dcids.opened) (void)g->dcids.opened(dcid, g->dcids.user);
+}
+
+void cb_group_dcid_closed(const cb_group *g, cb_slice dcid) {
+    if (g->dcids.closed) g->dcids.closed(dcid, g->dcids.user);
 }
 
 const cb_group_keys *cb_group_keys_of(const cb_group *g) {

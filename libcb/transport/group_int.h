@@ -21,6 +21,10 @@ uint32_t cb_group_workers(const cb_group *g);
 /* Has it a predecessor, or has another process heard of it? Then more generations than this may live. */
 bool cb_group_linked(const cb_group *g);
 
+/* Tells the hook, if there is one, of a connection ID that a client chose. */
+void cb_group_dcid_opened(const cb_group *g, cb_slice dcid);
+void cb_group_dcid_closed(const cb_group *g, cb_slice dcid);
+
 /* Whose packet it is. */
 typedef struct cb_owner {
     uint8_t generation, worker;
@@ -97,6 +101,7 @@ struct cb_group {
     uint32_t workers;
     cb_group_keys keys;
     cb_steering_hook steering;
+    cb_dcid_hook dcids;
     cb_group_family *family;
 };
 

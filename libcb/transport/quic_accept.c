@@ -147,6 +147,8 @@ static int open_server(cb_quic_endpoint *e, ep_conn *c, const cb_datagram *d, co
     if (rc < 0) return rc;
     cb_quic_endpoint_may_wait(c);
     c->first_dcid = hd->dcid;
+    c->told_dcid = !proof->retried; /* after a Retry the ID is ours */
+    if (c->told_dcid) cb_group_dcid_opened(e->group, (cb_slice){hd->dcid.data, hd->dcid.datalen});
     rc = cb_quic_endpoint_route(e, &init.scid, &c->route);
     if (rc >= 0) rc = cb_quic_endpoint_route(e, &hd->dcid, &c->route);
     return rc;

@@ -36,6 +36,7 @@ struct ep_conn {
     cb_grave grave;
     bool handshaking;      /* counts in e->handshakes */
     bool elsewhere;        /* client: as in cb_quic_endpoint_connect() */
+    bool told_dcid;        /* the group's cb_dcid_hook knows of first_dcid */
     ngtcp2_cid first_dcid; /* server: the client's choice, routed to us beside our own */
     char *name;            /* client of version 2 first: the server name, for a second try */
     /* Client: our addresses on the newest path and on the one before, with their ports; family 0 = not known. Packets

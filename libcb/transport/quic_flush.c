@@ -80,6 +80,7 @@ void cb_quic_endpoint_handshake_over(ep_conn *c) {
     if (!c->handshaking) return;
     c->handshaking = false;
     c->e->handshakes--;
+    if (c->told_dcid) cb_group_dcid_closed(c->e->group, (cb_slice){c->first_dcid.data, c->first_dcid.datalen});
     cb_cells_move(c->e->cells, CB_SIDE(c->e->server, QUIC_UNDER_WAY), -1);
 }
 
