@@ -10,6 +10,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "cid_steer.h"
+#include "siphash.h"
 
 #define UDP_HEADER   8
 #define LONG_HEADER  0x80
@@ -40,56 +41,19 @@ struct {
 
 const volatile __u32 site = 0; /* set before loading: each site has a copy of the program, all share the maps */
 
-struct sip {
-    __u64 a, b, c, d;
-};
-
-static __always_inline __u64 rotl(__u64 x, int n) {
-    return x << n | x >> (64 - n);
-}
-
-static __always_inline void sip_round(struct sip *v) {
-    v->a += v->b;
-    v->c += v->d;
-    v->b = rotl(v->b, 13) ^ v->a;
-    v->d = rotl(v->d, 16) ^ v->c;
-    v->a = rotl(v->a, 32);
-    v->c += v->b;
-    v->a += v->d;
-    v->b = rotl(v->b, 17) ^ v->c;
-    v->d = rotl(v->d, 21) ^ v->a;
-    v->c = rotl(v->c, 32);
-}
-
-static __always_inline void sip_word(struct sip *v, __u64 m) {
-    v->d ^= m;
-    sip_round(v);
-    sip_round(v);
-    v->a ^= m;
-}
-
 /* SipHash of two whole words and a last one that already carries the length. */
 static __always_inline __u64 siphash(const struct cb_steer_state *s, __u64 m0, __u64 m1, __u64 last) {
-    struct sip v = {s->key[0] ^ 0x736f6d6570736575ULL, s->key[1] ^ 0x646f72616e646f6dULL,
-                    s->key[0] ^ 0x6c7967656e657261ULL, s->key[1] ^ 0x7465646279746573ULL};
+    struct sip v = sip_begin(s->key[0], s->key[1]);
     sip_word(&v, m0);
     sip_word(&v, m1);
     sip_word(&v, last);
-    v.c ^= 0xff;
-    sip_round(&v);
-    sip_round(&v);
-    sip_round(&v);
-    sip_round(&v);
-    return v.a ^ v.b ^ v.c ^ v.d;
+    return sip_end(&v);
 }
 
 static __always_inline __u64 load64(const __u8 *p) {
     __u64 x;
     __builtin_memcpy(&x, p, sizeof(x));
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    x = __builtin_bswap64(x);
-#endif
-    return x;
+    return FW_LE64(x);
 }
 
 static __always_inline void count(__u32 what) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /* What bpf/forward.bpf.c and libcb-xdp share: the maps' layout, and the form of what hosts send each other.
- * docs/design/forwarding.md ("The datapath") has the rules. Numbers in packets are in network byte order. */
+ * docs/design/datapath.md has the rules. Numbers in packets are in network byte order. */
 #ifndef CB_FORWARD_SHARED_H
 #define CB_FORWARD_SHARED_H
 
@@ -13,7 +13,11 @@ enum {
     CB_FW_TAG_KEYS = 4,
     CB_FW_CID_CONFIGS = 7, /* rotations 0..6 */
     CB_FW_GUE_PORT = 6080, /* IANA: gue; control.gue_port may be another */
-    CB_FW_INTERFACES = 64
+    CB_FW_INTERFACES = 64,
+    CB_FW_VIPS = 4096,       /* entries of `vips`, of `prefixes`, and places of vip_counters */
+    CB_FW_LIVE_CIDS = 65536, /* of `live` */
+    CB_FW_FRAGMENTED = 4096, /* datagrams in pieces that are remembered */
+    CB_FW_FANOUT_BYTES = 1 << 18
 };
 
 /* ---- control: ARRAY of one, mmapable; single fields change as a whole ---- */
@@ -75,10 +79,12 @@ struct cb_fw_member {
 
 /* ---- VIPs: HASH by struct cb_fw_vip_key; prefixes: LPM_TRIE by struct cb_fw_prefix ---- */
 
+/* Each address that has an entry has one more with port 0 and protocol 0, whose value is not looked at: for what has no
+ * ports (ICMP, later fragments, headers that contradict themselves). Prefixes need none. */
 struct cb_fw_vip_key {
     __u8 address[16]; /* IPv4 as ::ffff:a.b.c.d */
     __u16 port;       /* network byte order; 0 = all that have no entry of their own */
-    __u8 protocol;    /* IPPROTO_TCP, IPPROTO_UDP */
+    __u8 protocol;    /* IPPROTO_TCP, IPPROTO_UDP; 0 = this is the address of a VIP */
     __u8 reserved;
 };
 

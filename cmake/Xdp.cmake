@@ -40,6 +40,7 @@ function(cb_bpf_skeleton name)
     set(CB_SKELETONS ${CB_SKELETONS} ${header} PARENT_SCOPE)
 endfunction()
 cb_bpf_skeleton(cid_steer)
+cb_bpf_skeleton(forward)
 
 cb_read_sources(${PROJECT_SOURCE_DIR}/libcb/sources-xdp.txt CB_XDP_SOURCES)
 set(own ${CB_XDP_SOURCES})

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* Who owns a packet for a VIP: by connection ID, or by the table. */
+#ifndef CB_FW_ROUTE_H
+#define CB_FW_ROUTE_H
+
+#include "fw_cid.h"
+#include "fw_maps.h"
+
+struct fw_owners {
+    __u32 first, second; /* slots; second: CB_FW_NOBODY = nobody. By connection ID there is never a second */
+    __u32 entropy;
+    __u8 by_cid;
+};
+
+/* A connection ID where it lies in a packet. */
+struct fw_dcid {
+    const __u8 *at; /* FW_CID_BYTES can be read; 0 = this is no packet of QUIC, or a very short one */
+    __u32 bytes;    /* of a short header: the most that it can have */
+    int is_long;
+};
+
+static __always_inline struct fw_dcid fw_dcid(const __u8 *data, const void *end, const struct fw_packet *p) {
+    struct fw_dcid d = {};
+    const __u8 *h = fw_l4(data, p) + 8;
+    if (p->l4_bytes < 8 + 1 + FW_CID_BYTES || (const void *)(h + 1 + FW_CID_BYTES) > end) return d;
+    d.is_long = h[0] >> 7;
+    d.bytes = p->l4_bytes - (8 + 1);
+    d.at = h + 1;
+    if (!d.is_long) return d;
+    d.at = 0;
+    if (p->l4_bytes < 8 + 6 + FW_CID_BYTES || (const void *)(h + 6 + FW_CID_BYTES) > end) return d;
+    d.bytes = h[5];
+    d.at = h + 6;
+    return d;
+}
+
+/* By connection ID: the slot of a living member, or CB_FW_NOBODY. */
+static __always_inline __u32 fw_route_cid(const __u8 *data, const void *end, const struct fw_packet *p) {
+    struct cb_fw_server key;
+    const struct fw_dcid d = fw_dcid(data, end, p);
+    if (!d.at) return CB_FW_NOBODY;
+    const __u32 first = d.at[0], rotation = first >> 5;
+    const struct cb_fw_cid *f = bpf_map_lookup_elem(&cids, &rotation);
+    if (!f || !f->used || (first & 31) + 1 != f->cid_bytes) return CB_FW_NOBODY;
+    if (d.is_long ? d.bytes != f->cid_bytes : d.bytes < f->cid_bytes) return CB_FW_NOBODY;
+    if (!fw_cid_server(f, d.at, &key)) return CB_FW_NOBODY;
+    const __u32 *slot = bpf_map_lookup_elem(&servers, &key);
+    if (slot && fw_living(*slot)) return *slot;
+    fw_count(CB_FW_N_CID_UNKNOWN);
+    return CB_FW_NOBODY;
+}
+
+/* The owners of a TCP or UDP packet for this VIP. */
+static __always_inline void fw_route(struct xdp_md *ctx, const struct cb_fw_control *c, const struct fw_packet *p,
+                                     const struct cb_fw_vip *vip, struct fw_owners *o) {
+    if (p->protocol == FW_UDP && vip->flags & CB_FW_QUIC) {
+        o->first = fw_route_cid((const __u8 *)(long)ctx->data, (const void *)(long)ctx->data_end, p);
+        if (o->first != CB_FW_NOBODY) {
+            o->second = CB_FW_NOBODY;
+            o->entropy = (p->source[3] ^ p->ports) * 0x9e3779b1U >> 8;
+            o->by_cid = 1;
+            return;
+        }
+    }
+    const __u64 hash = fw_hash(c, p->family, p->source, p->destination, p->ports, p->protocol);
+    const __u64 word = fw_bucket(c, hash);
+    o->first = word & 0xffff;
+    o->second = word >> 16 & 0xffff;
+    o->entropy = (__u32)hash;
+    o->by_cid = 0;
+}
+
+#endif
