@@ -113,7 +113,7 @@ struct cb_fw_cid {
     __u8 nonce_bytes;
     __u8 cid_bytes; /* all of it: 1 + server ID + nonce + the bytes of the host */
     __u8 reserved[3];
-    __u32 round_keys[44]; /* AES-128, as the words of the key schedule in host byte order */
+    __u32 round_keys[44]; /* AES-128, by fw_cid_set_key() (fw_cid.h): for one pass those of the inverse cipher */
 };
 
 struct cb_fw_server {

@@ -42,11 +42,13 @@
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
 #define FW_BE16(x) ((__u16)(x))
 #define FW_BE32(x) ((__u32)(x))
+#define FW_BE64(x) ((__u64)(x))
 #define FW_LE32(x) __builtin_bswap32(x)
 #define FW_LE64(x) __builtin_bswap64(x)
 #else
 #define FW_BE16(x) ((__u16)__builtin_bswap16(x))
 #define FW_BE32(x) ((__u32)__builtin_bswap32(x))
+#define FW_BE64(x) ((__u64)__builtin_bswap64(x))
 #define FW_LE32(x) ((__u32)(x))
 #define FW_LE64(x) ((__u64)(x))
 #endif
