@@ -33,10 +33,10 @@ static __always_inline int to_owner(struct xdp_md *ctx, const struct cb_fw_contr
         if (previous) return fw_decide_here(ctx, c, p, vip, &o, previous, 0);
         return fw_pass(o.by_cid ? CB_FW_N_BY_CID : CB_FW_N_LOCAL);
     }
-    fw_count(o.by_cid ? CB_FW_N_BY_CID : CB_FW_N_FORWARDED);
     const struct fw_way w = {.slot = o.first,
                              .previous = previous,
                              .entropy = o.entropy,
+                             .counter = o.by_cid ? CB_FW_N_BY_CID : CB_FW_N_FORWARDED,
                              .hop = 1,
                              .hop_flags = o.by_cid ? CB_FW_BY_CID : 0};
     return fw_send(ctx, c, p, &w);

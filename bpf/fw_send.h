@@ -10,6 +10,7 @@ struct fw_way {
     __u32 slot;     /* of the member */
     __u32 previous; /* cb_fw_gue.previous */
     __u32 entropy;  /* of the flow: source port and flow label */
+    __u32 counter;  /* enum cb_fw_counter: what is counted when it leaves */
     __u8 hop;       /* cb_fw_gue.hop: 1 from the first host; what is more goes by GUE always */
     __u8 hop_flags; /* enum cb_fw_gue_flags */
 };
@@ -85,12 +86,15 @@ static __always_inline void fw_write_ip6(const struct cb_fw_control *c, const st
     FW_STORE(__u64, h + 32, FW_LOAD(__u64, m->address + 8));
 }
 
-static __always_inline int fw_out(struct xdp_md *ctx, const struct cb_fw_member *m, __u32 slot, __u32 bytes) {
+static __always_inline int fw_out(struct xdp_md *ctx, const struct cb_fw_member *m, const struct fw_way *w,
+                                  __u32 bytes) {
+    __u32 slot = w->slot;
     struct cb_fw_traffic *t = bpf_map_lookup_elem(&member_counters, &slot);
     if (t) {
         t->packets++;
         t->bytes += bytes;
     }
+    fw_count(w->counter);
     return m->ifindex == ctx->ingress_ifindex ? XDP_TX : (int)bpf_redirect(m->ifindex, 0);
 }
 
@@ -110,7 +114,7 @@ static __always_inline int fw_send_mac(struct xdp_md *ctx, const struct cb_fw_me
         h[FW_ETH + 7]--;
     }
     fw_write_eth(h, m, p->family == 4 ? FW_BE16(0x0800) : FW_BE16(0x86dd));
-    return fw_out(ctx, m, w->slot, p->ip_bytes);
+    return fw_out(ctx, m, w, p->ip_bytes);
 }
 
 /* Takes what is behind the Ethernet header at the front of the frame, p->ip_bytes of it (and what the frame has
@@ -143,7 +147,7 @@ static __always_inline int fw_send(struct xdp_md *ctx, const struct cb_fw_contro
         fw_write_ip6(c, m, p, w, h + FW_ETH, p->ip_bytes + inner, protocol);
         if (form == CB_FW_GUE) fw_write_gue(c, p, w, h + FW_ETH + FW_OUTER6, p->ip_bytes);
     }
-    return fw_out(ctx, m, w->slot, p->ip_bytes);
+    return fw_out(ctx, m, w, p->ip_bytes);
 }
 
 #endif
