@@ -22,6 +22,7 @@
 #include <cb/metrics.h>
 #include <cb/oidc.h>
 #include <cb/opa.h>
+#include <cb/packet.h>
 #include <cb/peer.h>
 #include <cb/policy.h>
 #include <cb/proxy.h>

@@ -72,6 +72,22 @@ CB_API int cb_timer_start(cb_timer **out, cb_loop *loop, uint64_t first_ms, uint
 /* fn is not called any more. NULL is fine. */
 CB_API void cb_timer_free(cb_timer *timer);
 
+/* A descriptor that the loop watches, level-triggered: fn is told as long as there is something to read, or room to
+ * write; an error of the descriptor counts as all that was asked for. A watch keeps the loop going. It does not own fd,
+ * which stays open while it is watched. */
+typedef struct cb_watch cb_watch;
+enum cb_watch_event { CB_READABLE = 1, CB_WRITABLE = 2 };
+typedef void (*cb_watch_fn)(cb_watch *w, unsigned events, void *user);
+
+/* events: bits of enum cb_watch_event; 0 = nothing yet. CB_EINVAL (out, loop, fn, fd, events), CB_EEXIST (this loop
+ * watches fd already), CB_EPERM (a plain file, which is always ready), CB_ENOTSUP (a simulation's loop has no
+ * descriptors), CB_ESYS, CB_ENOMEM. */
+CB_API int cb_watch_new(cb_watch **out, cb_loop *loop, int fd, unsigned events, cb_watch_fn fn, void *user);
+/* Asks for other events from now on; 0 pauses. It costs no system call when they are the same. CB_EINVAL, CB_ESYS. */
+CB_API int cb_watch_events(cb_watch *w, unsigned events);
+/* fn is not called again, and fd may be closed at once; also inside fn. NULL is fine. */
+CB_API void cb_watch_free(cb_watch *w);
+
 /* Frees the loop. Every object made on it must have been freed before (their closing callbacks that
  * are still due run here). From inside the loop it does nothing. NULL is fine. */
 CB_API void cb_loop_free(cb_loop *loop);

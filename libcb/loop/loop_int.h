@@ -55,15 +55,6 @@ void cb_defer_later(cb_defer *d);
 void cb_defer_idle(cb_defer *d);
 void cb_defer_cancel(cb_defer *d);
 
-/* A watched descriptor. Level-triggered. The watch does not own fd. After cb_watch_free() the callback is
- * not called again and fd may be closed at once. */
-typedef struct cb_watch cb_watch;
-enum { CB_READABLE = 1, CB_WRITABLE = 2 };
-typedef void (*cb_watch_fn)(cb_watch *w, unsigned events, void *user);
-int cb_watch_new(cb_watch **out, cb_loop *loop, int fd, unsigned events, cb_watch_fn fn, void *user);
-int cb_watch_events(cb_watch *w, unsigned events); /* 0 pauses; no system call when unchanged */
-void cb_watch_free(cb_watch *w);
-
 /* As cb_loop_post(), and drop is called by cb_loop_free() when the task has not run then: it owns what it is about. */
 int cb_loop_post_owner(cb_loop *loop, cb_task_fn fn, void (*drop)(void *user), void *user);
 

@@ -1,6 +1,8 @@
 #include "base/error.h"
 #include "loop/loop_priv.h"
 
+#define ALL_EVENTS ((unsigned)CB_READABLE | (unsigned)CB_WRITABLE)
+
 struct cb_watch {
     uv_poll_t poll;
     cb_list link; /* loop->watches */
@@ -36,6 +38,9 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
 }
 
 int cb_watch_new(cb_watch **out, cb_loop *loop, int fd, unsigned events, cb_watch_fn fn, void *user) {
+    if (!out || !loop || !fn || fd < 0 || events & ~ALL_EVENTS)
+        return cb_fail(CB_EINVAL,
+                       "cb_watch_new: needs out, a loop, a function, a descriptor and events of cb_watch_event");
     int rc = cb_loop_needs_kernel(loop, "watching a descriptor");
     if (rc < 0) return rc;
     cb_watch *w = cb_mem_new(cb_loop_alloc(loop), sizeof *w);
@@ -63,6 +68,7 @@ int cb_watch_new(cb_watch **out, cb_loop *loop, int fd, unsigned events, cb_watc
 }
 
 int cb_watch_events(cb_watch *w, unsigned events) {
+    if (events & ~ALL_EVENTS) return cb_fail(CB_EINVAL, "cb_watch_events: %u is more than cb_watch_event has", events);
     if (w->events == events) return CB_OK;
     w->events = events;
     return start(w);

@@ -622,6 +622,39 @@ Test(loop, a_pending_socket_error_is_reported_until_it_is_read) {
     cb_loop_free(loop);
 }
 
+static void never_called(cb_watch *w, unsigned events, void *user) {
+    (void)w;
+    (void)events;
+    (void)user;
+    cr_assert(false, "called");
+}
+
+Test(loop, watches_refuse_what_they_cannot_watch) {
+    cb_loop *loop = loop_or_die();
+    cb_watch *w = NULL;
+    int s[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, s), 0);
+    cr_expect_eq(cb_watch_new(NULL, loop, s[0], CB_READABLE, never_called, NULL), CB_EINVAL);
+    cr_expect_eq(cb_watch_new(&w, NULL, s[0], CB_READABLE, never_called, NULL), CB_EINVAL);
+    cr_expect_eq(cb_watch_new(&w, loop, -1, CB_READABLE, never_called, NULL), CB_EINVAL);
+    cr_expect_eq(cb_watch_new(&w, loop, s[0], 4, never_called, NULL), CB_EINVAL);
+    cr_expect_eq(cb_watch_new(&w, loop, s[0], CB_READABLE, NULL, NULL), CB_EINVAL);
+    int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    cr_expect_eq(cb_watch_new(&w, loop, file, CB_READABLE, never_called, NULL), CB_EPERM, "%s", cb_last_error());
+    close(file);
+    cr_expect_null(w);
+    cr_assert_eq(cb_watch_new(&w, loop, s[0], CB_READABLE, never_called, NULL), CB_OK);
+    cr_expect_eq(cb_watch_events(w, 8), CB_EINVAL);
+    cb_watch *second = NULL;
+    cr_expect_eq(cb_watch_new(&second, loop, s[0], CB_READABLE, never_called, NULL), CB_EEXIST, "%s", cb_last_error());
+    cr_expect_null(second);
+    cb_watch_free(w);
+    cb_watch_free(NULL);
+    close(s[0]);
+    close(s[1]);
+    cb_loop_free(loop);
+}
+
 Test(loop, random_bytes_differ_and_leave_no_trace) {
     cb_loop *loop = loop_or_die();
     uint8_t a[100], b[100], big[2000] = {0};
