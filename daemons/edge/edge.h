@@ -339,7 +339,8 @@ cb_http_limits edge_limits_of(const edge_conf *c);
 void edge_upgrade_begin(cb_loop *loop, void *e);                     /* SIGUSR2 */
 void edge_upgrade_saved(edge_worker *w, int rc, const char *detail); /* a worker's answer; any thread */
 cb_handoff *edge_upgrade_handoff(const edge *e);
-void edge_upgrade_abort(edge *e); /* the process ends; waits for what is under way */
+void edge_upgrade_abort(edge *e); /* the process ends; waits for the successor and the talk with it */
+void edge_upgrade_end(edge *e);   /* the workers are gone: what they did not answer any more goes, too */
 
 /* --- inherit.c: this process replaces another one --- */
 int edge_inherit(edge *e); /* before anything else; CB_OK also when there is nothing */

@@ -32,7 +32,7 @@ struct edge_upgrade {
     int rc;
     char why[600];
     pthread_t thread;
-    bool threaded;
+    bool threaded, aborted;
     int sock, theirs; /* to the successor, and its end */
     pid_t child;
 };
@@ -62,6 +62,10 @@ static void finish(edge_upgrade *u) {
     const int rc = u->rc;
     const pid_t child = u->child;
     char state[96];
+    if (u->aborted) {
+        upgrade_free(u);
+        return;
+    }
     if (rc < 0) edge_say(e->log, CB_LOG_ERROR, "upgrade: %s: this process goes on", u->why);
     upgrade_free(u);
     edge_telemetry_upgraded(e, rc < 0 ? EDGE_BAD : EDGE_GOOD);
@@ -333,5 +337,11 @@ void edge_upgrade_abort(edge *e) {
         u->threaded = false;
     }
     fail(u, CB_ECLOSED, "this process ends");
-    upgrade_free(u);
+    u->aborted = true;
+    if (u->saved == e->n_workers)
+        upgrade_free(u); /* else workers still give what they have; the last answer is its end */
+}
+
+void edge_upgrade_end(edge *e) {
+    if (e->upgrade) upgrade_free(e->upgrade);
 }

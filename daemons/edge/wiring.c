@@ -291,6 +291,7 @@ static void stop_workers(edge *e, bool at_once) {
 }
 
 static void edge_free(edge *e) {
+    edge_upgrade_end(e);
     if (e->now && e->serving && !e->yields) edge_pid_file_remove(e->now->conf);
     edge_observe_free(e);
     edge_telemetry_show(e, NULL);

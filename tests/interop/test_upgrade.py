@@ -411,6 +411,20 @@ def test_sigterm_during_an_upgrade(service, tmp_path):
         time.sleep(0.05)
 
 
+def test_sigterm_while_workers_still_give_what_they_have(service):
+    """Both signals at once: no worker has got to it when the process is told to end."""
+    s = service()
+    for _ in range(10):
+        s.process.send(signal.SIGUSR2)
+        s.process.send(signal.SIGTERM)
+        assert s.process.popen.wait(20) == 0, s.log()
+        end = time.monotonic() + 10
+        while s.living():
+            assert time.monotonic() < end, s.log()
+            time.sleep(0.05)
+        s.start()
+
+
 def test_a_fifth_generation_is_refused(service):
     s = service(drain_timeout_ms=3000)
     long = []
