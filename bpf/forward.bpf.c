@@ -30,7 +30,7 @@ static __always_inline int to_owner(struct xdp_md *ctx, const struct cb_fw_contr
 
     const __u32 previous = fw_living(o.second);
     if (c->self && o.first == c->self_slot) {
-        if (previous) return fw_decide_here(ctx, c, p, vip, &o, previous, 0);
+        if (previous) return fw_decide_here(ctx, c, p, p, vip->flags, &o, 0);
         return fw_pass(o.by_cid ? CB_FW_N_BY_CID : CB_FW_N_LOCAL);
     }
     const struct fw_way w = {.slot = o.first,
@@ -45,16 +45,16 @@ static __always_inline int to_owner(struct xdp_md *ctx, const struct cb_fw_contr
 /* What has no ports: later fragments, ICMP. */
 static __always_inline int without_ports(struct xdp_md *ctx, const struct cb_fw_control *c, const struct fw_packet *p) {
     if (!fw_vip_address(c, p->destination)) return fw_pass(CB_FW_N_PASSED);
-    if (p->fragment == FW_LATER) return fw_fragment(ctx, c, p);
-    if (fw_is_icmp_error(p)) return fw_icmp_error(ctx, c, p);
+    if (p->fragment == FW_LATER) return fw_fragment(ctx, p, 0);
+    if (fw_is_icmp_error(p)) return fw_icmp_error(ctx, p);
     return fw_pass(CB_FW_N_LOCAL); /* echo requests and the like: any host answers */
 }
 
 SEC("xdp")
 int forward(struct xdp_md *ctx) {
-    struct fw_packet p;
-    const __u32 first = 0, ifindex = ctx->ingress_ifindex;
-    const struct cb_fw_control *c = bpf_map_lookup_elem(&control, &first);
+    struct fw_packet p = {};
+    const __u32 ifindex = ctx->ingress_ifindex;
+    const struct cb_fw_control *c = fw_control();
     const struct cb_fw_interface *in = bpf_map_lookup_elem(&interfaces, &ifindex);
     if (!c || !in) return XDP_PASS;
 
@@ -62,7 +62,7 @@ int forward(struct xdp_md *ctx) {
     if (parsed == FW_OTHER) return fw_pass(CB_FW_N_PASSED);
     if (parsed == FW_BAD)
         return fw_vip_address(c, p.destination) ? fw_drop(CB_FW_N_MALFORMED) : fw_pass(CB_FW_N_PASSED);
-    if (encapsulated(c, &p)) return fw_decapsulate(ctx, c, in->flags, &p);
+    if (encapsulated(c, &p)) return fw_decapsulate(ctx, in->flags, &p);
     if (!(in->flags & CB_FW_EDGE)) return fw_pass(CB_FW_N_PASSED);
     if (p.fragment == FW_LATER || (p.protocol != FW_TCP && p.protocol != FW_UDP)) return without_ports(ctx, c, &p);
 

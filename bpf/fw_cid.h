@@ -82,6 +82,14 @@ static __noinline int fw_open_four(const struct cb_fw_cid *f, struct fw_body *bo
     return 0;
 }
 
+/* Decrypts what stands behind the first octet of a connection ID; `third` is what of it is not in the body. */
+FW_GLOBAL int fw_cid_open(const struct cb_fw_cid *f, struct fw_body *body, __u64 third) {
+    if (!f || !body) return -1;
+    if (f->codec != FW_CID_ONE) return fw_open_four(f, body, third);
+    body->w[0] = fw_aes_decrypt(f->round_keys, body->w[0], &body->w[1]);
+    return 0;
+}
+
 /* Reads whom a connection ID of this configuration's form names; FW_CID_BYTES of it can be read. 0: nobody can be read
  * from it. */
 static __always_inline int fw_cid_server(const struct cb_fw_cid *f, const __u8 *cid, struct cb_fw_server *out) {
@@ -94,10 +102,7 @@ static __always_inline int fw_cid_server(const struct cb_fw_cid *f, const __u8 *
     }
     body.w[0] = FW_BE64(FW_LOAD(__u64, cid + 1));
     body.w[1] = FW_BE64(FW_LOAD(__u64, cid + 9));
-    if (f->codec == FW_CID_ONE)
-        body.w[0] = fw_aes_decrypt(f->round_keys, body.w[0], &body.w[1]);
-    else if (fw_open_four(f, &body, (__u64)FW_BE32(FW_LOAD(__u32, cid + 16)) << 40))
-        return 0;
+    if (fw_cid_open(f, &body, (__u64)FW_BE32(FW_LOAD(__u32, cid + 16)) << 40)) return 0;
     const __u64 low = FW_LE64(FW_BE64(body.w[0])), high = FW_LE64(FW_BE64(body.w[1]));
     fw_cid_key(out, rotation, n, low << 8, high << 8 | low >> 56);
     return 1;

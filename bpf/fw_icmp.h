@@ -4,13 +4,106 @@
 #define CB_FW_ICMP_H
 
 #include "fw_here.h"
+#include "fw_quote.h"
 
-/* `p` is an error (fw_is_icmp_error()) to the address of a VIP, whole or a first fragment. */
-static __always_inline int fw_icmp_error(struct xdp_md *ctx, const struct cb_fw_control *c, const struct fw_packet *p) {
-    (void)ctx;
-    (void)c;
-    (void)p;
-    return fw_pass(CB_FW_N_LOCAL);
+/* What an error quotes: room that stacks do not have. */
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct fw_packet);
+} quotes SEC(".maps");
+
+static __always_inline struct fw_packet *fw_icmp_room(void) {
+    const __u32 first = 0;
+    return bpf_map_lookup_elem(&quotes, &first);
+}
+
+/* Nobody can tell whose connection it is: user space sends it to all members. */
+static __always_inline void fw_icmp_fan_out(struct xdp_md *ctx, const struct cb_fw_control *c,
+                                            const struct fw_packet *p, __u32 slot) {
+    __u64 n = p->ip_bytes;
+    if (n > CB_FW_FANNED_BYTES) n = CB_FW_FANNED_BYTES;
+    if (!fw_rate_take(CB_FW_RATE_FANOUT, c->icmp_rate)) return fw_count(CB_FW_N_RATE_LIMITED);
+    struct cb_fw_fanned *f = bpf_ringbuf_reserve(&fanout, sizeof(*f), 0);
+    if (!f) return fw_count(CB_FW_N_RATE_LIMITED);
+    f->length = (__u32)n;
+    FW_KEEP(n);
+    if (n > CB_FW_FANNED_BYTES) n = CB_FW_FANNED_BYTES;
+    if (n < 1) n = 1;
+    f->slot = slot;
+    if (bpf_xdp_load_bytes(ctx, FW_ETH, f->packet, (__u32)n)) return bpf_ringbuf_discard(f, 0);
+    bpf_ringbuf_submit(f, 0);
+    fw_count(CB_FW_N_ICMP_FANNED);
+}
+
+/* What p quotes, and the VIP that it is of. 0: nothing of ours; *bad: it contradicts itself. */
+static __always_inline const struct cb_fw_vip *fw_icmp_quoted(struct xdp_md *ctx, const struct cb_fw_control *c,
+                                                              const struct fw_packet *p, struct fw_packet *q,
+                                                              int *bad) {
+    const int rc = fw_quote_read((const void *)(long)ctx->data, (const void *)(long)ctx->data_end, p, q);
+    *bad = rc == FW_BAD;
+    if (rc != FW_OK) return 0;
+    for (int i = 0; i < 4; i++) /* an error goes to whom its quote came from */
+        *bad |= p->destination[i] != q->destination[i];
+    return *bad ? 0 : fw_vip(c, q->destination, q->port, q->protocol);
+}
+
+/* By the connection ID of ours in a quoted packet, that of its source: the slot of a living member, or CB_FW_NOBODY. A
+ * short header has none. */
+static __always_inline __u32 fw_icmp_cid(struct xdp_md *ctx, const struct fw_packet *q) {
+    const __u8 *data = (const __u8 *)(long)ctx->data;
+    const void *end = (const void *)(long)ctx->data_end;
+    struct fw_dcid d = {.is_long = 1};
+    __u32 at = 0;
+    d.bytes = fw_quote_scid(data, end, q, &at);
+    const __u8 *cid = data + (at & FW_FRAME_MASK);
+    if (!d.bytes || (const void *)(cid + FW_CID_BYTES) > end) return CB_FW_NOBODY;
+    d.at = cid;
+    return fw_route_cid(&d);
+}
+
+/* Who owns what an error quotes. */
+static __always_inline void fw_icmp_owners(struct xdp_md *ctx, const struct cb_fw_control *c, const struct fw_packet *q,
+                                           __u32 vip_flags, struct fw_owners *o) {
+    if (q->protocol == FW_UDP && vip_flags & CB_FW_QUIC) {
+        o->first = fw_icmp_cid(ctx, q);
+        o->second = CB_FW_NOBODY;
+        o->by_cid = 1;
+        o->entropy = q->ports;
+        if (o->first != CB_FW_NOBODY) return;
+    }
+    fw_route_table(c, q, o);
+}
+
+/* `p` is an error (fw_is_icmp_error()) to the address of a VIP, from outside. */
+FW_GLOBAL int fw_icmp_error(struct xdp_md *ctx, const struct fw_packet *p) {
+    const struct cb_fw_control *c = fw_control();
+    struct fw_packet *q = fw_icmp_room();
+    struct fw_owners o;
+    if (!c || !p || !q) return XDP_DROP;
+    int bad;
+    const struct cb_fw_vip *vip = fw_icmp_quoted(ctx, c, p, q, &bad);
+    if (bad) return fw_drop(CB_FW_N_MALFORMED);
+    if (!vip) return fw_pass(CB_FW_N_LOCAL); /* of echoes, for example */
+    const __u32 flags = vip->flags;
+    fw_icmp_owners(ctx, c, q, flags, &o);
+    if (o.first == CB_FW_NOBODY) return fw_drop(CB_FW_N_NO_OWNER);
+    if (q->protocol == FW_UDP && flags & CB_FW_QUIC && !o.by_cid) fw_icmp_fan_out(ctx, c, p, o.first);
+
+    const __u32 previous = fw_living(o.second);
+    if (c->self && o.first == c->self_slot) {
+        if (previous) return fw_decide_here(ctx, c, p, q, flags, &o, 0);
+        return fw_pass(CB_FW_N_LOCAL);
+    }
+    if (!fw_rate_take(CB_FW_RATE_ICMP, c->icmp_rate)) return fw_drop(CB_FW_N_RATE_LIMITED);
+    fw_count(CB_FW_N_ICMP);
+    const struct fw_way w = {.slot = o.first,
+                             .previous = previous,
+                             .entropy = o.entropy,
+                             .hop = 1,
+                             .hop_flags = o.by_cid ? CB_FW_BY_CID : 0};
+    return fw_send_on(ctx, p, &w);
 }
 
 #endif

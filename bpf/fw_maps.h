@@ -121,6 +121,18 @@ struct {
     __uint(max_entries, CB_FW_FANOUT_BYTES);
 } fanout SEC(".maps");
 
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, CB_FW_RATES);
+    __type(key, __u32);
+    __type(value, struct cb_fw_rate);
+} rates SEC(".maps");
+
+static __always_inline const struct cb_fw_control *fw_control(void) {
+    const __u32 first = 0;
+    return bpf_map_lookup_elem(&control, &first);
+}
+
 static __always_inline void fw_count(__u32 what) {
     __u64 *n = bpf_map_lookup_elem(&counters, &what);
     if (n) (*n)++;

@@ -43,9 +43,12 @@ struct fw_packet {
     __u8 type, code; /* ICMP */
 };
 
-/* The transport's header. The mask tells the verifier what the parser has seen to already. */
+/* Headers are within so many bytes of a frame; the mask tells the verifier what the parser has seen to already. */
+enum { FW_FRAME_MASK = 0x1fff };
+
+/* The transport's header. */
 static __always_inline const __u8 *fw_l4(const void *data, const struct fw_packet *p) {
-    return (const __u8 *)data + (p->l4 & 0x1fff);
+    return (const __u8 *)data + (p->l4 & FW_FRAME_MASK);
 }
 
 static __always_inline int fw_parse_tcp(const __u8 *h, const void *end, struct fw_packet *p) {

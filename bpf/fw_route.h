@@ -35,26 +35,37 @@ static __always_inline struct fw_dcid fw_dcid(const __u8 *data, const void *end,
 }
 
 /* By connection ID: the slot of a living member, or CB_FW_NOBODY. */
-static __always_inline __u32 fw_route_cid(const __u8 *data, const void *end, const struct fw_packet *p) {
+static __always_inline __u32 fw_route_cid(const struct fw_dcid *d) {
     struct cb_fw_server key;
-    const struct fw_dcid d = fw_dcid(data, end, p);
-    if (!d.at) return CB_FW_NOBODY;
-    const __u32 first = d.at[0], rotation = first >> 5;
+    if (!d->at) return CB_FW_NOBODY;
+    const __u32 first = d->at[0], rotation = first >> 5;
     const struct cb_fw_cid *f = bpf_map_lookup_elem(&cids, &rotation);
     if (!f || !f->used || (first & 31) + 1 != f->cid_bytes) return CB_FW_NOBODY;
-    if (d.is_long ? d.bytes != f->cid_bytes : d.bytes < f->cid_bytes) return CB_FW_NOBODY;
-    if (!fw_cid_server(f, d.at, &key)) return CB_FW_NOBODY;
+    if (d->is_long ? d->bytes != f->cid_bytes : d->bytes < f->cid_bytes) return CB_FW_NOBODY;
+    if (!fw_cid_server(f, d->at, &key)) return CB_FW_NOBODY;
     const __u32 *slot = bpf_map_lookup_elem(&servers, &key);
     if (slot && fw_living(*slot)) return *slot;
     fw_count(CB_FW_N_CID_UNKNOWN);
     return CB_FW_NOBODY;
 }
 
+/* The owners of a tuple. */
+static __always_inline void fw_route_table(const struct cb_fw_control *c, const struct fw_packet *p,
+                                           struct fw_owners *o) {
+    const __u64 hash = fw_hash(c, p->family, p->source, p->destination, p->ports, p->protocol);
+    const __u64 word = fw_bucket(c, hash);
+    o->first = word & 0xffff;
+    o->second = word >> 16 & 0xffff;
+    o->entropy = (__u32)hash;
+    o->by_cid = 0;
+}
+
 /* The owners of a TCP or UDP packet for this VIP. */
 static __always_inline void fw_route(struct xdp_md *ctx, const struct cb_fw_control *c, const struct fw_packet *p,
                                      const struct cb_fw_vip *vip, struct fw_owners *o) {
     if (p->protocol == FW_UDP && vip->flags & CB_FW_QUIC) {
-        o->first = fw_route_cid((const __u8 *)(long)ctx->data, (const void *)(long)ctx->data_end, p);
+        const struct fw_dcid d = fw_dcid((const __u8 *)(long)ctx->data, (const void *)(long)ctx->data_end, p);
+        o->first = fw_route_cid(&d);
         if (o->first != CB_FW_NOBODY) {
             o->second = CB_FW_NOBODY;
             o->entropy = (p->source[3] ^ p->ports) * 0x9e3779b1U >> 8;
@@ -62,12 +73,7 @@ static __always_inline void fw_route(struct xdp_md *ctx, const struct cb_fw_cont
             return;
         }
     }
-    const __u64 hash = fw_hash(c, p->family, p->source, p->destination, p->ports, p->protocol);
-    const __u64 word = fw_bucket(c, hash);
-    o->first = word & 0xffff;
-    o->second = word >> 16 & 0xffff;
-    o->entropy = (__u32)hash;
-    o->by_cid = 0;
+    fw_route_table(c, p, o);
 }
 
 #endif

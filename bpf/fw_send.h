@@ -150,4 +150,10 @@ static __always_inline int fw_send(struct xdp_md *ctx, const struct cb_fw_contro
     return fw_out(ctx, m, w, p->ip_bytes);
 }
 
+/* The same, for whom a call more is no matter. */
+FW_GLOBAL int fw_send_on(struct xdp_md *ctx, const struct fw_packet *p, const struct fw_way *w) {
+    const struct cb_fw_control *c = fw_control();
+    return c && p && w ? fw_send(ctx, c, p, w) : XDP_DROP;
+}
+
 #endif

@@ -13,7 +13,16 @@
 #define FW_LOAD(type, p)         (*(const type *)(const void *)(p))
 #define FW_STORE(type, p, value) (*(type *)(void *)(p) = (value))
 
+/* A function of its own, which the verifier looks at once, not anew for each caller. Pointers may be null there. */
+#define FW_GLOBAL __noinline
+
+/* Two comparisons of x stay two: the verifier does not follow a range that was shifted. */
+#define FW_KEEP(x) __asm__ volatile("" : "+r"(x))
+
 #else
+
+#define FW_KEEP(x) (void)(x)
+#define FW_GLOBAL  static inline
 
 #include <linux/types.h>
 #include <string.h>
