@@ -17,6 +17,7 @@
 #include <cb/http.h>
 #include <cb/json.h>
 #include <cb/lb.h>
+#include <cb/lb_node.h>
 #include <cb/log_writer.h>
 #include <cb/loop.h>
 #include <cb/metrics.h>

@@ -15,8 +15,10 @@ CELLS = guard.ROOT / "libcb/telemetry/cells.def"
 MODULES = {"process": "The process", "interface": "Network interfaces (L1, L2)", "kernel": "The kernel's network stack (L3, L4)", "loop": "Event loops",
            "udp": "UDP sockets of libcb", "xdp": "AF_XDP", "tcp": "TCP connections of libcb", "quic": "QUIC", "tls": "TLS", "admin": "Administration interfaces",
            "http": "HTTP servers", "pool": "Connections to origins", "dns": "Names", "proxy": "The reverse proxy", "audit": "Audit logs", "store": "Stores",
-           "log": "Logs", "access": "Access logs", "trace": "Traces", "auth": "Identities and policies", "acme": "Certificates by ACME", "edge": "cb-edge"}
+           "log": "Logs", "access": "Access logs", "trace": "Traces", "auth": "Identities and policies", "acme": "Certificates by ACME", "lb": "Forwarding tables",
+           "edge": "cb-edge"}
 READ = ("process", "interface", "kernel")  # by collectors, at a scrape
+SHOWN = (*READ, "lb")  # of these no loop has cells
 HEAD = """# Metrics
 
 The families that libcb and its daemons have. A counter is shown with `_total` behind its name; a histogram has `_bucket`, `_sum` and `_count`, or is a native one. This page
@@ -34,7 +36,7 @@ def cells(table):
     """(id, family, kind, values) of each series that a loop counts in."""
     for identity, module, kind, _, _, _, labels, _ in table:
         sets = [label.partition("=")[2] for label in labels.split(",")] if labels else []
-        if module in READ or not all(sets):
+        if module in SHOWN or not all(sets):
             continue
         for values in itertools.product(*(text.split("|") for text in sets)):
             words = [re.sub(r"[^A-Z0-9]+", "_", value.upper()).strip("_") for value in values]
