@@ -89,9 +89,11 @@ static __always_inline int fw_taken(struct xdp_md *ctx, const struct cb_fw_contr
     if (!(outer->flags & CB_FW_ASK)) return outer->hop > 1 ? XDP_PASS : fw_decide_here(ctx, c, p, q, vip_flags, &o, 1);
 
     if (outer->hop >= CB_FW_HOPS || fw_quic_who(ctx, p) != FW_QUIC_UNKNOWN) return XDP_PASS;
-    fw_count(CB_FW_N_RETURNED);
-    const struct fw_way w = {
-        .slot = o.second, .entropy = o.entropy, .hop = (__u8)(outer->hop + 1), .hop_flags = CB_FW_FINAL};
+    const struct fw_way w = {.slot = o.second,
+                             .entropy = o.entropy,
+                             .counter = CB_FW_N_RETURNED,
+                             .hop = (__u8)(outer->hop + 1),
+                             .hop_flags = CB_FW_FINAL};
     return fw_send_on(ctx, p, &w);
 }
 

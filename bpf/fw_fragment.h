@@ -44,12 +44,12 @@ FW_GLOBAL int fw_fragment(struct xdp_md *ctx, const struct fw_packet *p, __u32 h
     if (!c || !p) return XDP_DROP;
     const struct cb_fw_fragment_way *way = fw_fragment_find(p);
     if (!way) return hop ? XDP_PASS : fw_drop(CB_FW_N_FRAGMENT_UNKNOWN);
-    fw_count(CB_FW_N_FRAGMENTS);
-    if (c->self && way->slot == c->self_slot) return XDP_PASS;
-    if (hop >= 2) return XDP_PASS; /* whatever the first one did: further than this nothing goes */
+    if (c->self && way->slot == c->self_slot) return fw_pass(CB_FW_N_FRAGMENTS);
+    if (hop >= 2) return fw_pass(CB_FW_N_FRAGMENTS); /* whatever the first one did: further than this nothing goes */
     const struct fw_way w = {.slot = way->slot,
                              .previous = fw_living(way->second),
                              .entropy = (p->source[3] ^ p->fragment_id) * 0x9e3779b1U >> 8,
+                             .counter = CB_FW_N_FRAGMENTS,
                              .hop = (__u8)(hop + 1),
                              .hop_flags = hop ? CB_FW_FINAL : 0};
     return fw_send_on(ctx, p, &w);

@@ -93,10 +93,10 @@ static __always_inline int fw_decide_here(struct xdp_md *ctx, const struct cb_fw
     if (flags && !fw_rate_take(CB_FW_RATE_HOP, c->hop_rate)) return fw_pass(CB_FW_N_RATE_LIMITED);
     if (!flags) return fw_pass(CB_FW_N_KEPT);
     if (p->fragment == FW_FIRST) fw_fragment_way(p, o->second, CB_FW_NOBODY);
-    fw_count(flags == CB_FW_ASK ? CB_FW_N_ASKED : CB_FW_N_SECOND_HOP);
     const struct fw_way w = {.slot = o->second,
                              .previous = flags == CB_FW_ASK ? c->self : 0,
                              .entropy = o->entropy,
+                             .counter = flags == CB_FW_ASK ? CB_FW_N_ASKED : CB_FW_N_SECOND_HOP,
                              .hop = hop ? (__u8)(hop + 1) : 2,
                              .hop_flags = (__u8)flags};
     return fw_send_on(ctx, p, &w);

@@ -97,10 +97,10 @@ FW_GLOBAL int fw_icmp_error(struct xdp_md *ctx, const struct fw_packet *p) {
         return fw_pass(CB_FW_N_LOCAL);
     }
     if (!fw_rate_take(CB_FW_RATE_ICMP, c->icmp_rate)) return fw_drop(CB_FW_N_RATE_LIMITED);
-    fw_count(CB_FW_N_ICMP);
     const struct fw_way w = {.slot = o.first,
                              .previous = previous,
                              .entropy = o.entropy,
+                             .counter = CB_FW_N_ICMP,
                              .hop = 1,
                              .hop_flags = o.by_cid ? CB_FW_BY_CID : 0};
     return fw_send_on(ctx, p, &w);
