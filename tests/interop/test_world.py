@@ -35,6 +35,7 @@ def test_both_families_reach_all_servers():
             for v6 in (False, True):
                 assert f"via: 1.1 {pops_servers}" in w.curl(client, v6=v6), (client, v6)
                 assert f"via: 1.1 {pops_servers}" in w.curl(client, "/headers", v6, "--http1.1")
+        assert "s21" in w.cbctl("s21", "get", "via")
         load = w.load(tcp=40, quic=40).until_live()
         counts = load.settle(2)
         for kind in ("tcp", "quic"):
@@ -257,3 +258,13 @@ def test_a_failure_while_it_is_built_leaves_nothing():
 
 def test_without_root_or_programs_it_says_why():
     assert world.why_not("no-such-program") is not None
+
+
+@needs_world
+def test_the_benchmark_counts_what_breaks():
+    """scripts/bench pop, small: a drained server's connections break where the router has nothing but routes."""
+    done = subprocess.run([sys.executable, TOP / "tests/bench/pop.py", "--build", BUILD, "--flows", "24", "--every", "1000", "--only", "ecmp", "--row", "drain"],
+                          capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    tcp, quic = (int(n) for n in done.stdout.split("| drain | ")[1].split(" |")[0].split(" + "))
+    assert 0 < tcp <= 24 and 0 < quic <= 24, done.stdout

@@ -326,9 +326,16 @@ protocol bgp r_6 from quick {{
         if wait and self.announcing(server.pop):
             self.until_routed(f"r{server.pop}", self.announcing(server.pop))
 
+    def drain(self, name):
+        """The server is to get no new connections. Without a forwarding plane that means no packets at all."""
+        self.withdraw(name)
+
+    def undrain(self, name):
+        self.start(name)
+
     def cbctl(self, name, *words, check=True):
         """cbctl of a server's cb-edge; what it printed."""
-        return self.servers[name].host.run(self.own("cbctl"), "--socket", self.folder / f"{name}.sock", *words, check=check).stdout
+        return self.servers[name].host.run(self.own("cbctl"), *words, "--socket", self.folder / f"{name}.sock", check=check).stdout
 
     # ---- clients ----
     def curl(self, client, path="/headers", v6=False, *more):

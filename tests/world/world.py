@@ -194,11 +194,13 @@ class Host:
     def cut(self, device):
         """The cable is pulled: both ends lose their carrier."""
         there = self.world.wires.get((self.name, device))
+        self.world.pulled.add((self.name, device))
         if there:
             there[0].ip(f"link set dev {there[1]} down")
         self.ip(f"link set dev {device} down")
 
     def mend(self, device):
+        self.world.pulled.discard((self.name, device))
         there = self.world.wires.get((self.name, device))
         if there:
             there[0].ip(f"link set dev {there[1]} up")
@@ -235,7 +237,7 @@ class Host:
 class World:
     def __init__(self, folder=None):
         self.tag = f"{PREFIX}-{os.getpid()}-{next(NUMBERS)}"
-        self.hosts, self.wires, self.kept_routes = {}, {}, {}
+        self.hosts, self.wires, self.kept_routes, self.pulled = {}, {}, {}, set()
         self.own_folder = folder is None
         self.folder = Path(tempfile.mkdtemp(prefix="cb-world.") if folder is None else folder)
         self.folder.chmod(0o755)
