@@ -144,12 +144,10 @@ class Capture:
         return self
 
     def _read(self):
-        while True:
+        while not self.stopping:
             try:
                 frame = self.socket.recv(65536)
             except socket.timeout:
-                if self.stopping:
-                    return
                 continue
             except OSError:
                 return

@@ -42,6 +42,7 @@ def build_program(name, build):
     build = Path(build).resolve()
     source, out = HERE / f"{name}.c", build / "tests/world" / name
     lib = next(path for path in (build / "libcb.so", *sorted(build.rglob("libcb.so"))) if path.exists())
+    libs = [str(lib.with_name("libcb-xdp.so"))] if "<cb/forward.h>" in source.read_text() else []
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out.parent / ".lock", "w") as lock:  # several tests may come at once
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -49,7 +50,7 @@ def build_program(name, build):
             cache = (build / "CMakeCache.txt").read_text() if (build / "CMakeCache.txt").exists() else ""
             sanitize = re.search(r"^CB_SANITIZE:STRING=(.+)$", cache, re.M)
             flags = [f"-fsanitize={sanitize[1]}"] if sanitize else []
-            subprocess.run(["cc", "-std=c11", "-D_GNU_SOURCE", "-O2", *flags, f"-I{TOP}/include", str(source), str(lib), f"-Wl,-rpath,{lib.parent}", "-lpthread",
+            subprocess.run(["cc", "-std=c11", "-D_GNU_SOURCE", "-O2", *flags, f"-I{TOP}/include", str(source), *libs, str(lib), f"-Wl,-rpath,{lib.parent}", "-lpthread",
                             "-o", str(out)], check=True)
     return out
 
