@@ -20,7 +20,7 @@ void cb_proxy_unref(cb_proxy *p) {
         cb_pass_auth_destroy(CB_CONTAINER(p->spare_auth.next, cb_pass_auth, link));
     while (!cb_list_empty(&p->spare_notes))
         cb_pass_notes_destroy(CB_CONTAINER(p->spare_notes.next, cb_pass_notes, link));
-    cb_forward_free(&p->forward);
+    cb_relay_free(&p->forward);
     cb_mem_free(p->alloc, p->via);
     cb_mem_free(p->alloc, p);
 }
@@ -99,7 +99,7 @@ int cb_proxy_new(cb_proxy **out, cb_loop *loop, const cb_proxy_opts *opts) {
     cb_list_init(&p->spare);
     cb_list_init(&p->spare_auth);
     cb_list_init(&p->spare_notes);
-    cb_forward_init(&p->forward, p->alloc);
+    cb_relay_init(&p->forward, p->alloc);
     cb_alarm_init(&p->alarm, loop, expire);
     p->via = cb_mem_text(p->alloc, via);
     rc = p->via ? cb_resolver_new(&p->resolver, loop, CB_OPTS(cb_resolver_opts, .servers = o.resolver))

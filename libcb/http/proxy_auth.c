@@ -121,7 +121,7 @@ static int make_fields(cb_pass_auth *a, const cb_route_guard *g) {
     return CB_OK;
 }
 
-void cb_pass_drop_credentials(const cb_pass *pass, cb_forward *f) {
+void cb_pass_drop_credentials(const cb_pass *pass, cb_relay *f) {
     const cb_route_guard *g = pass->guard;
     bool keep = g->keep_credentials && pass->auth;
     size_t to = 0;

@@ -164,7 +164,7 @@ static bool is_trace(cb_slice name) {
     return name.len == 11 ? cb_slice_eq(name, "traceparent") : name.len == 10 && cb_slice_eq(name, "tracestate");
 }
 
-static bool is_hidden(const cb_forward_env *env, cb_slice name) {
+static bool is_hidden(const cb_relay_env *env, cb_slice name) {
     for (size_t i = 0; i < env->n_hidden; i++)
         if (cb_forward_name_like(name, env->hidden[i])) return true;
     return false;
@@ -172,12 +172,12 @@ static bool is_hidden(const cb_forward_env *env, cb_slice name) {
 
 /* ---- output ---- */
 
-void cb_forward_init(cb_forward *f, const cb_alloc *alloc) {
-    *f = (cb_forward){.length = -1};
+void cb_relay_init(cb_relay *f, const cb_alloc *alloc) {
+    *f = (cb_relay){.length = -1};
     cb_buf_init(&f->text, alloc, TEXT_MAX);
 }
 
-void cb_forward_free(cb_forward *f) {
+void cb_relay_free(cb_relay *f) {
     cb_mem_free(f->text.alloc, f->at);
     cb_buf_free(&f->text);
     f->at = NULL;
@@ -185,7 +185,7 @@ void cb_forward_free(cb_forward *f) {
 }
 
 /* Room for all fields and texts to come, so that slices into them stay. */
-static int make_room(cb_forward *f, const cb_field *in, size_t n, size_t extra_text, size_t extra_fields) {
+static int make_room(cb_relay *f, const cb_field *in, size_t n, size_t extra_text, size_t extra_fields) {
     size_t text = extra_text;
     f->n = 0;
     f->length = -1;
@@ -203,22 +203,22 @@ static int make_room(cb_forward *f, const cb_field *in, size_t n, size_t extra_t
     return CB_OK;
 }
 
-static void put(cb_forward *f, const char *name, cb_slice value) {
+static void put(cb_relay *f, const char *name, cb_slice value) {
     f->at[f->n++] = (cb_field){cb_slice_str(name), value};
 }
 
 /* Text is gathered in f->text; make_room() has seen to it that it fits. */
-static void add_text(cb_forward *f, cb_slice s) {
+static void add_text(cb_relay *f, cb_slice s) {
     if (f->text.cap - f->text.len < s.len || !s.len) return;
     memcpy(f->text.base + f->text.len, s.base, s.len);
     f->text.len += s.len;
 }
 
-static cb_slice text_from(const cb_forward *f, size_t from) {
+static cb_slice text_from(const cb_relay *f, size_t from) {
     return slice_of(f->text.base + from, f->text.len - from);
 }
 
-int cb_forward_add(cb_forward *f, const char *name, cb_slice value) {
+int cb_relay_add(cb_relay *f, const char *name, cb_slice value) {
     if (f->n == f->cap || f->text.cap - f->text.len < value.len)
         return cb_fail(CB_ENOMEM, "no room for one more field (%s)", name);
     size_t from = f->text.len;
@@ -227,7 +227,7 @@ int cb_forward_add(cb_forward *f, const char *name, cb_slice value) {
     return CB_OK;
 }
 
-void cb_forward_drop(cb_forward *f, const char *lower_name) {
+void cb_relay_drop(cb_relay *f, const char *lower_name) {
     size_t to = 0;
     for (size_t i = 0; i < f->n; i++)
         if (!cb_slice_eq(f->at[i].name, lower_name)) f->at[to++] = f->at[i];
@@ -238,7 +238,7 @@ static const char *version_text(int version) {
     return version == CB_HTTP_3 ? "3" : version == CB_HTTP_2 ? "2" : "1.1";
 }
 
-static void add_via(cb_forward *f, const cb_forward_env *env) {
+static void add_via(cb_relay *f, const cb_relay_env *env) {
     size_t from = f->text.len;
     add_text(f, cb_slice_str(version_text(env->version)));
     add_text(f, cb_slice_str(" "));
@@ -248,7 +248,7 @@ static void add_via(cb_forward *f, const cb_forward_env *env) {
 
 /* ---- requests ---- */
 
-static bool all_values(cb_forward *f, const cb_field *in, size_t n, const char *name, const char *glue) {
+static bool all_values(cb_relay *f, const cb_field *in, size_t n, const char *name, const char *glue) {
     bool any = false;
     for (size_t i = 0; i < n; i++) {
         if (!cb_slice_eq(in[i].name, name) || !in[i].value.len) continue;
@@ -260,7 +260,7 @@ static bool all_values(cb_forward *f, const cb_field *in, size_t n, const char *
 }
 
 /* The rightmost address that no trusted peer has added. */
-static cb_slice client_of(cb_slice list, cb_slice peer, const cb_forward_env *env) {
+static cb_slice client_of(cb_slice list, cb_slice peer, const cb_relay_env *env) {
     cb_slice client = peer;
     while (list.len) {
         cb_slice hop = last_item(&list);
@@ -278,7 +278,7 @@ static cb_slice client_of(cb_slice list, cb_slice peer, const cb_forward_env *en
     return client;
 }
 
-static void add_x_forwarded(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env, bool trusted) {
+static void add_x_forwarded(cb_relay *f, const cb_field *in, size_t n, const cb_relay_env *env, bool trusted) {
     size_t from = f->text.len;
     const cb_slice peer = f->client;
     if (trusted && all_values(f, in, n, "x-forwarded-for", ", ")) {
@@ -305,7 +305,7 @@ static void add_x_forwarded(cb_forward *f, const cb_field *in, size_t n, const c
 }
 
 /* A value of RFC 7239: a token, or quoted. */
-static void add_pair(cb_forward *f, const char *name, cb_slice value, bool node) {
+static void add_pair(cb_relay *f, const char *name, cb_slice value, bool node) {
     if (!value.len) return;
     bool token = cb_field_name_ok(value);
     bool v6 = !token && node && memchr(value.base, ':', value.len);
@@ -317,7 +317,7 @@ static void add_pair(cb_forward *f, const char *name, cb_slice value, bool node)
     add_text(f, cb_slice_str(token ? "" : v6 ? "]\"" : "\""));
 }
 
-static void add_forwarded(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env, cb_slice peer,
+static void add_forwarded(cb_relay *f, const cb_field *in, size_t n, const cb_relay_env *env, cb_slice peer,
                           bool trusted) {
     size_t from = f->text.len;
     if (trusted && all_values(f, in, n, "forwarded", ", ")) add_text(f, cb_slice_str(", "));
@@ -331,7 +331,7 @@ static void add_forwarded(cb_forward *f, const cb_field *in, size_t n, const cb_
 
 static const char *const cert_fields[] = {"client-cert", "client-cert-chain", "x-forwarded-client-cert"};
 
-static size_t cert_room(const cb_forward_env *env) {
+static size_t cert_room(const cb_relay_env *env) {
     size_t room = 0;
     cb_slice der;
     for (size_t i = 0; env->peer && env->client_cert && (der = cb_peer_cert(env->peer, i)).len; i++)
@@ -340,7 +340,7 @@ static size_t cert_room(const cb_forward_env *env) {
 }
 
 /* Certificates from `first` on, as a list of byte sequences (RFC 8941, 3.3.5). */
-static void add_certs(cb_forward *f, const char *name, const cb_peer *p, size_t first, size_t n) {
+static void add_certs(cb_relay *f, const char *name, const cb_peer *p, size_t first, size_t n) {
     size_t from = f->text.len;
     cb_slice der;
     for (size_t i = first; i < first + n && (der = cb_peer_cert(p, i)).len; i++) {
@@ -352,7 +352,7 @@ static void add_certs(cb_forward *f, const char *name, const cb_peer *p, size_t 
     if (f->text.len > from) put(f, name, text_from(f, from));
 }
 
-static void add_client_cert(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env, bool trusted) {
+static void add_client_cert(cb_relay *f, const cb_field *in, size_t n, const cb_relay_env *env, bool trusted) {
     if (env->peer && env->client_cert) {
         add_certs(f, cert_fields[0], env->peer, 0, 1);
         if (env->client_cert > 1) add_certs(f, cert_fields[1], env->peer, 1, SIZE_MAX / 2);
@@ -378,7 +378,7 @@ static bool passed_too_often(const cb_field *in, size_t n, const char *via) {
     return times >= LOOP_MAX;
 }
 
-int cb_forward_request(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env) {
+int cb_relay_request(cb_relay *f, const cb_field *in, size_t n, const cb_relay_env *env) {
     hop_names hops;
     bool trusted = cb_prefix_any(env->trusted, env->n_trusted, cb_slice_str(env->remote));
     bool early_data = false, wants_trailers = false;
@@ -406,7 +406,7 @@ int cb_forward_request(cb_forward *f, const cb_field *in, size_t n, const cb_for
     if (cookies > 1) { /* RFC 9113, 8.2.3: crumbs are one field on HTTP/1.1 */
         size_t from = f->text.len;
         all_values(f, in, n, "cookie", "; ");
-        cb_forward_drop(f, "cookie");
+        cb_relay_drop(f, "cookie");
         put(f, "cookie", text_from(f, from));
     }
     if (wants_trailers) put(f, "te", cb_slice_str("trailers"));
@@ -422,7 +422,7 @@ int cb_forward_request(cb_forward *f, const cb_field *in, size_t n, const cb_for
     return CB_OK;
 }
 
-int cb_forward_response(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env) {
+int cb_relay_response(cb_relay *f, const cb_field *in, size_t n, const cb_relay_env *env) {
     hop_names hops;
     int rc = make_room(f, in, n, 128 + strlen(env->via), 0);
     if (rc < 0) return rc;
@@ -438,7 +438,7 @@ int cb_forward_response(cb_forward *f, const cb_field *in, size_t n, const cb_fo
     return CB_OK;
 }
 
-int cb_forward_trailers(cb_forward *f, const cb_field *in, size_t n, const cb_forward_env *env) {
+int cb_relay_trailers(cb_relay *f, const cb_field *in, size_t n, const cb_relay_env *env) {
     static const char *const never[] = {"content-length",
                                         "content-encoding",
                                         "content-type",

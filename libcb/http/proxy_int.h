@@ -128,8 +128,8 @@ struct cb_proxy {
     cb_access_log *log;
     cb_tracer *tracer;
     cb_sampler *sampler;
-    cb_forward forward; /* scratch for the message at hand */
-    cb_alarm alarm;     /* the nearest time limit of a pass */
+    cb_relay forward; /* scratch for the message at hand */
+    cb_alarm alarm;   /* the nearest time limit of a pass */
     cb_proxy_stats stats;
     char *via;
     char location[9216]; /* scratch of redirects */
@@ -167,14 +167,14 @@ void cb_pass_cut(cb_pass *pass);         /* the proxy goes away */
 /* Asks the gate of the pass's route; then it is refused, started, or waits. */
 int cb_pass_authenticate(cb_pass *pass);
 /* Fields that carried credentials leave the message that goes on, unless they are to stay. */
-void cb_pass_drop_credentials(const cb_pass *pass, cb_forward *f);
+void cb_pass_drop_credentials(const cb_pass *pass, cb_relay *f);
 void cb_pass_auth_release(cb_pass *pass); /* at the end of a pass */
 void cb_proxy_table_opas_free(cb_proxy_table *t);
 void cb_pass_auth_destroy(cb_pass_auth *a); /* of the spare ones */
 
 /* --- proxy_notes.c: what is told of a pass --- */
 void cb_pass_notes_begin(cb_pass *pass); /* its head is there; makes notes where they are wanted */
-void cb_pass_notes_response(cb_pass *pass, const cb_forward *f); /* these fields go to the client */
+void cb_pass_notes_response(cb_pass *pass, const cb_relay *f); /* these fields go to the client */
 void cb_pass_notes_end(cb_pass *pass);        /* it is over: the access log and the trace are written */
 void cb_pass_notes_destroy(cb_pass_notes *n); /* of the spare ones */
 
@@ -202,7 +202,7 @@ void cb_pass_trace_answered(cb_pass *pass, cb_exchange *back);
 void cb_pass_trace_attempt_over(cb_pass *pass, cb_exchange *back, const char *reason);
 void cb_pass_trace_end(cb_pass *pass);
 /* What a request's fields are to say of traces. */
-void cb_pass_trace_env(const cb_pass *pass, cb_forward_env *env);
+void cb_pass_trace_env(const cb_pass *pass, cb_relay_env *env);
 
 /* --- proxy_redirect.c --- */
 extern const cb_exchange_ops cb_proxy_new_redirect_ops;

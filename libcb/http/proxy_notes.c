@@ -62,7 +62,7 @@ static bool copy(cb_buf *text, cb_slice *s) {
 }
 
 /* Room is made once: slices stay where they are. */
-void cb_pass_notes_response(cb_pass *pass, const cb_forward *f) {
+void cb_pass_notes_response(cb_pass *pass, const cb_relay *f) {
     cb_pass_notes *n = pass->notes;
     size_t wanted = 0, need = 0;
     const char *const *names = pass->proxy->log ? cb_access_log_response_fields(pass->proxy->log, &wanted) : NULL;

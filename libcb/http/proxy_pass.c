@@ -173,24 +173,24 @@ int cb_pass_build_fields(cb_pass *pass) {
     size_t n = 0;
     const cb_field *in = cb_exchange_fields(pass->front, &n);
     const int client_cert = pass->group->def->opts.client_cert;
-    cb_forward_env env = {.trusted = r->trusted,
-                          .n_trusted = r->n_trusted,
-                          .remote = pass->remote,
-                          .via = p->via,
-                          .authority = cb_exchange_authority(pass->front),
-                          .version = cb_exchange_version(pass->front),
-                          .secure = cb_exchange_is_secure(pass->front),
-                          .early = cb_exchange_is_early(pass->front),
-                          .no_forwarded = p->no_forwarded,
-                          .no_x_forwarded = p->no_x_forwarded,
-                          .peer = client_cert ? cb_exchange_peer(pass->front) : NULL,
-                          .client_cert = client_cert,
-                          .hidden = r->hidden,
-                          .n_hidden = r->n_hidden,
-                          .more = pass->auth ? pass->auth->more : NULL,
-                          .n_more = pass->auth ? pass->auth->n_more : 0};
+    cb_relay_env env = {.trusted = r->trusted,
+                        .n_trusted = r->n_trusted,
+                        .remote = pass->remote,
+                        .via = p->via,
+                        .authority = cb_exchange_authority(pass->front),
+                        .version = cb_exchange_version(pass->front),
+                        .secure = cb_exchange_is_secure(pass->front),
+                        .early = cb_exchange_is_early(pass->front),
+                        .no_forwarded = p->no_forwarded,
+                        .no_x_forwarded = p->no_x_forwarded,
+                        .peer = client_cert ? cb_exchange_peer(pass->front) : NULL,
+                        .client_cert = client_cert,
+                        .hidden = r->hidden,
+                        .n_hidden = r->n_hidden,
+                        .more = pass->auth ? pass->auth->more : NULL,
+                        .n_more = pass->auth ? pass->auth->n_more : 0};
     cb_pass_trace_env(pass, &env);
-    int rc = cb_forward_request(&p->forward, in, n, &env);
+    int rc = cb_relay_request(&p->forward, in, n, &env);
     if (rc == CB_OK && pass->guard) cb_pass_drop_credentials(pass, &p->forward);
     cb_slice client = p->forward.client;
     if (rc == CB_OK && client.len < sizeof pass->client)
@@ -200,7 +200,7 @@ int cb_pass_build_fields(cb_pass *pass) {
 
 /* WebSocket between versions: the key belongs to HTTP/1.1 only (RFC 8441, 5.1). */
 static int build_websocket(cb_pass *pass, cb_head *head) {
-    cb_forward *f = &pass->proxy->forward;
+    cb_relay *f = &pass->proxy->forward;
     bool from_h1 = cb_exchange_version(pass->front) == CB_HTTP_1;
     uint8_t random[16];
     char key[CB_WS_KEY + 1];
@@ -209,16 +209,16 @@ static int build_websocket(cb_pass *pass, cb_head *head) {
     pass->ws_accept[0] = '\0';
     head->protocol = cb_exchange_protocol(pass->front);
     head->method = cb_slice_str(pass->to_h1 ? "GET" : "CONNECT");
-    cb_forward_drop(
+    cb_relay_drop(
         f, "content-length"); /* an origin that declines would wait for a body, or take the next request for it */
     if (!pass->to_h1) {
-        cb_forward_drop(f, "sec-websocket-key");
+        cb_relay_drop(f, "sec-websocket-key");
     } else if (!from_h1) {
-        cb_forward_drop(f, "sec-websocket-key");
+        cb_relay_drop(f, "sec-websocket-key");
         rc = cb_loop_random(pass->proxy->loop, random, sizeof random);
         if (rc < 0) return rc;
         cb_ws_key(key, random);
-        rc = cb_forward_add(f, "sec-websocket-key", cb_slice_str(key));
+        rc = cb_relay_add(f, "sec-websocket-key", cb_slice_str(key));
         if (rc == CB_OK) rc = cb_ws_accept(pass->ws_accept, cb_slice_str(key));
     }
     return rc;
@@ -275,8 +275,8 @@ static int next_origin(cb_pass *pass) {
 static int finish_back(cb_pass *pass) {
     size_t n = 0;
     const cb_field *in = cb_exchange_trailers(pass->front, &n);
-    const cb_forward_env env = {.hidden = pass->table->router->hidden, .n_hidden = pass->table->router->n_hidden};
-    int rc = n ? cb_forward_trailers(&pass->proxy->forward, in, n, &env) : CB_OK;
+    const cb_relay_env env = {.hidden = pass->table->router->hidden, .n_hidden = pass->table->router->n_hidden};
+    int rc = n ? cb_relay_trailers(&pass->proxy->forward, in, n, &env) : CB_OK;
     if (rc < 0) return rc;
     n = n ? pass->proxy->forward.n : 0;
     rc = n ? cb_exchange_finish_trailers(pass->back, pass->proxy->forward.at, n) : cb_exchange_finish(pass->back);
@@ -400,14 +400,14 @@ const cb_exchange_ops cb_proxy_new_ops = {.size = sizeof cb_proxy_new_ops, .on_h
 static int build_response(cb_pass *pass, cb_exchange *back) {
     size_t n = 0;
     const cb_field *in = cb_exchange_fields(back, &n);
-    const cb_forward_env env = {.via = pass->proxy->via, .version = cb_exchange_version(back)};
-    return cb_forward_response(&pass->proxy->forward, in, n, &env);
+    const cb_relay_env env = {.via = pass->proxy->via, .version = cb_exchange_version(back)};
+    return cb_relay_response(&pass->proxy->forward, in, n, &env);
 }
 
 /* Informational responses have no flow control: a client that does not read gets a limited amount of them. */
 static int on_back_info(cb_exchange *back, int status, void *user) {
     cb_pass *pass = user;
-    const cb_forward *f = &pass->proxy->forward;
+    const cb_relay *f = &pass->proxy->forward;
     size_t bytes = 0;
     int rc = build_response(pass, back);
     if (rc < 0 || pass->answered) return rc;
@@ -421,18 +421,18 @@ static int on_back_info(cb_exchange *back, int status, void *user) {
 
 /* The origin's answer to WebSocket, in the client's version. Returns the status, 0 when it is not acceptable. */
 static int upgrade_status(cb_pass *pass, cb_exchange *back, int status) {
-    cb_forward *f = &pass->proxy->forward;
+    cb_relay *f = &pass->proxy->forward;
     bool front_h1 = cb_exchange_version(pass->front) == CB_HTTP_1;
     bool accepted = pass->to_h1 ? status == 101 : status >= 200 && status < 300;
     char accept[CB_WS_ACCEPT + 1];
     if (!accepted) return status == 101 || (!front_h1 && status < 300) ? 0 : status;
     if (*pass->ws_accept && !cb_slice_eq(cb_exchange_field(back, "sec-websocket-accept"), pass->ws_accept)) return 0;
     if (!front_h1) {
-        cb_forward_drop(f, "sec-websocket-accept");
-        cb_forward_drop(f, "content-length");
+        cb_relay_drop(f, "sec-websocket-accept");
+        cb_relay_drop(f, "content-length");
     } else if (!pass->to_h1) {
         if (cb_ws_accept(accept, cb_exchange_field(pass->front, "sec-websocket-key")) < 0 ||
-            cb_forward_add(f, "sec-websocket-accept", cb_slice_str(accept)) < 0)
+            cb_relay_add(f, "sec-websocket-accept", cb_slice_str(accept)) < 0)
             return 0;
     }
     pass->tunnel = 1;
@@ -490,10 +490,10 @@ static int on_back_end(cb_exchange *back, void *user) {
     cb_pass *pass = user;
     size_t n = 0;
     const cb_field *in = cb_exchange_trailers(back, &n);
-    const cb_forward_env env = {.n_hidden = 0};
+    const cb_relay_env env = {.n_hidden = 0};
     pass->back_end = 1;
     cb_list_del(&pass->wait); /* what is left is between us and the client: the server's own limits */
-    int rc = n ? cb_forward_trailers(&pass->proxy->forward, in, n, &env) : CB_OK;
+    int rc = n ? cb_relay_trailers(&pass->proxy->forward, in, n, &env) : CB_OK;
     if (rc < 0) return rc;
     n = n ? pass->proxy->forward.n : 0;
     rc = n ? cb_exchange_finish_trailers(pass->front, pass->proxy->forward.at, n) : cb_exchange_finish(pass->front);

@@ -71,7 +71,7 @@ void cb_pass_trace_begin(cb_pass *pass) {
     n->first = h && h->n_served == 0 && h->n_exchanges == 1;
 }
 
-void cb_pass_trace_env(const cb_pass *pass, cb_forward_env *env) {
+void cb_pass_trace_env(const cb_pass *pass, cb_relay_env *env) {
     const cb_pass_notes *n = pass->notes;
     const bool traced = n && n->traced;
     env->own_trace = traced || !believed(pass);

@@ -19,7 +19,7 @@ static size_t read_fields(cb_field *out, const char *lines) {
     return n;
 }
 
-static void write_fields(char *out, size_t cap, const cb_forward *f) {
+static void write_fields(char *out, size_t cap, const cb_relay *f) {
     *out = '\0';
     for (size_t i = 0; i < f->n; i++) {
         size_t at = strlen(out);
@@ -91,74 +91,74 @@ Test(proxy_headers, requests) {
          false, false},
     };
     cb_prefix trusted[2];
-    cb_forward f;
+    cb_relay f;
     cr_assert_eq(cb_prefix_parse(&trusted[0], "10.0.0.0/8"), CB_OK);
     cr_assert_eq(cb_prefix_parse(&trusted[1], "fd00::/8"), CB_OK);
-    cb_forward_init(&f, NULL);
+    cb_relay_init(&f, NULL);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         cb_field in[32];
         char out[2048];
-        const cb_forward_env env = {.trusted = trusted,
-                                    .n_trusted = 2,
-                                    .remote = rows[i].remote,
-                                    .via = "edge",
-                                    .authority = cb_slice_str("h"),
-                                    .version = rows[i].version,
-                                    .secure = rows[i].secure,
-                                    .early = rows[i].early};
-        cr_assert_eq(cb_forward_request(&f, in, read_fields(in, rows[i].in), &env), CB_OK);
+        const cb_relay_env env = {.trusted = trusted,
+                                  .n_trusted = 2,
+                                  .remote = rows[i].remote,
+                                  .via = "edge",
+                                  .authority = cb_slice_str("h"),
+                                  .version = rows[i].version,
+                                  .secure = rows[i].secure,
+                                  .early = rows[i].early};
+        cr_assert_eq(cb_relay_request(&f, in, read_fields(in, rows[i].in), &env), CB_OK);
         write_fields(out, sizeof out, &f);
         cr_expect_str_eq(out, rows[i].out, "row %zu\n%s", i, out);
         cr_expect(f.client.len == strlen(rows[i].client) && !memcmp(f.client.base, rows[i].client, f.client.len),
                   "row %zu: client %.*s", i, (int)f.client.len, (const char *)f.client.base);
     }
-    cb_forward_free(&f);
+    cb_relay_free(&f);
 }
 
 Test(proxy_headers, loops_and_lengths) {
-    cb_forward f;
+    cb_relay f;
     cb_field in[16];
-    cb_forward_init(&f, NULL);
-    cb_forward_env env = {.remote = "", .via = "edge", .version = 2, .no_forwarded = true, .no_x_forwarded = true};
+    cb_relay_init(&f, NULL);
+    cb_relay_env env = {.remote = "", .via = "edge", .version = 2, .no_forwarded = true, .no_x_forwarded = true};
     size_t n = read_fields(
         in, "via: 1.1 edge, 2 edge, 3 edge,1.1 edge\nvia: 1.1 edge, 1.1 edge\nvia: 1.1 edge, 2 edge, 3 edge\n");
-    cr_expect_eq(cb_forward_request(&f, in, n, &env), CB_OK);
+    cr_expect_eq(cb_relay_request(&f, in, n, &env), CB_OK);
     n = read_fields(
         in, "via: 1.1 edge, 2 edge, 3 edge,1.1 edge\nvia: 1.1 edge, 1.1 edge\nvia: 1.1 edge, 2 edge, 3 edge, 2 edge\n");
-    cr_expect_eq(cb_forward_request(&f, in, n, &env), CB_ELIMIT);
+    cr_expect_eq(cb_relay_request(&f, in, n, &env), CB_ELIMIT);
     n = read_fields(in, "content-length: 42\n");
-    cr_expect_eq(cb_forward_request(&f, in, n, &env), CB_OK);
+    cr_expect_eq(cb_relay_request(&f, in, n, &env), CB_OK);
     cr_expect_eq(f.length, 42);
     cr_expect_eq(f.n, 2);
-    cr_expect_eq(cb_forward_request(&f, in, 0, &env), CB_OK);
+    cr_expect_eq(cb_relay_request(&f, in, 0, &env), CB_OK);
     cr_expect_eq(f.length, -1);
-    cb_forward_free(&f);
+    cb_relay_free(&f);
 }
 
 Test(proxy_headers, responses_and_trailers) {
-    cb_forward f;
+    cb_relay f;
     cb_field in[16];
     char out[1024];
-    cb_forward_init(&f, NULL);
-    const cb_forward_env env = {.via = "edge", .version = 1};
+    cb_relay_init(&f, NULL);
+    const cb_relay_env env = {.via = "edge", .version = 1};
     size_t n = read_fields(in, "connection: x-a\nx-a: 1\nset-cookie: a\nset-cookie: b\nalt-svc: "
                                "h3=\":1\"\ntransfer-encoding: chunked\nserver: s\nvia: 1.1 o\n");
-    cr_expect_eq(cb_forward_response(&f, in, n, &env), CB_OK);
+    cr_expect_eq(cb_relay_response(&f, in, n, &env), CB_OK);
     write_fields(out, sizeof out, &f);
     cr_expect_str_eq(out, "set-cookie: a\nset-cookie: b\nserver: s\nvia: 1.1 o\nvia: 1.1 edge\n", "%s", out);
-    cb_forward_drop(&f, "set-cookie");
+    cb_relay_drop(&f, "set-cookie");
     cr_expect_eq(f.n, 3);
-    cr_expect_eq(cb_forward_add(&f, "x-more", cb_slice_str("1")), CB_OK);
+    cr_expect_eq(cb_relay_add(&f, "x-more", cb_slice_str("1")), CB_OK);
     n = read_fields(in, "grpc-status: 0\ncontent-length: 5\nset-cookie: a\nx-forwarded-for: 1\nx-checksum: q\n");
-    cr_expect_eq(cb_forward_trailers(&f, in, n, &(cb_forward_env){.n_hidden = 0}), CB_OK);
+    cr_expect_eq(cb_relay_trailers(&f, in, n, &(cb_relay_env){.n_hidden = 0}), CB_OK);
     write_fields(out, sizeof out, &f);
     cr_expect_str_eq(out, "grpc-status: 0\nx-checksum: q\n", "%s", out);
     char *const hidden[] = {"x-checksum", "x-user"};
     n = read_fields(in, "x-checksum: q\nx_checksum: q\nx-user: evil\nx_user: evil\nx-users: 1\n");
-    cr_expect_eq(cb_forward_trailers(&f, in, n, &(cb_forward_env){.hidden = hidden, .n_hidden = 2}), CB_OK);
+    cr_expect_eq(cb_relay_trailers(&f, in, n, &(cb_relay_env){.hidden = hidden, .n_hidden = 2}), CB_OK);
     write_fields(out, sizeof out, &f);
     cr_expect_str_eq(out, "x-users: 1\n", "%s", out);
-    cb_forward_free(&f);
+    cb_relay_free(&f);
 }
 
 Test(proxy_headers, prefixes) {
@@ -231,18 +231,18 @@ Test(proxy_headers, certificate_of_the_client) {
         for (int shown = 0; shown < 2; shown++)
             for (size_t n_trusted = 0; n_trusted < 2; n_trusted++) {
                 cb_field in[8];
-                cb_forward fwd;
-                const cb_forward_env env = {.remote = "203.0.113.9:5",
-                                            .via = "edge",
-                                            .version = 2,
-                                            .no_forwarded = true,
-                                            .no_x_forwarded = true,
-                                            .trusted = &trusted,
-                                            .n_trusted = n_trusted,
-                                            .peer = shown ? peer : NULL,
-                                            .client_cert = mode};
-                cb_forward_init(&fwd, &cb_alloc_libc);
-                cr_assert_eq(cb_forward_request(&fwd, in, read_fields(in, theirs), &env), CB_OK);
+                cb_relay fwd;
+                const cb_relay_env env = {.remote = "203.0.113.9:5",
+                                          .via = "edge",
+                                          .version = 2,
+                                          .no_forwarded = true,
+                                          .no_x_forwarded = true,
+                                          .trusted = &trusted,
+                                          .n_trusted = n_trusted,
+                                          .peer = shown ? peer : NULL,
+                                          .client_cert = mode};
+                cb_relay_init(&fwd, &cb_alloc_libc);
+                cr_assert_eq(cb_relay_request(&fwd, in, read_fields(in, theirs), &env), CB_OK);
                 write_fields(out, sizeof out, &fwd);
                 if (mode && shown)
                     snprintf(expected, sizeof expected, "client-cert: :%s:\n%s%s%svia: 2 edge\n", cert,
@@ -253,7 +253,7 @@ Test(proxy_headers, certificate_of_the_client) {
                                  ? "client-cert: :AAAA:\nclient-cert-chain: :AAAA:\nx-forwarded-client-cert: By=x\n"
                                  : "");
                 cr_expect_str_eq(out, expected, "mode %d, shown %d, trusted %zu: %s", mode, shown, n_trusted, out);
-                cb_forward_free(&fwd);
+                cb_relay_free(&fwd);
             }
     cb_peer_unref(peer);
 }

@@ -34,27 +34,27 @@ enum { N_BROWSER = sizeof browser / sizeof *browser };
 
 /* ---- header-check: the fields of a request are checked, and what the origin gets is made of them ---- */
 
-static cb_forward forward;
+static cb_relay forward;
 
 static void forward_prepare(void) {
-    cb_forward_init(&forward, NULL);
+    cb_relay_init(&forward, NULL);
 }
 
 static void forward_run(size_t times) {
-    const cb_forward_env env = {.remote = "192.0.2.1:54321",
-                                .via = "libcb",
-                                .authority = cb_slice_str("www.example.org"),
-                                .version = CB_HTTP_2,
-                                .secure = true};
+    const cb_relay_env env = {.remote = "192.0.2.1:54321",
+                              .via = "libcb",
+                              .authority = cb_slice_str("www.example.org"),
+                              .version = CB_HTTP_2,
+                              .secure = true};
     for (size_t i = 0; i < times; i++) {
         for (size_t k = 0; k < N_BROWSER; k++)
             MUST(cb_field_name_ok(browser[k].name) && cb_field_value_ok(browser[k].value));
-        MUST(cb_forward_request(&forward, browser, N_BROWSER, &env) == CB_OK);
+        MUST(cb_relay_request(&forward, browser, N_BROWSER, &env) == CB_OK);
     }
 }
 
 static void forward_clean(void) {
-    cb_forward_free(&forward);
+    cb_relay_free(&forward);
 }
 
 /* ---- h1-head: a request's head is parsed, and answered ---- */
