@@ -42,7 +42,8 @@ struct cb_fw_control {
     __u16 underlay_mtu;  /* IP bytes that fit between hosts */
     __u8 address4[4];    /* own address as the outer source; zero = none */
     __u8 address6[16];
-    __u32 reserved[4];
+    __u32 layout; /* CB_FW_LAYOUT: of pinned maps who takes them over looks here first */
+    __u32 reserved[3];
 };
 
 /* ---- table: ARRAY of one word a bucket, mmapable: cb_lb_table_words() ---- */

@@ -44,9 +44,9 @@ cb_bpf_skeleton(forward)
 
 cb_read_sources(${PROJECT_SOURCE_DIR}/libcb/sources-xdp.txt CB_XDP_SOURCES)
 set(own ${CB_XDP_SOURCES})
-list(FILTER own EXCLUDE REGEX "/libcb/base/")
+list(FILTER own EXCLUDE REGEX "/libcb/(base|telemetry)/")
 set(copies ${CB_XDP_SOURCES})
-list(FILTER copies INCLUDE REGEX "/libcb/base/")
+list(FILTER copies INCLUDE REGEX "/libcb/(base|telemetry)/")
 
 add_library(cb_xdp_objects OBJECT ${own} ${CB_SKELETONS})
 target_include_directories(cb_xdp_objects

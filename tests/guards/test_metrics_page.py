@@ -16,8 +16,8 @@ MODULES = {"process": "The process", "interface": "Network interfaces (L1, L2)",
            "udp": "UDP sockets of libcb", "xdp": "AF_XDP", "tcp": "TCP connections of libcb", "quic": "QUIC", "tls": "TLS", "admin": "Administration interfaces",
            "http": "HTTP servers", "pool": "Connections to origins", "dns": "Names", "proxy": "The reverse proxy", "audit": "Audit logs", "store": "Stores",
            "log": "Logs", "access": "Access logs", "trace": "Traces", "auth": "Identities and policies", "acme": "Certificates by ACME", "lb": "Forwarding tables",
-           "edge": "cb-edge"}
-READ = ("process", "interface", "kernel")  # by collectors, at a scrape
+           "forward": "The datapath in the kernel (libcb-xdp)", "edge": "cb-edge"}
+READ = ("process", "interface", "kernel", "forward")  # by collectors, at a scrape
 SHOWN = (*READ, "lb")  # of these no loop has cells
 HEAD = """# Metrics
 
@@ -94,7 +94,7 @@ def test_cells_are_current():
 def test_what_is_read_comes_first():
     """libcb/telemetry/cells.c defines what follows."""
     read = [row[1] in READ for row in rows(CATALOGUE.read_text())]
-    assert read == sorted(read, reverse=True), "rows of process, interface and kernel stand before all others"
+    assert read == sorted(read, reverse=True), "rows of process, interface, kernel and forward stand before all others"
 
 
 MACRO = re.compile(r"^#define (\w+)\(([\w, ]+)\)((?:.*\\\n)*.*)$", re.M)
