@@ -388,6 +388,7 @@ static void on_streams_available(cb_quic_app *app) {
 static int on_handshake(cb_quic_app *app) {
     h3_conn *c = enter(app);
     if (c->m.h.env.server) c->m.h.secured = c->m.now;
+    if (c->m.drain_asked) cb_mux_wake(&c->m); /* that waited for it */
     if (!c->m.h.env.server && c->m.h.env.owner->capacity) c->m.h.env.owner->capacity(&c->m.h);
     return leave(c, CB_OK);
 }

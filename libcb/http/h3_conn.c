@@ -165,11 +165,18 @@ static cb_time round_trips(const h3_conn *c) {
     return t < CB_SEC ? t : CB_SEC;
 }
 
+/* A client whose handshake is not complete has had no answer yet: how far it is nobody knows, and its request comes
+ * with the end of the handshake. */
+static bool refuses_later(const h3_conn *c) {
+    return c->m.drain_asked && c->m.h.env.server && !c->m.drain_at && !c->m.final_goaway &&
+           !c->below->in_early_data(c->qc);
+}
+
 static int h3_flush(cb_hconn *h, cb_time now) {
     h3_conn *c = h3_of(h);
     if (c->m.closed) return CB_OK;
     c->m.now = now;
-    if (c->m.drain_asked && h->env.server && !c->m.drain_at && !c->m.final_goaway) c->m.drain_at = now + round_trips(c);
+    if (refuses_later(c)) c->m.drain_at = now + round_trips(c);
     settle(c);
     c->told = CB_NEVER; /* the owner asks for the deadline now */
     return CB_OK;

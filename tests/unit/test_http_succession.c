@@ -1,6 +1,7 @@
 /* An HTTP server gives its address to another one: its sockets pass, the new one rests until it is told to begin, and
  * the old one yields. */
 #include "support/http_fixture.h"
+#include "support/quic_fixture.h"
 #include <cb/group.h>
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -160,4 +161,59 @@ Test(http_succession, what_is_not_needed_is_closed_and_mistakes_are_named) {
     close(pipes[0]);
     close(pipes[1]);
     http_world_close(&w);
+}
+
+/* ---- HTTP/3: a handshake that is under way when draining begins ---- */
+
+static int say_hello(cb_exchange *x, void *user) {
+    (void)user;
+    return cb_exchange_send(x, 200, NULL, 0, cb_slice_str("hello"));
+}
+
+typedef struct answer {
+    int closed, rc, status;
+} answer;
+
+static void note_answer(cb_exchange *x, int rc, void *user) {
+    answer *a = user;
+    *a = (answer){.closed = a->closed + 1, .rc = rc, .status = cb_exchange_status(x)};
+}
+
+/* In virtual time, so many milliseconds each way. Nobody else serves there: a request that is refused has no second
+ * try. */
+Test(http_succession, a_handshake_under_way_brings_a_request_that_is_answered) {
+    static const cb_exchange_ops hello = {.size = sizeof hello, .on_head = say_hello};
+    static const cb_exchange_ops asking = {.size = sizeof asking, .on_close = note_answer};
+    static const uint32_t delays_us[] = {1000, 50000, 200000};
+    for (size_t i = 0; i < sizeof delays_us / sizeof *delays_us; i++) {
+        const cb_sim_link_opts line = {.size = sizeof line, .rate_bps = 100000000, .delay_us = delays_us[i]};
+        cb_http_server *s = NULL;
+        cb_http_client *c = NULL;
+        cb_exchange *x = NULL;
+        answer got = {0};
+        int drained = 0;
+        qt_world w;
+        qt_world_make_sim(&w, 1, &line, NULL);
+        cb_identity *me = tls_pki_identity(&w.pki, "10.0.0.2");
+        int rc = cb_http_server_new(
+            &s, w.loop,
+            CB_OPTS(cb_http_server_opts, .listen = ":443", .identity = me, .versions = CB_HTTP_3, .ops = &hello));
+        if (rc == CB_OK)
+            rc = cb_http_client_new(&c, w.client_loop,
+                                    CB_OPTS(cb_http_client_opts, .identity = w.client_id, .versions = CB_HTTP_3));
+        if (rc == CB_OK) rc = cb_http_request(&x, c, CB_OPTS(cb_request, .url = "https://10.0.0.2/"), &asking, &got);
+        cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
+        for (int ms = 0; ms < 2000 && taken(s) == 0; ms++)
+            qt_turn(&w, 1);
+        cr_assert_eq(taken(s), 1);
+        cb_http_server_on_drained(s, done, &drained);
+        cr_assert_eq(cb_http_server_yield(s, 8000), CB_OK);
+        cr_assert(qt_until(&w, &got.closed, 1));
+        cr_expect(got.rc == CB_OK && got.status == 200, "%u us: %d, status %d", delays_us[i], got.rc, got.status);
+        cr_expect(qt_until(&w, &drained, 1));
+        cb_http_client_free(c);
+        cb_http_server_free(s);
+        cb_identity_unref(me);
+        qt_world_drop(&w);
+    }
 }
