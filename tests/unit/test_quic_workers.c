@@ -175,12 +175,13 @@ Test(quic_workers, a_stray_is_handed_over) {
                      .len = t.len};
     cb_quic_endpoint_packet(other, &other->main, &d);
     cr_assert_eq(w.server.bytes, 0);
-    cr_assert(qt_until_bytes(&w, &w.server.bytes, 500));
     cb_quic_endpoint_stats s = {.size = sizeof s};
     cb_quic_endpoint_stats_get(other, &s);
     cr_assert_eq(s.handed_over, 1);
-    EXPECT_MOVED(w.metrics, 1, "cb_quic_handed_over_packets", "out");
-    EXPECT_MOVED(w.metrics, 1, "cb_quic_handed_over_packets", "in");
+    cr_assert(qt_until_bytes(&w, &w.server.bytes, 500));
+    cb_quic_endpoint_stats_get(other, &s); /* since the loop turned the kernel may have brought others of the client */
+    EXPECT_MOVED(w.metrics, s.handed_over, "cb_quic_handed_over_packets", "out");
+    EXPECT_MOVED(w.metrics, s.handed_over - own->inbox.count, "cb_quic_handed_over_packets", "in");
     cr_assert_eq(s.stateless_resets, 0);
     /* of a worker that is not there (3 are expected, 2 came): a reset. Of the process before: silence. Long ago: reset
      */
@@ -201,13 +202,14 @@ Test(quic_workers, a_stray_is_handed_over) {
         cr_assert_eq(s.stateless_resets - before, (uint64_t)table[i].resets, "row %zu", i);
     }
     /* the inbox is bounded */
+    const uint64_t handed = s.handed_over - own->inbox.count;
     p[0] = 0x40;
     cb_quic_lb_encode(&own->keys->cid, p + 1, 20, p + 40, 0, 7);
     for (int i = 0; i < CB_INBOX_MAX + 500; i++)
         cb_quic_endpoint_packet(other, &other->main, &d);
     cr_assert_eq(own->inbox.count, CB_INBOX_MAX);
     cb_quic_endpoint_stats_get(other, &s);
-    cr_assert_eq(s.handed_over, 1 + CB_INBOX_MAX);
+    cr_assert_eq(s.handed_over, handed + CB_INBOX_MAX);
     for (int i = 0; i < 1000 && own->inbox.count; i++)
         qt_turn(&w, 1);
     cr_assert_eq(own->inbox.count, 0);
