@@ -245,8 +245,8 @@ def stage_install():
     out.mkdir()
     for example in examples:
         log = LOG / f"example-{example.stem}.log"
-        command = f'cc -Wall -Wextra -Werror "{example}" -o "{out / example.stem}" ' \
-                  "$(pkg-config --cflags --libs libcb)"
+        package = "libcb-xdp" if example.stem.startswith("xdp_") else "libcb"
+        command = f'cc -Wall -Wextra -Werror "{example}" -o "{out / example.stem}" $(pkg-config --cflags --libs {package})'
         results.add(one(f"pkg-config: {example.name}", run(["sh", "-c", command], log, env=env) == 0, log))
     log, program = LOG / "cplusplus.log", out / "server_client"
     command = f'g++ -std=c++17 -Wall -Wextra -Wpedantic -Werror tests/install/server_client.cpp -o "{program}" ' \

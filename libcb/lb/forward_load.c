@@ -480,8 +480,11 @@ int fw_program(const cb_forward *f) {
 }
 
 int fw_program_mss(const cb_forward *f) {
-    const struct bpf_program *p = bpf_object__find_program_by_name(f->skel->obj, "forward_mss");
-    return p && !f->no_mss ? bpf_program__fd(p) : -1;
+    struct bpf_program *p;
+    bpf_object__for_each_program(p, f->skel->obj) {
+        if (bpf_program__type(p) == BPF_PROG_TYPE_SCHED_CLS && !f->no_mss) return bpf_program__fd(p);
+    }
+    return -1;
 }
 
 uint32_t fw_program_id(const cb_forward *f) {
