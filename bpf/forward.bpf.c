@@ -6,6 +6,7 @@
 #include "fw_decapsulate.h"
 #include "fw_fragment.h"
 #include "fw_icmp.h"
+#include "fw_mss.h"
 #include "fw_route.h"
 #include "fw_send.h"
 
@@ -19,7 +20,8 @@ static __always_inline int encapsulated(const struct cb_fw_control *c, const str
            p->destination[3] == FW_LOAD(__u32, c->address6 + 12);
 }
 
-/* A TCP or UDP packet for a VIP, from outside. */
+/* A TCP or UDP packet for a VIP, from outside. (Apart: the stacks of all that is called one from the other have 512
+ * bytes together.) */
 static __always_inline int to_owner(struct xdp_md *ctx, const struct cb_fw_control *c, const struct fw_packet *p,
                                     const struct cb_fw_vip *vip) {
     struct fw_owners o;
@@ -45,7 +47,7 @@ static __always_inline int to_owner(struct xdp_md *ctx, const struct cb_fw_contr
 /* What has no ports: later fragments, ICMP. */
 static __always_inline int without_ports(struct xdp_md *ctx, const struct cb_fw_control *c, const struct fw_packet *p) {
     if (!fw_vip_address(c, p->destination)) return fw_pass(CB_FW_N_PASSED);
-    if (p->fragment == FW_LATER) return fw_fragment(ctx, p, 0);
+    if (p->fragment == FW_LATER) return fw_fragment(ctx, p);
     if (fw_is_icmp_error(p)) return fw_icmp_error(ctx, p);
     return fw_pass(CB_FW_N_LOCAL); /* echo requests and the like: any host answers */
 }
@@ -69,6 +71,12 @@ int forward(struct xdp_md *ctx) {
     const struct cb_fw_vip *vip = fw_vip(c, p.destination, p.port, p.protocol);
     if (!vip) return fw_pass(CB_FW_N_PASSED);
     return to_owner(ctx, c, &p, vip);
+}
+
+SEC("tc")
+int cb_forward_mss(struct __sk_buff *skb) {
+    fw_mss_lower(skb);
+    return -1; /* TC_ACT_UNSPEC: what else is attached decides */
 }
 
 char licence_text[] SEC("license") = "Dual MIT/GPL";

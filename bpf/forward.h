@@ -218,6 +218,7 @@ enum { CB_FW_HOPS = 3 }; /* first owner, second owner, and back again */
     X(ICMP, "icmp", "ICMP errors sent to the owner of what they quote")                                                \
     X(ICMP_FANNED, "icmp_fanned", "ICMP errors given to user space for all members")                                   \
     X(TOO_BIG_SENT, "too_big_sent", "ICMP too big sent to clients")                                                    \
+    X(MSS_LOWERED, "mss_lowered", "SYN-ACKs of VIPs that left with a smaller MSS")                                     \
     X(MALFORMED, "malformed", "dropped: headers that contradict themselves or are cut short")                          \
     X(FRAGMENT_UNKNOWN, "fragment_unknown", "dropped: no first fragment was seen")                                     \
     X(TOO_BIG, "too_big", "dropped: do not fit between hosts")                                                         \

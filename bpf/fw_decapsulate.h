@@ -93,7 +93,8 @@ static __always_inline int fw_taken(struct xdp_md *ctx, const struct cb_fw_contr
                              .entropy = o.entropy,
                              .counter = CB_FW_N_RETURNED,
                              .hop = (__u8)(outer->hop + 1),
-                             .hop_flags = CB_FW_FINAL};
+                             .hop_flags = CB_FW_FINAL,
+                             .inside = 1};
     return fw_send_on(ctx, p, &w);
 }
 
@@ -120,7 +121,7 @@ FW_GLOBAL int fw_decapsulate(struct xdp_md *ctx, __u32 interface_flags, struct f
     if (p->fragment != FW_LATER && (p->protocol == FW_IPIP || p->protocol == FW_IPV6)) return fw_drop(CB_FW_N_NOT_VIP);
     if (!fw_vip_address(c, p->destination)) return fw_drop(CB_FW_N_NOT_VIP);
     fw_count(CB_FW_N_DECAPSULATED);
-    if (p->fragment == FW_LATER) return o.flags & CB_FW_FINAL ? XDP_PASS : fw_fragment(ctx, p, o.hop);
+    if (p->fragment == FW_LATER) return o.flags & CB_FW_FINAL ? XDP_PASS : fw_fragment_follows(ctx, c, p, o.hop);
     if (!fw_is_icmp_error(p)) return XDP_PASS;
     int bad;
     struct fw_packet *q = fw_icmp_room();

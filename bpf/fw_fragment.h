@@ -39,9 +39,8 @@ static __always_inline void fw_fragment_first(const struct fw_packet *p, const s
 
 /* `p` is a later fragment to the address of a VIP; `hop` is what it came with: 0 from outside, where those whose first
  * one was not seen are dropped. Whom another host sent it to keeps them: it may have been overtaken. */
-FW_GLOBAL int fw_fragment(struct xdp_md *ctx, const struct fw_packet *p, __u32 hop) {
-    const struct cb_fw_control *c = fw_control();
-    if (!c || !p) return XDP_DROP;
+static __always_inline int fw_fragment_follows(struct xdp_md *ctx, const struct cb_fw_control *c,
+                                               const struct fw_packet *p, __u32 hop) {
     const struct cb_fw_fragment_way *way = fw_fragment_find(p);
     if (!way) return hop ? XDP_PASS : fw_drop(CB_FW_N_FRAGMENT_UNKNOWN);
     if (c->self && way->slot == c->self_slot) return fw_pass(CB_FW_N_FRAGMENTS);
@@ -51,8 +50,14 @@ FW_GLOBAL int fw_fragment(struct xdp_md *ctx, const struct fw_packet *p, __u32 h
                              .entropy = (p->source[3] ^ p->fragment_id) * 0x9e3779b1U >> 8,
                              .counter = CB_FW_N_FRAGMENTS,
                              .hop = (__u8)(hop + 1),
-                             .hop_flags = hop ? CB_FW_FINAL : 0};
+                             .hop_flags = hop ? CB_FW_FINAL : 0,
+                             .inside = hop > 0};
     return fw_send_on(ctx, p, &w);
+}
+
+FW_GLOBAL int fw_fragment(struct xdp_md *ctx, const struct fw_packet *p) {
+    const struct cb_fw_control *c = fw_control();
+    return c && p ? fw_fragment_follows(ctx, c, p, 0) : XDP_DROP;
 }
 
 #endif

@@ -98,7 +98,8 @@ static __always_inline int fw_decide_here(struct xdp_md *ctx, const struct cb_fw
                              .entropy = o->entropy,
                              .counter = flags == CB_FW_ASK ? CB_FW_N_ASKED : CB_FW_N_SECOND_HOP,
                              .hop = hop ? (__u8)(hop + 1) : 2,
-                             .hop_flags = (__u8)flags};
+                             .hop_flags = (__u8)flags,
+                             .inside = hop > 0};
     return fw_send_on(ctx, p, &w);
 }
 

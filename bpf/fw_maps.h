@@ -197,7 +197,7 @@ static __always_inline const struct cb_fw_vip *fw_vip(const struct cb_fw_control
 }
 
 /* Is this the address of some VIP? For what has no ports that could be asked for. */
-static __always_inline int fw_vip_address(const struct cb_fw_control *c, const __u32 *address) {
+static __noinline int fw_vip_address(const struct cb_fw_control *c, const __u32 *address) {
     struct cb_fw_vip_key key = {};
     __builtin_memcpy(key.address, address, 16);
     if (bpf_map_lookup_elem(&vips, &key)) return 1;

@@ -19,9 +19,13 @@ static __always_inline int fw_rate_take_at(struct cb_fw_rate *r, __u32 rate, __u
     return enough;
 }
 
-FW_GLOBAL int fw_rate_take(__u32 which, __u32 rate) {
+static __always_inline int fw_rate_spend(__u32 which, __u32 rate) {
     struct cb_fw_rate *r = bpf_map_lookup_elem(&rates, &which);
     return r ? fw_rate_take_at(r, rate, bpf_ktime_get_ns()) : 0;
+}
+
+FW_GLOBAL int fw_rate_take(__u32 which, __u32 rate) {
+    return fw_rate_spend(which, rate);
 }
 
 #endif

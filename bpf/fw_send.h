@@ -13,6 +13,7 @@ struct fw_way {
     __u32 counter;  /* enum cb_fw_counter: what is counted when it leaves */
     __u8 hop;       /* cb_fw_gue.hop: 1 from the first host; what is more goes by GUE always */
     __u8 hop_flags; /* enum cb_fw_gue_flags */
+    __u8 inside;    /* it came from another host, by whom its sender is not told anything */
 };
 
 #include "fw_too_big.h"
@@ -130,7 +131,7 @@ static __always_inline int fw_send(struct xdp_md *ctx, const struct cb_fw_contro
     const int outer4 = m->family == 4;
     const __u32 inner = form == CB_FW_GUE ? FW_OUTER_UDP + CB_FW_GUE_BYTES : 0;
     const __u32 more = (outer4 ? FW_OUTER4 : FW_OUTER6) + inner;
-    if (p->ip_bytes + more > m->mtu) return fw_too_big(ctx, c, p, m->mtu - more);
+    if (p->ip_bytes + more > m->mtu) return w->inside ? fw_drop(CB_FW_N_TOO_BIG) : fw_too_big(ctx, p, m->mtu - more);
     if (bpf_xdp_adjust_head(ctx, -(int)more)) return fw_drop(CB_FW_N_TOO_BIG);
 
     __u8 *h = (void *)(long)ctx->data;
