@@ -88,6 +88,7 @@ static __always_inline int fw_parse_l4(const void *data, const void *end, struct
 static __always_inline int fw_parse_piece(struct fw_packet *p, __u32 offset, int more) {
     if (more && (p->l4_bytes & 7)) return FW_BAD;
     if (offset + p->l4_bytes > 65535) return FW_BAD;
+    if (offset == 8 && p->protocol == FW_TCP) return FW_BAD; /* would overwrite flags (RFC 3128) */
     p->fragment = offset ? FW_LATER : more ? FW_FIRST : FW_WHOLE;
     return FW_OK;
 }
@@ -141,8 +142,8 @@ static __always_inline int fw_parse_extensions(const void *data, const void *end
         first += at;
         at = 0;
         if (!(piece & 0xfff9)) continue; /* an atomic fragment is a whole packet (RFC 6946) */
-        int rc = fw_parse_piece(p, piece & 0xfff8, piece & 1);
         p->protocol = (__u8)next;
+        int rc = fw_parse_piece(p, piece & 0xfff8, piece & 1);
         if (rc != FW_OK || p->fragment == FW_LATER) return rc;
     }
     if (at > FW_EXTENSION_BYTES || at > p->l4_bytes) return FW_BAD;
