@@ -40,7 +40,7 @@ endfunction()
 cb_read_sources(${PROJECT_SOURCE_DIR}/libcb/sources.txt CB_SOURCES)
 file(GLOB CB_HEADERS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/include/cb.h ${PROJECT_SOURCE_DIR}/include/cb/*.h)
 set(CB_XDP_HEADERS ${PROJECT_SOURCE_DIR}/include/cb/xdp.h # what libcb-xdp exports (cmake/Xdp.cmake)
-    ${PROJECT_SOURCE_DIR}/include/cb/forward.h)
+    ${PROJECT_SOURCE_DIR}/include/cb/forward.h ${PROJECT_SOURCE_DIR}/include/cb/xsk.h)
 list(REMOVE_ITEM CB_HEADERS ${CB_XDP_HEADERS})
 
 add_library(cb_objects OBJECT ${CB_SOURCES})

@@ -41,6 +41,7 @@ function(cb_bpf_skeleton name)
 endfunction()
 cb_bpf_skeleton(cid_steer)
 cb_bpf_skeleton(forward)
+cb_bpf_skeleton(xsk)
 
 cb_read_sources(${PROJECT_SOURCE_DIR}/libcb/sources-xdp.txt CB_XDP_SOURCES)
 set(own ${CB_XDP_SOURCES})

@@ -152,6 +152,12 @@ static bool read_via(cb_nl_route *out, cb_slice value) {
     return read_hop(out, family, (cb_slice){value.base + sizeof family, value.len - sizeof family});
 }
 
+/* The address that the kernel would send from. */
+static bool read_source(cb_nl_route *out, uint16_t family, cb_slice value) {
+    out->source_family = family == AF_INET ? 4 : 6;
+    return take(out->source, bytes_of(out->source_family), value);
+}
+
 static bool read_metrics(cb_nl_route *out, cb_slice rest) {
     attribute a;
     while (next_attribute(&rest, &a))
@@ -167,6 +173,8 @@ static bool read_route_attribute(cb_nl_route *out, const struct rtmsg *r, const 
         return read_hop(out, r->rtm_family, a->value);
     case RTA_VIA:
         return read_via(out, a->value);
+    case RTA_PREFSRC:
+        return read_source(out, r->rtm_family, a->value);
     case RTA_METRICS:
         return read_metrics(out, a->value);
     default:

@@ -41,6 +41,8 @@ typedef struct cb_nl_route {
     uint32_t mtu;       /* 0 = the route does not say */
     uint8_t hop_family; /* 4 or 6 when there is a router; 0 = on the link */
     uint8_t hop[16];
+    uint8_t source_family; /* 4 or 6 when the kernel says which address it would send from; else 0 */
+    uint8_t source[16];
 } cb_nl_route;
 
 typedef struct cb_nl_neighbour {

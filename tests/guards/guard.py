@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(os.environ.get("CB_SOURCE") or Path(__file__).resolve().parents[2])
 BUILD = Path(os.environ.get("CB_BUILD") or ROOT / "build/dev")
 PUBLIC = sorted((ROOT / "include").rglob("*.h"))
-PUBLIC_XDP = [path for path in PUBLIC if path.name in ("xdp.h", "forward.h")]  # of libcb-xdp, the rest is of libcb
+PUBLIC_XDP = [path for path in PUBLIC if path.name in ("xdp.h", "forward.h", "xsk.h")]  # of libcb-xdp, the rest is of libcb
 
 
 def report(problems):

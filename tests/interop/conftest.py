@@ -40,15 +40,16 @@ def peer(name):
     return path
 
 
-def compile_c(source, folder):
-    """Compiles a C file of these tests against libcb of the build; returns the program."""
+def compile_c(source, folder, *more):
+    """Compiles a C file of these tests against libcb of the build, and more of its libraries by name; returns the program."""
     source, lib = Path(source), next(iter(sorted(BUILD.glob("**/libcb.so"))), None)
     assert lib, f"no libcb.so in {BUILD}"
+    libs = [str(lib.parent / name) for name in more] + [str(lib)]
     cache = (BUILD / "CMakeCache.txt").read_text() if (BUILD / "CMakeCache.txt").exists() else ""
     sanitize = re.search(r"^CB_SANITIZE:STRING=(.+)$", cache, re.M)
     flags = ["-fsanitize=" + sanitize[1]] if sanitize else []
     out = Path(folder) / source.stem
-    subprocess.run(["cc", "-std=c11", "-D_GNU_SOURCE", *flags, f"-I{TOP}/include", str(source), str(lib), f"-Wl,-rpath,{lib.parent}", "-o", str(out)],
+    subprocess.run(["cc", "-std=c11", "-D_GNU_SOURCE", *flags, f"-I{TOP}/include", str(source), *libs, f"-Wl,-rpath,{lib.parent}", "-o", str(out)],
                    check=True)
     return out
 

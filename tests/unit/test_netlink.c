@@ -83,7 +83,14 @@ Test(netlink, routes_say_where_a_packet_leaves_and_who_is_next) {
     add(&m, RTA_METRICS | NLA_F_NESTED, metrics.bytes + NLMSG_HDRLEN, metrics.len - NLMSG_HDRLEN);
     one = first(&m);
     cr_assert(cb_nl_read_route(&r, &one));
-    cr_expect(r.hop_family == 4 && !memcmp(r.hop, router4, 4) && r.mtu == 1400);
+    cr_expect(r.hop_family == 4 && !memcmp(r.hop, router4, 4) && r.mtu == 1400 && !r.source_family);
+    add(&m, RTA_PREFSRC, "\xc0\0\2\7", 4);
+    one = first(&m);
+    cr_assert(cb_nl_read_route(&r, &one));
+    cr_expect(r.source_family == 4 && !memcmp(r.source, "\xc0\0\2\7", 4));
+    add(&m, RTA_PREFSRC, router6, 16); /* of another family */
+    one = first(&m);
+    cr_expect(!cb_nl_read_route(&r, &one));
 
     m = route(RTN_UNICAST, 4); /* IPv4 by an IPv6 router (RFC 5549) */
     uint8_t via[18] = {AF_INET6 & 255, AF_INET6 >> 8};
