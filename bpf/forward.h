@@ -7,9 +7,10 @@
 #include <linux/types.h>
 
 enum {
-    CB_FW_LAYOUT = 1,     /* of all that follows: pinned maps of another layout are not adopted */
-    CB_FW_MEMBERS = 4096, /* slots, as the table numbers them */
-    CB_FW_NOBODY = 65535, /* in a bucket's word: there is no such owner */
+    CB_FW_LAYOUT = 1,        /* of all that follows: pinned maps of another layout are not adopted */
+    CB_FW_MEMBERS = 4096,    /* slots, as the table numbers them */
+    CB_FW_NOBODY = 65535,    /* in a bucket's word: there is no such owner */
+    CB_FW_ELSEWHERE = 65534, /* in `underlay`: a host of ours that is not in the table; it may send */
     CB_FW_TAG_KEYS = 4,
     CB_FW_CID_CONFIGS = 7, /* rotations 0..6 */
     CB_FW_GUE_PORT = 6080, /* IANA: gue; control.gue_port may be another */

@@ -146,10 +146,11 @@ typedef struct cb_forward_member_opts {
     uint32_t reserved;
 } cb_forward_member_opts;
 
-/* Adds a member or changes it, this host too; takes effect when the table has it (cb_forward_sync()) and the way is
- * known (cb_forward_resolve()). CB_EINVAL (id, address, encapsulation, mtu; GUE without a tag key; no own address of
- * its family, but for MAC), CB_EEXIST (another member has the address), CB_ELIMIT (CB_LB_MEMBERS_MAX), CB_ENOMEM,
- * CB_ESYS. */
+/* Adds a member or changes it, this host too. Hosts that only forward (id 0) are told to the others as members as well,
+ * by IDs that the table does not have: without a tag (IPIP) packets are taken from members only. Takes effect when the
+ * table has it (cb_forward_sync()) and the way is known (cb_forward_resolve()). CB_EINVAL (id, address, encapsulation,
+ * mtu; GUE without a tag key; no own address of its family, but for MAC), CB_EEXIST (another member has the address),
+ * CB_ELIMIT (CB_LB_MEMBERS_MAX), CB_ENOMEM, CB_ESYS. */
 CB_API int cb_forward_member(cb_forward *f, const cb_forward_member_opts *member);
 /* Packets for it are dropped (no_owner) as long as the table has it. CB_ENOENT. */
 CB_API int cb_forward_member_remove(cb_forward *f, uint32_t id);

@@ -202,6 +202,8 @@ int fw_member_write(cb_forward *f, fw_member_entry *m);
 int fw_member_unplace(cb_forward *f, fw_member_entry *m);
 int fw_member_remove_at(cb_forward *f, size_t i);
 int fw_member_family(const fw_member_entry *m);
+/* Nobody else may send without a tag: forgets what a predecessor knew of hosts outside of the table. */
+int fw_underlay_prune(cb_forward *f);
 
 /* ---- forward_quic.c ---- */
 int fw_quic_adopt(cb_forward *f);

@@ -47,6 +47,11 @@ static void clear_traffic(const cb_forward *f, uint32_t slot) {
     (void)fw_map_put(f, FW_MEMBER_COUNTERS, &slot, f->percpu);
 }
 
+/* Encapsulated packets without a tag are taken from there. */
+static int allow(const cb_forward *f, const uint8_t address[16], uint32_t slot) {
+    return fw_map_put(f, FW_UNDERLAY, address, &slot);
+}
+
 int fw_member_unplace(cb_forward *f, fw_member_entry *m) {
     const struct cb_fw_member nobody = {.flags = 0};
     if (m->placed == CB_FW_NOBODY) return CB_OK;
@@ -57,7 +62,7 @@ int fw_member_unplace(cb_forward *f, fw_member_entry *m) {
     }
     if (rc == CB_OK && m->slot == CB_FW_NOBODY) { /* else they name its new slot by now */
         rc = fw_map_del(f, FW_IDS, &m->id);
-        if (rc == CB_OK) rc = fw_map_del(f, FW_UNDERLAY, m->address);
+        if (rc == CB_OK) rc = allow(f, m->address, CB_FW_ELSEWHERE);
     }
     if (rc == CB_OK) m->placed = CB_FW_NOBODY;
     memset(&m->written, 0, sizeof m->written);
@@ -69,7 +74,7 @@ static int place(cb_forward *f, fw_member_entry *m, const struct cb_fw_member *r
     if (f->slot_ids[m->slot] != m->id) clear_traffic(f, m->slot);
     int rc = fw_map_put(f, FW_MEMBERS, &m->slot, r);
     if (rc == CB_OK) rc = fw_map_put(f, FW_IDS, &m->id, &m->slot);
-    if (rc == CB_OK) rc = fw_map_put(f, FW_UNDERLAY, m->address, &m->slot);
+    if (rc == CB_OK) rc = allow(f, m->address, m->slot);
     if (rc < 0) return rc;
     f->slot_ids[m->slot] = m->id;
     if (m->placed != m->slot) rc = fw_member_unplace(f, m);
@@ -143,8 +148,9 @@ static fw_member_entry *add(cb_forward *f, uint32_t id, size_t at) {
 /* Another address: where it was is forgotten, and found anew by the next cb_forward_resolve(). */
 static int change(cb_forward *f, fw_member_entry *m, const cb_forward_member_opts *o, const uint8_t address[16]) {
     const bool moved = memcmp(m->address, address, sizeof m->address) != 0;
-    if (moved && m->placed != CB_FW_NOBODY) {
-        int rc = fw_map_del(f, FW_UNDERLAY, m->address);
+    if (moved) {
+        int rc = allow(f, address, m->placed == CB_FW_NOBODY ? CB_FW_ELSEWHERE : m->placed);
+        if (rc == CB_OK) rc = fw_map_del(f, FW_UNDERLAY, m->address); /* where it was */
         if (rc < 0) return rc;
     }
     memcpy(m->address, address, sizeof m->address);
@@ -186,6 +192,7 @@ int fw_member_remove_at(cb_forward *f, size_t i) {
     fw_member_entry *m = fw_member_at(f, i);
     m->slot = CB_FW_NOBODY;
     int rc = fw_member_unplace(f, m);
+    if (rc == CB_OK) rc = fw_map_del(f, FW_UNDERLAY, m->address);
     if (rc < 0) return rc;
     fw_list_remove(&f->members, i);
     f->members_changed = true;
@@ -202,6 +209,21 @@ int cb_forward_member_remove(cb_forward *f, uint32_t id) {
 }
 
 /* ---- taking over ---- */
+
+int fw_underlay_prune(cb_forward *f) {
+    uint8_t key[16], next[16];
+    const int fd = fw_map_fd(f, FW_UNDERLAY);
+    int rc = CB_OK, more = bpf_map_get_next_key(fd, NULL, next);
+    while (more == 0 && rc == CB_OK) {
+        bool known = false;
+        memcpy(key, next, sizeof key);
+        more = bpf_map_get_next_key(fd, key, next); /* before this one may go */
+        for (size_t i = 0; i < f->members.n && !known; i++)
+            known = memcmp(fw_member_at(f, i)->address, key, sizeof key) == 0;
+        if (!known) rc = fw_map_del(f, FW_UNDERLAY, key);
+    }
+    return rc;
+}
 
 static int adopt_one(cb_forward *f, uint32_t slot, const struct cb_fw_member *r) {
     static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};

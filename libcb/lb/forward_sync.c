@@ -176,7 +176,8 @@ static int prune(cb_forward *f) {
         int rc = prune_list(f, all[i].list, all[i].told, all[i].remove);
         n = rc < 0 ? rc : n + rc;
     }
-    return n;
+    const int rc = n < 0 ? n : fw_underlay_prune(f);
+    return rc < 0 ? rc : n;
 }
 
 int cb_forward_prune(cb_forward *f) {
