@@ -240,10 +240,12 @@ def test_a_daemon_restarts_while_downloads_run(driver, pki, tmp_path, pins):
             p.paths[name].tell("prune")
             assert p.paths[name].result == 0, "nothing was left over"
         p.all_arrived(running)
+        leaving = ("tc", "filter", "show", "dev", "eth0", "egress")
+        assert p.where(1).run(*leaving).stdout.count("bpf") == 2, "the MSS of SYN-ACKs: one filter, however often it was attached"
         for name in ("l", 1, 2, 3):
             p.paths[name].tell("free")
             p.paths[name].tell("unpin", p.pin_dir(name))
-        assert "xdp" not in p.where("l").run("ip", "link", "show", "eth0").stdout
+        assert "xdp" not in p.where("l").run("ip", "link", "show", "eth0").stdout and "bpf" not in p.where(1).run(*leaving).stdout
         assert os.listdir(pins) == ["maps.debug", "progs.debug"] or not [n for n in os.listdir(pins) if not n.endswith(".debug")]
 
 
@@ -252,25 +254,37 @@ def seen_by_driver(host):
     return sum(int(n) for n in re.findall(r"rx_queue_\d+_xdp_packets: (\d+)", host.run("ethtool", "-S", "eth0").stdout))
 
 
+def at_rest(path, host):
+    """(packets that the program counted, frames that the driver gave to it), when nothing comes for a moment."""
+    def same():
+        one = sum(path.numbers("counts").values()), seen_by_driver(host)
+        time.sleep(0.3)
+        return one if one == (sum(path.numbers("counts").values()), seen_by_driver(host)) else None
+    return world.wait_for(same, 20, "packets still come")
+
+
 def test_the_program_is_replaced_under_load_without_a_packet_lost(driver, pki, tmp_path, pins):
+    seconds = int(os.environ.get("CB_SWAP_SECONDS", "12"))  # scripts/bench lb takes more
     with Place(driver, pki, tmp_path, pin=pins) as p:
         p.serve().open()
-        running = p.downloads(4, "800k")
         balancer, host = p.paths["l"], p.where("l")
         flood = Path(driver, p.client)
         p.paths["flood"] = flood
         balancer.tell("vip", VIP4, 17, 9, 0)
-        before, frames = sum(balancer.numbers("counts").values()), seen_by_driver(host)
-        flood.send("flood", VIP4, 9, 8)
-        lines = balancer.tell("swap", 100)
-        took = float(lines[-1].split()[1])
+        before, frames = at_rest(balancer, host)
+        running = p.downloads(4, "800k")
+        flood.send("flood", VIP4, 9, seconds)
+        swaps, end = 0, time.monotonic() + seconds - 0.5
+        while time.monotonic() < end:
+            balancer.tell("swap", 1)
+            swaps += 1
         sent = int(flood.receive()[-1].split()[1])
         p.all_arrived(running)
-        world.wait_for(lambda: seen_by_driver(host) == seen_by_driver(host), why="packets still come")
-        counted, frames = sum(balancer.numbers("counts").values()) - before, seen_by_driver(host) - frames
-        print(f"{sent} datagrams, {frames} frames seen by the driver, {frames - counted} uncounted; 100 swaps in {took:.2f} s")
+        after = at_rest(balancer, host)
+        counted, frames = after[0] - before, after[1] - frames
+        print(f"{swaps} swaps in {seconds} s: {sent} datagrams, {frames} frames seen by the driver, {frames - counted} of them by no program")
         assert frames == counted, f"{frames - counted} of {frames} frames met no program"
-        assert frames > 50_000 and balancer.numbers("stats")["adopted"] == 1
+        assert swaps >= 3 and frames > 20_000 and balancer.numbers("stats")["adopted"] == 1
 
 
 def test_members_come_and_drain_and_nothing_breaks(driver, pki, tmp_path):
