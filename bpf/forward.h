@@ -108,6 +108,7 @@ struct cb_fw_vip {
 
 /* ---- connection IDs: cids, ARRAY by rotation; servers, HASH by struct cb_fw_server to a slot ---- */
 
+/* To be filled by fw_cid_prepare() (fw_cid.h). */
 struct cb_fw_cid {
     __u8 used;
     __u8 codec; /* enum cb_quic_lb_codec */
@@ -115,7 +116,10 @@ struct cb_fw_cid {
     __u8 nonce_bytes;
     __u8 cid_bytes; /* all of it: 1 + server ID + nonce + the bytes of the host */
     __u8 reserved[3];
-    __u32 round_keys[44]; /* AES-128, by fw_cid_set_key() (fw_cid.h): for one pass those of the inverse cipher */
+    __u64 keep[2]; /* what of two words is server ID */
+    __u64 left[2]; /* ... is the left half of server ID and nonce, and the right one: for four passes */
+    __u64 right[2];
+    __u32 round_keys[44]; /* AES-128, as words: for one pass those of the inverse cipher */
 };
 
 struct cb_fw_server {

@@ -171,7 +171,7 @@ static __noinline __u64 fw_aes_encrypt(const __u32 *keys, __u64 high, __u64 *low
 }
 
 /* keys: by fw_aes_keys_back(). */
-static __noinline __u64 fw_aes_decrypt(const __u32 *keys, __u64 high, __u64 *low) {
+static __always_inline __u64 fw_aes_decrypt(const __u32 *keys, __u64 high, __u64 *low) {
     __u32 s0 = (__u32)(high >> 32) ^ keys[0], s1 = (__u32)high ^ keys[1];
     __u32 s2 = (__u32)(*low >> 32) ^ keys[2], s3 = (__u32)*low ^ keys[3];
     for (int round = 1; round < 10; round++) {

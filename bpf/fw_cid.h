@@ -12,110 +12,102 @@ enum { FW_CID_BYTES = 20 };
 
 enum { FW_CID_PLAIN, FW_CID_ONE, FW_CID_FOUR }; /* enum cb_quic_lb_codec */
 
-/* Server ID and rotation as the key of `servers`: words of little endian, of which byte 0 is rotation and length. */
-static __always_inline void fw_cid_key(struct cb_fw_server *out, __u32 rotation, __u32 n, __u64 low, __u64 high) {
-    const __u64 keep_low = n >= 7 ? ~0ULL : (1ULL << (8 * (n + 1) & 63)) - 1;
-    const __u64 keep_high = n <= 7 ? 0 : n >= 15 ? ~0ULL : (1ULL << (8 * (n - 7) & 63)) - 1;
-    low = (low & keep_low & ~0xffULL) | (rotation << 4 | n);
-    FW_STORE(__u64, out, FW_LE64(low));
-    FW_STORE(__u64, (__u8 *)out + 8, FW_LE64(high & keep_high));
-}
+/* Four passes of a Feistel network backwards (draft, 5.4.2), of which a server ID that is not longer than the nonce
+ * needs the last three only: one half is encrypted, with length and pass behind it, and changes the other. Halves of an
+ * odd length share the middle octet: the left has its upper four bits, the right the lower. Words, whose highest byte
+ * is the first. Shifts by up to nine bytes are done without branches, which the verifier would have to follow each by
+ * itself. */
+FW_GLOBAL __u64 fw_open_four(const struct cb_fw_cid *f, __u64 first, __u64 *second, __u64 third) {
+    if (!f || !second) return 0;
+    __u32 len = (__u32)f->server_id_bytes + f->nonce_bytes, at = len >> 1, bits = 8 * (at & 7);
+    __u64 word = -(__u64)(at >> 3 & 1); /* the right half begins eight bytes behind the left, or later */
+    __u64 to[2] = {first & f->left[0], *second & f->left[1]}, from[2];
+    first = (first & ~word) | (*second & word);
+    from[1] = (*second & ~word) | (third & word);
+    from[0] = (first << bits | from[1] >> 1 >> (63 - bits)) & f->right[0];
+    from[1] = (from[1] << bits | (third & ~word) >> 1 >> (63 - bits)) & f->right[1];
 
-/* The body of a connection ID, server ID and nonce, as words whose highest byte is the first. */
-struct fw_body {
-    __u64 w[2];
-};
-
-/* All but the first `n` bytes of 16 become zero; n <= 16. */
-static __always_inline struct fw_body fw_first_bytes(__u32 n) {
-    struct fw_body m;
-    m.w[0] = n >= 8 ? ~0ULL : ~(~0ULL >> (8 * n & 63));
-    m.w[1] = n <= 8 ? 0 : n >= 16 ? ~0ULL : ~(~0ULL >> (8 * (n - 8) & 63));
-    return m;
-}
-
-/* One pass of the Feistel network backwards (draft, 5.4.2): `from` is encrypted, with length and pass behind it, and
- * changes `to`, of which `mask` is what there is. */
-static __always_inline void fw_feistel(const struct cb_fw_cid *f, __u32 len, __u32 pass, const struct fw_body *from,
-                                       struct fw_body *to, const struct fw_body *mask) {
-    __u64 low = from->w[1] | len << 8 | pass;
-    to->w[0] = (to->w[0] ^ fw_aes_encrypt(f->round_keys, from->w[0], &low)) & mask->w[0];
-    to->w[1] = (to->w[1] ^ low) & mask->w[1];
-}
-
-/* Four passes, of which a server ID that is not longer than the nonce needs the last three only. Halves of an odd
- * length share the middle octet: the left has its upper four bits, the right the lower. */
-static __noinline int fw_open_four(const struct cb_fw_cid *f, struct fw_body *body, __u64 third) {
-    const __u32 len = (__u32)f->server_id_bytes + f->nonce_bytes, half = (len + 1) / 2, at = len - half;
-    if (len < 5 || len > 19) return -1;
-    struct fw_body left, right, left_mask = fw_first_bytes(half), right_mask = left_mask;
-    if (at < 8) { /* the right half begins `at` bytes behind the left */
-        right.w[0] = body->w[0] << (8 * at & 63) | body->w[1] >> ((64 - 8 * at) & 63);
-        right.w[1] = body->w[1] << (8 * at & 63) | third >> ((64 - 8 * at) & 63);
-    } else {
-        right.w[0] = at == 8 ? body->w[1] : body->w[1] << 8 | third >> 56;
-        right.w[1] = at == 8 ? third : third << 8;
+    const __u32 last = f->server_id_bytes * 2U > len ? 1 : 2;
+    for (__u32 pass = 4; pass >= last; pass--) {
+        const __u64 *mask = pass & 1 ? f->right : f->left;
+        __u64 low = from[1] | len << 8 | pass;
+        const __u64 high = (to[0] ^ fw_aes_encrypt(f->round_keys, from[0], &low)) & mask[0];
+        low = (to[1] ^ low) & mask[1];
+        to[0] = from[0];
+        to[1] = from[1];
+        from[0] = high;
+        from[1] = low;
     }
-    if (len & 1) {
-        right_mask.w[0] &= ~0ULL >> 4;
-        if (half <= 8)
-            left_mask.w[0] &= left_mask.w[0] << 4;
-        else
-            left_mask.w[1] &= left_mask.w[1] << 4;
+    if (last == 2) { /* the left half was changed last: it is all that is needed */
+        *second = from[1];
+        return from[0];
     }
-    left.w[0] = body->w[0] & left_mask.w[0];
-    left.w[1] = body->w[1] & left_mask.w[1];
-    right.w[0] &= right_mask.w[0];
-    right.w[1] &= right_mask.w[1];
-    fw_feistel(f, len, 4, &right, &left, &left_mask);
-    fw_feistel(f, len, 3, &left, &right, &right_mask);
-    fw_feistel(f, len, 2, &right, &left, &left_mask);
-    *body = left;
-    if (f->server_id_bytes * 2U <= len) return 0;
-    fw_feistel(f, len, 1, &left, &right, &right_mask);
-    if (at < 8) {
-        body->w[0] |= right.w[0] >> (8 * at & 63);
-        body->w[1] |= right.w[0] << ((64 - 8 * at) & 63) | right.w[1] >> (8 * at & 63);
-    } else {
-        body->w[1] |= at == 8 ? right.w[0] : right.w[0] >> 8;
-    }
-    return 0;
+    from[1] = from[1] >> bits | from[0] << 1 << (63 - bits);
+    from[0] >>= bits;
+    *second = to[1] | (from[1] & ~word) | (from[0] & word);
+    return to[0] | (from[0] & ~word);
 }
 
-/* Decrypts what stands behind the first octet of a connection ID; `third` is what of it is not in the body. */
-FW_GLOBAL int fw_cid_open(const struct cb_fw_cid *f, struct fw_body *body, __u64 third) {
-    if (!f || !body) return -1;
-    if (f->codec != FW_CID_ONE) return fw_open_four(f, body, third);
-    body->w[0] = fw_aes_decrypt(f->round_keys, body->w[0], &body->w[1]);
-    return 0;
+/* One pass. */
+FW_GLOBAL __u64 fw_open_one(const struct cb_fw_cid *f, __u64 first, __u64 *second) {
+    return f && second ? fw_aes_decrypt(f->round_keys, first, second) : 0;
 }
 
-/* Reads whom a connection ID of this configuration's form names; FW_CID_BYTES of it can be read. 0: nobody can be read
- * from it. */
-static __always_inline int fw_cid_server(const struct cb_fw_cid *f, const __u8 *cid, struct cb_fw_server *out) {
-    const __u32 n = f->server_id_bytes, rotation = cid[0] >> 5;
-    struct fw_body body;
-    if (n < 1 || n > sizeof out->server_id) return 0;
+/* Reads whom a connection ID of this configuration's form names; FW_CID_BYTES of it can be read. */
+static __always_inline void fw_cid_server(const struct cb_fw_cid *f, const __u8 *cid, struct cb_fw_server *out) {
+    __u64 low, high;
     if (f->codec == FW_CID_PLAIN) {
-        fw_cid_key(out, rotation, n, FW_LE64(FW_LOAD(__u64, cid)), FW_LE64(FW_LOAD(__u64, cid + 8)));
-        return 1;
+        low = FW_LE64(FW_LOAD(__u64, cid));
+        high = FW_LE64(FW_LOAD(__u64, cid + 8));
+    } else {
+        __u64 first = FW_BE64(FW_LOAD(__u64, cid + 1)), second = FW_BE64(FW_LOAD(__u64, cid + 9));
+        if (f->codec == FW_CID_ONE)
+            first = fw_open_one(f, first, &second);
+        else
+            first = fw_open_four(f, first, &second, (__u64)FW_BE32(FW_LOAD(__u32, cid + 16)) << 40);
+        first = FW_LE64(FW_BE64(first));
+        second = FW_LE64(FW_BE64(second));
+        low = first << 8;
+        high = second << 8 | first >> 56;
     }
-    body.w[0] = FW_BE64(FW_LOAD(__u64, cid + 1));
-    body.w[1] = FW_BE64(FW_LOAD(__u64, cid + 9));
-    if (fw_cid_open(f, &body, (__u64)FW_BE32(FW_LOAD(__u32, cid + 16)) << 40)) return 0;
-    const __u64 low = FW_LE64(FW_BE64(body.w[0])), high = FW_LE64(FW_BE64(body.w[1]));
-    fw_cid_key(out, rotation, n, low << 8, high << 8 | low >> 56);
-    return 1;
+    low = (low & f->keep[0]) | (__u32)(cid[0] >> 5) << 4 | f->server_id_bytes;
+    FW_STORE(__u64, out, FW_LE64(low));
+    FW_STORE(__u64, (__u8 *)out + 8, FW_LE64(high & f->keep[1]));
 }
 
 #ifndef __bpf__
 
-/* For user space: puts a key into a configuration whose other fields are set. */
-static inline void fw_cid_set_key(struct cb_fw_cid *f, const __u8 key[16]) {
-    if (f->codec == FW_CID_ONE)
+/* For user space: makes a configuration; `key` has 16 bytes and is not looked at for plain ones. -1: there is none such
+ * (cb_quic_lb_new() says what there is). */
+static inline int fw_cid_prepare(struct cb_fw_cid *f, int codec, __u32 server_id_bytes, __u32 nonce_bytes,
+                                 __u32 host_bytes, const __u8 *key) {
+    const __u32 n = server_id_bytes, len = n + nonce_bytes, half = (len + 1) / 2;
+    __u8 keep[16] = {0}, left[16] = {0}, right[16] = {0};
+    if (n < 1 || nonce_bytes < 4 || n > 15 || len > 19 || len + host_bytes > 19) return -1;
+    if (codec < FW_CID_PLAIN || codec > FW_CID_FOUR || (codec == FW_CID_ONE && len != 16)) return -1;
+    memset(f, 0, sizeof *f);
+    f->used = 1;
+    f->codec = (__u8)codec;
+    f->server_id_bytes = (__u8)n;
+    f->nonce_bytes = (__u8)nonce_bytes;
+    f->cid_bytes = (__u8)(1 + len + host_bytes);
+    memset(keep + 1, 0xff, n);
+    memset(left, 0xff, half);
+    memset(right, 0xff, half);
+    if (len & 1) {
+        left[half - 1] = 0xf0;
+        right[0] = 0x0f;
+    }
+    for (int i = 0; i < 2; i++) {
+        f->keep[i] = FW_LE64(FW_LOAD(__u64, keep + 8 * i));
+        f->left[i] = FW_BE64(FW_LOAD(__u64, left + 8 * i));
+        f->right[i] = FW_BE64(FW_LOAD(__u64, right + 8 * i));
+    }
+    if (codec == FW_CID_ONE)
         fw_aes_keys_back(f->round_keys, key);
-    else
+    else if (codec == FW_CID_FOUR)
         fw_aes_keys(f->round_keys, key);
+    return 0;
 }
 
 #endif

@@ -124,7 +124,7 @@ FW_GLOBAL int fw_decapsulate(struct xdp_md *ctx, __u32 interface_flags, struct f
     if (p->fragment == FW_LATER) return o.flags & CB_FW_FINAL ? XDP_PASS : fw_fragment_follows(ctx, c, p, o.hop);
     if (!fw_is_icmp_error(p)) return XDP_PASS;
     int bad;
-    struct fw_packet *q = fw_icmp_room();
+    struct fw_packet *q = fw_room(FW_ROOM_QUOTE);
     const struct cb_fw_vip *vip = q ? fw_icmp_quoted(ctx, c, p, q, &bad) : 0;
     return vip ? fw_taken(ctx, c, p, q, vip->flags, &o) : XDP_PASS;
 }

@@ -6,19 +6,6 @@
 #include "fw_here.h"
 #include "fw_quote.h"
 
-/* What an error quotes: room that stacks do not have. */
-struct {
-    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    __uint(max_entries, 1);
-    __type(key, __u32);
-    __type(value, struct fw_packet);
-} quotes SEC(".maps");
-
-static __always_inline struct fw_packet *fw_icmp_room(void) {
-    const __u32 first = 0;
-    return bpf_map_lookup_elem(&quotes, &first);
-}
-
 /* Nobody can tell whose connection it is: user space sends it to all members. */
 static __always_inline void fw_icmp_fan_out(struct xdp_md *ctx, const struct cb_fw_control *c,
                                             const struct fw_packet *p, __u32 slot) {
@@ -56,11 +43,14 @@ static __always_inline __u32 fw_icmp_cid(struct xdp_md *ctx, const struct fw_pac
     const void *end = (const void *)(long)ctx->data_end;
     struct fw_dcid d = {.is_long = 1};
     __u32 at = 0;
+    __u8 unknown = 0;
     d.bytes = fw_quote_scid(data, end, q, &at);
     const __u8 *cid = data + (at & FW_FRAME_MASK);
     if (!d.bytes || (const void *)(cid + FW_CID_BYTES) > end) return CB_FW_NOBODY;
     d.at = cid;
-    return fw_route_cid(&d);
+    const __u32 slot = fw_route_cid(&d, &unknown);
+    if (unknown) fw_count(CB_FW_N_CID_UNKNOWN);
+    return slot;
 }
 
 /* Who owns what an error quotes. */
@@ -79,7 +69,7 @@ static __always_inline void fw_icmp_owners(struct xdp_md *ctx, const struct cb_f
 /* `p` is an error (fw_is_icmp_error()) to the address of a VIP, from outside. */
 FW_GLOBAL int fw_icmp_error(struct xdp_md *ctx, const struct fw_packet *p) {
     const struct cb_fw_control *c = fw_control();
-    struct fw_packet *q = fw_icmp_room();
+    struct fw_packet *q = fw_room(FW_ROOM_QUOTE);
     struct fw_owners o;
     if (!c || !p || !q) return XDP_DROP;
     int bad;

@@ -128,6 +128,20 @@ struct {
     __type(value, struct cb_fw_rate);
 } rates SEC(".maps");
 
+/* Packets whose description has no room on stacks: those of functions that call each other have 512 bytes together. */
+enum fw_rooms { FW_ROOM_PACKET, FW_ROOM_QUOTE, FW_ROOMS };
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, FW_ROOMS);
+    __type(key, __u32);
+    __type(value, struct fw_packet);
+} rooms SEC(".maps");
+
+static __always_inline struct fw_packet *fw_room(__u32 which) {
+    return bpf_map_lookup_elem(&rooms, &which);
+}
+
 static __always_inline const struct cb_fw_control *fw_control(void) {
     const __u32 first = 0;
     return bpf_map_lookup_elem(&control, &first);

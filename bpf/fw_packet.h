@@ -120,37 +120,45 @@ static __always_inline int fw_parse_ip4(const void *data, const void *end, __u32
     return fw_parse_l4(data, end, p);
 }
 
-/* Walks over extension headers: p->l4, p->l4_bytes and p->protocol move on. */
-static __always_inline int fw_parse_extensions(const void *data, const void *end, struct fw_packet *p) {
-    __u32 at = 0, next = p->protocol, fragmented = 0;
-    const __u8 *first = (const __u8 *)data + p->l4;
-    for (int i = 0; i < FW_EXTENSIONS; i++) {
-        if (next != 0 && next != 43 && next != 44 && next != 60) break;
-        if (at > FW_EXTENSION_BYTES || at + 8 > p->l4_bytes) return FW_BAD;
+static __always_inline int fw_is_extension(__u32 next) {
+    return next == 0 || next == 43 || next == 44 || next == 60;
+}
+
+/* Walks over the extension headers of IPv6 that begin at `first`; `bytes` is what the IP packet has from there on.
+ * Tells all in one word, so that the verifier does not walk each chain to the end of the program: the protocol of the
+ * transport in bits 0-7 (0: bad), how far it is in 8-16; of a piece, whether more follow in bit 17, its offset in 18-30
+ * (both in units of eight bytes), and the datagram's ID in the upper half. */
+#define FW_WALKED(at, next)    ((__u64)(at) << 5 | (next))
+#define FW_WALKED_PIECE(piece) ((__u64)((piece)&1) << 17 | (__u64)((piece)&0xfff8) << 15)
+static __noinline __u64 fw_walk(const __u8 *first, const void *end, __u32 next, __u32 bytes) {
+    __u32 at = 0, fragmented = 0;
+    for (int i = 0; i < FW_EXTENSIONS && fw_is_extension(next); i++) {
         const __u8 *h = first + at;
-        if ((const void *)(h + 8) > end) return FW_BAD;
-        if (next == 0 && i) return FW_BAD; /* hop-by-hop options come first (RFC 8200, 4.1) */
+        if (at > FW_EXTENSION_BYTES || at + 8 > bytes || (const void *)(h + 8) > end) return 0;
+        if (next == 0 && i) return 0; /* hop-by-hop options come first (RFC 8200, 4.1) */
         const __u32 is_fragment = next == 44;
         next = h[0];
         at += is_fragment ? 8 : ((__u32)h[1] + 1) * 8;
         if (!is_fragment) continue;
-        if (fragmented++) return FW_BAD;
+        if (fragmented++) return 0;
         const __u32 piece = FW_BE16(FW_LOAD(__u16, h + 2));
-        p->fragment_id = FW_LOAD(__u32, h + 4);
-        p->l4 += at;
-        p->l4_bytes -= at;
-        first += at;
-        at = 0;
         if (!(piece & 0xfff9)) continue; /* an atomic fragment is a whole packet (RFC 6946) */
-        p->protocol = (__u8)next;
-        int rc = fw_parse_piece(p, piece & 0xfff8, piece & 1);
-        if (rc != FW_OK || p->fragment == FW_LATER) return rc;
+        if (!(piece & 0xfff8) && fw_is_extension(next)) return 0;
+        return (__u64)FW_LOAD(__u32, h + 4) << 32 | FW_WALKED(at, next) | FW_WALKED_PIECE(piece);
     }
-    if (at > FW_EXTENSION_BYTES || at > p->l4_bytes) return FW_BAD;
-    p->protocol = (__u8)next;
+    return at > FW_EXTENSION_BYTES || at > bytes || fw_is_extension(next) ? 0 : FW_WALKED(at, next);
+}
+
+static __always_inline int fw_parse_extensions(const void *data, const void *end, struct fw_packet *p) {
+    const __u64 walked = fw_walk(fw_l4(data, p), end, p->protocol, p->l4_bytes);
+    const __u32 at = (__u32)walked >> 5 & 0xff8, offset = (__u32)walked >> 15 & 0xfff8, more = walked >> 17 & 1;
+    if (!(walked & 0xff)) return FW_BAD;
+    p->protocol = (__u8)walked;
     p->l4 += at;
     p->l4_bytes -= at;
-    return next == 0 || next == 43 || next == 44 || next == 60 ? FW_BAD : FW_OK;
+    if (!offset && !more) return FW_OK;
+    p->fragment_id = (__u32)(walked >> 32);
+    return fw_parse_piece(p, offset, (int)more);
 }
 
 static __always_inline int fw_parse_ip6(const void *data, const void *end, __u32 at, struct fw_packet *p) {
@@ -174,6 +182,24 @@ static __always_inline int fw_parse_ip6(const void *data, const void *end, __u32
         if (rc != FW_OK || p->fragment == FW_LATER) return rc;
     }
     return fw_parse_l4(data, end, p);
+}
+
+/* The same for what most packets are: TCP or UDP right behind an IP header without options, in one piece. 0: it is
+ * something else, or bad. What is read here is constant in what follows, so that both families get code of their own.
+ */
+static __always_inline int fw_parse_plain4(const void *data, const void *end, struct fw_packet *p) {
+    const __u8 *h = data;
+    if ((const void *)(h + FW_ETH + 20) > end || FW_LOAD(__u16, h + 12) != FW_BE16(0x0800)) return 0;
+    if (h[FW_ETH] != 0x45 || FW_LOAD(__u16, h + FW_ETH + 6) & FW_BE16(0x3fff)) return 0;
+    if (h[FW_ETH + 9] != FW_TCP && h[FW_ETH + 9] != FW_UDP) return 0;
+    return fw_parse_ip4(data, end, FW_ETH, p) == FW_OK;
+}
+
+static __always_inline int fw_parse_plain6(const void *data, const void *end, struct fw_packet *p) {
+    const __u8 *h = data;
+    if ((const void *)(h + FW_ETH + 40) > end || FW_LOAD(__u16, h + 12) != FW_BE16(0x86dd)) return 0;
+    if (h[FW_ETH + 6] != FW_TCP && h[FW_ETH + 6] != FW_UDP) return 0;
+    return fw_parse_ip6(data, end, FW_ETH, p) == FW_OK;
 }
 
 /* A frame. FW_OTHER: not of IP, or too short to have its addresses. */

@@ -10,6 +10,7 @@ struct fw_owners {
     __u32 first, second; /* slots; second: CB_FW_NOBODY = nobody. By connection ID there is never a second */
     __u32 entropy;
     __u8 by_cid;
+    __u8 unknown; /* has a connection ID of our form, which names nobody */
 };
 
 /* A connection ID where it lies in a packet. */
@@ -35,17 +36,17 @@ static __always_inline struct fw_dcid fw_dcid(const __u8 *data, const void *end,
 }
 
 /* By connection ID: the slot of a living member, or CB_FW_NOBODY. */
-static __always_inline __u32 fw_route_cid(const struct fw_dcid *d) {
+static __always_inline __u32 fw_route_cid(const struct fw_dcid *d, __u8 *unknown) {
     struct cb_fw_server key;
     if (!d->at) return CB_FW_NOBODY;
     const __u32 first = d->at[0], rotation = first >> 5;
     const struct cb_fw_cid *f = bpf_map_lookup_elem(&cids, &rotation);
     if (!f || !f->used || (first & 31) + 1 != f->cid_bytes) return CB_FW_NOBODY;
     if (d->is_long ? d->bytes != f->cid_bytes : d->bytes < f->cid_bytes) return CB_FW_NOBODY;
-    if (!fw_cid_server(f, d->at, &key)) return CB_FW_NOBODY;
+    fw_cid_server(f, d->at, &key);
     const __u32 *slot = bpf_map_lookup_elem(&servers, &key);
     if (slot && fw_living(*slot)) return *slot;
-    fw_count(CB_FW_N_CID_UNKNOWN);
+    *unknown = 1;
     return CB_FW_NOBODY;
 }
 
@@ -63,9 +64,10 @@ static __always_inline void fw_route_table(const struct cb_fw_control *c, const 
 /* The owners of a TCP or UDP packet for this VIP. */
 static __always_inline void fw_route(struct xdp_md *ctx, const struct cb_fw_control *c, const struct fw_packet *p,
                                      const struct cb_fw_vip *vip, struct fw_owners *o) {
+    o->unknown = 0;
     if (p->protocol == FW_UDP && vip->flags & CB_FW_QUIC) {
         const struct fw_dcid d = fw_dcid((const __u8 *)(long)ctx->data, (const void *)(long)ctx->data_end, p);
-        o->first = fw_route_cid(&d);
+        o->first = fw_route_cid(&d, &o->unknown);
         if (o->first != CB_FW_NOBODY) {
             o->second = CB_FW_NOBODY;
             o->entropy = (p->source[3] ^ p->ports) * 0x9e3779b1U >> 8;

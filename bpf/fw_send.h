@@ -36,6 +36,9 @@ static __always_inline __u16 fw_entropy_port(__u32 entropy) {
 
 static __always_inline void fw_write_gue(const struct cb_fw_control *c, const struct fw_packet *p,
                                          const struct fw_way *w, __u8 *h, __u32 ip_bytes) {
+    const __u8 *inner = h + FW_OUTER_UDP + CB_FW_GUE_BYTES;
+    const __u32 from = FW_LOAD(__u32, inner + (p->family == 4 ? 12 : 20));
+    const __u32 to = FW_LOAD(__u32, inner + (p->family == 4 ? 16 : 36));
     const __u32 at = c->tag_current & (CB_FW_TAG_KEYS - 1);
     FW_STORE(__u16, h, fw_entropy_port(w->entropy));
     FW_STORE(__u16, h + 2, c->gue_port);
@@ -47,7 +50,7 @@ static __always_inline void fw_write_gue(const struct cb_fw_control *c, const st
     FW_STORE(__u32, h + 4, head);
     FW_STORE(__u32, h + 8, previous);
     FW_STORE(__u32, h + 12, version);
-    const __u64 tag = fw_tag(c->tag_key[at], head, previous, version, p->source[3], p->destination[3]);
+    const __u64 tag = fw_tag(c->tag_key[at], head, previous, version, from, to);
     FW_STORE(__u64, h + 16, FW_LE64(tag));
 }
 
@@ -118,37 +121,55 @@ static __always_inline int fw_send_mac(struct xdp_md *ctx, const struct cb_fw_me
     return fw_out(ctx, m, w, p->ip_bytes);
 }
 
+/* Does it fit? How much longer it gets is in *more. */
+static __always_inline int fw_fits(const struct cb_fw_member *m, const struct fw_packet *p, const struct fw_way *w,
+                                   __u32 *more) {
+    const __u32 form = w->hop > 1 ? CB_FW_GUE : m->encapsulation;
+    *more = 0;
+    if (form == CB_FW_MAC) return 1;
+    *more = (m->family == 4 ? FW_OUTER4 : FW_OUTER6) + (form == CB_FW_GUE ? FW_OUTER_UDP + CB_FW_GUE_BYTES : 0);
+    return p->ip_bytes + *more <= m->mtu;
+}
+
 /* Takes what is behind the Ethernet header at the front of the frame, p->ip_bytes of it (and what the frame has
- * beyond), to the member of `w`. The frame changes: nothing that was read of it is valid afterwards. */
+ * beyond), to the member: it fits, by fw_fits(). The frame changes: nothing that was read of it is valid afterwards. */
+static __always_inline int fw_encapsulate(struct xdp_md *ctx, const struct cb_fw_control *c,
+                                          const struct cb_fw_member *m, const struct fw_packet *p,
+                                          const struct fw_way *w, __u32 more) {
+    if (!more) return fw_send_mac(ctx, m, p, w);
+    if (bpf_xdp_adjust_head(ctx, -(int)more)) return fw_drop(CB_FW_N_TOO_BIG);
+    const int gue = more == FW_OUTER4 + FW_OUTER_UDP + CB_FW_GUE_BYTES || more > FW_OUTER6;
+    __u8 *h = (void *)(long)ctx->data;
+    const void *end = (const void *)(long)ctx->data_end;
+    const __u8 protocol = gue ? FW_UDP : p->family == 4 ? FW_IPIP : FW_IPV6;
+    const __u32 addresses = p->family == 4 ? 20 : 40;
+    if (m->family == 4) {
+        if ((const void *)(h + FW_ETH + FW_OUTER4 + FW_OUTER_UDP + CB_FW_GUE_BYTES + addresses) > end && gue)
+            return XDP_DROP;
+        if ((const void *)(h + FW_ETH + FW_OUTER4) > end) return XDP_DROP;
+        fw_write_eth(h, m, FW_BE16(0x0800));
+        fw_write_ip4(c, m, p, h + FW_ETH, p->ip_bytes + more, protocol);
+        if (gue) fw_write_gue(c, p, w, h + FW_ETH + FW_OUTER4, p->ip_bytes);
+    } else {
+        if ((const void *)(h + FW_ETH + FW_OUTER6 + FW_OUTER_UDP + CB_FW_GUE_BYTES + addresses) > end && gue)
+            return XDP_DROP;
+        if ((const void *)(h + FW_ETH + FW_OUTER6) > end) return XDP_DROP;
+        fw_write_eth(h, m, FW_BE16(0x86dd));
+        fw_write_ip6(c, m, p, w, h + FW_ETH, p->ip_bytes + more - FW_OUTER6, protocol);
+        if (gue) fw_write_gue(c, p, w, h + FW_ETH + FW_OUTER6, p->ip_bytes);
+    }
+    return fw_out(ctx, m, w, p->ip_bytes);
+}
+
+/* The same with all that can come between. */
 static __always_inline int fw_send(struct xdp_md *ctx, const struct cb_fw_control *c, const struct fw_packet *p,
                                    const struct fw_way *w) {
+    __u32 more;
     const struct cb_fw_member *m = fw_member(w->slot);
     if (!m) return fw_drop(CB_FW_N_NO_OWNER);
     if (!m->ifindex) return fw_drop(CB_FW_N_NO_NEIGHBOUR);
-    const __u32 form = w->hop > 1 ? CB_FW_GUE : m->encapsulation;
-    if (form == CB_FW_MAC) return fw_send_mac(ctx, m, p, w);
-
-    const int outer4 = m->family == 4;
-    const __u32 inner = form == CB_FW_GUE ? FW_OUTER_UDP + CB_FW_GUE_BYTES : 0;
-    const __u32 more = (outer4 ? FW_OUTER4 : FW_OUTER6) + inner;
-    if (p->ip_bytes + more > m->mtu) return w->inside ? fw_drop(CB_FW_N_TOO_BIG) : fw_too_big(ctx, p, m->mtu - more);
-    if (bpf_xdp_adjust_head(ctx, -(int)more)) return fw_drop(CB_FW_N_TOO_BIG);
-
-    __u8 *h = (void *)(long)ctx->data;
-    const void *end = (const void *)(long)ctx->data_end;
-    const __u8 protocol = form == CB_FW_GUE ? FW_UDP : p->family == 4 ? FW_IPIP : FW_IPV6;
-    if (outer4) {
-        if ((const void *)(h + FW_ETH + FW_OUTER4 + FW_OUTER_UDP + CB_FW_GUE_BYTES) > end) return XDP_DROP;
-        fw_write_eth(h, m, FW_BE16(0x0800));
-        fw_write_ip4(c, m, p, h + FW_ETH, p->ip_bytes + more, protocol);
-        if (form == CB_FW_GUE) fw_write_gue(c, p, w, h + FW_ETH + FW_OUTER4, p->ip_bytes);
-    } else {
-        if ((const void *)(h + FW_ETH + FW_OUTER6 + FW_OUTER_UDP + CB_FW_GUE_BYTES) > end) return XDP_DROP;
-        fw_write_eth(h, m, FW_BE16(0x86dd));
-        fw_write_ip6(c, m, p, w, h + FW_ETH, p->ip_bytes + inner, protocol);
-        if (form == CB_FW_GUE) fw_write_gue(c, p, w, h + FW_ETH + FW_OUTER6, p->ip_bytes);
-    }
-    return fw_out(ctx, m, w, p->ip_bytes);
+    if (!fw_fits(m, p, w, &more)) return w->inside ? fw_drop(CB_FW_N_TOO_BIG) : fw_too_big(ctx, p, m->mtu - more);
+    return fw_encapsulate(ctx, c, m, p, w, more);
 }
 
 /* The same, for whom a call more is no matter. */

@@ -18,9 +18,13 @@ if(NOT BPF_FOUND OR NOT CB_BPFTOOL OR NOT CB_CLANG_FOUND)
     return()
 endif()
 
-# bpf/NAME.bpf.c becomes NAME.skel.h.
+# bpf/NAME.bpf.c, or that of another folder, becomes NAME.skel.h.
 set(CB_SKELETONS "")
 function(cb_bpf_skeleton name)
+    set(folder ${PROJECT_SOURCE_DIR}/bpf)
+    if(ARGN)
+        set(folder ${ARGN})
+    endif()
     set(object ${PROJECT_BINARY_DIR}/bpf/${name}.bpf.o)
     set(header ${PROJECT_BINARY_DIR}/bpf/${name}.skel.h)
     set(multiarch "")
@@ -29,10 +33,14 @@ function(cb_bpf_skeleton name)
     endif()
     file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/bpf)
     file(GLOB shared CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bpf/*.h)
+    set(programs "")
+    if(ARGN) # a benchmark's program includes one of ours
+        file(GLOB programs CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bpf/*.bpf.c)
+    endif()
     add_custom_command(OUTPUT ${object}
-        COMMAND ${CB_CLANG_FOUND} -O2 -g -target bpf -Wall -Wextra -Werror -fdebug-prefix-map=${PROJECT_SOURCE_DIR}=.
-                -I${PROJECT_SOURCE_DIR}/bpf ${multiarch} -c ${PROJECT_SOURCE_DIR}/bpf/${name}.bpf.c -o ${object}
-        DEPENDS ${PROJECT_SOURCE_DIR}/bpf/${name}.bpf.c ${shared} VERBATIM)
+        COMMAND ${CB_CLANG_FOUND} -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -fdebug-prefix-map=${PROJECT_SOURCE_DIR}=.
+                -I${PROJECT_SOURCE_DIR}/bpf ${multiarch} -c ${folder}/${name}.bpf.c -o ${object}
+        DEPENDS ${folder}/${name}.bpf.c ${shared} ${programs} VERBATIM)
     add_custom_command(OUTPUT ${header}
         COMMAND sh -c "\"$1\" gen skeleton \"$2\" name \"$3\" > \"$4\" || { rm -f \"$4\"; exit 1; }" sh
                 ${CB_BPFTOOL} ${object} ${name}_bpf ${header}
@@ -42,6 +50,9 @@ endfunction()
 cb_bpf_skeleton(cid_steer)
 cb_bpf_skeleton(forward)
 cb_bpf_skeleton(xsk)
+set(CB_OWN_SKELETONS ${CB_SKELETONS})
+cb_bpf_skeleton(forward_bench ${PROJECT_SOURCE_DIR}/tests/bench/bpf)
+set(CB_BENCH_SKELETON ${PROJECT_BINARY_DIR}/bpf/forward_bench.skel.h)
 
 cb_read_sources(${PROJECT_SOURCE_DIR}/libcb/sources-xdp.txt CB_XDP_SOURCES)
 set(own ${CB_XDP_SOURCES})
@@ -49,7 +60,7 @@ list(FILTER own EXCLUDE REGEX "/libcb/(base|telemetry)/")
 set(copies ${CB_XDP_SOURCES})
 list(FILTER copies INCLUDE REGEX "/libcb/(base|telemetry)/")
 
-add_library(cb_xdp_objects OBJECT ${own} ${CB_SKELETONS})
+add_library(cb_xdp_objects OBJECT ${own} ${CB_OWN_SKELETONS})
 target_include_directories(cb_xdp_objects
     PRIVATE ${PROJECT_SOURCE_DIR}/libcb ${PROJECT_SOURCE_DIR}/bpf
     PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>)

@@ -3,14 +3,13 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "base/opts.h"
-#include "lb/aes_schedule.h"
+#include "fw_cid.h"
 #include "lb/forward_int.h"
 #include <bpf/bpf.h>
 #include <endian.h>
 #include <errno.h>
 #include <string.h>
 
-_Static_assert((int)CB_AES_WORDS == sizeof(((struct cb_fw_cid *)0)->round_keys) / sizeof(uint32_t), "key schedule");
 _Static_assert((int)CB_FW_CID_CONFIGS == (int)CB_QUIC_LB_CONFIGS, "rotations");
 
 /* ---- forms ---- */
@@ -27,14 +26,12 @@ static int form_of(struct cb_fw_cid *out, uint32_t *rotation, const cb_quic_lb_o
     rc = cb_quic_lb_new(&lb, &o);
     if (rc < 0) return rc;
     *rotation = o.rotation;
-    *out = (struct cb_fw_cid){.used = 1,
-                              .codec = (uint8_t)o.codec,
-                              .server_id_bytes = (uint8_t)o.server_id_bytes,
-                              .nonce_bytes = (uint8_t)cb_quic_lb_nonce_bytes(lb),
-                              .cid_bytes = (uint8_t)cb_quic_lb_cid_bytes(lb)};
-    if (o.key) cb_aes_schedule(out->round_keys, o.key);
+    const uint32_t nonce_bytes = (uint32_t)cb_quic_lb_nonce_bytes(lb), body = o.server_id_bytes + nonce_bytes;
+    if (fw_cid_prepare(out, o.codec, o.server_id_bytes, nonce_bytes, (uint32_t)cb_quic_lb_cid_bytes(lb) - 1 - body,
+                       o.key) < 0)
+        rc = cb_fail(CB_EINVAL, "cb_forward_cid: the program does not read this form");
     cb_quic_lb_free(lb);
-    return CB_OK;
+    return rc;
 }
 
 static int read_form(const cb_forward *f, uint32_t rotation, struct cb_fw_cid *out) {

@@ -11,6 +11,7 @@ Test(forward_icmp, needs_libcb_xdp) {
 #else
 
 #include "forward.skel.h"
+#include "fw_cid.h"
 #include "support/fw_netns.h"
 #include "support/fw_tunnel.h"
 #include <bpf/bpf.h>
@@ -218,7 +219,8 @@ Test(forward_icmp, quic_by_the_id_of_its_source_or_to_all) {
     fw_lab_table(&l, PEER, OTHER);
     struct ring_buffer *ring = ring_buffer__new(bpf_map__fd(l.skel->maps.fanout), take, &f, NULL);
     cr_assert_not_null(ring);
-    const struct cb_fw_cid config = {.used = 1, .server_id_bytes = 4, .nonce_bytes = 6, .cid_bytes = 13};
+    struct cb_fw_cid config;
+    cr_assert_eq(fw_cid_prepare(&config, FW_CID_PLAIN, 4, 6, 2, NULL), 0);
     const struct cb_fw_server server = {.rotation_length = 2 << 4 | 4, .server_id = "srv7"};
     const uint32_t slot = FOUND;
     bpf_map_update_elem(bpf_map__fd(l.skel->maps.cids), &(uint32_t){2}, &config, BPF_ANY);

@@ -45,12 +45,8 @@ static void lab_with_quic(fw_lab *l) {
 
 static void configure(fw_lab *l, uint32_t rotation, int codec, size_t id_bytes, size_t nonce_bytes, size_t host_bytes,
                       const uint8_t *key) {
-    struct cb_fw_cid f = {.used = 1,
-                          .codec = (uint8_t)codec,
-                          .server_id_bytes = (uint8_t)id_bytes,
-                          .nonce_bytes = (uint8_t)nonce_bytes,
-                          .cid_bytes = (uint8_t)(1 + id_bytes + nonce_bytes + host_bytes)};
-    if (codec != FW_CID_PLAIN) fw_cid_set_key(&f, key);
+    struct cb_fw_cid f;
+    cr_assert_eq(fw_cid_prepare(&f, codec, (uint32_t)id_bytes, (uint32_t)nonce_bytes, (uint32_t)host_bytes, key), 0);
     cr_assert_eq(bpf_map_update_elem(bpf_map__fd(l->skel->maps.cids), &rotation, &f, BPF_ANY), 0);
 }
 

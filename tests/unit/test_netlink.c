@@ -9,7 +9,6 @@ Test(netlink, needs_libcb_xdp) {
 
 #else
 
-#include "lb/aes_schedule.h"
 #include "lb/netlink.h"
 #include <arpa/inet.h>
 #include <errno.h>
@@ -262,18 +261,6 @@ Test(netlink, sockets_of_the_kernel_are_read) {
     close(fd);
     close(client);
     close(listener);
-}
-
-/* FIPS 197, appendix A.1; and the key of all zero, whose last round key is well known. */
-Test(aes_schedule, is_that_of_the_standard) {
-    static const uint8_t key[16] = {0x2b, 0x7e, 0x15, 0x16, 0x28, 0xae, 0xd2, 0xa6,
-                                    0xab, 0xf7, 0x15, 0x88, 0x09, 0xcf, 0x4f, 0x3c};
-    uint32_t w[CB_AES_WORDS];
-    cb_aes_schedule(w, key);
-    cr_expect(w[0] == 0x2b7e1516 && w[3] == 0x09cf4f3c && w[4] == 0xa0fafe17 && w[5] == 0x88542cb1);
-    cr_expect(w[20] == 0xd4d1c6f8 && w[39] == 0x575c006e && w[40] == 0xd014f9a8 && w[43] == 0xb6630ca6);
-    cb_aes_schedule(w, (const uint8_t[16]){0});
-    cr_expect(w[4] == 0x62636363 && w[40] == 0xb4ef5bcb && w[43] == 0x6f8f188e);
 }
 
 #endif
