@@ -119,5 +119,10 @@ int cbctl_origin(cbctl_admin *a);
 int cbctl_metrics(cbctl_admin *a);
 int cbctl_events(cbctl_admin *a);
 int cbctl_top(cbctl_admin *a);
+int cbctl_lb(cbctl_admin *a);
+int cbctl_lb_counters(cbctl_admin *a);
+int cbctl_lb_owner(cbctl_admin *a);
+int cbctl_lb_change(cbctl_admin *a);
+int cbctl_lb_top(cbctl_admin *a);
 
 #endif

@@ -68,10 +68,17 @@ static const view *view_of(const cbctl_admin *a) {
          "group number url weight state active waiting connections.open connections.failed requests back_in_ms"},
         {"connections", NULL, "id listener worker remote version tls sni age_ms requests active draining"},
         {"audit", NULL, "seq time outcome actor tenant action object detail"},
+        {"lb members", NULL,
+         "id state table_weight share first coming leaving load heard_ms acked drained dead health address trouble"},
+        {"lb top", NULL, "id state table_weight share first coming leaving load heard_ms trouble"},
+        {"lb table", NULL, "id state weight given_weight table_weight share first coming leaving"},
         {"history", NULL, "revision time actor how pointer from reason running"},
     };
+    char command[64];
+    const bool lb = strcmp(a->command->group, "lb") == 0; /* its commands have a list each */
+    snprintf(command, sizeof command, "%s%s%s", a->command->group, lb ? " " : "", lb ? a->command->name : "");
     for (size_t i = 0; i < sizeof views / sizeof *views; i++)
-        if (strcmp(views[i].command, a->command->group) == 0) return &views[i];
+        if (strcmp(views[i].command, command) == 0) return &views[i];
     return NULL;
 }
 

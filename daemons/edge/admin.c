@@ -207,6 +207,7 @@ static int add_resources(edge *e) {
     if (rc == CB_OK) rc = edge_admin_pools(e, e->admin);
     if (rc == CB_OK) rc = edge_admin_connections(e, e->admin);
     if (rc == CB_OK) rc = edge_admin_operate(e, e->admin);
+    if (rc == CB_OK) rc = edge_admin_lb(e, e->admin);
     return rc;
 }
 

@@ -38,6 +38,7 @@ int edge_admin_pools(edge *e, cb_admin *a);
 void edge_pools_watch(edge *e); /* tells listeners which origins have changed */
 int edge_admin_connections(edge *e, cb_admin *a);
 int edge_admin_operate(edge *e, cb_admin *a);
+int edge_admin_lb(edge *e, cb_admin *a); /* admin_lb.c */
 int edge_admin_add(cb_admin *a, const cb_admin_resource *rows, size_t n, edge *e);
 
 /* --- admin_events.c --- */

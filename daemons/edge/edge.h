@@ -25,6 +25,7 @@ typedef struct edge_telemetry edge_telemetry;
 typedef struct edge_tracing edge_tracing;
 typedef struct edge_observe edge_observe;
 typedef struct edge_side edge_side;
+typedef struct edge_forwarding edge_forwarding;
 
 /* What is wrong with a configuration. */
 typedef struct edge_mistake {
@@ -195,6 +196,9 @@ struct edge {
     uint64_t drain_ms;
     void *steering; /* cb_steering, where it is built in and allowed */
     cb_steering_hook hook;
+    edge_forwarding *forwarding;
+    cb_dcid_hook dcids; /* of the datapath, and where it is while there is one */
+    const cb_dcid_hook *_Atomic dcid_hook;
 };
 
 /* --- mistakes.c --- */
@@ -354,6 +358,20 @@ void edge_steering_open(edge *e); /* the predecessor's, if there is one */
 int edge_steering_save(const edge *e, cb_handoff *h);
 void edge_steering_restore(const edge *e); /* a successor failed in the middle: new connections stay here */
 void edge_steering_close(edge *e);
+
+/* --- forwarding.c: one of a PoP whose hosts all forward --- */
+edge_forwarding *edge_forwarding_new(edge *e); /* NULL: no memory */
+int edge_forwarding_begin(edge *e);            /* before rights are given up */
+int edge_forwarding_prepare(edge *e, edge_snapshot *next, edge_source *from);
+void edge_forwarding_commit(edge *e, edge_snapshot *next);
+void edge_forwarding_abort(edge *e);
+int edge_forwarding_check(const edge_snapshot *s, edge_source *from);                       /* opens nothing */
+bool edge_forwarding_differs(const edge_forwarding_conf *a, const edge_forwarding_conf *b); /* in what a reload keeps */
+void edge_forwarding_open(edge *e);
+void edge_forwarding_tick(edge *e);               /* each half second */
+void edge_forwarding_leave(edge *e, bool yields); /* yields: a successor takes over */
+void edge_forwarding_free(edge *e);               /* after the workers */
+cb_dcid_hook edge_forwarding_dcids(edge *e);      /* for the groups of listeners */
 
 /* --- acme.c: certificates from ACME servers --- */
 edge_acme *edge_acme_new(edge *e); /* NULL: no memory */

@@ -337,6 +337,9 @@ static const cb_config_rule root_rules[] = {
      .item_size = sizeof(edge_quic_lb_conf),
      .doc = "Connection IDs that load balancers read (QUIC-LB); the server's ID "
             "is random for each start when absent."},
+    {MEMBER(edge_conf, forwarding), .kind = CB_CONFIG_OBJECT, .members = edge_forwarding_rules,
+     .item_size = sizeof(edge_forwarding_conf),
+     .doc = "This host is one of a PoP whose hosts all forward packets to the owner of their flow."},
     {MEMBER(edge_conf, resolver), .kind = CB_CONFIG_TEXT,
      .doc = "DNS servers, \"address[:port],...\"; the system's when absent."},
     {MEMBER(edge_conf, via), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_NAME, .fallback = "cb-edge",
@@ -447,6 +450,7 @@ static void check(cb_config_draft *d, const void *root) {
     const edge_conf *c = root;
     if (c->access_log) check_access_log(d, c);
     edge_config_check_telemetry(d, c);
+    edge_config_check_forwarding(d, c);
     edge_acme_check(d, c);
     check_listeners(d, c);
     check_groups(d, c);

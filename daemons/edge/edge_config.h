@@ -152,6 +152,44 @@ typedef struct edge_quic_lb_conf {
     int64_t rotation;
 } edge_quic_lb_conf;
 
+typedef struct edge_forward_interface_conf {
+    const char *name;
+    int32_t role, mode; /* enum cb_forward_role less 1; enum cb_forward_mode */
+} edge_forward_interface_conf;
+
+typedef struct edge_forward_vip_conf {
+    const char *address;
+    int32_t protocol, quic; /* EDGE_VIP_... */
+    int64_t port;
+} edge_forward_vip_conf;
+
+enum { EDGE_VIP_BOTH, EDGE_VIP_TCP, EDGE_VIP_UDP };
+
+typedef struct edge_forward_member_conf {
+    const char *address, *control, *peer, *server_id;
+    int64_t id, weight, mtu;
+    int32_t encapsulation; /* 0: as the block says; else one more than enum cb_forward_encapsulation */
+} edge_forward_member_conf;
+
+typedef struct edge_forward_cid_conf {
+    const char *cid_key_file;
+    int64_t rotation;
+} edge_forward_cid_conf;
+
+typedef struct edge_forward_control_conf {
+    const char *listen, *cert_file, *key_file, *ca_file;
+} edge_forward_control_conf;
+
+typedef struct edge_forwarding_conf {
+    int64_t id, writer, buckets, tag_key, underlay_mtu, gue_port;
+    int64_t heartbeat_ms, misses, rise_ms, min_live_percent, start_ms;
+    int64_t moves_per_step, step_ms, ack_ms, settle_ms;
+    cb_config_list interfaces, vips, members, cids;
+    const edge_forward_control_conf *control;
+    const char *key_file, *state_file, *pin_dir;
+    int32_t encapsulation, add_addresses;
+} edge_forwarding_conf;
+
 typedef struct edge_tickets_conf {
     int32_t follow;
     int64_t rotate_s, lifetime_s, lead_s, skew_s;
@@ -209,6 +247,7 @@ typedef struct edge_conf {
     const char *state_key;
     const char *ticket_key_file, *quic_secret_file, *resolver, *via, *server_name;
     const edge_quic_lb_conf *quic_lb;
+    const edge_forwarding_conf *forwarding;
     const edge_admin_conf *admin;
 } edge_conf;
 
@@ -223,6 +262,10 @@ void edge_config_check_telemetry(cb_config_draft *d, const edge_conf *c);
 /* --- edge_config_auth.c --- */
 extern const cb_config_rule edge_provider_rules[], edge_identity_rules[], edge_auth_rules[];
 void edge_config_check_auth(cb_config_draft *d, const edge_conf *c);
+
+/* --- edge_config_forwarding.c --- */
+extern const cb_config_rule edge_forwarding_rules[];
+void edge_config_check_forwarding(cb_config_draft *d, const edge_conf *c);
 
 /* --- acme_config.c: what rules cannot say of issuers, and of certificates by them --- */
 void edge_acme_check(cb_config_draft *d, const edge_conf *c);

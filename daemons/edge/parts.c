@@ -18,6 +18,7 @@ static const struct {
 } parts[] = {{edge_log_prepare, edge_log_commit, edge_log_abort},
              {edge_tracing_prepare, workers_do, nothing},
              {edge_observe_prepare, edge_observe_commit, edge_observe_abort},
+             {edge_forwarding_prepare, edge_forwarding_commit, edge_forwarding_abort},
              {edge_admin_prepare, edge_admin_commit, edge_admin_abort}};
 
 enum { PARTS = sizeof parts / sizeof *parts };
@@ -44,5 +45,6 @@ void edge_parts_abort(edge *e) {
 int edge_parts_check(const edge_snapshot *s, edge_source *from) {
     int rc = edge_log_check(s->conf, from);
     if (rc == CB_OK) rc = edge_tracing_check(s->conf, from);
+    if (rc == CB_OK) rc = edge_forwarding_check(s, from);
     return rc < 0 ? rc : edge_admin_check(s, from);
 }

@@ -205,12 +205,13 @@ static edge_place *place_of(const edge *e, const char *conf_address) {
     return NULL;
 }
 
-static int make_worker_group(edge_listener *l, const edge *e, const edge_place *place, const edge_conf *c) {
+static int make_worker_group(edge_listener *l, edge *e, const edge_place *place, const edge_conf *c) {
     char name[EDGE_NAME];
     cb_slice kept;
     edge_name(name, l->conf->address, "group");
     const bool inherits = e && e->inherited && !place && cb_handoff_get(e->inherited, name, &kept) == CB_OK;
     const edge_quic_lb_conf *lb = c->quic_lb;
+    const cb_dcid_hook dcids = e && c->forwarding ? edge_forwarding_dcids(e) : (cb_dcid_hook){.size = 0};
     const cb_group_opts o = {.size = sizeof o,
                              .workers = edge_workers_of(c),
                              .secret_file = c->quic_secret_file,
@@ -218,6 +219,7 @@ static int make_worker_group(edge_listener *l, const edge *e, const edge_place *
                              .server_id_config = lb ? (uint32_t)lb->rotation : 0,
                              .cid_key_file = lb ? lb->cid_key_file : NULL,
                              .steering = e && e->steering ? &e->hook : NULL,
+                             .dcids = dcids.opened ? &dcids : NULL,
                              .predecessor = place ? place->group : NULL,
                              .handoff = inherits ? e->inherited : NULL,
                              .handoff_name = inherits ? name : NULL};
@@ -229,7 +231,7 @@ static const char *group_at_fault(const edge_conf *c) {
     return c->quic_lb && !strstr(cb_last_error(), "secret_file") ? "quic_lb" : "quic_secret_file";
 }
 
-static int fill_listener(edge_listener *l, edge_snapshot *s, edge_source *from, const edge *e) {
+static int fill_listener(edge_listener *l, edge_snapshot *s, edge_source *from, edge *e) {
     const edge_place *place = place_of(e, l->conf->address);
     if (place) memcpy(l->address, place->address, sizeof l->address); /* port 0 was chosen */
     if (l->conf->tls) l->tickets = cb_tickets_ref(s->tickets);
@@ -238,8 +240,7 @@ static int fill_listener(edge_listener *l, edge_snapshot *s, edge_source *from, 
     return rc < 0 ? complain(from, group_at_fault(s->conf), "", "") : CB_OK;
 }
 
-static int make_listener(edge_use **out, edge_snapshot *s, const edge *e, const edge_listener_conf *conf,
-                         edge_source *from) {
+static int make_listener(edge_use **out, edge_snapshot *s, edge *e, const edge_listener_conf *conf, edge_source *from) {
     edge_use *u = calloc(1, sizeof *u);
     char *key = u ? key_of(conf, s) : NULL;
     int rc = key ? CB_OK : CB_ENOMEM;

@@ -167,6 +167,13 @@ static int make_socket_folder(const edge_conf *c, uid_t uid, gid_t gid) {
     return rc;
 }
 
+/* The datapath is attached to interfaces that come back, and its routes and neighbours are looked for. */
+static uint64_t kept_capabilities(const edge_conf *c) {
+    const uint64_t bind = UINT64_C(1) << CAP_NET_BIND_SERVICE;
+    const uint64_t forward = UINT64_C(1) << CAP_NET_ADMIN | UINT64_C(1) << CAP_BPF | UINT64_C(1) << CAP_NET_RAW;
+    return (c->keep_bind_capability ? bind : 0) | (c->forwarding && c->forwarding->interfaces.len ? forward : 0);
+}
+
 int edge_drop_privileges(const edge_conf *c, const cb_log *log) {
     uid_t uid = 0;
     gid_t gid = 0;
@@ -183,6 +190,11 @@ int edge_drop_privileges(const edge_conf *c, const cb_log *log) {
     if (rc == CB_OK) rc = give_file(c->state_key, uid, gid);
     if (rc == CB_OK) rc = give_file(c->quic_secret_file, uid, gid);
     if (rc == CB_OK && c->quic_lb) rc = give_file(c->quic_lb->cid_key_file, uid, gid);
+    if (rc == CB_OK && c->forwarding) rc = give_file(c->forwarding->key_file, uid, gid);
+    if (rc == CB_OK && c->forwarding) rc = give_file(c->forwarding->state_file, uid, gid);
+    if (rc == CB_OK && c->forwarding && c->forwarding->pin_dir &&
+        edge_give_folder(AT_FDCWD, c->forwarding->pin_dir, uid, gid, 2) < 0 && errno != ENOENT)
+        rc = fail(CB_EPERM, "cannot give %s to the user: %s", c->forwarding->pin_dir, strerror(errno));
     if (rc == CB_OK && (rc = edge_acme_give(c, uid, gid)) < 0)
         fail(rc, "cannot give %s to the user: %s", c->acme->dir, strerror(errno));
     const char *state = c->admin ? c->admin->state_dir : NULL;
@@ -190,13 +202,13 @@ int edge_drop_privileges(const edge_conf *c, const cb_log *log) {
         rc = fail(CB_EPERM, "cannot give %s to the user: %s", state, strerror(errno));
     if (rc == CB_OK) rc = make_socket_folder(c, uid, gid);
     if (rc < 0) return rc;
-    if (c->keep_bind_capability) prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
+    const uint64_t kept = kept_capabilities(c);
+    if (kept) prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
     if (initgroups(c->user, gid) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
         return fail(CB_EPERM, "/user: cannot become \"%s\": %s", c->user, strerror(errno));
-    if (keep_only(c->keep_bind_capability ? UINT64_C(1) << CAP_NET_BIND_SERVICE : 0) < 0)
-        return fail(CB_EPERM, "cannot set capabilities: %s", strerror(errno));
-    if (c->keep_bind_capability)
-        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_BIND_SERVICE, 0, 0); /* for a successor */
+    if (keep_only(kept) < 0) return fail(CB_EPERM, "cannot set capabilities: %s", strerror(errno));
+    for (int i = 0; i < 64; i++)
+        if (kept >> i & 1) prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, i, 0, 0); /* for a successor */
     prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     if (uid != 0 && setuid(0) == 0) return fail(CB_EPERM, "root rights came back after they were given up");

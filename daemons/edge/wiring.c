@@ -69,6 +69,7 @@ int edge_check_fixed(edge_source *from, const edge *e, const edge_snapshot *next
         {"pid_file", "an upgrade (SIGUSR2)", differs(a->pid_file, b->pid_file)},
         {"quic_secret_file", "a restart", differs(a->quic_secret_file, b->quic_secret_file)},
         {"quic_lb", "a restart", quic_lb_differs(a->quic_lb, b->quic_lb)},
+        {"forwarding", "an upgrade (SIGUSR2) or a restart", edge_forwarding_differs(a->forwarding, b->forwarding)},
         {"admin/state_dir", "an upgrade (SIGUSR2)", differs(state_dir(a), state_dir(b))},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -95,6 +96,7 @@ void edge_leave(edge *e, bool yields) {
     e->stopping = true;
     e->yields = yields;
     edge_acme_stop(e->acme);
+    edge_forwarding_leave(e, yields);
     edge_admin_drain(e);
     if (!e->drain_said) e->drain_ms = (uint64_t)e->now->conf->drain_timeout_ms;
     edge_say(e->log, CB_LOG_INFO, "draining: running requests have %llu ms", (unsigned long long)e->drain_ms);
@@ -187,6 +189,7 @@ static int start(edge *e) {
     edge_raise_files(e->log);
     int rc = take_signals(e);
     if (rc == CB_OK) rc = open_workers(e);
+    if (rc == CB_OK) rc = edge_forwarding_begin(e);
     if (rc == CB_OK) rc = edge_give_sockets(e, c);
     if (rc == CB_OK) rc = edge_drop_privileges(c, e->log);
     if (rc == CB_OK) rc = start_parts(e); /* files are the user's */
@@ -207,6 +210,7 @@ void edge_serving(edge *e) {
              e->n_workers == 1 ? "" : "s");
     edge_state_begun(e);
     edge_admin_open(e);
+    edge_forwarding_open(e);
     if (edge_acme_configure(e->acme, e->now) < 0)
         edge_say_of(e->log, CB_LOG_ERROR, "acme", "cannot begin: %s", cb_last_error());
     if (e->elder < 0) edge_notify("READY=1\nSTATUS=serving"); /* else the process before tells who is the main one */
@@ -228,6 +232,7 @@ static void look_around(cb_loop *loop, void *user) {
     edge_trust_tick(e->now, e->log);
     edge_telemetry_look(e);
     edge_health_ask(e);
+    edge_forwarding_tick(e);
     edge_admin_tick(e);
 }
 
@@ -296,6 +301,7 @@ static void edge_free(edge *e) {
     edge_observe_free(e);
     edge_telemetry_show(e, NULL);
     edge_admin_free(e);
+    edge_forwarding_free(e);
     cb_revisions_free(e->revisions);
     edge_acme_free(e->acme);
     edge_snapshot_unref(e->now);
@@ -323,7 +329,8 @@ int edge_run(const char *file, char **argv) {
     edge *e = calloc(1, sizeof *e);
     edge_forbid_rights();
     if (!e || !(e->program = edge_find_program(argv[0])) || edge_log_begin(e) < 0 || edge_telemetry_new(e) < 0 ||
-        !(e->acme = edge_acme_new(e))) {
+        !(e->acme = edge_acme_new(e)) || !(e->forwarding = edge_forwarding_new(e))) {
+        if (e) edge_acme_free(e->acme);
         if (e) edge_telemetry_free(e);
         if (e) edge_log_end(e);
         if (e) free(e->program);

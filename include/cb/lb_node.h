@@ -179,6 +179,22 @@ CB_API int cb_lb_node_member_get(const cb_lb_node *n, size_t i, cb_lb_node_info 
  * CB_EEXIST, CB_ENOMEM. */
 CB_API int cb_lb_node_metrics(cb_lb_node *n, cb_metrics *m);
 
+/* ---- the secret of a PoP: a file that all hosts have, and keys that are made from it ---- */
+
+enum { CB_LB_SECRET_BYTES = 32 };
+
+/* Reads CB_LB_SECRET_BYTES bytes. CB_EINVAL (secret, path; the file has another length), CB_EPERM (it is open to
+ * others, or may not be read), CB_ENOENT, CB_ESYS. */
+CB_API int cb_lb_secret_read(uint8_t *secret, const char *path);
+/* CB_LB_KEY_BYTES bytes for a purpose, by HKDF with SHA-256 (RFC 5869): salt "libcb forwarding", info the purpose.
+ * cb-edge has "chain" (of the table), "hash" (of flows) and "tag N" (of encapsulations). CB_EINVAL, CB_ETLS. */
+CB_API int cb_lb_secret_key(uint8_t *key, const uint8_t *secret, const char *purpose);
+/* The hash of a flow as the datapath makes it: of source and destination address, both ports and the protocol, as on
+ * the wire. Addresses are texts with ports, "192.0.2.1:1234" or "[2001:db8::1]:1234", of one family; protocol: 6 or 17.
+ * CB_EINVAL names the text. */
+CB_API int cb_lb_flow_hash(uint64_t *out, const uint8_t *key, const char *source, const char *destination,
+                           int protocol);
+
 /* Names for people: "writing", "up". Static; NULL for what is none. */
 CB_API const char *cb_lb_node_phase_name(int phase);
 CB_API const char *cb_lb_state_name(int state);

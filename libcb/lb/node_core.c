@@ -339,11 +339,17 @@ int cb_lb_core_state(cb_lb_core *c, uint32_t id, int state, uint32_t percent, cb
     return CB_OK;
 }
 
+/* What an operator wants is not waited with. */
+static void soon_on_disk(cb_lb_core *c) {
+    c->dirty = true;
+    c->save_at = 0;
+}
+
 int cb_lb_core_drain(cb_lb_core *c, uint32_t id, int drains, cb_time now) {
     cb_lb_host *h = NULL;
     int rc = ours_to_write(c, id, &h);
     if (rc < 0) return rc;
-    c->dirty |= h->drained != (drains != 0);
+    if (h->drained != (drains != 0)) soon_on_disk(c);
     h->drained = drains != 0;
     cb_lb_core_run(c, now);
     return CB_OK;
@@ -355,7 +361,7 @@ int cb_lb_core_weight(cb_lb_core *c, uint32_t id, uint32_t weight, cb_time now) 
         return cb_fail(CB_EINVAL, "weight %u is above %d", (unsigned)weight, CB_LB_WEIGHT_MAX);
     int rc = ours_to_write(c, id, &h);
     if (rc < 0) return rc;
-    c->dirty |= h->given != weight;
+    if (h->given != weight) soon_on_disk(c);
     h->given = weight;
     cb_lb_core_run(c, now);
     return CB_OK;

@@ -28,6 +28,7 @@ typedef struct cb_lb_host {
     uint64_t instance, replaced; /* of its start; of the one before, which must not speak any more */
     cb_time twice_until;         /* two hosts have its ID */
     cb_time heard_at, row_since, died_at;
+    uint32_t epoch;
     uint64_t version, chain, acked;
     bool lost; /* has another history */
     void *held;

@@ -257,6 +257,7 @@ static void rise_above(cb_lb_core *c, const cb_lb_host *h, uint32_t epoch, cb_ti
 
 static void take_word(cb_lb_core *c, cb_lb_host *h, const cb_lb_ask *a, cb_time now) {
     cb_lb_lead_heard(c, h, now);
+    h->epoch = a->epoch;
     h->version = a->version;
     h->chain = a->chain;
     h->lost = a->flags & CB_LB_ASK_LOST;
@@ -333,13 +334,14 @@ void cb_lb_lead_free(cb_lb_core *c) {
     cb_mem_free(&c->alloc, c->ring);
 }
 
-/* All that may have a newer table have been heard. */
+/* All that may have a newer table have been heard, and have brought it. */
 static bool all_heard(const cb_lb_core *c) {
     for (size_t i = 0; i < c->n_hosts; i++) {
         const cb_lb_host *h = &c->hosts[i];
         const int seat = cb_lb_table_seat(c->t, h->id);
         const bool dead = seat >= 0 && c->t->seats[seat].state == CB_LB_DEAD;
         if (h->id != c->o.id && !h->removed && !dead && !h->heard) return false;
+        if (h->heard && h->version && is_ahead(c, h->epoch, h->version)) return false;
     }
     return true;
 }

@@ -66,6 +66,8 @@ def with_files(text, folder):
             return found[0]  # of a route
         if name == "group" and "/" not in value and value != "cb-edge":
             return found[0]  # of a route
+        if name == "key_file" and value.endswith("/pop.key"):
+            return f'"{name}"{found[2]}{json.dumps(f"{folder}/pop_key")}'  # of a PoP: no private key
         put = {"cert_file": f"{folder}/ca/localhost.pem", "key_file": f"{folder}/ca/localhost-key.pem",
                "ca_file": f"{folder}/ca/ca.pem", "issuer_file": f"{folder}/ca/ca.pem", "client_ca_file": f"{folder}/ca/ca.pem", "user": getpass.getuser(),
                "group": grp.getgrgid(os.getgid()).gr_name}.get(name, f"{folder}/{name}")
@@ -77,7 +79,7 @@ def make_files(folder):
     """What with_files() names and no program makes. keys_file is a key that signs tokens and an API key at once."""
     keys = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "key": "0" * 12, "hash": "0" * 64, "sub": "a"}
     rules = {"rules": [{"name": "all", "effect": "allow", "tenants": ["*"]}]}
-    for name, text in (("keys_file", json.dumps(keys)), ("hash_key_file", "x" * 32), ("cid_key_file", "x" * 16), ("client_secret_file", "secret"), ("token_file", "token"), ("authorization_file", "Bearer token"), ("revocations_file", ""),
+    for name, text in (("keys_file", json.dumps(keys)), ("hash_key_file", "x" * 32), ("cid_key_file", "x" * 16), ("pop_key", "x" * 32), ("client_secret_file", "secret"), ("token_file", "token"), ("authorization_file", "Bearer token"), ("revocations_file", ""),
                        ("policy_file", json.dumps(rules))):
         (Path(folder) / name).write_text(text)
         (Path(folder) / name).chmod(0o600)

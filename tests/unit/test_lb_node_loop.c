@@ -55,6 +55,7 @@ static void open_place(place *p) {
                              .key = key,
                              .ops = &ops,
                              .heartbeat_ms = 50,
+                             .misses = 40,
                              .start_ms = 500,
                              .buckets = 251};
 }
@@ -100,7 +101,7 @@ static void wait_ms(place *p, unsigned ms) {
 }
 
 static void wait_phase(place *p, const cb_lb_node *n, int phase) {
-    for (int i = 0; i < 300 && stats(n).phase != phase; i++)
+    for (int i = 0; i < 1000 && stats(n).phase != phase; i++)
         wait_ms(p, 10);
     cr_assert_eq(stats(n).phase, phase, "%s: %s", cb_lb_node_phase_name(stats(n).phase), stats(n).trouble);
 }

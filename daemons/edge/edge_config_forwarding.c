@@ -1,0 +1,211 @@
+/* What of a configuration is about the PoP: members, VIPs, the table that they share. */
+#include "edge_config.h"
+#include "edge_schema.h"
+#include <arpa/inet.h>
+#include <cb/lb.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+static const char *const role_names[] = {"edge", "underlay", "both", NULL};    /* from CB_FORWARD_EDGE on */
+static const char *const mode_names[] = {"auto", "native", "generic", NULL};   /* enum cb_forward_mode */
+static const char *const protocol_names[] = {"tcp+udp", "tcp", "udp", NULL};   /* EDGE_VIP_... */
+static const char *const encapsulation_names[] = {"gue", "ipip", "mac", NULL}; /* enum cb_forward_encapsulation */
+static const char *const member_encapsulation_names[] = {"default", "gue", "ipip", "mac", NULL};
+
+static const cb_config_rule interface_rules[] = {
+    {MEMBER(edge_forward_interface_conf, name), .kind = CB_CONFIG_TEXT, .required = 1, .min = 1, .max = 15,
+     .doc = "Its name, such as \"eth0\". One that goes away and comes back is taken again."},
+    {MEMBER(edge_forward_interface_conf, role), .kind = CB_CONFIG_ENUM, .names = role_names, .fallback = "both",
+     .doc = "What comes in there: packets of clients, packets of other members, or both."},
+    {MEMBER(edge_forward_interface_conf, mode), .kind = CB_CONFIG_ENUM, .names = mode_names, .fallback = "auto",
+     .doc = "XDP in the driver (native), in the kernel's stack (generic, slower), or native where that is possible."},
+    END};
+
+static const cb_config_rule vip_rules[] = {
+    {MEMBER(edge_forward_vip_conf, address), .kind = CB_CONFIG_TEXT, .required = 1, .min = 2, .max = 64,
+     .doc = "\"198.51.100.1\", \"2001:db8::1\", or a prefix. Hosts have it on lo."},
+    {MEMBER(edge_forward_vip_conf, protocol), .kind = CB_CONFIG_ENUM, .names = protocol_names, .fallback = "tcp+udp",
+     .doc = "What of it is forwarded."},
+    {MEMBER(edge_forward_vip_conf, port), .kind = CB_CONFIG_INT, .min = 0, .max = 65535, .fallback = "0",
+     .doc = "0 = all ports that have no VIP of their own."},
+    {MEMBER(edge_forward_vip_conf, quic), .kind = CB_CONFIG_BOOL, .fallback = "false",
+     .doc = "UDP there is QUIC: it goes by connection ID, as quic_lb and server_id of members say."},
+    END};
+
+static const cb_config_rule member_rules[] = {
+    {MEMBER(edge_forward_member_conf, id), COUNT(4294967295), .required = 1,
+     .doc = "Its number, the same on all hosts and for ever."},
+    {MEMBER(edge_forward_member_conf, address), .kind = CB_CONFIG_TEXT, .required = 1, .min = 2, .max = 45,
+     .doc = "Where packets for it go: its address in the underlay."},
+    {MEMBER(edge_forward_member_conf, control), .kind = CB_CONFIG_TEXT, .min = 3, .max = 120,
+     .doc = "\"HOST:PORT\" where it listens as the writer; needed for the writer."},
+    {MEMBER(edge_forward_member_conf, weight), COUNT(CB_LB_WEIGHT_MAX), .fallback = "100",
+     .doc = "Its share. That of the writer's configuration counts."},
+    {MEMBER(edge_forward_member_conf, peer), .kind = CB_CONFIG_TEXT, .min = 1, .max = 512,
+     .doc = "What its certificate says: a SPIFFE ID, a DNS name or an address. Without it any certificate of the "
+            "authority may speak for it."},
+    {MEMBER(edge_forward_member_conf, server_id), .kind = CB_CONFIG_TEXT, .min = 2, .max = 30,
+     .doc = "Its server_id of quic_lb, in hex; QUIC finds it by that."},
+    {MEMBER(edge_forward_member_conf, encapsulation), .kind = CB_CONFIG_ENUM, .names = member_encapsulation_names,
+     .fallback = "default", .doc = "How packets go to it, where that is not as the block says."},
+    {MEMBER(edge_forward_member_conf, mtu), .kind = CB_CONFIG_INT, .min = 0, .max = 65535, .fallback = "0",
+     .doc = "Bytes of IP that fit on the way there; 0 = what the route says."},
+    END};
+
+static const cb_config_rule cid_rules[] = {{MEMBER(edge_forward_cid_conf, rotation), .kind = CB_CONFIG_INT, .min = 0,
+                                            .max = 6, .required = 1,
+                                            .doc = "The rotation that these connection IDs have."},
+                                           {MEMBER(edge_forward_cid_conf, cid_key_file), .kind = CB_CONFIG_TEXT,
+                                            .format = CB_FORMAT_FILE, .doc = "Their key; they are plain when absent."},
+                                           END};
+
+static const cb_config_rule control_rules[] = {
+    {MEMBER(edge_forward_control_conf, listen), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_LISTEN,
+     .doc = "Writer: where to listen for the others, when that is not its \"control\"."},
+    {MEMBER(edge_forward_control_conf, cert_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .required = 1,
+     .doc = "PEM file with this host's certificate chain."},
+    {MEMBER(edge_forward_control_conf, key_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .required = 1,
+     .doc = "PEM file with its private key."},
+    {MEMBER(edge_forward_control_conf, ca_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .required = 1,
+     .doc = "PEM file with the authority of the PoP's hosts, and of nobody else."},
+    END};
+
+const cb_config_rule edge_forwarding_rules[] = {
+    {MEMBER(edge_forwarding_conf, id), COUNT(4294967295), .required = 1, .doc = "Which member this host is."},
+    {MEMBER(edge_forwarding_conf, writer), COUNT(4294967295), .required = 1,
+     .doc = "Which member decides about the table, the same on all hosts."},
+    {MEMBER(edge_forwarding_conf, members), .kind = CB_CONFIG_ARRAY, .members = member_rules,
+     .item_size = sizeof(edge_forward_member_conf), .min = 1, .max = CB_LB_MEMBERS_MAX, .required = 1,
+     .doc = "The hosts of the PoP, the same on all of them. A new one gets flows when all know it."},
+    {MEMBER(edge_forwarding_conf, key_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .required = 1,
+     .doc =
+         "32 random bytes (mode 0600), the same on all hosts, from which the keys of table, flows and tags are made."},
+    {MEMBER(edge_forwarding_conf, state_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE, .required = 1,
+     .doc = "Keeps the table, and what operators said of members; made when absent. Its folder must be writable."},
+    {MEMBER(edge_forwarding_conf, control), .kind = CB_CONFIG_OBJECT, .members = control_rules,
+     .item_size = sizeof(edge_forward_control_conf),
+     .doc = "How hosts know each other; needed when there is more than one."},
+    {MEMBER(edge_forwarding_conf, interfaces), .kind = CB_CONFIG_ARRAY, .members = interface_rules,
+     .item_size = sizeof(edge_forward_interface_conf), .max = 64,
+     .doc = "Where the datapath (XDP) sits. Without any, the table is shared and nothing forwards."},
+    {MEMBER(edge_forwarding_conf, vips), .kind = CB_CONFIG_ARRAY, .members = vip_rules,
+     .item_size = sizeof(edge_forward_vip_conf), .max = 1024, .doc = "Common addresses of the PoP."},
+    {MEMBER(edge_forwarding_conf, add_addresses), .kind = CB_CONFIG_BOOL, .fallback = "false",
+     .doc = "Add VIPs to lo that are not there. They stay when it ends."},
+    {MEMBER(edge_forwarding_conf, encapsulation), .kind = CB_CONFIG_ENUM, .names = encapsulation_names,
+     .fallback = "gue", .doc = "How packets go to members. Second hops always go by gue."},
+    {MEMBER(edge_forwarding_conf, cids), .kind = CB_CONFIG_ARRAY, .members = cid_rules,
+     .item_size = sizeof(edge_forward_cid_conf), .max = 7,
+     .doc = "Connection IDs of other rotations than that of quic_lb, while servers turn from one to the other."},
+    {MEMBER(edge_forwarding_conf, tag_key), .kind = CB_CONFIG_INT, .min = 0, .max = 1000000000, .fallback = "1",
+     .doc =
+         "Number of the key of tags. A host also takes those before and after: raise it by one on one host after the "
+         "other."},
+    {MEMBER(edge_forwarding_conf, buckets), .kind = CB_CONFIG_INT, .min = 2, .max = CB_LB_BUCKETS_MAX,
+     .fallback = "65537", .doc = "Of the table; a prime."},
+    {MEMBER(edge_forwarding_conf, pin_dir), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "Directory in a BPF file system where the datapath outlives the process, such as /sys/fs/bpf/cb-edge."},
+    {MEMBER(edge_forwarding_conf, underlay_mtu), .kind = CB_CONFIG_INT, .min = 0, .max = 65535, .fallback = "0",
+     .doc = "Bytes of IP that fit between hosts; 0 = what routes say."},
+    {MEMBER(edge_forwarding_conf, gue_port), COUNT(65535), .fallback = "6080", .doc = "UDP port of gue."},
+    {MEMBER(edge_forwarding_conf, heartbeat_ms), .kind = CB_CONFIG_INT, .min = 50, .max = 60000, .fallback = "1000",
+     .doc = "Writer: how often each host is heard at least."},
+    {MEMBER(edge_forwarding_conf, misses), .kind = CB_CONFIG_INT, .min = 3, .max = 100, .fallback = "3",
+     .doc = "Writer: heartbeats without a word until a member is dead."},
+    {MEMBER(edge_forwarding_conf, rise_ms), .kind = CB_CONFIG_INT, .min = 0, .max = 86400000, .fallback = "0",
+     .doc = "Writer: how long it has to be back, doubled each time it dies again; 0 = misses heartbeats."},
+    {MEMBER(edge_forwarding_conf, min_live_percent), COUNT(100), .fallback = "50",
+     .doc = "Writer: never are fewer members alive by its word: it is rather cut off itself."},
+    {MEMBER(edge_forwarding_conf, start_ms), MILLISECONDS, .fallback = "5000",
+     .doc = "Writer: how long to wait at a start for hosts that may have a newer table."},
+    {MEMBER(edge_forwarding_conf, moves_per_step), .kind = CB_CONFIG_INT, .min = 0, .max = CB_LB_BUCKETS_MAX,
+     .fallback = "0", .doc = "Writer: buckets that begin to move at a time; 0 = a sixteenth of all."},
+    {MEMBER(edge_forwarding_conf, step_ms), MILLISECONDS, .fallback = "1000", .doc = "Writer: between two such steps."},
+    {MEMBER(edge_forwarding_conf, ack_ms), MILLISECONDS, .fallback = "2000",
+     .doc = "Writer: how long hosts may take to apply an announcement; then moves go on, and flows may break."},
+    {MEMBER(edge_forwarding_conf, settle_ms), MILLISECONDS, .fallback = "3600000",
+     .doc = "Writer: how long the old owner of a bucket keeps flows at most."},
+    END};
+
+/* ---- what rules cannot say ---- */
+
+static bool is_address(const char *text) {
+    uint8_t bytes[16];
+    return inet_pton(AF_INET, text, bytes) == 1 || inet_pton(AF_INET6, text, bytes) == 1;
+}
+
+static bool is_prime(int64_t n) {
+    for (int64_t i = 2; i * i <= n; i++)
+        if (n % i == 0) return false;
+    return n > 1;
+}
+
+static const edge_forward_member_conf *member_of(const edge_forwarding_conf *f, int64_t id) {
+    const edge_forward_member_conf *m = f->members.at;
+    for (size_t i = 0; i < f->members.len; i++)
+        if (m[i].id == id) return &m[i];
+    return NULL;
+}
+
+static void check_members(cb_config_draft *d, const edge_forwarding_conf *f) {
+    const edge_forward_member_conf *m = f->members.at;
+    char pointer[80], text[160];
+    for (size_t i = 0; i < f->members.len; i++) {
+        snprintf(pointer, sizeof pointer, "/forwarding/members/%zu/address", i);
+        if (!is_address(m[i].address)) cb_config_complain(d, pointer, "it must be an IPv4 or IPv6 address");
+        for (size_t k = 0; k < i; k++) {
+            snprintf(pointer, sizeof pointer, "/forwarding/members/%zu/id", i);
+            snprintf(text, sizeof text, "two members have the id %lld", (long long)m[i].id);
+            if (m[i].id == m[k].id) cb_config_complain(d, pointer, text);
+            snprintf(pointer, sizeof pointer, "/forwarding/members/%zu/address", i);
+            snprintf(text, sizeof text, "members %lld and %lld have one address", (long long)m[k].id,
+                     (long long)m[i].id);
+            if (strcmp(m[i].address, m[k].address) == 0) cb_config_complain(d, pointer, text);
+            snprintf(pointer, sizeof pointer, "/forwarding/members/%zu/server_id", i);
+            snprintf(text, sizeof text, "members %lld and %lld have one server_id", (long long)m[k].id,
+                     (long long)m[i].id);
+            if (m[i].server_id && m[k].server_id && strcasecmp(m[i].server_id, m[k].server_id) == 0)
+                cb_config_complain(d, pointer, text);
+        }
+    }
+}
+
+static void check_who(cb_config_draft *d, const edge_conf *c) {
+    const edge_forwarding_conf *f = c->forwarding;
+    const edge_forward_member_conf *us = member_of(f, f->id), *writer = member_of(f, f->writer);
+    if (!us) cb_config_complain(d, "/forwarding/id", "it is none of \"members\"");
+    if (!writer) cb_config_complain(d, "/forwarding/writer", "it is none of \"members\"");
+    if (f->members.len > 1 && !f->control)
+        cb_config_complain(d, "/forwarding", "\"control\" is needed where there are other members");
+    if (f->members.len > 1 && writer && !writer->control)
+        cb_config_complain(d, "/forwarding/members", "the writer needs \"control\": where it listens");
+    if (us && us->server_id && (!c->quic_lb || strcasecmp(c->quic_lb->server_id, us->server_id) != 0))
+        cb_config_complain(d, "/forwarding/members", "our own server_id is not that of \"quic_lb\"");
+}
+
+static void check_vips(cb_config_draft *d, const edge_forwarding_conf *f) {
+    const edge_forward_vip_conf *v = f->vips.at;
+    char pointer[80];
+    for (size_t i = 0; i < f->vips.len; i++) {
+        char address[65];
+        snprintf(address, sizeof address, "%s", v[i].address);
+        char *slash = strchr(address, '/');
+        if (slash) *slash = '\0';
+        snprintf(pointer, sizeof pointer, "/forwarding/vips/%zu", i);
+        if (!is_address(address))
+            cb_config_complain(d, pointer, "address must be an IPv4 or IPv6 address, or a prefix");
+        if (slash && v[i].port) cb_config_complain(d, pointer, "a prefix has no port");
+        if (v[i].quic && v[i].protocol == EDGE_VIP_TCP) cb_config_complain(d, pointer, "quic is by UDP");
+    }
+}
+
+void edge_config_check_forwarding(cb_config_draft *d, const edge_conf *c) {
+    const edge_forwarding_conf *f = c->forwarding;
+    if (!f) return;
+    check_members(d, f);
+    check_who(d, c);
+    check_vips(d, f);
+    if (!is_prime(f->buckets)) cb_config_complain(d, "/forwarding/buckets", "it must be a prime, such as 65537");
+}
