@@ -44,13 +44,13 @@ def pkg_config(*args):
     return out.stdout.split()
 
 
-def declarations(include_flags):
+def declarations(include_flags, headers="#include <cb.h>\n"):
     """The public headers as one text that cffi's parser takes."""
     with tempfile.TemporaryDirectory() as stubs:
         for name in STANDARD_HEADERS:
             open(os.path.join(stubs, name), "w").close()
         command = [os.environ.get("CC", "cc"), "-E", "-P", "-undef", "-nostdinc", "-x", "c", "-I", stubs, *include_flags, "-"]
-        out = subprocess.run(command, input="#include <cb.h>\n", check=True, capture_output=True, text=True)
+        out = subprocess.run(command, input=headers, check=True, capture_output=True, text=True)
     return out.stdout
 
 
