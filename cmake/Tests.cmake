@@ -56,6 +56,9 @@ foreach(source IN LISTS CB_FUZZ_SOURCES)
     if(noun STREQUAL "xsk_frame") # of libcb-xdp, and needs nothing else of it
         target_sources(${name} PRIVATE ${PROJECT_SOURCE_DIR}/libcb/packet/frame.c)
     endif()
+    if(noun STREQUAL "netlink") # likewise
+        target_sources(${name} PRIVATE ${PROJECT_SOURCE_DIR}/libcb/lb/netlink.c)
+    endif()
     if(noun STREQUAL "cbctl") # its readers of answers
         foreach(part json json_text prom sse text)
             target_sources(${name} PRIVATE ${PROJECT_SOURCE_DIR}/daemons/cbctl/${part}.c)
