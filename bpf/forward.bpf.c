@@ -30,18 +30,23 @@ static __always_inline struct fw_way first_hop(const struct fw_owners *o, __u32 
     return w;
 }
 
-/* A TCP or UDP packet from outside. (Stacks of functions that call each other have 512 bytes together: hence the many
- * of their own.) */
-FW_GLOBAL int to_owner(struct xdp_md *ctx, const struct fw_packet *p) {
+/* A TCP or UDP packet from outside, or from the hands of another host: an ordinary packet (CB_FW_MAC), which comes by
+ * an interface that is not of the edge, or from the very member that it would be sent to. (Stacks of functions that
+ * call each other have 512 bytes together: hence the many of their own.) */
+FW_GLOBAL int to_owner(struct xdp_md *ctx, const struct fw_packet *p, __u32 handed) {
     const struct cb_fw_control *c = fw_control();
     struct fw_owners o;
     if (!c || !p) return XDP_DROP;
     const struct cb_fw_vip *vip = fw_vip(c, p->destination, p->port, p->protocol);
     if (!vip) return fw_pass(CB_FW_N_PASSED);
     const __u32 flags = vip->flags;
-    fw_count_vip(vip, p->ip_bytes);
+    if (!handed) fw_count_vip(vip, p->ip_bytes); /* else the host did that it came from outside to */
     fw_route(ctx, c, p, vip, &o);
     if (o.unknown) fw_count(CB_FW_N_CID_UNKNOWN);
+    if (handed || fw_came_from(ctx, o.first)) {
+        if (p->fragment == FW_FIRST) fw_fragment_way(p, c->self_slot, CB_FW_NOBODY);
+        return fw_other_owner(c, &o) ? fw_decide_here(ctx, c, p, p, flags, &o, 1) : fw_pass(CB_FW_N_LOCAL);
+    }
     if (o.first == CB_FW_NOBODY) return fw_drop(CB_FW_N_NO_OWNER);
     if (p->fragment == FW_FIRST) fw_fragment_first(p, &o);
 
@@ -73,7 +78,7 @@ FW_GLOBAL int examine(struct xdp_md *ctx, __u32 interface_flags) {
     if (parsed == FW_BAD)
         return fw_vip_address(c, p->destination) ? fw_drop(CB_FW_N_MALFORMED) : fw_pass(CB_FW_N_PASSED);
     if (encapsulated(c, p)) return OF_ANOTHER_HOST;
-    if (!(interface_flags & CB_FW_EDGE)) return fw_pass(CB_FW_N_PASSED);
+    if (!(interface_flags & (CB_FW_EDGE | CB_FW_UNDERLAY))) return fw_pass(CB_FW_N_PASSED);
     if (p->fragment == FW_LATER || (p->protocol != FW_TCP && p->protocol != FW_UDP)) return without_ports(c, p);
     return OF_AN_OWNER;
 }
@@ -84,8 +89,9 @@ static __always_inline int unusual(struct xdp_md *ctx, __u32 interface_flags) {
     struct fw_packet *p = fw_room(FW_ROOM_PACKET);
     if (what < UNUSUAL || !p) return what;
     if (what == OF_ANOTHER_HOST) return fw_decapsulate(ctx, interface_flags, p);
-    if (what == OF_AN_OWNER) return to_owner(ctx, p);
-    return what == AN_ERROR ? fw_icmp_error(ctx, p) : fw_fragment(ctx, p);
+    const __u32 handed = !(interface_flags & CB_FW_EDGE);
+    if (what == OF_AN_OWNER) return to_owner(ctx, p, handed);
+    return what == AN_ERROR ? fw_icmp_error(ctx, p, handed) : fw_fragment(ctx, p, handed);
 }
 
 /* The same for what most packets are. All that is rare is left to unusual(): so it fits into registers, and each family
@@ -94,8 +100,7 @@ static __always_inline int usual(struct xdp_md *ctx, const struct cb_fw_control 
                                  const struct fw_packet *p) {
     struct fw_owners o;
     __u32 more;
-    if (encapsulated(c, p)) return UNUSUAL;
-    if (!(interface_flags & CB_FW_EDGE)) return fw_pass(CB_FW_N_PASSED);
+    if (encapsulated(c, p) || !(interface_flags & CB_FW_EDGE)) return UNUSUAL;
     const struct cb_fw_vip *vip = fw_vip(c, p->destination, p->port, p->protocol);
     if (!vip) return fw_pass(CB_FW_N_PASSED);
     fw_route(ctx, c, p, vip, &o);
@@ -103,6 +108,7 @@ static __always_inline int usual(struct xdp_md *ctx, const struct cb_fw_control 
     const struct fw_way w = first_hop(&o, previous);
     const struct cb_fw_member *m = fw_member(o.first);
     if (!m || !m->ifindex || o.unknown || (here && previous) || !fw_fits(m, p, &w, &more)) return UNUSUAL;
+    if (!more && !here && fw_came_from(ctx, o.first)) return UNUSUAL;
     fw_count_vip(vip, p->ip_bytes);
     if (here) return fw_pass(w.counter == CB_FW_N_BY_CID ? CB_FW_N_BY_CID : CB_FW_N_LOCAL);
     return fw_encapsulate(ctx, c, m, p, &w, more);

@@ -70,8 +70,8 @@ static __always_inline void fw_outer_owners(const struct cb_fw_control *c, const
         const __u32 id = FW_BE32(outer->previous);
         const __u32 *slot = id ? bpf_map_lookup_elem(&ids, &id) : 0;
         o->second = slot ? *slot : CB_FW_NOBODY;
-    } else if (o->first != c->self_slot) {
-        o->second = o->first;
+    } else if (!fw_other_owner(c, o)) {
+        o->second = CB_FW_NOBODY;
     }
     if (o->second == c->self_slot || !fw_living(o->second)) o->second = CB_FW_NOBODY;
 }

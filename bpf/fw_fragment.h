@@ -55,9 +55,9 @@ static __always_inline int fw_fragment_follows(struct xdp_md *ctx, const struct 
     return fw_send_on(ctx, p, &w);
 }
 
-FW_GLOBAL int fw_fragment(struct xdp_md *ctx, const struct fw_packet *p) {
+FW_GLOBAL int fw_fragment(struct xdp_md *ctx, const struct fw_packet *p, __u32 handed) {
     const struct cb_fw_control *c = fw_control();
-    return c && p ? fw_fragment_follows(ctx, c, p, 0) : XDP_DROP;
+    return c && p ? fw_fragment_follows(ctx, c, p, handed ? 1 : 0) : XDP_DROP;
 }
 
 #endif

@@ -83,6 +83,24 @@ static __always_inline __u32 fw_goes_on(struct xdp_md *ctx, const struct fw_pack
     return 0;
 }
 
+/* Did the frame come from this very member, as an ordinary packet? It would go round: two hosts that differ about the
+ * owner would send it to each other. */
+static __always_inline int fw_came_from(struct xdp_md *ctx, __u32 slot) {
+    const __u8 *h = (const __u8 *)(long)ctx->data;
+    const struct cb_fw_member *m = fw_member(slot);
+    if (!m || m->encapsulation != CB_FW_MAC || (const void *)(h + FW_ETH) > (const void *)(long)ctx->data_end) return 0;
+    return FW_LOAD(__u32, h + 6) == FW_LOAD(__u32, m->next_hop) &&
+           FW_LOAD(__u16, h + 10) == FW_LOAD(__u16, m->next_hop + 4);
+}
+
+/* Another host says that this is first owner, and cannot say who is second: by the own table it is who is not this
+ * host. 0: nobody else has the bucket, or nobody that lives. */
+static __always_inline int fw_other_owner(const struct cb_fw_control *c, struct fw_owners *o) {
+    if (!c->self || o->by_cid) return 0;
+    if (o->first != c->self_slot) o->second = o->first;
+    return o->second != c->self_slot && fw_living(o->second);
+}
+
 /* This host has the packet p of flow q (p itself, or what the ICMP error p quotes); o->second is the slot of the
  * bucket's other owner, who lives. The frame is as it came from outside, or was taken out of its encapsulation. `hop`
  * is what it came with: 0 from outside. */

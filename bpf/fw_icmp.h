@@ -66,8 +66,8 @@ static __always_inline void fw_icmp_owners(struct xdp_md *ctx, const struct cb_f
     fw_route_table(c, q, o);
 }
 
-/* `p` is an error (fw_is_icmp_error()) to the address of a VIP, from outside. */
-FW_GLOBAL int fw_icmp_error(struct xdp_md *ctx, const struct fw_packet *p) {
+/* `p` is an error (fw_is_icmp_error()) to the address of a VIP, from outside, or from another host's hands. */
+FW_GLOBAL int fw_icmp_error(struct xdp_md *ctx, const struct fw_packet *p, __u32 handed) {
     const struct cb_fw_control *c = fw_control();
     struct fw_packet *q = fw_room(FW_ROOM_QUOTE);
     struct fw_owners o;
@@ -78,6 +78,8 @@ FW_GLOBAL int fw_icmp_error(struct xdp_md *ctx, const struct fw_packet *p) {
     if (!vip) return fw_pass(CB_FW_N_LOCAL); /* of echoes, for example */
     const __u32 flags = vip->flags;
     fw_icmp_owners(ctx, c, q, flags, &o);
+    if (handed || fw_came_from(ctx, o.first))
+        return fw_other_owner(c, &o) ? fw_decide_here(ctx, c, p, q, flags, &o, 1) : fw_pass(CB_FW_N_LOCAL);
     if (o.first == CB_FW_NOBODY) return fw_drop(CB_FW_N_NO_OWNER);
     if (q->protocol == FW_UDP && flags & CB_FW_QUIC && !o.by_cid) fw_icmp_fan_out(ctx, c, p, o.first);
 

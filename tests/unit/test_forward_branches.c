@@ -74,9 +74,11 @@ Test(forward_branches, an_interface_that_is_not_configured) {
     fw_frame_make(&f, &s);
     cr_expect(untouched(&l, &f));
     cr_expect(fw_lab_only(&l, -1), "nothing is counted");
-    fw_lab_interface(&l, CB_FW_UNDERLAY);
-    cr_expect(passed(&l, &s), "VIPs are forwarded on interfaces of the edge only");
+    fw_lab_interface(&l, CB_FW_UNDERLAY); /* another host handed it over (CB_FW_MAC), so it is not forwarded again */
+    fw_lab_table(&l, CB_FW_NOBODY, CB_FW_NOBODY);
+    cr_expect(untouched(&l, &f) && fw_lab_only(&l, CB_FW_N_LOCAL, -1));
     fw_lab_interface(&l, CB_FW_EDGE);
+    fw_lab_table(&l, SLOT, CB_FW_NOBODY);
     cr_expect(forwarded(&l, &s));
     fw_lab_close(&l);
 }

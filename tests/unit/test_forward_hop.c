@@ -447,6 +447,36 @@ Test(forward_hop, ipip_is_judged_by_the_own_table) {
     close_stage(&s);
 }
 
+/* What comes as an ordinary packet from another host (CB_FW_MAC) is not forwarded like one from outside. */
+Test(forward_hop, what_is_handed_over_as_it_is_goes_on_by_gue_only) {
+    stage s;
+    fw_frame f;
+    open_stage(&s);
+    const fw_spec p = tcp_from(false, 40001, ACK);
+    static const struct {
+        uint32_t first, second;
+        int to; /* slot, -1: it stays */
+    } rows[] = {{0, CB_FW_NOBODY, -1},        {0, OTHER, OTHER},    {OTHER, 0, OTHER},
+                {OTHER, CB_FW_NOBODY, OTHER}, {OTHER, PEER, OTHER}, {CB_FW_NOBODY, CB_FW_NOBODY, -1}};
+    fw_lab_member(&s.lab, OTHER, "192.0.2.6", CB_FW_MAC);
+    for (int apart = 0; apart < 2; apart++)
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+            if (!apart && rows[i].first != OTHER) continue; /* from outside, for all that can be seen */
+            fw_lab_interface(&s.lab, apart ? CB_FW_UNDERLAY : CB_FW_EDGE | CB_FW_UNDERLAY);
+            fw_lab_table(&s.lab, rows[i].first, rows[i].second);
+            fw_frame_make(&f, &p);
+            if (!apart) memcpy(f.b + 6, (uint8_t[]){2, 0, 0, 0, 1, OTHER}, 6); /* by whom it would be sent to */
+            cr_expect_eq(fw_lab_run(&s.lab, &f), rows[i].to < 0 ? XDP_PASS : XDP_TX, "row %zu", i);
+            if (rows[i].to < 0) {
+                cr_expect(fw_lab_only(&s.lab, CB_FW_N_LOCAL, -1), "row %zu", i);
+                continue;
+            }
+            is_sent(&s, &p, 2, CB_FW_FINAL, 0, "handed over");
+            cr_expect(s.lab.out.b[5] == rows[i].to && fw_lab_only(&s.lab, CB_FW_N_SECOND_HOP, -1), "row %zu", i);
+        }
+    close_stage(&s);
+}
+
 Test(forward_hop, above_the_rate_packets_stay) {
     stage s;
     fw_frame f;
