@@ -91,13 +91,25 @@ static inline void fw_netns_send(int fd, const char *to, const void *data, size_
     cr_assert_eq(sendto(fd, data, n, 0, (struct sockaddr *)&at, len), (ssize_t)n, "%s", strerror(errno));
 }
 
+/* Routes to the addresses of a namespace that is only just there take a moment. */
+static inline void fw_netns_reach(int fd, const char *to, uint16_t port) {
+    struct sockaddr_storage at;
+    const socklen_t len = fw_netns_name(&at, to, port);
+    int rc = -1;
+    for (int i = 0; i < 200 && rc != 0; i++) {
+        rc = connect(fd, (struct sockaddr *)&at, len);
+        if (rc != 0 && errno != ENETUNREACH && errno != EADDRNOTAVAIL) break;
+        if (rc != 0) usleep(10000);
+    }
+    cr_assert_eq(rc, 0, "%s: %s", to, strerror(errno));
+}
+
 /* A TCP connection, and the client's port. */
 static inline int fw_netns_connect(const char *from, const char *to, uint16_t port, uint16_t *client_port) {
     struct sockaddr_storage at;
     const int fd = fw_netns_socket(from, SOCK_STREAM, 0);
-    socklen_t len = fw_netns_name(&at, to, port);
-    cr_assert_eq(connect(fd, (struct sockaddr *)&at, len), 0, "%s", strerror(errno));
-    len = sizeof at;
+    socklen_t len = sizeof at;
+    fw_netns_reach(fd, to, port);
     cr_assert_eq(getsockname(fd, (struct sockaddr *)&at, &len), 0);
     *client_port = ntohs(at.ss_family == AF_INET ? ((struct sockaddr_in *)&at)->sin_port
                                                  : ((struct sockaddr_in6 *)&at)->sin6_port);

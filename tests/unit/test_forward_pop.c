@@ -164,11 +164,9 @@ static void begin(pop *p, flow *f) {
         return;
     }
     place *h = &p->host[f->owner];
-    struct sockaddr_storage to;
     go_to(h);
     f->client = fw_netns_socket(client_of[f->six], SOCK_STREAM, s.sport);
-    const socklen_t len = fw_netns_name(&to, vip_of[f->six], 443);
-    cr_assert_eq(connect(f->client, (struct sockaddr *)&to, len), 0, "%s", strerror(errno));
+    fw_netns_reach(f->client, vip_of[f->six], 443);
     f->server = accept(h->listener[f->six], NULL, NULL);
     cr_assert(f->server >= 0);
 }
