@@ -14,6 +14,7 @@
 #include <cb/document.h>
 #include <cb/group.h>
 #include <cb/handoff.h>
+#include <cb/health.h>
 #include <cb/http.h>
 #include <cb/json.h>
 #include <cb/lb.h>

@@ -21,7 +21,7 @@
 #ifndef CB_LB_H
 #define CB_LB_H
 
-#include <cb/base.h>
+#include <cb/health.h>
 
 CB_BEGIN
 
@@ -203,6 +203,10 @@ typedef struct cb_lb_writer_stats {
 /* CB_EINVAL (out, size). */
 CB_API int cb_lb_writer_stats_get(const cb_lb_writer *w, cb_lb_writer_stats *out);
 
+/* The member that a change of health makes of one with this weight: up with its percentage of the weight (1 at least),
+ * draining, or dead; not known yet: up, or dead where that counts as down. For cb_lb_writer_member(). CB_EINVAL. */
+CB_API int cb_lb_member_health(cb_lb_member *out, uint32_t weight, const cb_health_change *change);
+
 /* ---- pools ---- */
 /* How the next backend is chosen. All heed weights. */
 enum cb_lb_policy {
@@ -228,16 +232,19 @@ enum cb_lb_prefer {
 
 typedef struct cb_lb_pool_opts {
     size_t size;
-    const cb_alloc *alloc;   /* NULL = malloc */
-    int32_t policy;          /* enum cb_lb_policy */
-    int32_t prefer;          /* enum cb_lb_prefer */
-    uint64_t seed;           /* for chance: another for each pool, or all hosts choose alike */
-    uint32_t load_percent;   /* ring hash: what one may have of its share, above 100; 0 = 125 */
-    uint32_t spill_percent;  /* groups of a rank serve while so much of their weight is in; 1 to 100; 0 = 50 */
-    uint32_t max_fails;      /* failures within fail_window_ms that take a backend out; 0 = 3 */
-    uint32_t fail_window_ms; /* 0 = 10,000 */
-    uint32_t fail_out_ms;    /* how long; 0 = 10,000. When all are out, all are tried */
-    uint32_t smooth_ms;      /* latency: in what time an old measurement fades; 0 = 10,000 */
+    const cb_alloc *alloc;           /* NULL = malloc */
+    int32_t policy;                  /* enum cb_lb_policy */
+    int32_t prefer;                  /* enum cb_lb_prefer */
+    uint64_t seed;                   /* for chance: another for each pool, or all hosts choose alike */
+    uint32_t load_percent;           /* ring hash: what one may have of its share, above 100; 0 = 125 */
+    uint32_t spill_percent;          /* groups of a rank serve while so much of their weight is in; 1 to 100; 0 = 50 */
+    uint32_t max_fails;              /* failures within fail_window_ms that take a backend out; 0 = 3 */
+    uint32_t fail_window_ms;         /* 0 = 10,000 */
+    uint32_t fail_out_ms;            /* how long; 0 = 10,000. When all are out, all are tried */
+    uint32_t smooth_ms;              /* latency: in what time an old measurement fades; 0 = 10,000 */
+    const cb_outlier_opts *outliers; /* rules instead of the three fields above; NULL = these */
+    uint8_t down_is_out;             /* 1: backends with a share of 0 are not even tried when all are down */
+    uint8_t reserved[7];
 } cb_lb_pool_opts;
 
 /* Makes an empty pool, of one thread. CB_EINVAL (out; the detail names the field), CB_ENOMEM, CB_E2BIG. */
@@ -274,6 +281,10 @@ CB_API int cb_lb_pool_add(cb_lb_pool *p, const cb_lb_backend *backend);
 /* Another weight; up 0: it gets nothing until it is 1 again. CB_ENOENT, CB_EINVAL. */
 CB_API int cb_lb_pool_set(cb_lb_pool *p, uint32_t backend, uint32_t weight, int up);
 
+/* What checks say of it: percent of its weight that it may have now; 0: it is down, and comes only when all others are,
+ * too. cb_health_change has such a weight. CB_ENOENT, CB_EINVAL (percent). */
+CB_API int cb_lb_pool_share(cb_lb_pool *p, uint32_t backend, uint32_t percent);
+
 /* What is asked for. */
 typedef struct cb_lb_call {
     size_t size;
@@ -289,7 +300,9 @@ CB_API int64_t cb_lb_pool_pick(cb_lb_pool *p, const cb_lb_call *call);
 enum cb_lb_result {
     CB_LB_UNKNOWN = 0, /* says nothing about the backend: the caller gave up */
     CB_LB_WORKED = 1,
-    CB_LB_FAILED = 2
+    CB_LB_FAILED = 2, /* no answer */
+    CB_LB_ERROR = 3,  /* it answered that it failed; only rules of `outliers` take it out for that */
+    CB_LB_NO_WAY = 4  /* as FAILED: it could not be connected to */
 };
 
 /* A call is over. latency_ns: until its answer; 0 = not measured. 1: this failure took the backend out; else 0.
@@ -303,7 +316,9 @@ typedef struct cb_lb_backend_stats {
     cb_time out_until;   /* 0 = in */
     uint32_t id, weight, group, active;
     uint8_t up;
-    uint8_t reserved[7];
+    uint8_t share; /* percent */
+    uint8_t rule;  /* enum cb_outlier_rule: the last one that took it out */
+    uint8_t reserved[5];
 } cb_lb_backend_stats;
 
 /* CB_ENOENT: there is no such backend. CB_EINVAL (out, size). */

@@ -72,6 +72,11 @@ typedef struct cb_origin_group_opts {
     uint8_t reserved2[7];
     const char *tenant; /* whose it is: for administration and metrics (1 to 256 bytes); NULL = nobody's */
     const char *owner;  /* the service owner, likewise */
+    const cb_outlier_opts
+        *outliers;       /* who is left out for what requests come to, instead of max_fails, fail_window_ms
+                          * and fail_out_ms; alloc is not looked at. Each worker judges by what it has seen */
+    uint8_t down_is_out; /* 1: origins that are down by cb_proxy_allow() are not even tried when all are: 503 */
+    uint8_t reserved3[7];
 } cb_origin_group_opts;
 
 /* Adds a group of origins. On failure nothing changes. CB_EINVAL (the detail names what), CB_EEXIST (the name),
@@ -209,6 +214,9 @@ typedef struct cb_proxy_origin {
     uint32_t failures;                 /* within fail_window_ms */
     uint32_t out_ms;                   /* failures have taken it out for so much longer; 0 = in */
     uint32_t held;                     /* 1: cb_proxy_hold() */
+    uint32_t share;                    /* cb_proxy_allow(): percent; 0: down */
+    uint64_t spared;                   /* times that it should have been left out, and the share of others forbade */
+    int32_t rule;                      /* enum cb_outlier_rule: the last one that left it out */
     uint32_t reserved;
 } cb_proxy_origin;
 
@@ -218,6 +226,11 @@ CB_API int cb_proxy_origins(const cb_proxy *p, void (*fn)(const cb_proxy_origin 
  * runs there ends as it would. 0: it is in again, also when failures had taken it out. Until cb_proxy_swap(). CB_ENOENT
  * (no such group or origin), CB_EINVAL (p, group). */
 CB_API int cb_proxy_hold(cb_proxy *p, const char *group, uint32_t number, int held);
+
+/* What checks say of an origin: how much of its weight it may have, in percent. 0: it is down, and is tried only when
+ * all others are as well. What runs there goes on. Origins of the same URL in a group of the same name keep it over
+ * cb_proxy_swap(). CB_ENOENT (no such group or origin), CB_EINVAL (p, group, percent). */
+CB_API int cb_proxy_allow(cb_proxy *p, const char *group, uint32_t number, uint32_t percent);
 
 /* Free the servers first. Exchanges that run are reset. NULL is fine. */
 CB_API void cb_proxy_free(cb_proxy *p);

@@ -112,9 +112,10 @@ static int group_init(cb_origin_group *g, cb_proxy_table *t, const cb_router_gro
     if (rc < 0 || !def->n_origins) return rc;
     g->targets = cb_mem_new(p->alloc, def->n_origins * sizeof *g->targets);
     if (!g->targets) return cb_fail(CB_ENOMEM, "no memory for %zu origins", def->n_origins);
-    g->lb.max_fails = o->max_fails;
-    g->lb.window = o->fail_window_ms * CB_MS;
-    g->lb.out = o->fail_out_ms * CB_MS;
+    const cb_outlier_opts simple = cb_lb_simple_rules(o->max_fails, o->fail_window_ms, o->fail_out_ms);
+    g->lb.strict = o->down_is_out;
+    rc = cb_lb_rules(&g->lb, o->outliers ? o->outliers : &simple);
+    if (rc < 0) return rc;
     for (size_t i = 0; i < def->n_origins; i++)
         g->targets[i].def = &def->origins[i];
     rc = cb_loop_random(p->loop, &g->lb.chance, sizeof g->lb.chance);

@@ -126,6 +126,7 @@ int cb_proxy_swap(cb_proxy *p, cb_router *router) {
     cb_proxy_table *t = NULL;
     int rc = cb_proxy_table_new(&t, p, router);
     if (rc < 0) return rc;
+    cb_proxy_table_inherit(t, p->table);
     cb_proxy_table_unref(p->table);
     p->table = t;
     cb_cells_add(cb_loop_cells(p->loop), CB_C_PROXY_SWAPS, 1);

@@ -7,6 +7,8 @@
 #include <time.h>
 
 static const char *const classes[CB_COUNT_CLASSES] = {"none", "1xx", "2xx", "3xx", "4xx", "5xx"};
+static const char *const rule_labels[CB_OUTLIER_RULES] = {"none",       "failures",     "consecutive", "connect",
+                                                          "error_rate", "success_rate", "latency"};
 static const char no_tenant[] = "", other_tenant[] = "_other";
 
 static cb_table_cells *counts_of(const cb_pass *pass) {
@@ -89,6 +91,7 @@ static void group_end(cb_group_cells *c, size_t n_targets, const cb_alloc *alloc
         cb_cell *own[] = {target->up, target->ejections, target->active};
         release_all(own, 3);
         release_all(target->requests, CB_COUNT_CLASSES);
+        release_all(target->outliers, CB_OUTLIER_RULES);
         reasons_end(&target->failures);
     }
     cb_cell *own[] = {c->active, c->tunnels, c->retries, c->first};
@@ -173,13 +176,13 @@ void cb_pass_count_answered(cb_pass *pass, int status) {
     cb_target_cells *target = &g->targets[pass->peer];
     const cb_router_group_def *def = pass->group->def;
     const int class = class_of(status);
-    cb_cell_set(target->up, 1);
+    cb_origin_count_up(pass->group, pass->peer);
     cb_cell_add(series(counts_of(pass), &target->requests[class], CB_F_ORIGIN_REQUESTS, def->opts.name,
                        def->origins[pass->peer].url, classes[class], NULL),
                 1);
 }
 
-void cb_pass_count_blame(cb_pass *pass, const char *reason, bool out) {
+void cb_pass_count_blame(cb_pass *pass, const char *reason) {
     cb_group_cells *g = group_of(pass);
     if (!g) return;
     cb_target_cells *target = &g->targets[pass->peer];
@@ -190,9 +193,28 @@ void cb_pass_count_blame(cb_pass *pass, const char *reason, bool out) {
         cb_cell_add(
             series(counts_of(pass), &target->requests[0], CB_F_ORIGIN_REQUESTS, def->opts.name, url, classes[0], NULL),
             1);
-    if (!out) return;
+}
+
+static cb_target_cells *target_of(const cb_origin_group *g, size_t peer) {
+    const cb_table_cells *t = g->table->counts;
+    return t ? &t->groups[g->def->index].targets[peer] : NULL;
+}
+
+void cb_origin_count_up(const cb_origin_group *g, size_t peer) {
+    const cb_target_cells *target = target_of(g, peer);
+    const cb_time now = cb_loop_now(g->table->proxy->loop);
+    if (target) cb_cell_set(target->up, g->lb.peers[peer].share && cb_lb_out_until(&g->lb, peer) <= now);
+}
+
+void cb_origin_count_out(const cb_origin_group *g, size_t peer) {
+    cb_target_cells *target = target_of(g, peer);
+    const int rule = g->lb.outlier.at[peer].rule;
+    if (!target) return;
     cb_cell_set(target->up, 0);
     cb_cell_add(target->ejections, 1);
+    cb_cell_add(series(g->table->counts, &target->outliers[rule], CB_F_ORIGIN_OUTLIERS, g->def->opts.name,
+                       g->def->origins[peer].url, rule_labels[rule], NULL),
+                1);
 }
 
 /* ---- the end of a pass ---- */

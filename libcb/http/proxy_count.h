@@ -5,6 +5,7 @@
 
 #include "base/map.h"
 #include "telemetry/cells.h"
+#include <cb/health.h>
 
 enum { CB_COUNT_CLASSES = 6, CB_COUNT_REASONS = 16, CB_COUNT_TENANTS = 1000 };
 
@@ -18,7 +19,7 @@ typedef struct cb_reason_cells {
 } cb_reason_cells;
 
 typedef struct cb_target_cells {
-    cb_cell *up, *ejections, *active, *requests[CB_COUNT_CLASSES];
+    cb_cell *up, *ejections, *active, *requests[CB_COUNT_CLASSES], *outliers[CB_OUTLIER_RULES];
     cb_reason_cells failures;
 } cb_target_cells;
 

@@ -142,6 +142,10 @@ struct cb_proxy {
 int cb_proxy_table_new(cb_proxy_table **out, cb_proxy *p, cb_router *router);
 void cb_proxy_table_unref(cb_proxy_table *t);
 /* The pool's origin for a choice of the group's balancer; the group keeps the reference. */
+/* Origins of the same URL keep what checks said of them. */
+void cb_proxy_table_inherit(cb_proxy_table *t, const cb_proxy_table *before);
+/* Says and counts which origins were left out just now. */
+void cb_origin_group_tell_out(cb_origin_group *g);
 int cb_origin_group_open(cb_origin **out, cb_origin_group *g, size_t peer, const cb_pass *pass);
 /* The HTTP versions that WebSocket may use: HTTP/1.1 if the group has it, else the others. */
 uint32_t cb_origin_group_tunnel_versions(const cb_origin_group *g);
@@ -189,7 +193,9 @@ void cb_pass_count_attempt(cb_pass *pass, int by); /* pass->peer has one request
 void cb_pass_count_tunnel(cb_pass *pass, int by);
 void cb_pass_count_retry(cb_pass *pass);
 void cb_pass_count_answered(cb_pass *pass, int status);
-void cb_pass_count_blame(cb_pass *pass, const char *reason, bool out); /* out: for this the origin is left out */
+void cb_pass_count_blame(cb_pass *pass, const char *reason);
+void cb_origin_count_out(const cb_origin_group *g, size_t peer); /* it is left out */
+void cb_origin_count_up(const cb_origin_group *g, size_t peer);  /* is it in use? */
 void cb_pass_count_end(cb_pass *pass);
 
 /* --- proxy_trace.c --- */

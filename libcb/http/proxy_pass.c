@@ -445,10 +445,12 @@ static int on_back_head(cb_exchange *back, void *user) {
     int status = cb_exchange_status(back), rc = build_response(pass, back);
     if (rc < 0) return rc;
     pass->answered_at = cb_loop_now(pass->proxy->loop);
-    cb_lb_good(&g->lb, pass->peer);
+    (void)cb_lb_report(&g->lb, pass->peer, status >= 500 ? CB_OUTLIER_ERROR : CB_OUTLIER_WORKED,
+                       pass->answered_at - pass->picked_at, pass->answered_at);
     if (g->lb.policy->by_latency)
         cb_lb_took(&g->lb, pass->peer, pass->answered_at - pass->picked_at, pass->answered_at);
     cb_pass_count_answered(pass, status);
+    if (g->lb.outlier.n_news) cb_origin_group_tell_out(g);
     if (pass->notes) cb_pass_trace_answered(pass, back);
     if (pass->proxy->log) { /* until then it is the origin's URL */
         const char *peer = cb_pool_peer(back);
@@ -512,34 +514,35 @@ static int on_back_writable(cb_exchange *back, void *user) {
 typedef struct failure {
     int status;
     const char *reason;
-    bool blame; /* counts against the origin */
+    bool blame;  /* counts against the origin */
+    bool no_way; /* there was none to it */
 } failure;
 
 static failure failure_of(int rc, bool sent) {
     switch (rc) {
     case CB_EUNREACH:
-        return (failure){502, "connect_failed", true};
+        return (failure){502, "connect_failed", true, true};
     case CB_ETIMEOUT:
-        return (failure){504, sent ? "response_timeout" : "connect_timeout", true};
+        return (failure){504, sent ? "response_timeout" : "connect_timeout", true, !sent};
     case CB_ETLS:
-        return (failure){502, "tls_failed", true};
+        return (failure){502, "tls_failed", true, true};
     case CB_EAUTH:
-        return (failure){502, "tls_untrusted", true};
+        return (failure){502, "tls_untrusted", true, true};
     case CB_EDNS:
-        return (failure){503, "resolve_failed", true};
+        return (failure){503, "resolve_failed", true, true};
     case CB_ELIMIT:
-        if (sent) return (failure){502, "response_too_large", false};
-        return (failure){503, "queue_full", false};
+        if (sent) return (failure){502, "response_too_large", false, false};
+        return (failure){503, "queue_full", false, false};
     case CB_ENOMEM: /* also of descriptors: not the origin's fault */
-        return (failure){503, "internal", false};
+        return (failure){503, "internal", false, false};
     case CB_EPROTO:
-        return (failure){502, "protocol_error", true};
+        return (failure){502, "protocol_error", true, false};
     case CB_ECLOSED:
-        return (failure){502, "origin_closed", true};
+        return (failure){502, "origin_closed", true, false};
     case CB_EUSER:
-        return (failure){502, "internal", false};
+        return (failure){502, "internal", false, false};
     default:
-        return (failure){502, "origin_failed", true};
+        return (failure){502, "origin_failed", true, false};
     }
 }
 
@@ -548,11 +551,10 @@ static void blame(cb_pass *pass, const failure *f, const char *detail) {
     const cb_log *log = cb_loop_log(pass->proxy->loop);
     const char *url = g->targets[pass->peer].def->url;
     cb_log_line(log, CB_LOG_WARN, "proxy", "%s: %s: %s", url, f->reason, detail);
-    const bool out = f->blame && cb_lb_fail(&g->lb, pass->peer, cb_loop_now(pass->proxy->loop));
-    cb_pass_count_blame(pass, f->reason, out);
-    if (!out) return;
-    pass->proxy->stats.origins_out++;
-    cb_log_line(log, CB_LOG_WARN, "proxy", "%s is left out for %u ms", url, g->def->opts.fail_out_ms);
+    const int result = f->no_way ? CB_OUTLIER_CONNECT : CB_OUTLIER_FAILED;
+    if (f->blame) (void)cb_lb_report(&g->lb, pass->peer, result, 0, cb_loop_now(pass->proxy->loop));
+    cb_pass_count_blame(pass, f->reason);
+    if (g->lb.outlier.n_news) cb_origin_group_tell_out(g);
 }
 
 /* Nothing has reached an origin, and there is another one. */
@@ -601,7 +603,7 @@ void cb_pass_expire(cb_pass *pass) {
         wait_for(pass, pass->waits);
         return;
     }
-    failure f = {504, pass->answered ? "idle_timeout" : "response_timeout", !pass->answered};
+    failure f = {504, pass->answered ? "idle_timeout" : "response_timeout", !pass->answered, false};
     if (!pass->answered) blame(pass, &f, "no response within the time limit");
     cb_pass_refuse(pass, f.status, f.reason);
 }

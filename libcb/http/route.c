@@ -105,6 +105,12 @@ static bool label_ok(const char *text) {
     return !text || (*text && strlen(text) <= CB_ROUTE_TENANT_MAX);
 }
 
+static int outliers_read(const cb_origin_group_opts *o) {
+    cb_outlier_opts read;
+    int rc = cb_opts_read(&read, sizeof read, o->outliers, "cb_outlier_opts");
+    return rc < 0 ? rc : cb_outlier_check(&read);
+}
+
 static int group_check(const cb_router *r, const cb_origin_group_opts *o) {
     const char *wrong = o->name ? cb_config_format_wrong(CB_FORMAT_NAME, o->name) : "is missing";
     if (wrong) return cb_fail(CB_EINVAL, "origin group: its name %s", wrong);
@@ -122,6 +128,8 @@ static int group_check(const cb_router *r, const cb_origin_group_opts *o) {
     if (o->host && !cb_authority_ok(cb_slice_str(o->host)))
         return cb_fail(CB_EINVAL, "origin group \"%s\": host \"%s\" is not a host", o->name, o->host);
     if (!label_ok(o->tenant)) return cb_fail(CB_EINVAL, "origin group \"%s\": tenant is empty or too long", o->name);
+    if (o->outliers && outliers_read(o) < 0)
+        return cb_fail(CB_EINVAL, "origin group \"%s\": %s", o->name, cb_last_error());
     if (!label_ok(o->owner)) return cb_fail(CB_EINVAL, "origin group \"%s\": owner is empty or too long", o->name);
     return CB_OK;
 }
@@ -147,6 +155,11 @@ int cb_router_group(cb_router *r, const cb_origin_group_opts *opts) {
     }
     if (o.identity) cb_identity_ref(o.identity);
     g->opts = o;
+    if (o.outliers) {
+        (void)cb_opts_read(&g->outliers, sizeof g->outliers, o.outliers, "cb_outlier_opts"); /* checked above */
+        g->outliers.alloc = NULL;
+        g->opts.outliers = &g->outliers;
+    }
     if (!copied) {
         group_free(g);
         return cb_fail(CB_ENOMEM, "no memory for an origin group");

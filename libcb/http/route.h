@@ -19,6 +19,7 @@ typedef struct cb_router_origin_def {
 
 typedef struct cb_router_group_def {
     cb_origin_group_opts opts; /* zero fields filled with their defaults; texts are own copies */
+    cb_outlier_opts outliers;  /* opts.outliers points here, or nowhere */
     cb_router_origin_def *origins;
     size_t n_origins;
     size_t index; /* in the router */

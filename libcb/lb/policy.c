@@ -19,8 +19,8 @@ static size_t pick_round_robin(cb_lb *lb, cb_time now, uint64_t hash) {
     for (size_t i = 0; i < lb->n; i++) {
         cb_lb_peer *p = &lb->peers[i];
         if (!p->usable) continue;
-        p->credit += p->weight;
-        total += p->weight;
+        p->credit += p->power;
+        total += p->power;
         if (best == lb->n || p->credit > lb->peers[best].credit) best = i;
     }
     lb->peers[best].credit -= total;
@@ -28,7 +28,7 @@ static size_t pick_round_robin(cb_lb *lb, cb_time now, uint64_t hash) {
 }
 
 static bool idler(const cb_lb_peer *a, const cb_lb_peer *b) {
-    return (uint64_t)a->active * b->weight < (uint64_t)b->active * a->weight;
+    return (uint64_t)a->active * b->power < (uint64_t)b->active * a->power;
 }
 
 /* Fewest by weight; equals take turns. */
@@ -47,13 +47,13 @@ static size_t pick_least(cb_lb *lb, cb_time now, uint64_t hash) {
 static size_t draw(cb_lb *lb, size_t but) {
     uint64_t total = 0;
     for (size_t i = 0; i < lb->n; i++)
-        if (lb->peers[i].usable && i != but) total += lb->peers[i].weight;
+        if (lb->peers[i].usable && i != but) total += lb->peers[i].power;
     if (!total) return lb->n;
     uint64_t left = cb_lb_chance(lb) % total;
     for (size_t i = 0; i < lb->n; i++) {
         if (!lb->peers[i].usable || i == but) continue;
-        if (left < lb->peers[i].weight) return i;
-        left -= lb->peers[i].weight;
+        if (left < lb->peers[i].power) return i;
+        left -= lb->peers[i].power;
     }
     return lb->n;
 }
@@ -72,8 +72,8 @@ static size_t pick_latency(cb_lb *lb, cb_time now, uint64_t hash) {
     const size_t a = draw(lb, lb->n), b = draw(lb, a);
     if (b == lb->n) return a;
     const cb_lb_peer *x = &lb->peers[a], *y = &lb->peers[b];
-    const double mine = (double)cb_lb_latency(lb, a, now) * (x->active + 1.0) / x->weight;
-    const double other = (double)cb_lb_latency(lb, b, now) * (y->active + 1.0) / y->weight;
+    const double mine = (double)cb_lb_latency(lb, a, now) * (x->active + 1.0) / x->power;
+    const double other = (double)cb_lb_latency(lb, b, now) * (y->active + 1.0) / y->power;
     return other < mine ? b : a;
 }
 
@@ -87,7 +87,7 @@ static size_t pick_rendezvous(cb_lb *lb, cb_time now, uint64_t hash) {
         const cb_lb_peer *p = &lb->peers[i];
         if (!p->usable) continue;
         const uint64_t age = cb_lb_age(p->id, hash);
-        if (best < lb->n && age * lb->peers[best].weight >= best_age * p->weight) continue;
+        if (best < lb->n && age * lb->peers[best].power >= best_age * p->power) continue;
         best = i;
         best_age = age;
     }
@@ -102,7 +102,7 @@ static size_t pick_ring(cb_lb *lb, cb_time now, uint64_t hash) {
     if (!lb->n_ring) return pick_rendezvous(lb, now, hash);
     for (size_t i = 0; i < lb->n; i++) {
         if (!lb->peers[i].usable) continue;
-        weights += lb->peers[i].weight;
+        weights += lb->peers[i].power;
         active += lb->peers[i].active;
     }
     while (low < high) {
@@ -116,7 +116,7 @@ static size_t pick_ring(cb_lb *lb, cb_time now, uint64_t hash) {
         const size_t i = lb->ring[(low + k) % lb->n_ring].peer;
         const cb_lb_peer *p = &lb->peers[i];
         if (!p->usable) continue;
-        const double most = (double)active * p->weight / (double)weights * lb->load_percent / 100;
+        const double most = (double)active * p->power / (double)weights * lb->load_percent / 100;
         if (p->active < most) return i; /* rounded up: one more than is whole */
     }
     return pick_rendezvous(lb, now, hash);
@@ -170,19 +170,23 @@ int cb_lb_init(cb_lb *lb, const cb_alloc *alloc, int kind, size_t n) {
                   .smooth = 10000000000u,
                   .stale = true};
     if (!lb->policy) return cb_fail(CB_EINVAL, "balancing policy %d is not known", kind);
-    if (!n) return CB_OK;
+    int rc = cb_outlier_init(&lb->outlier, NULL, alloc);
+    if (rc < 0 || !n) return rc;
     lb->peers = cb_mem_new(alloc, n * sizeof *lb->peers);
     if (!lb->peers) return cb_fail(CB_ENOMEM, "no memory for %zu origins", n);
     for (size_t i = 0; i < n; i++) {
         lb->peers[i].id = (uint32_t)i + 1;
         lb->peers[i].weight = 1;
+        lb->peers[i].share = 100;
+        if (rc >= 0) rc = cb_outlier_add(&lb->outlier);
     }
-    int rc = cb_lb_sites(lb, 1);
+    if (rc >= 0) rc = cb_lb_sites(lb, 1);
     if (rc < 0) cb_lb_free(lb);
     return rc;
 }
 
 void cb_lb_free(cb_lb *lb) {
+    cb_outlier_fini(&lb->outlier);
     cb_mem_free(lb->alloc, lb->peers);
     cb_mem_free(lb->alloc, lb->sites);
     cb_mem_free(lb->alloc, lb->ring);
@@ -198,26 +202,32 @@ static bool fresh(size_t i, uint64_t tried) {
     return i >= 64 || !(tried >> i & 1);
 }
 
-/* True: somebody is. Those that are out only when no other is left. */
+static bool may_go(const cb_lb *lb, size_t i, uint64_t tried) {
+    const cb_lb_peer *p = &lb->peers[i];
+    return p->power && !p->held && fresh(i, tried) && (p->share || !lb->strict);
+}
+
+/* True: somebody is. Those that are out only when no other is left, those that are down when not even these are. */
 static bool mark_usable(cb_lb *lb, cb_time now, uint64_t tried) {
-    size_t in = 0, left = 0;
+    size_t in = 0, alive = 0, left = 0;
     for (size_t i = 0; i < lb->n; i++) {
         cb_lb_peer *p = &lb->peers[i];
-        const bool may = p->weight && !p->held && fresh(i, tried);
-        p->usable = may && now >= p->out;
+        const bool may = may_go(lb, i, tried);
+        p->usable = may && p->share && !cb_outlier_has_out(&lb->outlier, i, now);
         left += may;
+        alive += may && p->share;
         in += p->usable;
     }
     for (size_t i = 0; i < lb->n && !in; i++)
-        lb->peers[i].usable = lb->peers[i].weight && !lb->peers[i].held && fresh(i, tried);
+        lb->peers[i].usable = may_go(lb, i, tried) && (lb->peers[i].share || !alive);
     return left != 0;
 }
 
 int64_t cb_lb_begin(cb_lb *lb, cb_time now, uint64_t hash, uint64_t tried, const char *geo) {
+    if (lb->stale) (void)cb_lb_prepare(lb); /* without memory rendezvous does the same, slowly */
     if (!mark_usable(lb, now, tried)) return -1;
     hash = hash ? cb_lb_mix(hash) : cb_lb_chance(lb);
     if (lb->n_sites > 1) cb_lb_choose_site(lb, hash, geo);
-    if (lb->stale) (void)cb_lb_prepare(lb); /* without memory rendezvous does the same, slowly */
     const size_t i = lb->n == 1 ? 0 : lb->policy->pick(lb, now, hash);
     lb->turn = (i + 1) % lb->n;
     lb->peers[i].active++;
@@ -229,21 +239,45 @@ void cb_lb_end(cb_lb *lb, size_t i) {
     if (lb->peers[i].active) lb->peers[i].active--;
 }
 
-bool cb_lb_fail(cb_lb *lb, size_t i, cb_time now) {
-    cb_lb_peer *p = &lb->peers[i];
-    if (!p->fails || now - p->window > lb->window) {
-        p->fails = 0;
-        p->window = now;
-    }
-    if (++p->fails < lb->max_fails) return false;
-    bool was_in = now >= p->out;
-    p->fails = 0;
-    p->out = now + lb->out;
-    return was_in;
+int cb_lb_rules(cb_lb *lb, const cb_outlier_opts *rules) {
+    cb_outlier fresh_set;
+    int rc = cb_outlier_init(&fresh_set, rules, lb->alloc);
+    if (rc == CB_OK) lb->outlier.o = fresh_set.o;
+    return rc;
 }
 
-void cb_lb_good(cb_lb *lb, size_t i) {
-    lb->peers[i].out = 0;
+cb_outlier_opts cb_lb_simple_rules(uint32_t max_fails, uint32_t window_ms, uint32_t out_ms) {
+    return (cb_outlier_opts){.size = sizeof(cb_outlier_opts),
+                             .max_fails = max_fails,
+                             .fail_window_ms = window_ms,
+                             .eject_ms = out_ms,
+                             .max_eject_ms = out_ms,
+                             .max_eject_percent = 100,
+                             .last_too = 1,
+                             .answer_readmits = 1};
+}
+
+bool cb_lb_report(cb_lb *lb, size_t i, int result, uint64_t latency_ns, cb_time now) {
+    return cb_outlier_report(&lb->outlier, (uint32_t)i, result, latency_ns, now) == 1;
+}
+
+static void see_present(cb_lb *lb, size_t i) {
+    const cb_lb_peer *p = &lb->peers[i];
+    (void)cb_outlier_present(&lb->outlier, (uint32_t)i, p->share && !p->held);
+}
+
+void cb_lb_allow(cb_lb *lb, size_t i, uint32_t percent) {
+    cb_lb_peer *p = &lb->peers[i];
+    const uint32_t share = percent < 100 ? percent : 100;
+    if (p->share == share) return;
+    p->share = share;
+    lb->stale = true;
+    see_present(lb, i);
+}
+
+void cb_lb_hold(cb_lb *lb, size_t i, bool held) {
+    lb->peers[i].held = held;
+    see_present(lb, i);
 }
 
 /* ---- latency ---- */

@@ -48,7 +48,10 @@ int cb_lb_pool_new(cb_lb_pool **out, const cb_lb_pool_opts *opts) {
     cb_lb_pool *p = cb_mem_new(a, sizeof *p);
     if (!p) return cb_fail(CB_ENOMEM, "no memory for a pool of backends");
     p->alloc = *a;
+    const cb_outlier_opts simple = cb_lb_simple_rules(or_default(o.max_fails, 3), or_default(o.fail_window_ms, 10000),
+                                                      or_default(o.fail_out_ms, 10000));
     rc = cb_lb_init(&p->lb, &p->alloc, o.policy, 0);
+    if (rc == CB_OK) rc = cb_lb_rules(&p->lb, o.outliers ? o.outliers : &simple);
     if (rc == CB_OK) rc = cb_lb_sites(&p->lb, 1);
     if (rc < 0) {
         cb_lb_pool_free(p);
@@ -58,9 +61,7 @@ int cb_lb_pool_new(cb_lb_pool **out, const cb_lb_pool_opts *opts) {
     p->lb.chance = o.seed;
     p->lb.load_percent = or_default(o.load_percent, 125);
     p->lb.spill_percent = or_default(o.spill_percent, 50);
-    p->lb.max_fails = or_default(o.max_fails, 3);
-    p->lb.window = or_default(o.fail_window_ms, 10000) * MS;
-    p->lb.out = or_default(o.fail_out_ms, 10000) * MS;
+    p->lb.strict = o.down_is_out;
     p->lb.smooth = or_default(o.smooth_ms, 10000) * MS;
     *out = p;
     return CB_OK;
@@ -137,7 +138,9 @@ int cb_lb_pool_add(cb_lb_pool *p, const cb_lb_backend *backend) {
     cb_lb_peer *more = cb_mem_grow(&p->alloc, lb->peers, (lb->n + 1) * sizeof *more);
     if (!more) return cb_fail(CB_ENOMEM, "no memory for a backend");
     lb->peers = more;
-    more[lb->n] = (cb_lb_peer){.id = b.id, .weight = b.weight, .group = b.group};
+    rc = cb_outlier_add(&lb->outlier);
+    if (rc < 0) return rc;
+    more[lb->n] = (cb_lb_peer){.id = b.id, .weight = b.weight, .share = 100, .group = b.group};
     lb->stale = true;
     return (int)lb->n++;
 }
@@ -149,7 +152,14 @@ int cb_lb_pool_set(cb_lb_pool *p, uint32_t backend, uint32_t weight, int up) {
     cb_lb_peer *peer = &p->lb.peers[backend];
     if (peer->weight != weight) p->lb.stale = true;
     peer->weight = weight;
-    peer->held = !up;
+    cb_lb_hold(&p->lb, backend, !up);
+    return CB_OK;
+}
+
+int cb_lb_pool_share(cb_lb_pool *p, uint32_t backend, uint32_t percent) {
+    if (backend >= p->lb.n) return missing(backend);
+    if (percent > 100) return cb_fail(CB_EINVAL, "a backend's share is %u percent; 100 is the most", (unsigned)percent);
+    cb_lb_allow(&p->lb, backend, percent);
     return CB_OK;
 }
 
@@ -165,12 +175,15 @@ int64_t cb_lb_pool_pick(cb_lb_pool *p, const cb_lb_call *call) {
 
 int cb_lb_pool_done(cb_lb_pool *p, uint32_t backend, int result, uint64_t latency_ns, cb_time now) {
     if (backend >= p->lb.n) return missing(backend);
-    if (result < CB_LB_UNKNOWN || result > CB_LB_FAILED)
+    static const int results[] = {[CB_LB_WORKED] = CB_OUTLIER_WORKED,
+                                  [CB_LB_FAILED] = CB_OUTLIER_FAILED,
+                                  [CB_LB_ERROR] = CB_OUTLIER_ERROR,
+                                  [CB_LB_NO_WAY] = CB_OUTLIER_CONNECT};
+    if (result < CB_LB_UNKNOWN || result > CB_LB_NO_WAY)
         return cb_fail(CB_EINVAL, "%d is not one of enum cb_lb_result", result);
     cb_lb_end(&p->lb, backend);
     if (latency_ns) cb_lb_took(&p->lb, backend, latency_ns, now);
-    if (result == CB_LB_WORKED) cb_lb_good(&p->lb, backend);
-    return result == CB_LB_FAILED && cb_lb_fail(&p->lb, backend, now);
+    return result != CB_LB_UNKNOWN && cb_lb_report(&p->lb, backend, results[result], latency_ns, now);
 }
 
 int cb_lb_pool_stats_get(const cb_lb_pool *p, uint32_t backend, cb_lb_backend_stats *out) {
@@ -178,11 +191,13 @@ int cb_lb_pool_stats_get(const cb_lb_pool *p, uint32_t backend, cb_lb_backend_st
     const cb_lb_peer *peer = &p->lb.peers[backend];
     const cb_lb_backend_stats all = {.picks = peer->picks,
                                      .latency_ns = peer->latency,
-                                     .out_until = peer->out,
+                                     .out_until = cb_lb_out_until(&p->lb, backend),
                                      .id = peer->id,
                                      .weight = peer->weight,
                                      .group = peer->group,
                                      .active = peer->active,
-                                     .up = !peer->held};
+                                     .up = !peer->held,
+                                     .share = (uint8_t)peer->share,
+                                     .rule = p->lb.outlier.at[backend].rule};
     return cb_stats_give(out, &all, sizeof all, "cb_lb_backend_stats");
 }

@@ -39,8 +39,8 @@ static void weigh(cb_lb *lb, const char *geo) {
         lb->sites[i].whole = lb->sites[i].usable = 0;
     for (size_t i = 0; i < lb->n; i++) {
         const cb_lb_peer *p = &lb->peers[i];
-        lb->sites[p->group].whole += p->weight;
-        if (p->usable) lb->sites[p->group].usable += p->weight;
+        lb->sites[p->group].whole += p->power;
+        if (p->usable) lb->sites[p->group].usable += p->power;
     }
     for (size_t i = 0; i < lb->n_sites; i++)
         lb->sites[i].rank = rank_of(lb, &lb->sites[i], geo);
@@ -96,8 +96,8 @@ static int by_place(const void *a, const void *b) {
 /* POINTS for a peer on average, by weight. */
 static size_t points_of(const cb_lb *lb, size_t i, uint64_t weights) {
     const uint64_t all = lb->n * POINTS < POINTS_MAX ? lb->n * POINTS : POINTS_MAX;
-    const uint64_t n = (all * lb->peers[i].weight + weights / 2) / weights;
-    return lb->peers[i].weight && !n ? 1 : (size_t)n;
+    const uint64_t n = (all * lb->peers[i].power + weights / 2) / weights;
+    return lb->peers[i].power && !n ? 1 : (size_t)n;
 }
 
 static int make_ring(cb_lb *lb, uint64_t weights) {
@@ -129,13 +129,14 @@ static uint32_t buckets_for(size_t n) {
     return primes[SIZES - 1];
 }
 
-static int make_owners(cb_lb *lb) {
+static int make_owners(cb_lb *lb, uint64_t powers) {
     const uint32_t buckets = buckets_for(lb->n);
     cb_lb_share *shares = cb_mem_get(lb->alloc, lb->n * sizeof *shares);
     uint32_t *owners = cb_mem_get(lb->alloc, buckets * sizeof *owners);
     int rc = shares && owners ? CB_OK : cb_fail(CB_ENOMEM, "no memory for a table of %u buckets", (unsigned)buckets);
+    const uint32_t unit = (uint32_t)(powers / UINT32_MAX) + 1; /* quotas want sums of 32 bits */
     for (size_t i = 0; i < lb->n && rc == CB_OK; i++)
-        shares[i] = (cb_lb_share){.id = lb->peers[i].id, .weight = lb->peers[i].weight, .tag = (uint32_t)i};
+        shares[i] = (cb_lb_share){.id = lb->peers[i].id, .weight = lb->peers[i].power / unit, .tag = (uint32_t)i};
     if (rc == CB_OK) {
         (void)cb_lb_quotas(shares, lb->n, buckets); /* somebody has weight */
         rc = cb_lb_maglev_fill(owners, buckets, shares, lb->n, 0, lb->alloc);
@@ -151,13 +152,26 @@ static int make_owners(cb_lb *lb) {
     return CB_OK;
 }
 
+/* A share of a small weight is no whole number: then all count in hundredths. Who is down keeps its own power, for when
+ * all are and one is tried nevertheless. */
+static void set_powers(cb_lb *lb) {
+    uint32_t unit = 1;
+    for (size_t i = 0; i < lb->n; i++)
+        if (lb->peers[i].share && lb->peers[i].share < 100) unit = 100;
+    for (size_t i = 0; i < lb->n; i++) {
+        cb_lb_peer *p = &lb->peers[i];
+        p->power = unit == 1 ? p->weight : p->weight * (p->share ? p->share : 100);
+    }
+}
+
 int cb_lb_prepare(cb_lb *lb) {
     uint64_t weights = 0;
     int rc = CB_OK;
+    set_powers(lb);
     for (size_t i = 0; i < lb->n; i++)
-        weights += lb->peers[i].weight;
+        weights += lb->peers[i].power;
     if (weights && lb->policy->ring) rc = make_ring(lb, weights);
-    if (weights && lb->policy->maglev) rc = make_owners(lb);
+    if (weights && lb->policy->maglev) rc = make_owners(lb, weights);
     if (rc == CB_OK) lb->stale = false;
     return rc;
 }

@@ -60,27 +60,26 @@ Test(lb_policy, failures_take_out_for_a_while) {
     cb_lb lb;
     const cb_time s = 1000000000;
     cr_assert_eq(cb_lb_init(&lb, NULL, CB_LB_ROUND_ROBIN, 2), CB_OK);
-    lb.max_fails = 3;
-    lb.window = 10 * s;
-    lb.out = 5 * s;
+    const cb_outlier_opts rules = cb_lb_simple_rules(3, 10000, 5000);
+    cr_assert_eq(cb_lb_rules(&lb, &rules), CB_OK);
     /* spread over more than the window: stays in */
-    cr_expect(!cb_lb_fail(&lb, 0, 1 * s));
-    cr_expect(!cb_lb_fail(&lb, 0, 2 * s));
-    cr_expect(!cb_lb_fail(&lb, 0, 12 * s));
-    cr_expect(!cb_lb_fail(&lb, 0, 13 * s));
-    cr_expect(cb_lb_fail(&lb, 0, 14 * s));
+    cr_expect(!cb_lb_report(&lb, 0, CB_OUTLIER_FAILED, 0, 1 * s));
+    cr_expect(!cb_lb_report(&lb, 0, CB_OUTLIER_FAILED, 0, 2 * s));
+    cr_expect(!cb_lb_report(&lb, 0, CB_OUTLIER_FAILED, 0, 12 * s));
+    cr_expect(!cb_lb_report(&lb, 0, CB_OUTLIER_FAILED, 0, 13 * s));
+    cr_expect(cb_lb_report(&lb, 0, CB_OUTLIER_FAILED, 0, 14 * s));
     for (int i = 0; i < 4; i++)
         cr_expect_eq(cb_lb_begin(&lb, 15 * s, 0, 0, NULL), 1);
     /* all out: tried anyway, but not what was tried already */
-    cr_expect(!cb_lb_fail(&lb, 1, 15 * s));
-    cr_expect(!cb_lb_fail(&lb, 1, 15 * s));
-    cr_expect(cb_lb_fail(&lb, 1, 15 * s));
-    cr_expect(!cb_lb_fail(&lb, 1, 15 * s), "one that is out does not go out again");
+    cr_expect(!cb_lb_report(&lb, 1, CB_OUTLIER_FAILED, 0, 15 * s));
+    cr_expect(!cb_lb_report(&lb, 1, CB_OUTLIER_FAILED, 0, 15 * s));
+    cr_expect(cb_lb_report(&lb, 1, CB_OUTLIER_FAILED, 0, 15 * s));
+    cr_expect(!cb_lb_report(&lb, 1, CB_OUTLIER_FAILED, 0, 15 * s), "one that is out does not go out again");
     cr_expect_geq(cb_lb_begin(&lb, 16 * s, 0, 0, NULL), 0);
     cr_expect_eq(cb_lb_begin(&lb, 16 * s, 0, 1, NULL), 1);
     cr_expect_eq(cb_lb_begin(&lb, 16 * s, 0, 3, NULL), -1);
     /* one answers: in again at once; the other by time */
-    cb_lb_good(&lb, 1);
+    (void)cb_lb_report(&lb, 1, CB_OUTLIER_WORKED, 0, 16 * s);
     cr_expect_eq(cb_lb_begin(&lb, 17 * s, 0, 0, NULL), 1);
     cr_expect_eq(cb_lb_begin(&lb, 17 * s, 0, 0, NULL), 1);
     bool seen = false;
@@ -93,19 +92,19 @@ Test(lb_policy, failures_take_out_for_a_while) {
 Test(lb_policy, what_is_held_gets_nothing) {
     cb_lb lb;
     cr_assert_eq(cb_lb_init(&lb, NULL, CB_LB_ROUND_ROBIN, 3), CB_OK);
-    lb.max_fails = 1;
-    lb.out = 1000;
+    const cb_outlier_opts rules = cb_lb_simple_rules(1, 10000, 1);
+    cr_assert_eq(cb_lb_rules(&lb, &rules), CB_OK);
     lb.peers[1].held = true;
     for (int i = 0; i < 8; i++)
         cr_expect_neq(cb_lb_begin(&lb, 1, 0, 0, NULL), 1);
-    cb_lb_fail(&lb, 0, 1);
-    cb_lb_fail(&lb, 2, 1);
+    cb_lb_report(&lb, 0, CB_OUTLIER_FAILED, 0, 1);
+    cb_lb_report(&lb, 2, CB_OUTLIER_FAILED, 0, 1);
     for (int i = 0; i < 8; i++) /* those that are out are tried before it */
         cr_expect_neq(cb_lb_begin(&lb, 2, 0, 0, NULL), 1);
     cr_expect_eq(cb_lb_begin(&lb, 2, 0, 5, NULL), -1);
     lb.peers[0].held = lb.peers[2].held = true;
-    cr_expect_eq(cb_lb_begin(&lb, 5000, 0, 0, NULL), -1);
+    cr_expect_eq(cb_lb_begin(&lb, 5000000, 0, 0, NULL), -1);
     lb.peers[1].held = false;
-    cr_expect_eq(cb_lb_begin(&lb, 5000, 0, 0, NULL), 1);
+    cr_expect_eq(cb_lb_begin(&lb, 5000000, 0, 0, NULL), 1);
     cb_lb_free(&lb);
 }

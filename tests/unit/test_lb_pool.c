@@ -347,7 +347,7 @@ Test(lb_pool, what_is_refused) {
     cr_expect_eq(cb_lb_pool_label(p, 1, CB_OPTS(cb_lb_group, .cost = 1)), CB_ENOENT);
     cr_expect_eq(cb_lb_pool_set(p, 1, 1, 1), CB_ENOENT);
     cr_expect_eq(cb_lb_pool_set(p, 0, 65536, 1), CB_EINVAL);
-    cr_expect_eq(cb_lb_pool_done(p, 0, 3, 0, 1), CB_EINVAL);
+    cr_expect_eq(cb_lb_pool_done(p, 0, 5, 0, 1), CB_EINVAL);
     cr_expect_eq(cb_lb_pool_done(p, 1, CB_LB_WORKED, 0, 1), CB_ENOENT);
     cb_lb_backend_stats s = {.size = sizeof s};
     cr_expect_eq(cb_lb_pool_stats_get(p, 1, &s), CB_ENOENT);

@@ -176,6 +176,7 @@ Test(proxy_meters, origins_that_fail) {
     EXPECT_MOVED(x, 1, "cb_origin_failures", "web", nowhere, reason);
     EXPECT_MOVED(x, 1, "cb_origin_requests", "web", nowhere, "none");
     EXPECT_MOVED(x, 1, "cb_origin_ejections", "web", nowhere);
+    EXPECT_MOVED(x, 1, "cb_origin_outliers", "web", nowhere, "failures");
     EXPECT_MOVED(x, 0, "cb_origin_up", "web", nowhere);
     EXPECT_MOVED(x, 1, "cb_origin_up", "web", m.origin);
     EXPECT_MOVED(x, 1, "cb_proxy_retries", "web");
