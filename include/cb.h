@@ -22,6 +22,7 @@
 #include <cb/log_writer.h>
 #include <cb/loop.h>
 #include <cb/metrics.h>
+#include <cb/monitor.h>
 #include <cb/oidc.h>
 #include <cb/opa.h>
 #include <cb/packet.h>

@@ -14,7 +14,7 @@ PAGE = guard.ROOT / "docs/metrics.md"
 CELLS = guard.ROOT / "libcb/telemetry/cells.def"
 MODULES = {"process": "The process", "interface": "Network interfaces (L1, L2)", "kernel": "The kernel's network stack (L3, L4)", "loop": "Event loops",
            "udp": "UDP sockets of libcb", "xdp": "AF_XDP", "tcp": "TCP connections of libcb", "quic": "QUIC", "tls": "TLS", "admin": "Administration interfaces",
-           "http": "HTTP servers", "pool": "Connections to origins", "dns": "Names", "proxy": "The reverse proxy", "audit": "Audit logs", "store": "Stores",
+           "http": "HTTP servers", "pool": "Connections to origins", "dns": "Names", "proxy": "The reverse proxy", "health": "Checks of endpoints", "audit": "Audit logs", "store": "Stores",
            "log": "Logs", "access": "Access logs", "trace": "Traces", "auth": "Identities and policies", "acme": "Certificates by ACME", "lb": "Forwarding tables",
            "forward": "The datapath in the kernel (libcb-xdp)", "edge": "cb-edge"}
 READ = ("process", "interface", "kernel", "forward")  # by collectors, at a scrape
