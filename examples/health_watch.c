@@ -1,5 +1,5 @@
 /* Watches endpoints and prints each change: health_watch [--ca FILE] [--interval MS] [--timeout MS] [--rise N] [--fall
- * N] ENDPOINT...
+ * N] [--damping 0] ENDPOINT...
  *
  *   tcp://10.0.0.1:5432   http://10.0.0.1:80/ready   https://...   h2c://...   h3://...
  *   grpc://10.0.0.1:50051/service   grpcs://...   icmp://10.0.0.1   exec:/usr/local/bin/check */
@@ -63,6 +63,7 @@ int main(int argc, char **argv) {
         if (strcmp(argv[at], "--timeout") == 0) health.timeout_ms = n;
         if (strcmp(argv[at], "--rise") == 0) health.rise = n;
         if (strcmp(argv[at], "--fall") == 0) health.fall = n;
+        if (strcmp(argv[at], "--damping") == 0) health.no_damping = !n;
     }
     int rc = at < argc ? cb_loop_new(&loop, NULL) : cb_error_set(CB_EINVAL, "which endpoints?");
     if (rc == CB_OK && ca) rc = cb_identity_new(&trust, CB_OPTS(cb_identity_opts, .ca_file = ca));

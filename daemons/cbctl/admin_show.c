@@ -65,7 +65,9 @@ typedef struct view {
 static const view *view_of(const cbctl_admin *a) {
     static const view views[] = {
         {"pools", "origins",
-         "group number url weight state active waiting connections.open connections.failed requests back_in_ms"},
+         "group number url weight state active waiting connections.open connections.failed requests back_in_ms "
+         "health.weight_percent "
+         "health.since_ms health.reason"},
         {"connections", NULL, "id listener worker remote version tls sni age_ms requests active draining"},
         {"audit", NULL, "seq time outcome actor tenant action object detail"},
         {"lb members", NULL,

@@ -28,7 +28,8 @@ static void look_origins(edge_part *part, const void *arg) {
 /* What all workers together say of one. */
 typedef struct origin_sum {
     cb_proxy_origin all;
-    uint32_t workers, down;
+    uint32_t workers, down; /* down: workers that leave it out */
+    uint32_t unwell;        /* workers that were told that it is down by its checks */
 } origin_sum;
 
 /* Rows are in the order of the configuration: the place is where it was for the one before, or somewhere. */
@@ -49,6 +50,9 @@ static origin_sum sum_of(const edge *e, const edge_part *parts, size_t place, co
         const cb_proxy_origin *o = &row->at;
         s.workers++;
         s.down += o->out_ms > 0;
+        s.unwell += o->share == 0;
+        s.all.spared += o->spared;
+        if (o->out_ms) s.all.rule = o->rule;
         s.all.held |= o->held;
         s.all.active += o->active;
         s.all.conns += o->conns;
@@ -65,10 +69,31 @@ static origin_sum sum_of(const edge *e, const edge_part *parts, size_t place, co
 
 static const char *state_of(const origin_sum *s) {
     if (s->all.held) return "out";
+    if (s->workers && s->unwell == s->workers) return "down";
     return s->workers && s->down == s->workers ? "down" : s->down ? "failing" : "up";
 }
 
-static void put_origin(cb_json_out *o, const edge_origin_conf *conf, size_t number, const origin_sum *s) {
+/* What checks say of it; nothing is put for one that is not checked. */
+static void put_health(const edge *e, cb_json_out *o, size_t place) {
+    cb_health_status h = {.size = sizeof h};
+    const cb_time now = cb_loop_now(e->loop);
+    if (edge_checks_status(e, place, &h) < 0) return;
+    cb_json_put_object(o, "health");
+    cb_json_put_str(o, "state", cb_health_state_name(h.state));
+    cb_json_put_str(o, "cause", cb_health_cause_name(h.cause));
+    cb_json_put_uint(o, "since_ms", now > h.since ? (now - h.since) / 1000000 : 0);
+    cb_json_put_int(o, "weight_percent", h.weight);
+    cb_json_put_str(o, "reason", h.reason);
+    cb_json_put_str(o, "last", h.last);
+    cb_json_put_uint(o, "passed", h.passed);
+    cb_json_put_uint(o, "failed", h.failed);
+    cb_json_put_uint(o, "flaps", h.flaps);
+    cb_json_put_uint(o, "suppressed_ms", h.until > now ? (h.until - now) / 1000000 : 0);
+    cb_json_put_end(o);
+}
+
+static void put_origin(const edge *e, cb_json_out *o, const edge_origin_conf *conf, size_t number, size_t place,
+                       const origin_sum *s) {
     cb_json_put_object(o, NULL);
     cb_json_put_uint(o, "number", number);
     cb_json_put_str(o, "url", conf->url);
@@ -78,6 +103,8 @@ static void put_origin(cb_json_out *o, const edge_origin_conf *conf, size_t numb
     cb_json_put_bool(o, "out", (int)s->all.held);
     cb_json_put_int(o, "workers_down", s->down);
     cb_json_put_int(o, "back_in_ms", s->all.out_ms);
+    cb_json_put_str(o, "left_out_for", s->all.out_ms ? cb_outlier_rule_name(s->all.rule) : NULL);
+    cb_json_put_uint(o, "spared", s->all.spared);
     cb_json_put_int(o, "active", s->all.active);
     cb_json_put_object(o, "connections");
     cb_json_put_int(o, "open", s->all.conns);
@@ -88,6 +115,7 @@ static void put_origin(cb_json_out *o, const edge_origin_conf *conf, size_t numb
     cb_json_put_end(o);
     cb_json_put_int(o, "waiting", s->all.waiting);
     cb_json_put_uint(o, "requests", s->all.requests);
+    put_health(e, o, place);
     cb_json_put_end(o);
 }
 
@@ -101,7 +129,7 @@ static void put_group(const edge *e, const edge_part *parts, cb_json_out *o, con
     cb_json_put_list(o, "origins");
     for (size_t i = 0; i < g->origins.len; i++) {
         const origin_sum s = sum_of(e, parts, place + i, g->name, i);
-        put_origin(o, &origins[i], i, &s);
+        put_origin(e, o, &origins[i], i, place + i, &s);
     }
     cb_json_put_end(o);
     cb_json_put_end(o);
@@ -238,7 +266,7 @@ static void done_hold(edge *e, const edge_part *parts, const void *arg, cb_admin
         if (known) known[place + h->number] = h->out ? 'o' : 'u';
         e->origins_watched = true;
         if (!call) return;
-        put_origin(cb_admin_json(call), &origins[h->number], h->number, &s);
+        put_origin(e, cb_admin_json(call), &origins[h->number], h->number, place + h->number, &s);
         cb_admin_send(call, 200);
         return;
     }

@@ -26,6 +26,8 @@ typedef struct edge_tracing edge_tracing;
 typedef struct edge_observe edge_observe;
 typedef struct edge_side edge_side;
 typedef struct edge_forwarding edge_forwarding;
+typedef struct edge_shares edge_shares;
+typedef struct edge_checks edge_checks;
 
 /* What is wrong with a configuration. */
 typedef struct edge_mistake {
@@ -91,6 +93,7 @@ typedef struct edge_snapshot {
     char *tickets_key;   /* what they were made from, as text */
     edge_auth *auth;     /* identities, and what was revoked */
     edge_use *uses;
+    edge_shares *shares; /* what checks say of its origins */
     edge_origin_trust *origins;
     edge_tracing *tracing; /* where spans go; NULL = nowhere */
     int64_t told_at;       /* when the log was told last what will expire; of the main thread */
@@ -121,6 +124,7 @@ struct edge_worker {
     cb_loop *loop;
     cb_proxy *proxy;
     edge_tracing *tracing; /* what the proxy has */
+    edge_shares *shares;   /* of the routes that it has */
     cb_access_log *log;
     char *log_path;
     uint64_t serials;
@@ -190,6 +194,7 @@ struct edge {
     _Atomic int64_t looked_ms;              /* when the main thread looked around last */
     edge_telemetry *telemetry;
     edge_observe *observe;
+    edge_checks *checks;
     edge_side *side;
     _Atomic int retiring; /* tracers that nobody uses any more, and that still send */
     uint32_t stopped;
@@ -398,6 +403,19 @@ const cb_exchange_ops *edge_front_ops(bool redirect);
 int edge_acme_eab(char *out, const edge_issuer_conf *c); /* EDGE_ACME_EAB bytes */
 int edge_acme_check_files(const edge_conf *c, edge_source *from);
 int edge_acme_give(const edge_conf *c, uid_t uid, gid_t gid);
+
+/* --- checks.c: of origins, by the main thread for all workers --- */
+int edge_shares_new(edge_shares **out, const edge_conf *c);
+edge_shares *edge_shares_ref(edge_shares *s);
+void edge_shares_unref(edge_shares *s); /* NULL is fine */
+int edge_checks_prepare(edge *e, edge_snapshot *next, edge_source *from);
+void edge_checks_commit(edge *e, edge_snapshot *next);
+void edge_checks_abort(edge *e);
+void edge_checks_free(edge *e);
+/* A worker goes by these from now on. */
+void edge_checks_use(edge_worker *w, const edge_snapshot *s);
+/* How the n-th of all origins of the configuration is. CB_ENOENT: it is not checked. */
+int edge_checks_status(const edge *e, size_t place, cb_health_status *out);
 
 /* --- parts.c: log, metrics and the like --- */
 /* Opens what a configuration needs anew; mistakes are told, and then nothing has changed. Commit or abort follows. */

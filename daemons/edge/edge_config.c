@@ -157,6 +157,8 @@ static const cb_config_rule group_rules[] = {
      .doc = "How long an origin stays out. When all are out, all are tried."},
     {MEMBER(edge_group_conf, retries), .kind = CB_CONFIG_INT, .min = 0, .max = 10, .fallback = "1",
      .doc = "Further origins that a request goes to while no origin has got it."},
+    {MEMBER(edge_group_conf, health), .kind = CB_CONFIG_OBJECT, .members = edge_health_rules,
+     .item_size = sizeof(edge_health_conf), .doc = "Checks of the origins, and outliers among them."},
     {MEMBER(edge_group_conf, tenant), .kind = CB_CONFIG_TEXT, .min = 1, .max = 256,
      .doc = "Whose it is: who may change it by administration, and the tenant of its routes that name none."},
     {MEMBER(edge_group_conf, owner), .kind = CB_CONFIG_TEXT, .min = 1, .max = 256,
@@ -454,6 +456,7 @@ static void check(cb_config_draft *d, const void *root) {
     edge_acme_check(d, c);
     check_listeners(d, c);
     check_groups(d, c);
+    edge_config_check_health(d, c);
     check_routes(d, c);
     edge_config_check_auth(d, c);
     if (c->group && !c->user) cb_config_complain(d, "/group", "needs \"user\" too");

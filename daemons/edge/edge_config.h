@@ -4,6 +4,7 @@
 
 #include <cb/access_log.h>
 #include <cb/config.h>
+#include <cb/monitor.h>
 
 typedef struct edge_certificate_conf {
     const char *cert_file, *key_file, *ocsp_file, *issuer_file;
@@ -46,6 +47,32 @@ typedef struct edge_origin_conf {
     int64_t priority;
 } edge_origin_conf;
 
+typedef struct edge_damping_conf {
+    int64_t half_life_ms, suppress, reuse, max_ms;
+    int32_t off;
+} edge_damping_conf;
+
+typedef struct edge_check_conf {
+    int32_t kind, start; /* enum cb_check_kind, from CB_CHECK_TCP; up, down */
+    int64_t port, interval_ms, fast_interval_ms, timeout_ms, jitter_percent, rise, fall;
+    const edge_damping_conf *damping;
+    const char *method, *path, *host, *statuses, *body, *service, *send, *expect;
+    cb_config_list command; /* const char * */
+    uint32_t versions;
+} edge_check_conf;
+
+typedef struct edge_outlier_conf {
+    int64_t consecutive_errors, connect_fails, error_percent, success_deviations, latency_percent, interval_ms,
+        min_requests, min_origins, eject_ms, max_eject_ms, max_eject_percent;
+} edge_outlier_conf;
+
+typedef struct edge_health_conf {
+    const edge_check_conf *check;
+    const edge_outlier_conf *outliers;
+    int64_t slow_start_ms;
+    int32_t when_all_down; /* try, refuse */
+} edge_health_conf;
+
 typedef struct edge_group_conf {
     const char *name;
     cb_config_list origins; /* of edge_origin_conf */
@@ -55,6 +82,7 @@ typedef struct edge_group_conf {
     uint32_t versions;
     int64_t connect_timeout_ms, response_timeout_ms, idle_timeout_ms, tunnel_timeout_ms, keep_alive_ms;
     int64_t max_connections, max_idle, max_queue, max_fails, fail_window_ms, fail_out_ms, retries;
+    const edge_health_conf *health;
 } edge_group_conf;
 
 typedef struct edge_provider_conf {
@@ -270,5 +298,23 @@ void edge_config_check_forwarding(cb_config_draft *d, const edge_conf *c);
 /* --- acme_config.c: what rules cannot say of issuers, and of certificates by them --- */
 void edge_acme_check(cb_config_draft *d, const edge_conf *c);
 const edge_issuer_conf *edge_issuer_of(const edge_conf *c, const char *name); /* NULL: there is none */
+
+/* --- edge_config_health.c --- */
+extern const cb_config_rule edge_health_rules[];
+void edge_config_check_health(cb_config_draft *d, const edge_conf *c);
+void edge_outliers_of(cb_outlier_opts *o, const edge_outlier_conf *c);
+
+enum { EDGE_ADDRESS = 300 };
+
+/* A check of an origin, and what it points to. */
+typedef struct edge_check {
+    cb_check check;
+    cb_health_opts health;
+    char address[EDGE_ADDRESS];
+    const char *argv[CB_CHECK_ARGS_MAX + 1];
+} edge_check;
+
+/* The group must have one. identity is for the caller to set. */
+void edge_check_of(edge_check *out, const edge_group_conf *g, const char *url);
 
 #endif

@@ -16,6 +16,7 @@ static const struct {
     void (*commit)(edge *e, edge_snapshot *next);
     void (*abort)(edge *e);
 } parts[] = {{edge_log_prepare, edge_log_commit, edge_log_abort},
+             {edge_checks_prepare, edge_checks_commit, edge_checks_abort},
              {edge_tracing_prepare, workers_do, nothing},
              {edge_observe_prepare, edge_observe_commit, edge_observe_abort},
              {edge_forwarding_prepare, edge_forwarding_commit, edge_forwarding_abort},

@@ -1,8 +1,9 @@
 /* Who may see and change which part of the configuration, beside those who may everything: owners of services their
  * groups, administrators of tenants their groups and routes. What changes is judged, not what was asked for.
  *
- * Owners and tenants of groups, their names, what names files of the host, and fields that are hidden on all routes are
- * the admin's. So are hosts: a tenant routes those that it has been given a route for, and to its own groups. */
+ * Owners and tenants of groups, their names, what names files and programs of the host, and fields that are hidden on
+ * all routes are the admin's. So are hosts: a tenant routes those that it has been given a route for, and to its own
+ * groups. */
 #include "edge.h"
 #include <limits.h>
 #include <stdio.h>
@@ -60,6 +61,13 @@ static bool names_files(const cb_document_change *c) {
            (c->after && strstr(c->after, "_file\":")) || (c->before && strstr(c->before, "_file\":"));
 }
 
+/* What checks of origins run on this host. */
+static bool names_programs(const cb_document_change *c) {
+    const size_t n = strlen(c->pointer);
+    return (n >= 8 && strcmp(c->pointer + n - 8, "/command") == 0) || strstr(c->pointer, "/command/") ||
+           (c->after && strstr(c->after, "\"command\":")) || (c->before && strstr(c->before, "\"command\":"));
+}
+
 static const char *judge_group(const cb_admin_principal *who, const place *p, const cb_document *before) {
     const char *owner = text_at(before, "groups", p->name, "owner"),
                *tenant = text_at(before, "groups", p->name, "tenant");
@@ -112,6 +120,8 @@ int edge_scope_allow(const cb_admin_principal *who, const cb_document_change *c,
     (void)user;
     if (names_files(c))
         why = "files of the host are the admin's to name";
+    else if (names_programs(c))
+        why = "programs of the host are the admin's to name";
     else if (read_place(&p, c->pointer) && strcmp(p.kind, "groups") == 0)
         why = judge_group(who, &p, before);
     else if (read_place(&p, c->pointer) && strcmp(p.kind, "routes") == 0)

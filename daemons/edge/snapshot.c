@@ -35,6 +35,7 @@ void edge_snapshot_unref(edge_snapshot *s) {
     edge_trust_drop(s);
     edge_tracing_unref(s->tracing);
     cb_router_unref(s->router);
+    edge_shares_unref(s->shares);
     edge_auth_free(s->auth);
     cb_tickets_unref(s->tickets);
     free(s->tickets_key);
@@ -58,32 +59,38 @@ static int make_group(edge_snapshot *s, const edge_group_conf *g, edge_source *f
         cb_identity_unref(identity);
         return rc;
     }
-    const cb_origin_group_opts o = {.size = sizeof o,
-                                    .name = g->name,
-                                    .identity = identity,
-                                    .server_name = g->server_name,
-                                    .host = g->host,
-                                    .tenant = g->tenant,
-                                    .owner = g->owner,
-                                    .policy = g->policy + CB_LB_ROUND_ROBIN,
-                                    .versions = g->versions,
-                                    .connect_timeout_ms = (uint32_t)g->connect_timeout_ms,
-                                    .response_timeout_ms = (uint32_t)g->response_timeout_ms,
-                                    .idle_timeout_ms = (uint32_t)g->idle_timeout_ms,
-                                    .tunnel_timeout_ms = (uint32_t)g->tunnel_timeout_ms,
-                                    .keep_alive_ms = (uint32_t)g->keep_alive_ms,
-                                    .max_conns = (uint32_t)g->max_connections,
-                                    .max_idle = (uint32_t)g->max_idle,
-                                    .max_queue = (uint32_t)g->max_queue,
-                                    .max_fails = (uint32_t)g->max_fails,
-                                    .fail_window_ms = (uint32_t)g->fail_window_ms,
-                                    .fail_out_ms = (uint32_t)g->fail_out_ms,
-                                    .retries = (uint32_t)g->retries,
-                                    .no_retry = g->retries == 0,
-                                    .verify = (uint8_t)g->verify,
-                                    .tls13_only = (uint8_t)!g->tls12,
-                                    .send_proxy = (uint8_t)g->proxy_protocol,
-                                    .client_cert = (uint8_t)g->client_cert};
+    cb_outlier_opts outliers;
+    cb_origin_group_opts o = {.size = sizeof o,
+                              .name = g->name,
+                              .identity = identity,
+                              .server_name = g->server_name,
+                              .host = g->host,
+                              .tenant = g->tenant,
+                              .owner = g->owner,
+                              .policy = g->policy + CB_LB_ROUND_ROBIN,
+                              .versions = g->versions,
+                              .connect_timeout_ms = (uint32_t)g->connect_timeout_ms,
+                              .response_timeout_ms = (uint32_t)g->response_timeout_ms,
+                              .idle_timeout_ms = (uint32_t)g->idle_timeout_ms,
+                              .tunnel_timeout_ms = (uint32_t)g->tunnel_timeout_ms,
+                              .keep_alive_ms = (uint32_t)g->keep_alive_ms,
+                              .max_conns = (uint32_t)g->max_connections,
+                              .max_idle = (uint32_t)g->max_idle,
+                              .max_queue = (uint32_t)g->max_queue,
+                              .max_fails = (uint32_t)g->max_fails,
+                              .fail_window_ms = (uint32_t)g->fail_window_ms,
+                              .fail_out_ms = (uint32_t)g->fail_out_ms,
+                              .retries = (uint32_t)g->retries,
+                              .no_retry = g->retries == 0,
+                              .verify = (uint8_t)g->verify,
+                              .tls13_only = (uint8_t)!g->tls12,
+                              .send_proxy = (uint8_t)g->proxy_protocol,
+                              .client_cert = (uint8_t)g->client_cert,
+                              .down_is_out = g->health && g->health->when_all_down};
+    if (g->health && g->health->outliers) {
+        edge_outliers_of(&outliers, g->health->outliers);
+        o.outliers = &outliers;
+    }
     rc = cb_router_group(r, &o);
     cb_identity_unref(identity);
     const edge_origin_conf *origins = g->origins.at;
@@ -290,6 +297,7 @@ int edge_snapshot_load(edge_snapshot **out, edge_source *from, edge *e) {
     const edge_listener_conf *listeners = s->conf->listeners.at;
     rc = edge_auth_new(&s->auth, s->conf, from, e);
     if (rc == CB_OK) rc = make_router(s, from, e);
+    if (rc == CB_OK) rc = edge_shares_new(&s->shares, s->conf);
     if (edge_acme_check_files(s->conf, from) < 0) rc = CB_EINVAL;
     if (make_tickets(s, e, from) < 0) {
         edge_snapshot_unref(s);

@@ -304,6 +304,7 @@ static void edge_free(edge *e) {
     edge_forwarding_free(e);
     cb_revisions_free(e->revisions);
     edge_acme_free(e->acme);
+    edge_checks_free(e);
     edge_snapshot_unref(e->now);
     edge_snapshot_unref(e->next);
     e->now = e->next = NULL;

@@ -97,6 +97,7 @@ static void use_tracing(edge_worker *w, const edge_snapshot *s) {
 
 int edge_worker_log(edge_worker *w, const edge_snapshot *s) {
     use_tracing(w, s);
+    edge_checks_use(w, s);
     int rc = open_log(&w->log, w, s);
     if (rc == CB_OK) cb_proxy_set_log(w->proxy, w->log);
     return rc;
@@ -128,6 +129,8 @@ void edge_worker_close(edge_worker *w) {
     w->proxy = NULL;
     edge_tracing_unref(w->tracing);
     w->tracing = NULL;
+    edge_shares_unref(w->shares);
+    w->shares = NULL;
     w->log = NULL;
     edge_worker_abort(w->loop, w); /* a reload that was not decided any more */
     edge_snapshot_unref(w->told);
@@ -231,6 +234,7 @@ void edge_worker_commit(cb_loop *loop, void *worker) {
     (void)loop;
     if (cb_proxy_swap(w->proxy, next->router) < 0)
         edge_say(w->edge->log, CB_LOG_ERROR, "worker %u keeps its routes: %s", w->number, cb_last_error());
+    edge_checks_use(w, next);
     use_tracing(w, next);
     cb_proxy_set_log(w->proxy, w->prepared_log);
     cb_access_log_free(w->log);

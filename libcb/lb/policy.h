@@ -54,6 +54,7 @@ struct cb_lb {
     int prefer;
     uint32_t load_percent, spill_percent;
     cb_outlier outlier; /* who is left out for what calls came to; numbers as those of peers */
+    uint32_t unit;      /* of powers: 1, or 100 while some have a part of their share */
     bool strict;        /* who is down is not even tried when all are */
     cb_time smooth;
     uint64_t chance;   /* state of the generator */

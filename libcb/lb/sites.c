@@ -160,8 +160,10 @@ static void set_powers(cb_lb *lb) {
         if (lb->peers[i].share && lb->peers[i].share < 100) unit = 100;
     for (size_t i = 0; i < lb->n; i++) {
         cb_lb_peer *p = &lb->peers[i];
+        if (unit != lb->unit) p->credit = p->credit * (int64_t)unit / (lb->unit ? lb->unit : unit); /* in powers, too */
         p->power = unit == 1 ? p->weight : p->weight * (p->share ? p->share : 100);
     }
+    lb->unit = unit;
 }
 
 int cb_lb_prepare(cb_lb *lb) {

@@ -362,6 +362,7 @@ def test_a_tenant_changes_its_own(kept, origin):
                                ("/groups/web/owner", "me", "that is the admin's to say"),
                                ("/groups/new", {"tenant": "acme", "origins": [{"url": "http://127.0.0.1:1"}]}, "not theirs"),
                                ("/groups/web/ca_file", "/etc/passwd", "files of the host"),
+                               ("/groups/web/health", {"check": {"kind": "exec", "command": ["/bin/sh", "-c", "id"]}}, "programs of the host"),
                                ("/routes/0/auth", {"any": ["x"], "policy_file": "/etc/passwd"}, "files of the host"),
                                ("/routes/0/auth", {"any": ["x"], "headers": {"authorization": "subject"}}, "hidden on every route"),
                                ("/routes/-", {**route, "group": "other"}, "would not be theirs"),

@@ -272,6 +272,11 @@ Test(outlier, pools_heed_shares) {
             cr_expect_float_eq((double)picks(p, 1) / 1000, 1, 0.15, "%s: %llu", cb_lb_policy_name(policies[i]),
                                (unsigned long long)picks(p, 1));
             cr_expect_float_eq((double)picks(p, 0) / 10000, 1, 0.05, "%s", cb_lb_policy_name(policies[i]));
+            cr_assert_eq(cb_lb_pool_share(p, 1, 100), CB_OK);
+            const uint64_t had = picks(p, 0);
+            call(p, 300); /* nobody catches up on what it did not get */
+            cr_expect_float_eq((double)(picks(p, 0) - had) / 100, 1, 0.3, "%s: %llu of 300",
+                               cb_lb_policy_name(policies[i]), (unsigned long long)(picks(p, 0) - had));
             cr_assert_eq(cb_lb_pool_share(p, 1, 0), CB_OK);
             const uint64_t before = picks(p, 1);
             call(p, 1000);
