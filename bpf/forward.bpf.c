@@ -118,17 +118,18 @@ static __always_inline int fw_forward(struct xdp_md *ctx) {
     const void *data = (const void *)(long)ctx->data, *end = (const void *)(long)ctx->data_end;
     const __u32 ifindex = ctx->ingress_ifindex;
     const struct cb_fw_control *c = fw_control();
-    const struct cb_fw_interface *in = bpf_map_lookup_elem(&interfaces, &ifindex);
-    if (!c || !in) return XDP_PASS;
+    if (!c) return XDP_PASS;
+    const __u32 interface_flags = fw_interface(c, ifindex);
+    if (!interface_flags) return XDP_PASS;
     int verdict = UNUSUAL;
     {
         struct fw_packet p;
         if (fw_parse_plain4(data, end, &p))
-            verdict = usual(ctx, c, in->flags, &p);
+            verdict = usual(ctx, c, interface_flags, &p);
         else if (fw_parse_plain6(data, end, &p))
-            verdict = usual(ctx, c, in->flags, &p);
+            verdict = usual(ctx, c, interface_flags, &p);
     }
-    return verdict == UNUSUAL ? unusual(ctx, in->flags) : verdict;
+    return verdict == UNUSUAL ? unusual(ctx, interface_flags) : verdict;
 }
 
 SEC("xdp")

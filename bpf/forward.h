@@ -15,6 +15,7 @@ enum {
     CB_FW_CID_CONFIGS = 7, /* rotations 0..6 */
     CB_FW_GUE_PORT = 6080, /* IANA: gue; control.gue_port may be another */
     CB_FW_INTERFACES = 64,
+    CB_FW_NEAR_BITS = 12,    /* of the number of places in `near` */
     CB_FW_VIPS = 4096,       /* entries of `vips`, of `prefixes`, and places of vip_counters */
     CB_FW_LIVE_CIDS = 65536, /* of `live` */
     CB_FW_FRAGMENTED = 4096, /* datagrams in pieces that are remembered */
@@ -44,7 +45,8 @@ struct cb_fw_control {
     __u8 address4[4];    /* own address as the outer source; zero = none */
     __u8 address6[16];
     __u32 layout; /* CB_FW_LAYOUT: of pinned maps who takes them over looks here first */
-    __u32 reserved[3];
+    __u32 near;   /* bits 1 << kind: all of this kind are in `near` */
+    __u32 reserved[2];
 };
 
 /* ---- table: ARRAY of one word a bucket, mmapable: cb_lb_table_words() ---- */
@@ -179,6 +181,15 @@ enum cb_fw_interface_flags {
 struct cb_fw_interface {
     __u32 flags;
     __u32 reserved;
+};
+
+/* ---- near: ARRAY of copies of what is in `interfaces`, `vips` and `servers` (fw_near.h), mmapable ---- */
+
+enum cb_fw_near_kinds { CB_FW_NEAR_INTERFACE = 1, CB_FW_NEAR_VIP = 2, CB_FW_NEAR_SERVER = 3 };
+
+struct cb_fw_near {
+    __u64 key[3];   /* of struct fw_near_key; the last one is zero in a free place */
+    __u32 value[2]; /* flags; a struct cb_fw_vip; the slot */
 };
 
 /* ---- what a GUE packet carries (draft-ietf-intarea-gue, variant 0): five words of private data ---- */

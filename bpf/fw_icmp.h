@@ -48,7 +48,7 @@ static __always_inline __u32 fw_icmp_cid(struct xdp_md *ctx, const struct fw_pac
     const __u8 *cid = data + (at & FW_FRAME_MASK);
     if (!d.bytes || (const void *)(cid + FW_CID_BYTES) > end) return CB_FW_NOBODY;
     d.at = cid;
-    const __u32 slot = fw_route_cid(&d, &unknown);
+    const __u32 slot = fw_route_cid(&d, 0, &unknown);
     if (unknown) fw_count(CB_FW_N_CID_UNKNOWN);
     return slot;
 }

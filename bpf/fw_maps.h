@@ -4,6 +4,7 @@
 #define CB_FW_MAPS_H
 
 #include "forward.h"
+#include "fw_near.h"
 #include "fw_packet.h"
 #include "siphash.h"
 
@@ -26,6 +27,7 @@ struct {
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(max_entries, CB_FW_MEMBERS);
+    __uint(map_flags, BPF_F_MMAPABLE); /* as in `near` */
     __type(key, __u32);
     __type(value, struct cb_fw_member);
 } members SEC(".maps");
@@ -96,6 +98,14 @@ struct {
 } interfaces SEC(".maps");
 
 struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1 << CB_FW_NEAR_BITS);
+    __uint(map_flags, BPF_F_MMAPABLE); /* begins with a page, so that no entry lies across two lines */
+    __type(key, __u32);
+    __type(value, struct cb_fw_near);
+} near SEC(".maps");
+
+struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
     __uint(max_entries, CB_FW_N_ALL);
     __type(key, __u32);
@@ -140,6 +150,32 @@ struct {
 
 static __always_inline struct fw_packet *fw_room(__u32 which) {
     return bpf_map_lookup_elem(&rooms, &which);
+}
+
+/* The value of an entry of `near`. */
+static __always_inline const __u32 *fw_near(const struct fw_near_key *k) {
+    __u32 at = fw_near_place(k);
+    const struct cb_fw_near *e = bpf_map_lookup_elem(&near, &at);
+    if (e && fw_near_is(e, k)) return e->value;
+    at ^= 1;
+    e = bpf_map_lookup_elem(&near, &at);
+    return e && fw_near_is(e, k) ? e->value : 0;
+}
+
+static __always_inline int fw_all_near(const struct cb_fw_control *c, __u32 kind) {
+    return (c->near >> kind) & 1;
+}
+
+#define FW_CONFIGURED (1U << 31)
+
+/* The flags of an interface, and FW_CONFIGURED; 0 = it is not configured. */
+static __always_inline __u32 fw_interface(const struct cb_fw_control *c, __u32 ifindex) {
+    const struct fw_near_key k = fw_near_interface(ifindex);
+    const __u32 *flags = fw_near(&k);
+    if (flags) return *flags | FW_CONFIGURED;
+    if (fw_all_near(c, CB_FW_NEAR_INTERFACE)) return 0;
+    const struct cb_fw_interface *in = bpf_map_lookup_elem(&interfaces, &ifindex);
+    return in ? in->flags | FW_CONFIGURED : 0;
 }
 
 static __always_inline const struct cb_fw_control *fw_control(void) {
@@ -197,17 +233,23 @@ static __noinline const struct cb_fw_vip *fw_vip_prefix(const __u32 *address, __
 /* The VIP of a TCP or UDP packet to this address (as in struct fw_packet) and port. */
 static __always_inline const struct cb_fw_vip *fw_vip(const struct cb_fw_control *c, const __u32 *address, __u16 port,
                                                       __u8 protocol) {
-    struct cb_fw_vip_key key = {.port = port, .protocol = protocol};
-    __builtin_memcpy(key.address, address, 16);
-    const struct cb_fw_vip *v = bpf_map_lookup_elem(&vips, &key);
+    const __u64 first = FW_PAIR(address[0], address[1]), second = FW_PAIR(address[2], address[3]);
+    struct fw_near_key k = fw_near_vip(first, second, port, protocol);
+    const struct cb_fw_vip *v = (const struct cb_fw_vip *)fw_near(&k);
     if (v) return v;
-    if (c->flags & CB_FW_ANY_PORT) {
-        key.port = 0;
+    if (!fw_all_near(c, CB_FW_NEAR_VIP)) {
+        struct cb_fw_vip_key key = {.port = port, .protocol = protocol};
+        __builtin_memcpy(key.address, address, 16);
         v = bpf_map_lookup_elem(&vips, &key);
         if (v) return v;
+        key.port = 0;
+        if (c->flags & CB_FW_ANY_PORT) v = bpf_map_lookup_elem(&vips, &key);
+    } else if (c->flags & CB_FW_ANY_PORT) {
+        k = fw_near_vip(first, second, 0, protocol);
+        v = (const struct cb_fw_vip *)fw_near(&k);
     }
-    if (c->flags & CB_FW_PREFIXES) return fw_vip_prefix(address, protocol == FW_TCP ? CB_FW_TCP : CB_FW_UDP);
-    return 0;
+    if (v || !(c->flags & CB_FW_PREFIXES)) return v;
+    return fw_vip_prefix(address, protocol == FW_TCP ? CB_FW_TCP : CB_FW_UDP);
 }
 
 /* Is this the address of some VIP? For what has no ports that could be asked for. */

@@ -36,7 +36,7 @@ static __always_inline struct fw_dcid fw_dcid(const __u8 *data, const void *end,
 }
 
 /* By connection ID: the slot of a living member, or CB_FW_NOBODY. */
-static __always_inline __u32 fw_route_cid(const struct fw_dcid *d, __u8 *unknown) {
+static __always_inline __u32 fw_route_cid(const struct fw_dcid *d, int all_near, __u8 *unknown) {
     struct cb_fw_server key;
     if (!d->at) return CB_FW_NOBODY;
     const __u32 first = d->at[0], rotation = first >> 5;
@@ -44,7 +44,9 @@ static __always_inline __u32 fw_route_cid(const struct fw_dcid *d, __u8 *unknown
     if (!f || !f->used || (first & 31) + 1 != f->cid_bytes) return CB_FW_NOBODY;
     if (d->is_long ? d->bytes != f->cid_bytes : d->bytes < f->cid_bytes) return CB_FW_NOBODY;
     fw_cid_server(f, d->at, &key);
-    const __u32 *slot = bpf_map_lookup_elem(&servers, &key);
+    const struct fw_near_key k = fw_near_server(FW_LOAD(__u64, &key), FW_LOAD(__u64, (const __u8 *)&key + 8));
+    const __u32 *slot = fw_near(&k);
+    if (!slot && !all_near) slot = bpf_map_lookup_elem(&servers, &key);
     if (slot && fw_living(*slot)) return *slot;
     *unknown = 1;
     return CB_FW_NOBODY;
@@ -67,7 +69,7 @@ static __always_inline void fw_route(struct xdp_md *ctx, const struct cb_fw_cont
     o->unknown = 0;
     if (p->protocol == FW_UDP && vip->flags & CB_FW_QUIC) {
         const struct fw_dcid d = fw_dcid((const __u8 *)(long)ctx->data, (const void *)(long)ctx->data_end, p);
-        o->first = fw_route_cid(&d, &o->unknown);
+        o->first = fw_route_cid(&d, fw_all_near(c, CB_FW_NEAR_SERVER), &o->unknown);
         if (o->first != CB_FW_NOBODY) {
             o->second = CB_FW_NOBODY;
             o->entropy = (p->source[3] ^ p->ports) * 0x9e3779b1U >> 8;

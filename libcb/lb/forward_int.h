@@ -2,6 +2,7 @@
  *
  *   forward.c          options, life
  *   forward_load.c     the program and its maps: loading, pinning, taking over
+ *   forward_near.c     copies of what each packet asks for
  *   forward_attach.c   interfaces
  *   forward_vips.c     VIPs
  *   forward_members.c  members and what is written of them, by slot
@@ -151,13 +152,20 @@ enum fw_map {
     FW_COUNTERS,
     FW_VIP_COUNTERS,
     FW_MEMBER_COUNTERS,
-    FW_FANOUT
+    FW_FANOUT,
+    FW_NEAR
 };
 int fw_map_fd(const cb_forward *f, enum fw_map map);
 /* A changing call with the map's name in the error. key and value as of the map. */
 int fw_map_put(const cb_forward *f, enum fw_map map, const void *key, const void *value);
 /* What is not there counts as deleted. */
 int fw_map_del(const cb_forward *f, enum fw_map map, const void *key);
+
+/* ---- forward_near.c: called by the two above for every map ---- */
+int fw_near_put(const cb_forward *f, enum fw_map map, const void *key, const void *value);
+int fw_near_del(const cb_forward *f, enum fw_map map, const void *key);
+/* Anew from the hash maps, whatever became of a predecessor. */
+int fw_near_build(cb_forward *f);
 
 /* ---- forward_load.c ---- */
 int fw_load(cb_forward *f, const cb_forward_opts *o);

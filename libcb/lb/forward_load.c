@@ -114,7 +114,8 @@ static const char *const map_names[] = {[FW_CONTROL] = "control",
                                         [FW_COUNTERS] = "counters",
                                         [FW_VIP_COUNTERS] = "vip_counters",
                                         [FW_MEMBER_COUNTERS] = "member_counters",
-                                        [FW_FANOUT] = "fanout"};
+                                        [FW_FANOUT] = "fanout",
+                                        [FW_NEAR] = "near"};
 
 int fw_map_fd(const cb_forward *f, enum fw_map map) {
     struct bpf_map *const maps[] = {[FW_CONTROL] = f->skel->maps.control,
@@ -131,19 +132,21 @@ int fw_map_fd(const cb_forward *f, enum fw_map map) {
                                     [FW_COUNTERS] = f->skel->maps.counters,
                                     [FW_VIP_COUNTERS] = f->skel->maps.vip_counters,
                                     [FW_MEMBER_COUNTERS] = f->skel->maps.member_counters,
-                                    [FW_FANOUT] = f->skel->maps.fanout};
+                                    [FW_FANOUT] = f->skel->maps.fanout,
+                                    [FW_NEAR] = f->skel->maps.near};
     return bpf_map__fd(maps[map]);
 }
 
 int fw_map_put(const cb_forward *f, enum fw_map map, const void *key, const void *value) {
-    if (bpf_map_update_elem(fw_map_fd(f, map), key, value, BPF_ANY) == 0) return CB_OK;
+    if (bpf_map_update_elem(fw_map_fd(f, map), key, value, BPF_ANY) == 0) return fw_near_put(f, map, key, value);
     if (errno == E2BIG || errno == ENOSPC)
         return cb_fail(CB_ELIMIT, "datapath: the map \"%s\" is full", map_names[map]);
     return cb_fail_errno(errno, "datapath: writing to the map \"%s\"", map_names[map]);
 }
 
 int fw_map_del(const cb_forward *f, enum fw_map map, const void *key) {
-    if (bpf_map_delete_elem(fw_map_fd(f, map), key) == 0 || errno == ENOENT) return CB_OK;
+    int rc = fw_near_del(f, map, key);
+    if (rc < 0 || bpf_map_delete_elem(fw_map_fd(f, map), key) == 0 || errno == ENOENT) return rc;
     return cb_fail_errno(errno, "datapath: deleting from the map \"%s\"", map_names[map]);
 }
 
@@ -441,6 +444,7 @@ static int begin(cb_forward *f, const cb_forward_opts *o) {
     int rc = open_and_load(f, o);
     if (rc == CB_OK) rc = map_memory(f);
     if (rc == CB_OK && f->adopted) rc = check_control(f, o);
+    if (rc == CB_OK) rc = fw_near_build(f);
     if (rc < 0) return rc;
     if (!f->adopted) {
         write_control(f, o);

@@ -5,6 +5,7 @@
  * programs may not be loaded. */
 #include "forward_bench.skel.h"
 #include "fw_cid.h"
+#include "fw_near.h"
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <cb/quic_lb.h>
@@ -140,12 +141,22 @@ static struct cb_fw_member member(uint32_t slot, const row *r) {
     return m;
 }
 
+/* As libcb-xdp does beside the hash maps; here nothing is in the way. */
+static void put_near(struct forward_bench_bpf *skel, const struct fw_near_key *k, uint32_t first, uint32_t second) {
+    struct cb_fw_near e = {.key = {k->word[0], k->word[1], k->word[2]}, .value = {first, second}}, before;
+    uint32_t at = fw_near_place(k);
+    must(bpf_map_lookup_elem(bpf_map__fd(skel->maps.near), &at, &before) == 0, "near");
+    if (before.key[2]) at ^= 1;
+    put(skel->maps.near, &at, &e);
+}
+
 static void fill(struct forward_bench_bpf *skel, const row *r) {
     struct cb_fw_control c = {.hash_key = {1, 2},
                               .tag_key = {{3, 4}},
                               .buckets = BUCKETS,
                               .self = r->special == HERE ? 1 : 0,
                               .gue_port = htons(CB_FW_GUE_PORT),
+                              .near = 1 << CB_FW_NEAR_INTERFACE | 1 << CB_FW_NEAR_VIP | 1 << CB_FW_NEAR_SERVER,
                               .table_version = 9,
                               .address4 = {192, 0, 2, 1},
                               .address6 = {0x20, 1, 0xd, 0xb8, [15] = 1}};
@@ -153,11 +164,13 @@ static void fill(struct forward_bench_bpf *skel, const row *r) {
     uint64_t mixed = 88172645463325252U;
     put(skel->maps.control, &(uint32_t){0}, &c);
     if (r->special != NO_INTERFACE)
-        put(skel->maps.interfaces, &(uint32_t){1}, &(struct cb_fw_interface){.flags = CB_FW_EDGE | CB_FW_UNDERLAY});
+        put_near(skel, &(struct fw_near_key[]){fw_near_interface(1)}[0], CB_FW_EDGE | CB_FW_UNDERLAY, 0);
     vip.address[10] = vip.address[11] = 0xff;
     inet_pton(AF_INET, "203.0.113.1", vip.address + 12);
     if (r->six) inet_pton(AF_INET6, "2001:db8:f::1", vip.address);
-    put(skel->maps.vips, &vip, &(struct cb_fw_vip){.index = 1, .flags = r->quic ? CB_FW_QUIC : 0});
+    const struct fw_near_key at =
+        fw_near_vip(FW_LOAD(uint64_t, vip.address), FW_LOAD(uint64_t, vip.address + 8), vip.port, vip.protocol);
+    put_near(skel, &at, 1, r->quic ? CB_FW_QUIC : 0);
     for (uint32_t slot = 0; slot < MEMBERS; slot++)
         put(skel->maps.members, &slot, &(struct cb_fw_member[]){member(slot, r)});
     for (uint32_t i = 0; i < BUCKETS; i++) {
@@ -180,7 +193,9 @@ static void fill(struct forward_bench_bpf *skel, const row *r) {
     for (uint32_t slot = 0; slot < MEMBERS; slot++) {
         memcpy(key.server_id, server_id, id);
         if (slot != SERVER_SLOT) key.server_id[0] = (uint8_t)slot;
-        put(skel->maps.servers, &key, &slot);
+        const struct fw_near_key k =
+            fw_near_server(FW_LOAD(uint64_t, &key), FW_LOAD(uint64_t, (const uint8_t *)&key + 8));
+        put_near(skel, &k, slot, 0);
     }
 }
 
