@@ -167,10 +167,12 @@ static int make_socket_folder(const edge_conf *c, uid_t uid, gid_t gid) {
     return rc;
 }
 
-/* The datapath is attached to interfaces that come back, and its routes and neighbours are looked for. */
+/* A successor loads the datapath's program (the verifier takes it of who has CAP_PERFMON only: others' are checked for
+ * what processors speculate), interfaces come back, and routes and neighbours are looked for. */
 static uint64_t kept_capabilities(const edge_conf *c) {
     const uint64_t bind = UINT64_C(1) << CAP_NET_BIND_SERVICE;
-    const uint64_t forward = UINT64_C(1) << CAP_NET_ADMIN | UINT64_C(1) << CAP_BPF | UINT64_C(1) << CAP_NET_RAW;
+    const uint64_t forward =
+        UINT64_C(1) << CAP_NET_ADMIN | UINT64_C(1) << CAP_BPF | UINT64_C(1) << CAP_NET_RAW | UINT64_C(1) << CAP_PERFMON;
     return (c->keep_bind_capability ? bind : 0) | (c->forwarding && c->forwarding->interfaces.len ? forward : 0);
 }
 

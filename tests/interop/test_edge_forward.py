@@ -4,6 +4,7 @@ daemon that restarts, an upgrade, a death."""
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,9 +54,9 @@ pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
 
 class Pop(world.World):
-    def __init__(self, pki, pins, files):
+    def __init__(self, pki, pins, files, user=None):
         super().__init__()
-        self.pki, self.pins, self.files = pki, pins, files
+        self.pki, self.pins, self.files, self.user = pki, pins, files, user
         self.key, self.cid_key = files / "pop.key", files / "cid.key"
         for file, size in ((self.key, 32), (self.cid_key, 16)):
             file.write_bytes(os.urandom(size))
@@ -63,6 +64,10 @@ class Pop(world.World):
         for number in (1, 2):
             made = run(program("cbctl"), "ca", "dev", "--dir", files / "ca", f"edge{number}.test")
             assert made.returncode == 0, made.stderr
+        if user:
+            self.pki = {name: shutil.copy(pki[name], files) for name in ("cert", "key", "ca")}
+            for file in [file for folder in (files, files / "ca") for file in folder.iterdir()]:
+                os.chown(file, user.pw_uid, user.pw_gid)
         self.members = [{"id": n, "address": f"10.99.0.{10 + n}", "peer": f"edge{n}.test", "server_id": f"000{n}"} for n in (1, 2)]
         self.members[0]["control"] = "10.99.0.11:7946"
         self.edges = {}
@@ -88,7 +93,7 @@ class Pop(world.World):
         vips = [{"address": vip, "protocol": protocol, "port": PORT, **({"quic": True} if protocol == "udp" else {})}
                 for vip in (VIP4, VIP6) for protocol in ("tcp", "udp")]
         tls = {"certificates": [{"cert_file": str(self.pki["cert"]), "key_file": str(self.pki["key"])}]}
-        document = {"workers": 2, "drain_timeout_ms": 2000, "listeners": {"four": {"address": f"{VIP4}:{PORT}", "tls": tls}, "six": {"address": f"[{VIP6}]:{PORT}", "tls": tls}},
+        document = {**({"user": self.user.pw_name} if self.user else {}), "workers": 2, "drain_timeout_ms": 2000, "listeners": {"four": {"address": f"{VIP4}:{PORT}", "tls": tls}, "six": {"address": f"[{VIP6}]:{PORT}", "tls": tls}},
                     "groups": {"web": {"origins": [{"url": "http://127.0.0.1:8080"}]}}, "routes": [{"group": "web"}],
                     "admin": {"socket": str(self.socket(n))}, "quic_lb": {"server_id": f"000{n}", "cid_key_file": str(self.cid_key)},
                     "forwarding": {"id": n, "writer": 1, "members": self.members, "key_file": str(self.key), "state_file": str(self.files / f"lb{n}.state"),
@@ -119,15 +124,16 @@ class Pop(world.World):
         def same():
             seen = {}
             for n in (1, 2):
-                if self.edges.get(n) and self.edges[n].alive():
+                if n in self.edges:
                     done = run(program("cbctl"), "lb", "status", "--socket", self.socket(n), "--json")
                     if done.returncode:
                         return False
                     seen[n] = json.loads(done.stdout)
-            up = {m["id"] for m in self.ctl(1, "members") if m["state"] == "up"}
+            members = run(program("cbctl"), "lb", "members", "--socket", self.socket(1), "--json")
+            up = {m["id"] for m in json.loads(members.stdout if members.returncode == 0 else "[]") if m["state"] == "up"}
             return (up == set(numbers) and len({(s["version"], s["content"]) for s in seen.values()}) == 1 and not any(s["buckets"]["announced"] for s in seen.values())
                     and all(s["datapath"]["running"] and s["datapath"]["unresolved"] == 0 and s["datapath"]["table_version"] == s["version"] for s in seen.values()))
-        world.wait_for(same, 30, lambda: f"not up: {numbers}: {[self.ctl(n, 'status') for n in self.edges if self.edges[n].alive()]}")
+        world.wait_for(same, 30, lambda: f"not up: {numbers}: {[self.edges[n].output() for n in self.edges]}")
         return self
 
     def get(self, six=False, h3=False):
@@ -149,20 +155,31 @@ class Pop(world.World):
         return process.stdout.readline().split()
 
 
-@pytest.fixture
-def pop(pki, tmp_path):
-    pins = tmp_path / "bpf"
+def pops(pki, files, user=None):
+    """A BPF file system, and in it a PoP whose hosts are up."""
+    pins = files / "bpf"
     pins.mkdir()
     done = subprocess.run(["mount", "-t", "bpf", "bpf", pins], capture_output=True, text=True)
     if done.returncode != 0:
         pytest.skip(f"no BPF file system can be mounted: {done.stderr.strip()}")
     try:
-        with Pop(pki, pins, tmp_path) as p:
+        with Pop(pki, pins, files, user) as p:
             p.serve(1)
             p.serve(2)
             yield p.members_up(1, 2)
     finally:
         subprocess.run(["umount", pins], check=True)
+
+
+@pytest.fixture
+def pop(pki, tmp_path):
+    yield from pops(pki, tmp_path)
+
+
+@pytest.fixture
+def users_pop(pki, nobody):
+    user, folder = nobody
+    yield from pops(pki, folder, user)
 
 
 def counters(pop, n):
@@ -246,4 +263,23 @@ def test_a_reload_changes_members_vips_and_interfaces(pop):
     pop.configure(2)
     pop.edges[2].send(signal.SIGHUP)
     world.wait_for(lambda: "198.51.100.9" not in {v["address"] for v in pop.ctl(2, "counters")["vips"]}, 10)
+    assert {pop.get() for _ in range(12)} == {"host1", "host2"}
+
+
+def test_hosts_that_gave_root_s_rights_up_forward_all_the_same(users_pop):
+    """With what they keep they attach to more, take a predecessor's datapath over, and find their ways again."""
+    pop = users_pop
+    assert os.stat(f"/proc/{pop.edges[2].pid}").st_uid == pop.user.pw_uid
+    assert {pop.get() for _ in range(12)} == {"host1", "host2"}
+    host = pop.hosts["s2"]
+    host.ip("link add d0 type veth peer name d1", "link set d0 up")
+    pop.configure(2, interfaces=[{"name": "eth0"}, {"name": "d0", "mode": "generic"}])
+    pop.edges[2].send(signal.SIGHUP)
+    world.wait_for(lambda: "d0" in {i["name"] for i in pop.ctl(2, "counters")["interfaces"]}, 10, pop.edges[2].output)
+    for n in (2, 1):
+        pop.edges[n].send(signal.SIGUSR2)
+        world.wait_for(lambda: pop.edges[n].output().count("ready with") == 2, 20, lambda: pop.edges[n].output())
+        pop.members_up(1, 2)
+        path = pop.ctl(n, "status")["datapath"]
+        assert path.get("adopted"), (path, pop.edges[n].output())
     assert {pop.get() for _ in range(12)} == {"host1", "host2"}
