@@ -65,15 +65,17 @@ static __always_inline int fw_outer_strip(struct xdp_md *ctx, const struct fw_ou
 /* The other owner of the bucket of q: as the packet says, or if it cannot, as this host's table does. */
 static __always_inline void fw_outer_owners(const struct cb_fw_control *c, const struct fw_packet *q,
                                             const struct fw_outer *outer, struct fw_owners *o) {
-    fw_route_table(c, q, o);
     if (outer->gue) {
         const __u32 id = FW_BE32(outer->previous);
         const __u32 *slot = id ? bpf_map_lookup_elem(&ids, &id) : 0;
+        o->first = c->self_slot;
         o->second = slot ? *slot : CB_FW_NOBODY;
-    } else if (!fw_other_owner(c, o)) {
-        o->second = CB_FW_NOBODY;
+        o->entropy = (q->source[3] ^ q->ports) * 0x9e3779b1U >> 8;
+        o->by_cid = 0;
+    } else {
+        fw_route_table(c, q, o);
     }
-    if (o->second == c->self_slot || !fw_living(o->second)) o->second = CB_FW_NOBODY;
+    if (!fw_other_owner(c, o)) o->second = CB_FW_NOBODY;
 }
 
 /* The packet p of flow q is out of its encapsulation. */

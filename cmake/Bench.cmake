@@ -6,7 +6,7 @@ add_library(bench_lab OBJECT EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/tests/bench/
 target_link_libraries(bench_lab PRIVATE cb cb_flags)
 add_custom_target(bench_programs)
 if(NOT CB_BENCH_SKELETON)
-    list(FILTER CB_BENCH_SOURCES EXCLUDE REGEX "/forward_speed.c$")
+    list(FILTER CB_BENCH_SOURCES EXCLUDE REGEX "/forward.*_speed.c$")
 endif()
 foreach(source IN LISTS CB_BENCH_SOURCES)
     get_filename_component(name ${source} NAME_WE)
@@ -19,7 +19,7 @@ foreach(source IN LISTS CB_BENCH_SOURCES)
     if(name MATCHES "^(auth|ca)_") # measures GnuTLS by itself too
         target_link_libraries(${name} PRIVATE PkgConfig::GNUTLS)
     endif()
-    if(name STREQUAL "forward_speed") # the datapath's program under the kernel's test run
+    if(name MATCHES "^forward_") # the datapath's program under the kernel's test run
         target_sources(${name} PRIVATE ${CB_BENCH_SKELETON})
         target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/bpf)
         target_include_directories(${name} SYSTEM PRIVATE ${PROJECT_BINARY_DIR}/bpf)
