@@ -5,7 +5,8 @@
 `repair`: one member of N dies; the writer finds its buckets, gives them to others and writes the record; `apply` is what each other host does
 with it. Beside it a table built anew by Maglev, and the share of the living members' buckets that this moves although nothing happened to them (the repair moves
 none: `excess`). Then what one look-up takes, beside rendezvous hashing and the hash of a tuple of IPv6; and what a choice of each policy takes, with the end of a call; and what
-it takes to write a connection ID of QUIC-LB and to read one. Medians over the rounds.
+it takes to write a connection ID of QUIC-LB and to read one. Then what the datapath costs between hosts (docs/design/datapath.md): packets that are taken out of an encapsulation,
+kept or sent on. Medians over the rounds.
 """
 
 import argparse
@@ -28,6 +29,22 @@ def run(args, *what):
 
 def medians(args, *what):
     return [statistics.median(column) for column in zip(*(run(args, *what) for _ in range(args.rounds)))]
+
+
+def between_hosts(args):
+    """What the datapath's program costs packets of other hosts, and those that the sockets of this host decide about."""
+    program = args.build / "tests/bench/forward_in_speed"
+    if not program.exists():
+        print("\nBetween hosts: not measured: built without libcb-xdp")
+        return
+    out = subprocess.run([program, str(max(args.rounds, 5)), "100000"], capture_output=True, text=True)
+    if out.returncode == 77:
+        print(f"\nBetween hosts: not measured: {out.stderr.strip()}")
+        return
+    out.check_returncode()
+    print("\n| between hosts, by the kernel's test run | ns | least |\n|---|---|---|")
+    for line in out.stdout.splitlines():
+        print("| " + " | ".join(line.split("\t")) + " |", flush=True)
 
 
 def main():
@@ -53,6 +70,7 @@ def main():
     for name, codec, server, nonce in CIDS:
         write, read = medians(args, "cid", codec, server, nonce, 2_000_000)
         print(f"| {name} | {server} + {nonce} | {write:.0f} | {read:.0f} |", flush=True)
+    between_hosts(args)
     print(f"\nBars (no excess; a repair of {BAR_SIZE[0]:,} buckets, {BAR_SIZE[1]} members below {BAR_US} µs): {'held' if good else 'MISSED'}")
     return 0 if good else 1
 
