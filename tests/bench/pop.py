@@ -8,13 +8,15 @@ in its place. What broke is opened anew before the next row.
 
   ecmp     the router shares connections out among the servers that announce the address, by the kernel's hash
   maglev   the router has a table made by plain Maglev, of 65,537 slots, that is made anew at each change
+  libcb    BIRD's routes, and every server forwards (libcb-xdp, GUE) by a table of 65,537 buckets that moves in two phases
 
   add         a fifth server comes
   drain       one is to get no new connections
   back        it gets some again
   weight      one server's share doubles
   three       one is drained, another one's share doubles, a third is drained: within two seconds
-  rehash      one server's announcement goes for three seconds: other routes for all connections, the same servers
+  rehash      one server's announcement goes for three seconds: other routes for all connections, the same servers (libcb: its forwarding
+              crashes and starts again meanwhile)
   kill        one server's power goes off
 
 Figures are broken connections, TCP + QUIC; of `kill` those of other servers than the dead one stand after the dead one's own.
@@ -30,6 +32,7 @@ sys.path.insert(0, str(TOP / "tests/world"))
 import pop  # noqa: E402
 import world  # noqa: E402
 from maglev import Maglev  # noqa: E402
+from plane import Plane  # noqa: E402
 
 ROWS = ("add", "drain", "back", "weight", "three", "rehash", "kill")
 STALL_MS = 5000
@@ -110,7 +113,56 @@ class PlainMaglev:
         self.change(s13=0)
 
 
-METHODS = (Ecmp, PlainMaglev)
+class Libcb:
+    name = "libcb"
+    skips = ()
+
+    def begin(self, w):
+        self.w, self.plane = w, Plane(w, 1)
+        w.serve()
+        self.plane.begin([f"s1{i}" for i in range(1, SERVERS)])
+
+    def change(self, name, **how):
+        self.plane.member(name, **how)
+        self.plane.settle()
+
+    def add(self):
+        self.w.start_edge(SPARE)
+        self.plane.start_host(SPARE)
+        self.w.start(SPARE)
+        self.change(SPARE)
+
+    def drain(self):
+        self.change("s12", state="draining")
+
+    def back(self):
+        self.change("s12")
+
+    def weight(self):
+        self.change("s11", weight=200)
+
+    def three(self):
+        for name, how in (("s12", {"state": "draining"}), ("s14", {"weight": 200}), ("s13", {"state": "draining"})):
+            self.plane.member(name, **how)
+            time.sleep(1)
+        self.plane.settle()
+
+    def after_three(self):
+        for name in ("s12", "s14", "s13"):
+            self.change(name)
+
+    def rehash(self):
+        self.plane.crash_host("s11")
+        self.w.withdraw("s11")
+        time.sleep(3)
+        self.plane.start_host("s11")
+        self.w.start("s11")
+
+    def kill(self):
+        self.plane.kill("s13")
+
+
+METHODS = (Ecmp, PlainMaglev, Libcb)
 
 
 def measure(method, args):

@@ -207,7 +207,9 @@ protocol bgp r_6 from quick {{
         file.write_text(config)
         control.unlink(missing_ok=True)
         process = host.start("bird", "-f", "-c", file, "-s", control, "-P", self.folder / f"{host.name}.bird.pid", name="bird")
-        wait_for(lambda: control.exists() or not process.alive(), 10, lambda: f"{host.name}: BIRD did not start:\n{process.output()}")
+        ask = ["birdc", "-s", control, "show", "status"]
+        wait_for(lambda: not process.alive() or control.exists() and host.run(*ask, check=False).returncode == 0, 10,
+                 lambda: f"{host.name}: BIRD did not start:\n{process.output()}")
         assert process.alive(), f"{host.name}: BIRD ended:\n{process.output()}"
         self.birds[host.name] = process
         return process

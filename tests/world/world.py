@@ -248,7 +248,7 @@ class World:
     # ---- life ----
     def __enter__(self):
         clear_orphans()
-        self._reaper = subprocess.Popen([sys.executable, __file__, "--reap", self.tag, str(self.folder) if self.own_folder else ""], stdin=subprocess.PIPE,
+        self._reaper = subprocess.Popen([sys.executable, __file__, "--reap", self.tag, str(self.folder), "all" if self.own_folder else "mounts"], stdin=subprocess.PIPE,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         try:
             self.build()
@@ -271,6 +271,7 @@ class World:
             for process in reversed(host.processes):
                 process.stop(seconds=5)
         clear([host.space for host in self.hosts.values()])
+        unmount(self.folder / "bpf")
         if self._reaper:
             self._reaper.stdin.close()
             self._reaper.wait()
@@ -301,6 +302,14 @@ class World:
     def restore(self, host, device):
         host.ip(*self.kept_routes.get((host.name, device), ()), check=False)
 
+    def bpffs(self):
+        """A BPF file system of this world, where programs can leave what goes on without them."""
+        path = self.folder / "bpf"
+        if not path.exists():
+            path.mkdir()
+            subprocess.run(["mount", "-t", "bpf", "-o", "mode=0700", "bpf", path], check=True)
+        return path
+
     def xdp_object(self):
         out = self.folder / "xdp_pass.o"
         if not out.exists():
@@ -308,12 +317,18 @@ class World:
         return out
 
 
-def reap(tag, folder):
+def unmount(path):
+    if os.path.ismount(path):
+        subprocess.run(["umount", "-l", path], capture_output=True)
+
+
+def reap(tag, folder, what):
     sys.stdin.buffer.read()  # it ends when the world's process does, in whatever way
     clear(name for name in spaces() if name.startswith(tag + "-"))
-    if folder:
+    unmount(Path(folder) / "bpf")
+    if what == "all":
         shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__" and sys.argv[1:2] == ["--reap"]:
-    reap(*sys.argv[2:4])
+    reap(*sys.argv[2:5])
