@@ -253,6 +253,26 @@ def test_programs_of_others_stay(spawn, pair, tmp_path):
 
 
 @needs_root
+def test_the_balancer_and_af_xdp_name_each_other(spawn, pair, load):
+    """cb_forward and AF_XDP on one interface: whoever comes second is told who is there, and changes nothing."""
+    balancer = pair.inside("s", program("xdp_lb"), "v0", "10.77.0.99", "80", "1", f"1={V4[1]}", f"2={V4[0]}")
+    first = spawn(*balancer, name="xdp_lb")
+    limit = time.monotonic() + 20
+    while "prog/xdp" not in run(*pair.inside("s", "ip", "-o", "-d", "link", "show", "v0")).stdout and time.monotonic() < limit:
+        assert first.alive(), first.output()
+        time.sleep(0.05)
+    got = run(*pair.inside("s", program("xdp_echo"), "v0", "[::]:9"))
+    assert got.returncode == 1 and re.search(r'CB_EEXIST.*AF_XDP on v0: the XDP program "\w*forward\w*" \(id \d+\) is on this interface already', got.stderr), got.stderr
+    assert first.alive()
+    first.stop(signal.SIGTERM)
+    server = serve(spawn, pair)
+    got = run(*balancer, timeout=60)
+    assert got.returncode != 0 and '"cb_xsk"' in got.stderr, got
+    assert ask(pair, load, V4[1], count=100)["received"] == 100
+    end(server)
+
+
+@needs_root
 def test_without_rights_it_says_which(pair):
     got = run(*pair.inside("s", "setpriv", "--reuid=65534", "--clear-groups", program("xdp_echo"), "v0", "[::]:9000"))
     assert got.returncode == 1, got
