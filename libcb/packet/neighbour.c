@@ -53,6 +53,13 @@ static bool ask_neighbour(cb_neighbours *n, const hop *next, cb_next_hop *out) {
     return true;
 }
 
+/* Makes the kernel look for it, as a packet would. What it says to that is passed over by the next question. */
+static void look_for(cb_neighbours *n, const hop *next) {
+    uint8_t question[CB_NL_REQUEST_MAX];
+    const size_t len = cb_nl_use_neighbour(question, ++n->sequence, next->family, next->ip, next->interface);
+    (void)!send(n->fd, question, len, MSG_DONTWAIT);
+}
+
 void cb_neighbour_ask(cb_neighbours *n, uint32_t interface, const cb_packet_addr *remote, cb_next_hop *out) {
     cb_nl_route route = {.way = CB_NL_UNICAST};
     hop next = {remote->scope, remote->family, remote->ip};
@@ -63,4 +70,5 @@ void cb_neighbour_ask(cb_neighbours *n, uint32_t interface, const cb_packet_addr
     out->sourced = route.source_family == remote->family;
     memcpy(out->source, route.source, sizeof out->source);
     out->here = ask_neighbour(n, &next, out);
+    if (n->look && (!out->here || out->old)) look_for(n, &next);
 }

@@ -17,6 +17,7 @@ typedef struct cb_next_hop {
 typedef struct cb_neighbours {
     int fd; /* -1: not open */
     uint32_t sequence;
+    bool look; /* ask the kernel to look for whom it does not know; else a packet through its stack does that */
 } cb_neighbours;
 
 int cb_neighbour_open(cb_neighbours *n); /* CB_ESYS; the caller closes fd */

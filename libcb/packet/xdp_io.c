@@ -456,6 +456,7 @@ static int start(xdp_io *x, const char *listen, const cb_packet_io_opts *opts, c
     if (getrandom(&x->seed, sizeof x->seed, 0) != sizeof x->seed) return cb_fail_errno(errno, "getrandom");
     int rc = cb_peers_init(&x->peers, &cb_alloc_libc, x->seed);
     if (rc == CB_OK) rc = cb_neighbour_open(&x->netlink);
+    x->netlink.look = xsk->no_socket;
     if (rc == CB_OK) rc = open_xsk(x, xsk);
     if (rc == CB_OK && !xsk->no_socket) rc = open_socket(x, listen, opts);
     if (rc == CB_OK) rc = read_listen(x, listen);

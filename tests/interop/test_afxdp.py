@@ -58,6 +58,8 @@ class Pair:
                 self.ip(who, "link", "set", "lo", "up")
                 if not self.offload:  # sums are filled in: nobody else would do it on this wire
                     subprocess.run(self.inside(who, "ethtool", "-K", "v0", "tx", "off"), check=True, capture_output=True)
+                # its link-local address can ask for neighbours at once, and not after a second
+                subprocess.run(self.inside(who, "sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/v0/accept_dad"), check=True)
                 self.ip(who, "addr", "add", f"{V4[i]}/24", "dev", "v0")
                 self.ip(who, "addr", "add", f"{V6[i]}/64", "dev", "v0", "nodad")
                 self.ip(who, "link", "set", "v0", "up")
@@ -423,6 +425,69 @@ def test_peers_are_found_by_the_kernel(spawn, pair, lab, family):
     s = numbers(process.output().splitlines()[-1])
     assert s["asked"] == s["answered"] == 500, s
     assert s["unresolved"] >= 1 and s["xdp_tx"] >= 400 and s["xdp_tx"] + s["unresolved"] == 500, s
+
+
+@needs_root
+def test_without_a_socket_beside_it(spawn, pair, load, lab):
+    process = spawn(*pair.inside("s", lab, "alone", "v0", PORT), name="alone")
+    process.wait_for("ready")
+    for address in (V4[1], V6[1]):
+        got = ask(pair, load, address, count=2000, size=1400, window=32)  # larger than 1,280: by the kernel's routes
+        lost = got["sent"] - got["received"]  # the first ones, if the kernel did not know the peer yet
+        assert got["bad"] == 0 and lost <= 64, got
+    with pair.socket("c", socket.AF_INET, socket.SOCK_DGRAM) as s:  # in fragments: nobody is there for them
+        s.connect((V4[1], PORT))
+        s.settimeout(5)
+        s.send(bytes(5000))
+        with pytest.raises(ConnectionRefusedError):
+            s.recv(10)
+    assert process.stop(signal.SIGTERM) == 0, process.output()
+    s = numbers(process.output().splitlines()[-1])
+    assert s["rx"] == s["xdp_rx"] == 4000 and s["tx"] == s["xdp_tx"] and s["tx"] + s["tx_dropped"] == 4000, s
+
+
+@needs_root
+def test_answers_outside_of_the_callback(spawn, pair, load, lab):
+    process = spawn(*pair.inside("s", lab, "later", "v0", PORT), name="later")
+    process.wait_for("ready")
+    for address in (V4[1], V6[1]):
+        for size in (100, 1200, 1400):
+            got = ask(pair, load, address, count=3000, size=size, window=64, flows=16)
+            assert (got["received"], got["bad"]) == (3000, 0), (address, size, got)
+    assert process.stop(signal.SIGTERM) == 0, process.output()
+    s = numbers(process.output().splitlines()[-1])
+    assert s["rx"] == s["tx"] == 18_000 and s["xdp_tx"] > 17_500 and s["tx_dropped"] == 0, s
+
+
+@needs_root
+def test_a_smaller_path_is_heeded(spawn, pair, load):
+    """What is larger than the route's MTU goes by the socket, which cuts it."""
+    for family, address in (("-4", V4), ("-6", V6)):
+        server = serve(spawn, pair, "--answer", 1400)
+        run(*pair.inside("s", "ip", family, "route", "add", address[0], "dev", "v0", "mtu", "1300")).check_returncode()
+        got = ask(pair, load, address[1], count=500, size=50, answer=1400, window=16)
+        assert (got["received"], got["bad"]) == (500, 0), got
+        s = end(server)
+        assert s["xdp_rx"] >= 490 and s["xdp_tx"] == 0 and s["tx"] == 500, s
+
+
+@needs_root
+@pytest.mark.parametrize("family", [4, 6])
+def test_peers_are_looked_for_without_a_socket_too(spawn, pair, lab, family):
+    with pair.socket("c", socket.AF_INET6, socket.SOCK_DGRAM) as echo:
+        echo.bind(("::", 5000))
+        echo.settimeout(0.5)
+        where = f"{V4[0]}:5000" if family == 4 else f"[{V6[0]}]:5000"
+        process = spawn(*pair.inside("s", lab, "ask-alone", "v0", where, 500), name="ask")
+        while process.alive():
+            try:
+                echo.sendto(*echo.recvfrom(100))
+            except TimeoutError:
+                continue
+        assert process.popen.wait(10) == 0, process.output()
+    s = numbers(process.output().splitlines()[-1])
+    assert s["asked"] == 500 and s["unresolved"] >= 1, s  # those before the kernel found it are lost
+    assert s["answered"] == s["xdp_tx"] == 500 - s["unresolved"] and s["xdp_tx"] > 400, s
 
 
 @needs_root

@@ -1,6 +1,6 @@
-/* What the tests of AF_XDP need beside the example: xsk_lab raw|generic|kept INTERFACE PORT, xsk_lab queues INTERFACE
- * PORT N, xsk_lab reopen INTERFACE PORT N, xsk_lab ask INTERFACE ADDRESS:PORT N, xsk_lab options INTERFACE. Each says
- * "ready" when it serves, and ends on SIGTERM. */
+/* What the tests of AF_XDP need beside the example: xsk_lab raw|generic|kept|alone|later INTERFACE PORT, xsk_lab queues
+ * INTERFACE PORT N, xsk_lab reopen INTERFACE PORT N, xsk_lab ask|ask-alone INTERFACE ADDRESS:PORT N, xsk_lab options
+ * INTERFACE. Each says "ready" when it serves, and ends on SIGTERM. */
 #include <cb.h>
 #include <cb/xsk.h>
 #include <inttypes.h>
@@ -163,6 +163,65 @@ static int queues(const char *interface, uint16_t port, uint32_t n) {
     return 0;
 }
 
+/* ---- without a socket, or answered later, when nobody is inside of a callback ---- */
+
+enum { LATER = 512, LATER_BYTES = 2048 };
+
+typedef struct waiting {
+    cb_packet_addr local, remote;
+    size_t len;
+    uint8_t bytes[LATER_BYTES];
+} waiting;
+
+static waiting later[LATER];
+static size_t n_later;
+
+static void keep_for_later(cb_packet_io *io, const cb_packet *p, void *user) {
+    (void)io;
+    (void)user;
+    if (n_later == LATER || p->len > LATER_BYTES) return;
+    waiting *w = &later[n_later++];
+    w->local = p->local;
+    w->remote = p->remote;
+    w->len = p->len;
+    memcpy(w->bytes, p->data, p->len);
+}
+
+static void answer_now(cb_loop *loop, void *io) {
+    (void)loop;
+    for (size_t i = 0; i < n_later; i++)
+        cb_packet_io_send(io, &later[i].local, &later[i].remote, 0, (cb_slice){later[i].bytes, later[i].len});
+    n_later = 0;
+}
+
+static int one(const char *interface, uint16_t port, uint8_t no_socket, int answer_later) {
+    static const cb_packet_ops later_ops = {.size = sizeof later_ops, .on_packet = keep_for_later};
+    cb_loop *loop = NULL;
+    cb_packet_io *io = NULL;
+    cb_timer *t = NULL;
+    char listen[32];
+    snprintf(listen, sizeof listen, ":%u", port);
+    int rc = cb_loop_new(&loop, NULL);
+    if (rc == CB_OK)
+        rc = cb_packet_io_open_xdp(&io, loop, listen,
+                                   CB_OPTS(cb_packet_io_opts, .ops = answer_later ? &later_ops : &echo_ops),
+                                   CB_OPTS(cb_xsk_opts, .interface = interface, .no_socket = no_socket));
+    if (rc == CB_OK) rc = cb_loop_on_signal(loop, SIGTERM, quit, NULL);
+    if (rc == CB_OK && answer_later) rc = cb_timer_start(&t, loop, 2, 2, answer_now, io);
+    if (rc < 0) return failed("one", rc);
+    ready();
+    rc = cb_loop_run(loop);
+    cb_packet_io_stats s = {.size = sizeof s};
+    cb_packet_io_stats_get(io, &s);
+    printf("rx %" PRIu64 " tx %" PRIu64 " xdp_rx %" PRIu64 " xdp_tx %" PRIu64 " unresolved %" PRIu64
+           " tx_dropped %" PRIu64 "\n",
+           s.rx_packets, s.tx_packets, s.xdp_rx_packets, s.xdp_tx_packets, s.xdp_unresolved, s.tx_dropped);
+    cb_timer_free(t);
+    cb_packet_io_free(io);
+    cb_loop_free(loop);
+    return rc < 0;
+}
+
 /* ---- opened and closed again and again ---- */
 
 static int reopen(const char *interface, uint16_t port, uint32_t times) {
@@ -208,7 +267,7 @@ static void count(cb_packet_io *io, const cb_packet *p, void *user) {
     answered += p->len == 8;
 }
 
-static int ask_others(const char *interface, const char *text, uint32_t n) {
+static int ask_others(const char *interface, const char *text, uint32_t n, uint8_t no_socket) {
     static const cb_packet_ops ops = {.size = sizeof ops, .on_packet = count};
     cb_loop *loop = NULL;
     cb_packet_io *io = NULL;
@@ -217,8 +276,9 @@ static int ask_others(const char *interface, const char *text, uint32_t n) {
     int rc = cb_packet_addr_parse(&peer, text);
     if (rc == CB_OK) rc = cb_loop_new(&loop, NULL);
     if (rc == CB_OK)
-        rc = cb_packet_io_open_xdp(&io, loop, "[::]:0", CB_OPTS(cb_packet_io_opts, .ops = &ops),
-                                   CB_OPTS(cb_xsk_opts, .interface = interface));
+        rc = cb_packet_io_open_xdp(&io, loop, no_socket ? "[::]:6000" : "[::]:0",
+                                   CB_OPTS(cb_packet_io_opts, .ops = &ops),
+                                   CB_OPTS(cb_xsk_opts, .interface = interface, .no_socket = no_socket));
     if (rc == CB_OK) rc = cb_timer_start(&t, loop, 1, 2, ask, io);
     if (rc < 0) return failed("ask", rc);
     rc = cb_loop_run(loop);
@@ -272,8 +332,11 @@ int main(int argc, char **argv) {
         return raw(interface, port, CB_XSK_ATTACH_AUTO);
     }
     if (!strcmp(what, "queues")) return queues(interface, port, n);
+    if (!strcmp(what, "alone")) return one(interface, port, 1, 0);
+    if (!strcmp(what, "later")) return one(interface, port, 0, 1);
     if (!strcmp(what, "reopen")) return reopen(interface, port, n);
-    if (!strcmp(what, "ask") && argc > 4) return ask_others(interface, argv[3], n);
+    if (!strcmp(what, "ask") && argc > 4) return ask_others(interface, argv[3], n, 0);
+    if (!strcmp(what, "ask-alone") && argc > 4) return ask_others(interface, argv[3], n, 1);
     if (!strcmp(what, "options")) return options(interface);
     return 2;
 }
