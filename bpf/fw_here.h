@@ -108,8 +108,12 @@ static __always_inline int fw_decide_here(struct xdp_md *ctx, const struct cb_fw
                                           const struct fw_packet *q, __u32 vip_flags, const struct fw_owners *o,
                                           __u32 hop) {
     const __u32 flags = fw_goes_on(ctx, p, q, vip_flags);
-    if (flags && !fw_rate_take(CB_FW_RATE_HOP, c->hop_rate)) return fw_pass(CB_FW_N_RATE_LIMITED);
     if (!flags) return fw_pass(CB_FW_N_KEPT);
+    if (!fw_rate_take(CB_FW_RATE_HOP, c->hop_rate)) {
+        /* A handshake is most likely a new one. TCP would be answered with RST, and what lives at the other owner would
+         * end with a flood: dropped, it is sent again. */
+        return flags == CB_FW_ASK ? fw_pass(CB_FW_N_RATE_LIMITED) : fw_drop(CB_FW_N_RATE_LIMITED);
+    }
     if (p->fragment == FW_FIRST) fw_fragment_way(p, o->second, CB_FW_NOBODY);
     const struct fw_way w = {.slot = o->second,
                              .previous = flags == CB_FW_ASK ? c->self : 0,

@@ -161,6 +161,11 @@ static __always_inline int fw_parse_extensions(const void *data, const void *end
     return fw_parse_piece(p, offset, (int)more);
 }
 
+/* Addresses of IPv4 in the form of IPv6 are how maps have IPv4: in packets nobody sends them but to be taken for it. */
+static __always_inline int fw_is_mapped(const __u32 *address) {
+    return !(address[0] | address[1]) && address[2] == FW_BE32(0xffff);
+}
+
 static __always_inline int fw_parse_ip6(const void *data, const void *end, __u32 at, struct fw_packet *p) {
     const __u8 *h = (const __u8 *)data + at;
     if ((const void *)(h + 40) > end) return FW_OTHER;
@@ -170,6 +175,7 @@ static __always_inline int fw_parse_ip6(const void *data, const void *end, __u32
         p->source[i] = FW_LOAD(__u32, h + 8 + 4 * i);
         p->destination[i] = FW_LOAD(__u32, h + 24 + 4 * i);
     }
+    if (fw_is_mapped(p->source) || fw_is_mapped(p->destination)) return FW_OTHER;
     p->traffic_class = (__u8)(FW_BE16(FW_LOAD(__u16, h)) >> 4);
     p->protocol = h[6];
     p->fragment = FW_WHOLE;

@@ -477,15 +477,21 @@ Test(forward_hop, what_is_handed_over_as_it_is_goes_on_by_gue_only) {
     close_stage(&s);
 }
 
-Test(forward_hop, above_the_rate_packets_stay) {
+/* Whoever floods ends no connection of the other owner: there is no RST. */
+Test(forward_hop, above_the_rate_tcp_is_dropped_and_quic_stays) {
     stage s;
     fw_frame f;
+    uint8_t packet[64];
     open_stage(&s);
+    const fw_spec quic = udp_from(false, 443, packet, quic_packet(packet, &quic_cases[0]));
     const fw_spec p = tcp_from(false, 40001, ACK);
-    fw_frame_make(&f, &p);
     s.lab.control.hop_rate = 0;
     fw_lab_control(&s.lab);
+    fw_frame_make(&f, &quic);
     cr_expect_eq(fw_lab_run(&s.lab, &f), XDP_PASS);
+    cr_expect(fw_lab_only(&s.lab, CB_FW_N_RATE_LIMITED, -1));
+    fw_frame_make(&f, &p);
+    cr_expect_eq(fw_lab_run(&s.lab, &f), XDP_DROP);
     cr_expect(fw_lab_only(&s.lab, CB_FW_N_RATE_LIMITED, -1));
     s.lab.control.hop_rate = 100; /* ten at once, and no more than a hundred a second */
     fw_lab_control(&s.lab);
@@ -495,6 +501,12 @@ Test(forward_hop, above_the_rate_packets_stay) {
     cr_expect(sent >= 9 && sent <= 40, "%u of 60 were sent", sent);
     usleep(200000);
     cr_expect_eq(fw_lab_run(&s.lab, &f), XDP_TX);
+    const int listener = listen_at(false, 0); /* what needs no second hop needs no rate */
+    s.lab.control.hop_rate = 0;
+    fw_lab_control(&s.lab);
+    const fw_spec syn = tcp_from(false, 40001, SYN);
+    stays(&s, &syn, "a SYN during a flood");
+    close(listener);
     close_stage(&s);
 }
 

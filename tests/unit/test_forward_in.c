@@ -417,6 +417,35 @@ Test(forward_in, what_is_for_others_is_left_to_the_kernel) {
     fw_lab_close(&l);
 }
 
+/* An IPv6 packet is none of IPv4, whatever its addresses look like. */
+Test(forward_in, mapped_addresses_are_not_taken_for_ipv4) {
+    fw_lab l;
+    fw_frame f;
+    open_lab(&l);
+    fw_lab_table(&l, PEER, CB_FW_NOBODY);
+    fw_spec s = to_vip(true, IPPROTO_TCP, 443);
+    s.destination = "::ffff:203.0.113.1";
+    fw_frame_make(&f, &s);
+    cr_expect_eq(fw_lab_run(&l, &f), XDP_PASS);
+    cr_expect(fw_lab_only(&l, CB_FW_N_PASSED, -1));
+    s.destination = vips[1];
+    s.source = "::ffff:198.51.100.7";
+    fw_frame_make(&f, &s);
+    cr_expect_eq(fw_lab_run(&l, &f), XDP_PASS);
+    cr_expect(fw_lab_only(&l, CB_FW_N_PASSED, -1));
+    fw_tunnel t = from_peer(false, CB_FW_GUE);
+    fw_tunnel_make(&l.control, &f, &t, &s);
+    cr_expect_eq(fw_lab_run(&l, &f), XDP_DROP);
+    cr_expect(fw_lab_only(&l, CB_FW_N_NOT_VIP, -1));
+    t = from_peer(true, CB_FW_IPIP);
+    t.from = "::ffff:192.0.2.6"; /* a member, if it were IPv4 */
+    s = to_vip(false, IPPROTO_TCP, 443);
+    fw_tunnel_make(&l.control, &f, &t, &s);
+    cr_expect_eq(fw_lab_run(&l, &f), XDP_PASS);
+    cr_expect(fw_lab_only(&l, CB_FW_N_PASSED, -1));
+    fw_lab_close(&l);
+}
+
 Test(forward_in, congestion_marks_as_in_rfc_6040) {
     /* figure 4: rows are the inner, columns the outer mark; 9 = dropped */
     static const uint8_t becomes[4][4] = {{0, 0, 0, 9}, {1, 1, 1, 3}, {2, 1, 2, 3}, {3, 3, 3, 3}};
