@@ -90,16 +90,20 @@ void edge_acme_line(char *out, size_t cap, const char *dir, const char *name) {
     out[strcspn(out, "\n")] = '\0';
 }
 
+static bool ends_with(const char *file, const char *end) {
+    const size_t n = strlen(file), len = strlen(end);
+    return n > len && strcmp(file + n - len, end) == 0;
+}
+
 static bool is_answer(const char *file) {
-    const size_t n = strlen(file);
-    return n > sizeof tail - 1 && strcmp(file + n - (sizeof tail - 1), tail) == 0;
+    return ends_with(file, tail);
 }
 
 void edge_acme_drop_answers(const char *dir) {
     DIR *d = opendir(dir);
     if (!d) return;
     for (struct dirent *e; (e = readdir(d));)
-        if (is_answer(e->d_name)) unlinkat(dirfd(d), e->d_name, 0);
+        if (is_answer(e->d_name) || ends_with(e->d_name, ".alpn01~")) unlinkat(dirfd(d), e->d_name, 0);
     closedir(d);
 }
 

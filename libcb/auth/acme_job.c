@@ -219,6 +219,7 @@ static bool next_part(cb_acme *a) {
         a->check_at_s = rc >= 0 ? a->core.check_at_s : 0;
         if (a->renew_at_s <= cb_acme_wall_ms() / 1000) return begin(a, CB_ACME_JOB_ORDER) >= 0;
         rc = CB_OK;
+        cb_acme_files_forget_order(a, rc); /* of a process that ended between the certificate and this */
     } else if (part == CB_ACME_JOB_ORDER) {
         const bool ok = rc >= 0;
         clean(a);

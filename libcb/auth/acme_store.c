@@ -1,13 +1,32 @@
 #include "auth/acme_store.h"
 #include "base/error.h"
 #include "base/mem.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+static bool ends_with(const char *name, const char *end) {
+    const size_t n = strlen(name), len = strlen(end);
+    return n > len && strcmp(name + n - len, end) == 0;
+}
+
+/* What a process left that was killed while it wrote. The next write of the same file would take it over. */
+static void drop_unfinished(const cb_acme_store *s) {
+    static const char *const ends[] = {".pem~", ".order~", ".key~", ".new~", ".json~"};
+    const int copy = openat(s->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = copy < 0 ? NULL : fdopendir(copy);
+    if (copy >= 0 && !d) close(copy);
+    for (struct dirent *e; d && (e = readdir(d));)
+        for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+            if (ends_with(e->d_name, ends[i])) unlinkat(s->fd, e->d_name, 0);
+    if (d) closedir(d);
+}
 
 int cb_acme_store_open(cb_acme_store *s, const char *dir) {
     s->fd = -1;
@@ -16,7 +35,10 @@ int cb_acme_store_open(cb_acme_store *s, const char *dir) {
     if (mkdir(dir, 0700) < 0 && errno != EEXIST) return cb_fail_errno(errno, "%s", dir);
     s->fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (s->fd < 0) return cb_fail_errno(errno, "%s", dir);
-    if (flock(s->fd, LOCK_EX | LOCK_NB) == 0) return CB_OK;
+    if (flock(s->fd, LOCK_EX | LOCK_NB) == 0) {
+        drop_unfinished(s);
+        return CB_OK;
+    }
     if (errno == EWOULDBLOCK) return cb_fail(CB_EEXIST, "%s: another process uses it", dir);
     return cb_fail_errno(errno, "%s", dir);
 }

@@ -79,7 +79,7 @@ class Edge:
             time.sleep(0.05)
 
 
-def until(condition, edge, seconds=20):
+def until(condition, edge, seconds=30):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, edge.process.output()
@@ -139,6 +139,24 @@ def test_killed_at_any_point_all_certificates_come(pebble):
     for i in range(6):
         edge.issued(f"k{i}.example.org")
     until(lambda: not [f for end in (".order", ".alpn01", "~") for f in edge.state.glob("*/*" + end)], edge)
+
+
+def test_what_a_killed_process_left_goes_though_nothing_is_due(pebble):
+    """Killed after the certificate was in place, or while a file was written."""
+    edge = pebble("tls_alpn_01", reject=0)
+    edge.groups = [[HOST]]
+    edge.go()
+    first = edge.issued()
+    edge.process.send(signal.SIGKILL)
+    edge.process.popen.wait(30)
+    folder = edge.state / "test"
+    left = [folder / f"{HOST}{end}" for end in (".order", ".order~", ".pem~", ".alpn01", ".alpn01~")] + [folder / "account.json~"]
+    for path in left:
+        path.write_text("{}")
+    (folder / "notes~").write_text("not ours")
+    edge.go()
+    until(lambda: not [path for path in left if path.exists()], edge)
+    assert edge.certificate()[2] == first and (folder / "notes~").exists()
 
 
 class Load:
