@@ -25,7 +25,7 @@ def edge(spawn, tmp_path):
     config["metrics"] = {"listen": f"127.0.0.1:{free_port()}"}
     file = tmp_path / "edge.json"
     file.write_text(json.dumps(config, indent=4))
-    process = spawn(program("cb-edge"), "--config", file).wait_for("ready with").wait_for("administration")
+    process = spawn(program("cb-edge"), "--config", file).wait_for("ready with").wait_for("admin.sock: administration")
 
     class Edge:
         url, socket, dead = f"http://127.0.0.1:{port}", tmp_path / "admin.sock", f"http://127.0.0.1:{free_port()}"
@@ -122,7 +122,7 @@ def test_operating(edge):
     edge.file.write_text("{")
     cbctl(edge, "reload", code=6)
     assert cbctl(edge, "drain", "--timeout", "500ms").returncode == 0
-    assert edge.process.popen.wait(10) == 0
+    assert edge.process.popen.wait(30) == 0
     cbctl(edge, "status", code=5)
 
 
@@ -144,7 +144,7 @@ def test_events_survive_a_change(edge):
         cbctl(edge, "log", ("info", "warn")[level := 1 - level])
         time.sleep(0.1)
     reader.join(5)
-    assert follow.wait(5) == 0
+    assert follow.wait(30) == 0
     events = [json.loads(line) for line in lines]
     assert [e["data"]["reason"] for e in events if e["event"] == "config"] == ["seen"] and len(events) == 3
 

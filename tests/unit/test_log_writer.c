@@ -325,6 +325,7 @@ Test(log_writer, a_target_changes_while_another_thread_opens_it_again) {
     }
     r.ends = true;
     pthread_join(thread, NULL);
+    cr_assert_eq(cb_log_writer_flush(t.w, 10000), CB_OK);
     cr_expect_eq(lines_in(path), CHANGES / 2);
     cr_expect(!strstr(written(&t, path), "even"), "lines go to the target that is the writer's");
     snprintf(path, sizeof path, "%s/0", t.folder);
