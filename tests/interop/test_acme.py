@@ -118,7 +118,7 @@ def test_pebble_tls_alpn_01_for_names_and_addresses(pebble):
 
 def wait_port(port):
     import socket
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while time.monotonic() < end:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()

@@ -137,7 +137,7 @@ class Live:
         whole = re.findall(rb"\033\[H(?!\033\[2J)(.*?)\033\[J", self.said, re.S)
         return [re.sub(r"\033\[[0-9;]*[mK]", "", f.decode()).split("\r\n") for f in whole]
 
-    def until(self, true, seconds=15):
+    def until(self, true, seconds=30):
         """The last frame for which that is so."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -156,7 +156,7 @@ class Live:
         os.write(self.leader, text.encode())
 
     def wait(self):
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while self.popen.poll() is None and time.monotonic() < end:
             self.read()
         self.read(0.2)
@@ -254,7 +254,7 @@ def test_control_c_and_control_z(fake, live):
     top = live(fake(Edge().answers()))
     top.until(lambda f: len(f) == 24)
     top.popen.send_signal(signal.SIGTSTP)
-    end = time.monotonic() + 5
+    end = time.monotonic() + 30
     while open(f"/proc/{top.popen.pid}/stat").read().rsplit(")", 1)[1].split()[0] != "T" and time.monotonic() < end:
         time.sleep(0.02)
     top.read(0.2)
@@ -293,5 +293,5 @@ def test_nobody_at_the_keyboard(fake, live):
     top = live(fake(Edge().answers()))
     top.until(lambda f: len(f) == 24)
     os.close(top.leader)
-    assert top.popen.wait(10) in (0, -signal.SIGHUP)
+    assert top.popen.wait(30) in (0, -signal.SIGHUP)
     top.leader = os.open("/dev/null", os.O_RDONLY)

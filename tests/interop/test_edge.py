@@ -74,7 +74,7 @@ class Edge:
         return int(re.findall(r"^HTTP/\S+ (\d+)", self.curl(path, *options, **kw)[1], re.M)[-1])
 
     def lines(self, at_least=1):
-        end = time.monotonic() + 5
+        end = time.monotonic() + 30
         while True:
             lines = self.log.read_text().splitlines() if self.log.exists() else []
             if len(lines) >= at_least or time.monotonic() > end:
@@ -83,7 +83,7 @@ class Edge:
 
     def last(self, path):
         """The access line of the latest request for a path."""
-        end = time.monotonic() + 5
+        end = time.monotonic() + 30
         while True:
             found = [line for line in self.lines() if line.get("path") == path]
             if found or time.monotonic() > end:
@@ -103,7 +103,7 @@ class Edge:
                 pass
         return out
 
-    def reload(self, good=True, seconds=10):
+    def reload(self, good=True, seconds=30):
         before = self.process.output().count("reloaded")
         self.process.send(signal.SIGHUP)
         end = time.monotonic() + seconds
@@ -394,7 +394,7 @@ def test_origins_stand_by(edge, origin, spawn):
     one.stop()
     assert {edge.curl("/name")[2] for _ in range(20)} == {b"second"}
     spawn(PYTHON, HERE / "edge_origin.py", first, "first").wait_for("origin on")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while edge.curl("/name")[2] != b"first" and time.monotonic() < deadline:
         time.sleep(0.1)
     assert {edge.curl("/name")[2] for _ in range(20)} == {b"first"}
@@ -650,7 +650,7 @@ def test_listeners_come_and_go(edge, origin):
     edge.config({"web": [f"http://127.0.0.1:{a}"]}, listeners={"new": {"address": f"127.0.0.1:{other}"}})
     edge.reload()
     assert run(peer("curl"), "-s", f"http://127.0.0.1:{other}/name").stdout == "a"
-    end = time.monotonic() + 5
+    end = time.monotonic() + 30
     while run(peer("curl"), "-s", f"http://127.0.0.1:{edge.port}/name").returncode != 7:
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -719,7 +719,7 @@ def test_drain_deadline_and_second_sigint(edge, origin):
     time.sleep(0.3)
     begin = time.monotonic()
     assert edge.process.stop(signal.SIGTERM) == 0 and 0.2 < time.monotonic() - begin < 3
-    assert client.wait(5) != 0
+    assert client.wait(30) != 0
     edge.config({"web": [f"http://127.0.0.1:{port}"]}, drain_timeout_ms=60000)
     edge.go()
     client = subprocess.Popen([peer("curl"), "-s", f"http://127.0.0.1:{edge.port}/hang"])
@@ -728,7 +728,7 @@ def test_drain_deadline_and_second_sigint(edge, origin):
     time.sleep(0.2)
     assert edge.process.alive()
     assert edge.process.stop(signal.SIGINT) == 0
-    assert client.wait(5) != 0
+    assert client.wait(30) != 0
 
 
 def test_access_log_is_reopened(edge, origin):
@@ -737,7 +737,7 @@ def test_access_log_is_reopened(edge, origin):
     edge.last("/one")
     edge.log.rename(edge.folder / "rotated")
     edge.process.send(signal.SIGUSR1)
-    end = time.monotonic() + 5
+    end = time.monotonic() + 30
     while not edge.log.exists():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -762,7 +762,7 @@ def test_access_log_fields(edge, origin):
     edge.config({"web": [f"http://127.0.0.1:{origin('b')}"]}, access_log={"path": str(edge.folder / "combined"), "format": "combined", "show_secrets": True})
     edge.reload()
     edge.curl("/name?token=hush", "-A", 'a "b"', "-e", "https://x/")
-    end = time.monotonic() + 5
+    end = time.monotonic() + 30
     while not (text := (edge.folder / "combined").read_text()) and time.monotonic() < end:
         time.sleep(0.02)
     assert re.fullmatch(r'127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d \+0000\] "GET /name\?token=hush HTTP/1\.1" 200 1 "https://x/" "a \\"b\\""\n', text), text

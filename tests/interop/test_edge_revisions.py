@@ -47,7 +47,7 @@ class Kept(Edge):
 
     def stop(self):
         self.process.send(signal.SIGTERM)
-        self.process.wait(10) if hasattr(self.process, "wait") else self.process.popen.wait(10)
+        self.process.wait(30) if hasattr(self.process, "wait") else self.process.popen.wait(10)
 
     def again(self, number=[0], **kw):
         number[0] += 1
@@ -214,7 +214,7 @@ def test_a_lost_store_stops_changes_only(kept, origin):
     got = kept.put("/groups/web/origins/0/url", f"http://127.0.0.1:{b}")
     assert got.status == 507 and kept.revision() == 1 and kept.curl("/name")[2] == b"a", got
     kept.reload()  # makes it anew
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while (got := kept.put("/groups/web/origins/0/url", f"http://127.0.0.1:{b}")).status == 507:  # the audit log may take a moment
         assert time.monotonic() < end, got
         time.sleep(0.05)
@@ -249,7 +249,7 @@ def test_a_damaged_store_is_left_alone(kept, origin):
 # ---- one process after the other ----
 
 def successor(kept, old):
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while time.monotonic() < end:
         found = re.search(r"process (\d+) has taken over", kept.process.output())
         if found and int(found[1]) != old:
@@ -265,7 +265,7 @@ def test_an_upgrade_takes_the_store_along(kept, origin):
     kept.process.send(signal.SIGUSR2)
     pid = successor(kept, kept.process.pid)
     try:
-        kept.process.popen.wait(10)
+        kept.process.popen.wait(30)
         assert kept.curl("/name")[2] == b"b" and kept.revision() == 2
         assert kept.put("/groups/web/origins/0/url", f"http://127.0.0.1:{a}").status == 200
         assert kept.curl("/name")[2] == b"a" and kept.revision() == 3

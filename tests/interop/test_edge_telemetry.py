@@ -15,7 +15,7 @@ from conftest import free_port, program, run
 from test_edge import Edge, edge, origin  # noqa: F401: fixtures
 
 
-def until(what, seconds=10):
+def until(what, seconds=30):
     """Asks until the answer is true, and gives it."""
     end = time.monotonic() + seconds
     while not (got := what()):

@@ -237,7 +237,7 @@ def watch(idp):
     watch = Watch(idp)
     yield watch
     watch.process.stdin.close()
-    assert watch.process.wait(10) == 0
+    assert watch.process.wait(30) == 0
     watch.process.stdout.close()
 
 
@@ -318,4 +318,4 @@ def test_cbctl_device_flow(idp, spawn):
         time.sleep(0.01)
     assert "Sign-in Success" in Browser(idp.port).follow(url[1])
     process.wait_for('"subject": "joe"', seconds=30)
-    assert process.popen.wait(10) == 0
+    assert process.popen.wait(30) == 0

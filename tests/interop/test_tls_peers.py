@@ -115,7 +115,7 @@ def opens(process):
 
 
 def wait_count(process, text, n):
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while process.output().count(text) < n:
         assert time.monotonic() < end, process.output()
         time.sleep(0.01)

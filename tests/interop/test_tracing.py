@@ -129,7 +129,7 @@ def traced(spawn, pki, collector, origin, tmp_path, tmp_path_factory):
             return got.stdout
 
         def all(self, n):
-            end = time.monotonic() + 10
+            end = time.monotonic() + 30
             while True:
                 found = [span for _, _, body in list(collector.got) for span in spans_of(decoded(body, tmp_path))]
                 if len(found) >= n or time.monotonic() > end:

@@ -109,7 +109,7 @@ class Process:
         return self.popen.returncode
 
 
-def wait_for(what, seconds=10, why="it did not happen"):
+def wait_for(what, seconds=30, why="it did not happen"):
     """Calls what() until it returns something true, which is returned; AssertionError after so many seconds. why: text, or what makes it."""
     end = time.monotonic() + seconds
     while not (found := what()):
