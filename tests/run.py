@@ -3,6 +3,7 @@
 Logs go to build/log/. The last line is `N passed, N failed, N skipped`; the exit status is 0 only when nothing failed.
 """
 import argparse
+import importlib.util
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,6 +21,7 @@ LOG = BUILD / "log"
 STAGED = BUILD / "stage"
 PYTHON = "/usr/bin/python3"
 TAIL = 40
+CPUS = len(os.sched_getaffinity(0))
 
 
 class Results:
@@ -169,11 +172,20 @@ SANITIZER_ENV = {
 
 
 def in_process(preset):
-    """The same test files in one process, under a sanitizer."""
+    """The same test files in one process, under a sanitizer; in parts beside each other, for most tests wait more than they compute."""
     if not build(preset):
         return Results()
-    log = LOG / f"{preset}.log"
-    status = run([BUILD / preset / "unit_inproc"], log, env=SANITIZER_ENV[preset])
+    parts = min(CPUS, 4)
+    results = Results()
+    with ThreadPoolExecutor(parts) as pool:
+        for part in pool.map(lambda k: one_part(preset, k, parts), range(1, parts + 1)):
+            results.add(part)
+    return results
+
+
+def one_part(preset, number, parts):
+    log = LOG / f"{preset}-{number}.log"
+    status = run([BUILD / preset / "unit_inproc", "--part", f"{number}/{parts}"], log, env=SANITIZER_ENV[preset])
     text = log.read_text(errors="replace")
     results = Results()
     totals = re.search(r"^(\d+) passed, \d+ failed, \d+ skipped$", text, re.M)
@@ -264,7 +276,17 @@ def stage_interop():
     log = LOG / "build-load.log"
     ok = run(["cmake", "--build", "--preset", "dev", "--target", "bench_programs"], log, timeout=600) == 0
     built["bench_programs"] = one("build bench_programs", ok, log)
-    return pytest("interop", ["tests/interop"], timeout=1800)
+    return interop_tests()
+
+
+def interop_tests():
+    """Most tests wait more than they compute: some workers take file after file. Then come those that must have the machine to themselves."""
+    if importlib.util.find_spec("xdist") is None:
+        return pytest("interop", ["tests/interop"], timeout=1800)
+    workers = min(CPUS + 1, 6)
+    results = pytest("interop", ["-m", "not alone", "-n", workers, "--dist", "loadfile", "tests/interop"], timeout=1200)
+    results.add(pytest("interop-alone", ["-m", "alone", "tests/interop"], timeout=1200))
+    return results
 
 
 def stage_python():
@@ -292,6 +314,17 @@ STAGES = {
 }
 
 
+# Stages that run beside each other when they are asked for together, and what each has built. Their tests wait for clocks and each other.
+BESIDE = {"unit": "dev", "asan": "asan", "tsan": "tsan"}
+
+
+def timed(name):
+    begin = time.monotonic()
+    results = STAGES[name][0]()
+    print(f"{name:8} {results.line()} ({time.monotonic() - begin:.0f} s)", flush=True)
+    return results
+
+
 def main():
     parser = argparse.ArgumentParser(prog="scripts/test", formatter_class=argparse.RawDescriptionHelpFormatter,
                                      description="Builds libcb and runs its tests.",
@@ -301,16 +334,21 @@ def main():
     if unknown := [name for name in chosen if name not in STAGES]:
         parser.error(f"no such stage: {', '.join(unknown)}")
 
-    total, start = Results(), time.monotonic()
-    for name in chosen or STAGES:
-        begin = time.monotonic()
-        print(f"{name:8} {STAGES[name][1]} ...", flush=True)
+    total, start, left = Results(), time.monotonic(), list(chosen or STAGES)
+    while left:
+        names = [name for name in left if name in BESIDE] if left[0] in BESIDE else left[:1]
+        left = [name for name in left if name not in names]
         before = set(built)
-        results = STAGES[name][0]()
+        for name in names:
+            print(f"{name:8} {STAGES[name][1]} ...", flush=True)
+        if len(names) > 1:
+            for preset in [BESIDE[name] for name in names]:
+                build(preset)
+        with ThreadPoolExecutor(len(names)) as pool:
+            for results in pool.map(timed, names):
+                total.add(results)
         for step in set(built) - before:  # a build that works is no test that passed
-            results.failed += built[step].failed
-        total.add(results)
-        print(f"{name:8} {results.line()} ({time.monotonic() - begin:.0f} s)", flush=True)
+            total.failed += built[step].failed
 
     for name, reason in total.skipped:
         print(f"skipped: {name}: {reason}")

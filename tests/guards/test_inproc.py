@@ -44,6 +44,9 @@ def test_runner_counts():
         status, text = guard.output(program, "plain/*passes", "--filter", "*/has_it")
         assert status == 0 and "2 passed, 0 failed, 0 skipped" in text, text
         assert guard.output(program, "--list")[1].split()[0] == "plain/gets_its_signal"
+        parts = [guard.output(program, "--list", "--part", f"{k}/3")[1].split() for k in (1, 2, 3)]
+        assert sorted(sum(parts, [])) == sorted(guard.output(program, "--list")[1].split()) and all(len(part) in (3, 4) for part in parts), parts
+        assert guard.output(program, "--part", "4/3")[0] == guard.output(program, "--part", "0/3")[0] == guard.output(program, "--part", "1")[0] == 2
         assert guard.output(program, "no_such/*")[0] == 1
         assert guard.output(program, "--no-such-option")[0] == 2
 

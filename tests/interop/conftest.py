@@ -4,6 +4,7 @@ Programs come from the build tree named by CB_BUILD (default: build/ at the top)
 names it, never a pass.
 """
 
+import fcntl
 import itertools
 import os
 import pwd
@@ -80,7 +81,7 @@ class Process:
     def send(self, number):
         self.popen.send_signal(number)
 
-    def stop(self, number=signal.SIGTERM, seconds=10):
+    def stop(self, number=signal.SIGTERM, seconds=30):
         """Ends it and returns its exit code; -9 means that it had to be killed."""
         if self.popen.poll() is None:
             self.popen.send_signal(number)
@@ -100,6 +101,18 @@ class Process:
         code = self.popen.poll()
         lines = self.output().splitlines()
         return "\n".join(["runs" if code is None else f"ended by signal {-code}" if code < 0 else f"ended with {code}", *lines[-15:]])[-3000:]
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "alone: judges times or memory, or loads the machine: tests/run.py runs nothing beside it")
+    config.addinivalue_line("markers", "beside: may run beside others, though its file has tests with networks of their own")
+
+
+def pytest_collection_modifyitems(items):
+    """Whole networks load the machine, and their tests judge by what arrives when."""
+    for item in items:
+        if vars(item.module).keys() & {"world", "netlab"} and not item.get_closest_marker("beside"):
+            item.add_marker("alone")
 
 
 STARTED = pytest.StashKey()
@@ -133,9 +146,15 @@ def spawn(request, tmp_path):
             assert mark not in process.output(), process.output()
 
 
-# Below the range of ports that the kernel gives to clients, so that no connection under way takes one between the look
-# and its use; and never the same twice, for a test asks for several before it binds any.
-PORTS = iter(random.sample(range(11_000, 32_000), 21_000))
+def ports():
+    """Below the range of ports that the kernel gives to clients, so that no connection under way takes one between the look and its use; never the
+    same twice, for a test asks for several before it binds any; and none of those of other workers of this run."""
+    worker, workers = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    mine = range(11_000 + worker, 32_000, workers)
+    return iter(random.sample(mine, len(mine)))
+
+
+PORTS = ports()
 
 
 def free_port(family=socket.AF_INET, host="127.0.0.1"):
@@ -203,6 +222,13 @@ def npm_modules(source, name):
     npm = peer("npm")
     folder = TOP / "out" / "peers" / name
     lock = (source / "package-lock.json").read_text()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.parent / f"{name}.lock", "w") as turn:  # workers of a run, one after the other
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        return fetch_modules(source, name, npm, folder, lock)
+
+
+def fetch_modules(source, name, npm, folder, lock):
     if not (folder / "complete").exists() or (folder / "complete").read_text() != lock:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

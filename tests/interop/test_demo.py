@@ -25,11 +25,12 @@ import world  # noqa: E402
 needs_world = pytest.mark.skipif(world.why_not(*pop.PROGRAMS) is not None, reason=str(world.why_not(*pop.PROGRAMS)))
 
 
+@pytest.mark.beside
 def test_demo(tmp_path):
     log = tmp_path / "demo.log"
     port, http_port, metrics_port = free_port(), free_port(), free_port()
     with open(log, "wb") as out:
-        demo = subprocess.Popen([TOP / "scripts/demo"], stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+        demo = subprocess.Popen(["nice", TOP / "scripts/demo"], stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
                                 env={**os.environ, "PORT": str(port), "HTTP_PORT": str(http_port), "METRICS_PORT": str(metrics_port),
                                      "TMPDIR": str(tmp_path)},
                                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))

@@ -13,6 +13,8 @@ import pytest
 
 from conftest import free_port, peer, program, rss_kib, run, wait_tcp
 
+pytestmark = pytest.mark.alone
+
 GIB = 1 << 30
 
 

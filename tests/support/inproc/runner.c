@@ -4,8 +4,9 @@
  * library. This file reads the section and supplies the functions. That makes the same test files cheap under
  * sanitizers, valgrind and callgrind: there is no exec and no message channel for each test.
  *
- *   unit_inproc [--list] [--filter GLOB] [--verbose] [--timeout SECONDS] [GLOB...]
+ *   unit_inproc [--list] [--filter GLOB] [--part K/N] [--verbose] [--timeout SECONDS] [GLOB...]
  *
+ * --part K/N: of what the filters select every Nth test, from the Kth on: N processes beside each other run them all.
  * Tests of the suite "processes" run first, the others by name. A glob matches "suite/test". Tests that expect a signal
  * or an exit status run in a forked child. Parameterised tests and theories are not supported and are named as skipped.
  */
@@ -48,9 +49,9 @@ static struct {
 static struct {
     const char *filters[MAX_FILTERS];
     int filters_len;
-    unsigned timeout;
+    unsigned timeout, part, parts;
     int list, verbose;
-} opts = {.timeout = DEFAULT_TIMEOUT};
+} opts = {.timeout = DEFAULT_TIMEOUT, .part = 1, .parts = 1};
 
 /* ---- what the macros of Criterion call ---- */
 
@@ -262,8 +263,15 @@ __attribute__((no_sanitize("address"))) static struct criterion_test **collect(s
         if (selected(now.name)) tests[n++] = *t;
     }
     qsort(tests, n, sizeof *tests, by_name);
-    *len = n;
+    *len = 0;
+    for (size_t i = opts.part - 1; i < n; i += opts.parts)
+        tests[(*len)++] = tests[i];
     return tests;
+}
+
+static int is_part(const char *text) {
+    char end;
+    return sscanf(text, "%u/%u%c", &opts.part, &opts.parts, &end) == 2 && opts.part > 0 && opts.part <= opts.parts;
 }
 
 static int parse(int argc, char **argv) {
@@ -282,9 +290,15 @@ static int parse(int argc, char **argv) {
             opts.timeout = (unsigned)strtoul(argv[++i], NULL, 10);
             continue;
         }
+        if (strcmp(argv[i], "--part") == 0 && i + 1 < argc && is_part(argv[i + 1])) {
+            i++;
+            continue;
+        }
         if (strcmp(argv[i], "--filter") == 0 && i + 1 < argc) filter = argv[++i];
         if (filter[0] == '-' || opts.filters_len == MAX_FILTERS) {
-            fprintf(stderr, "usage: %s [--list] [--filter GLOB] [--verbose] [--timeout SECONDS] [GLOB...]\n", argv[0]);
+            fprintf(stderr,
+                    "usage: %s [--list] [--filter GLOB] [--part K/N] [--verbose] [--timeout SECONDS] [GLOB...]\n",
+                    argv[0]);
             return -1;
         }
         opts.filters[opts.filters_len++] = filter;
