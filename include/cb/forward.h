@@ -196,8 +196,8 @@ CB_API int cb_forward_resolve(cb_forward *f);
 /* Finds the moved buckets where this host was first and nothing lives any more: no TCP socket of a VIP, and (with QUIC
  * VIPs) no handshake that may have begun before the move. on_idle gets each, to be passed on to
  * cb_lb_writer_idle(); a negative result stops, and is returned. Buckets come again as long as the table has them
- * moved. Looks at all TCP sockets of VIPs in this network namespace: about once a second while buckets are on the move
- * (1 in 10 ms with 100,000 sockets). How many were told. CB_EINVAL, CB_ENOMEM, CB_ESYS. */
+ * moved. Looks at all TCP sockets of this network namespace, while buckets are on the move from here: then about
+ * once a second is enough. How many were told. CB_EINVAL, CB_ENOMEM, CB_ESYS. */
 CB_API int cb_forward_idle(cb_forward *f, int (*on_idle)(uint32_t bucket, void *user), void *user);
 
 /* ---- ICMP for everybody ---- */

@@ -173,6 +173,14 @@ class Place(world.World):
         world.wait_for(lambda: all(out.exists() and out.stat().st_size > 20000 for _, out in running), 20, "downloads do not begin")
         return running
 
+    def connections(self, name):
+        """(client, port, VIP, port) of what is established on a server."""
+        found = []
+        for line in self.where(name).run("ss", "-tnH", "state", "established").stdout.splitlines():
+            own, other = (end.replace("[", "").replace("]", "").rpartition(":") for end in line.split()[2:4])
+            found.append((other[0], other[2], own[0], own[2]))
+        return [ends for ends in found if ends[2] in (VIP4, VIP6)]
+
     def all_arrived(self, running):
         for process, out in running:
             code = process.popen.wait(40)
@@ -309,6 +317,8 @@ def test_members_come_and_drain_and_nothing_breaks(driver, pki, tmp_path):
             lines = p.paths[name].tell("idle")
             buckets = [line.split()[1] for line in lines if line.startswith("bucket")]
             assert len(buckets) > 1000
+            living = {p.paths[name].tell("bucket", *ends)[0].split()[1] for ends in p.connections(name)}
+            assert living and not living & set(buckets), f"server {name} says that nothing lives where {living & set(buckets)} are"
             for bucket in buckets[:2000]:
                 p.paths["l"].tell("report", name, bucket, now)
         p.change(now=now)
@@ -320,3 +330,48 @@ def test_members_come_and_drain_and_nothing_breaks(driver, pki, tmp_path):
         assert "1" not in {p.client.run(*p.curl("host")).stdout for _ in range(12)}
         p.all_arrived(first + second + third)
         assert left > 0
+
+
+# An ICMP error as a router sends it: too big, quoting a packet of QUIC with a short header, in which only the client's connection ID stands.
+ICMP = """import socket, struct, sys
+vip, client, six = sys.argv[1], sys.argv[2], ":" in sys.argv[1]
+family = socket.AF_INET6 if six else socket.AF_INET
+udp = struct.pack("!HHHH", 443, 50000, 8 + 40, 0) + b"\\x40" + bytes(range(39))
+a, b = socket.inet_pton(family, vip), socket.inet_pton(family, client)
+def checksum(data):
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+if six:
+    quote = struct.pack("!IHBB", 6 << 28, len(udp), 17, 64) + a + b + udp
+    s = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)  # the kernel fills the checksum in
+    s.sendto(struct.pack("!BBHI", 2, 0, 0, 1300) + quote, (vip, 0))
+else:
+    quote = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0x4000, 64, 17, 0) + a + b
+    quote = quote[:10] + struct.pack("!H", checksum(quote)) + quote[12:] + udp
+    text = struct.pack("!BBHHH", 3, 4, 0, 0, 1300) + quote
+    s = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    s.sendto(text[:2] + struct.pack("!H", checksum(text)) + text[4:], (vip, 0))
+"""
+
+
+def errors_heard(host, six):
+    """ICMP errors that the kernel of a host took."""
+    if six:
+        return int(re.search(r"Icmp6InPktTooBigs\s+(\d+)", host.run("cat", "/proc/net/snmp6").stdout)[1])
+    names, values = (line.split() for line in host.run("cat", "/proc/net/snmp").stdout.splitlines() if line.startswith("Icmp:"))
+    return int(values[names.index("InDestUnreachs")])
+
+
+@pytest.mark.parametrize("six", [False, True], ids=["ipv4", "ipv6"])
+def test_an_icmp_error_of_an_unknown_owner_reaches_all_members(driver, pki, tmp_path, six):
+    with Place(driver, pki, tmp_path, six=six) as p:
+        p.open()
+        before = [errors_heard(p.where(name), six) for name in SERVERS]
+        p.router.run(sys.executable, "-c", ICMP, VIP6 if six else VIP4, "2001:db8:98::2" if six else "10.98.0.2")
+        world.wait_for(lambda: p.paths["l"].numbers("counts")["icmp_fanned"] == 1, why="nothing was handed to user space")
+        assert p.paths["l"].tell("fan") == ["fanned 2 0"] and p.paths["l"].result == 1, "two members beside the one that has it"
+        world.wait_for(lambda: [errors_heard(p.where(name), six) for name in SERVERS] == [n + 1 for n in before], 5,
+                       lambda: f"{before} became {[errors_heard(p.where(name), six) for name in SERVERS]}")
+        assert p.paths["l"].tell("fan") == ["fanned 2 0"], "once"

@@ -3,7 +3,8 @@
  *
  *   new ID PIN_DIR|- ADDRESS|- ...   up ID  drain ID  dead ID  remove ID  run MS  ack ID VERSION
  *   vip ADDRESS PROTOCOL PORT QUIC   member ID ADDRESS FORM   attach IF MODE   detach IF   record HEX   sync   resolve
- *   words   counts   stats   prune   swap N   free   unpin DIR */
+ *   idle   report ID BUCKET MS   bucket ADDRESS PORT VIP PORT   counts   stats   fan   prune   swap N   free   unpin
+ * DIR flood ADDRESS PORT SECONDS */
 #include <arpa/inet.h>
 #include <cb.h>
 #include <cb/forward.h>
@@ -141,24 +142,50 @@ static int do_resolve(char **w, int n) {
     return cb_forward_resolve(f);
 }
 
-static int print_bucket(uint32_t bucket, void *user) {
-    (void)user;
-    printf("bucket %u\n", bucket);
+static uint32_t idle[CB_LB_BUCKETS];
+
+static int keep_bucket(uint32_t bucket, void *user) {
+    size_t *n = user;
+    idle[(*n)++] = bucket;
     return CB_OK;
 }
 
-static double seconds(void) {
+static double seconds_of(clockid_t clock) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static double seconds(void) {
+    return seconds_of(CLOCK_MONOTONIC);
 }
 
 static int do_idle(char **w, int n) {
     (void)w, (void)n;
-    const double from = seconds();
-    int rc = cb_forward_idle(f, print_bucket, NULL);
-    printf("took %.6f\n", seconds() - from);
+    size_t found = 0;
+    const double from = seconds_of(CLOCK_PROCESS_CPUTIME_ID); /* the kernel's part, too */
+    int rc = cb_forward_idle(f, keep_bucket, &found);
+    const double took = seconds_of(CLOCK_PROCESS_CPUTIME_ID) - from;
+    for (size_t i = 0; i < found; i++)
+        printf("bucket %u\n", idle[i]);
+    printf("took %.6f\n", took);
     return rc;
+}
+
+/* Of a TCP packet from a client: ADDRESS PORT VIP PORT. */
+static int do_bucket(char **w, int n) {
+    uint8_t tuple[37];
+    const size_t len = strchr(w[1], ':') ? 16 : 4;
+    (void)n;
+    for (size_t end = 0; end < 2; end++) {
+        const uint16_t port = htons((uint16_t)number(w[2 + 2 * end]));
+        if (inet_pton(len == 16 ? AF_INET6 : AF_INET, w[1 + 2 * end], tuple + end * len) != 1)
+            return cb_error_set(CB_EINVAL, "no address");
+        memcpy(tuple + 2 * len + 2 * end, &port, 2);
+    }
+    tuple[2 * len + 4] = 6;
+    printf("bucket %u\n", cb_lb_bucket(cb_lb_hash(hash_key, tuple, 2 * len + 5), CB_LB_BUCKETS));
+    return CB_OK;
 }
 
 static int do_counts(char **w, int n) {
@@ -180,6 +207,16 @@ static int do_stats(char **w, int n) {
         "stat adopted %u\nstat program %u\nstat unresolved %u\nstat version %llu\nstat announced %u\nstat moved %u\n",
         s.adopted, s.program_id, s.unresolved, (unsigned long long)t.version, t.announced, t.moved);
     printf("stat vips %u\nstat members %u\nstat interfaces %u\n", s.vips, s.members, s.interfaces);
+    return rc;
+}
+
+/* What waits in the ring of ICMP errors goes to all members. */
+static int do_fan(char **w, int n) {
+    cb_forward_stats s = {.size = sizeof s};
+    (void)w, (void)n;
+    int rc = cb_forward_run(f);
+    if (rc >= 0 && cb_forward_stats_get(f, &s) == CB_OK)
+        printf("fanned %llu %llu\n", (unsigned long long)s.fanned, (unsigned long long)s.fan_failed);
     return rc;
 }
 
@@ -245,12 +282,13 @@ static int do_flood(char **w, int n) {
 }
 
 static const command commands[] = {
-    {"new", 3, do_new},       {"up", 2, do_state},    {"drain", 2, do_state},     {"dead", 2, do_state},
-    {"remove", 2, do_remove}, {"run", 2, do_run},     {"ack", 3, do_ack},         {"report", 4, do_report},
-    {"record", 2, do_record}, {"vip", 5, do_vip},     {"member", 4, do_member},   {"attach", 3, do_attach},
-    {"detach", 2, do_detach}, {"sync", 1, do_sync},   {"resolve", 1, do_resolve}, {"idle", 1, do_idle},
-    {"counts", 1, do_counts}, {"stats", 1, do_stats}, {"prune", 1, do_prune},     {"swap", 2, do_swap},
-    {"flood", 4, do_flood},   {"free", 1, do_free},   {"unpin", 2, do_unpin}};
+    {"new", 3, do_new},       {"up", 2, do_state},      {"drain", 2, do_state},     {"dead", 2, do_state},
+    {"remove", 2, do_remove}, {"run", 2, do_run},       {"ack", 3, do_ack},         {"report", 4, do_report},
+    {"record", 2, do_record}, {"vip", 5, do_vip},       {"member", 4, do_member},   {"attach", 3, do_attach},
+    {"detach", 2, do_detach}, {"sync", 1, do_sync},     {"resolve", 1, do_resolve}, {"idle", 1, do_idle},
+    {"bucket", 5, do_bucket}, {"counts", 1, do_counts}, {"stats", 1, do_stats},     {"fan", 1, do_fan},
+    {"prune", 1, do_prune},   {"swap", 2, do_swap},     {"flood", 4, do_flood},     {"free", 1, do_free},
+    {"unpin", 2, do_unpin}};
 
 static int obey(char *line) {
     char *words[WORDS], *rest = NULL;
