@@ -208,12 +208,23 @@ typedef struct edge_forward_control_conf {
     const char *listen, *cert_file, *key_file, *ca_file;
 } edge_forward_control_conf;
 
+enum { EDGE_CHECK_NONE, EDGE_CHECK_TCP, EDGE_CHECK_HTTP, EDGE_CHECK_HTTPS };
+enum { EDGE_DOWN_DEAD, EDGE_DOWN_DRAIN };
+
+typedef struct edge_forward_health_conf {
+    const char *path, *host;
+    int32_t kind, down, by_load;
+    int64_t port, interval_ms, timeout_ms, rise, fall, slow_start_ms;
+    int64_t load_step_ms, load_min_percent, load_max_percent;
+} edge_forward_health_conf;
+
 typedef struct edge_forwarding_conf {
     int64_t id, writer, buckets, tag_key, underlay_mtu, gue_port;
     int64_t heartbeat_ms, misses, rise_ms, min_live_percent, start_ms;
     int64_t moves_per_step, step_ms, ack_ms, settle_ms;
     cb_config_list interfaces, vips, members, cids;
     const edge_forward_control_conf *control;
+    const edge_forward_health_conf *health;
     const char *key_file, *state_file, *pin_dir;
     int32_t encapsulation, add_addresses;
 } edge_forwarding_conf;

@@ -8,10 +8,12 @@
 #include <string.h>
 #include <strings.h>
 
-static const char *const role_names[] = {"edge", "underlay", "both", NULL};    /* from CB_FORWARD_EDGE on */
-static const char *const mode_names[] = {"auto", "native", "generic", NULL};   /* enum cb_forward_mode */
-static const char *const protocol_names[] = {"tcp+udp", "tcp", "udp", NULL};   /* EDGE_VIP_... */
-static const char *const encapsulation_names[] = {"gue", "ipip", "mac", NULL}; /* enum cb_forward_encapsulation */
+static const char *const role_names[] = {"edge", "underlay", "both", NULL};      /* from CB_FORWARD_EDGE on */
+static const char *const mode_names[] = {"auto", "native", "generic", NULL};     /* enum cb_forward_mode */
+static const char *const check_names[] = {"none", "tcp", "http", "https", NULL}; /* EDGE_CHECK_... */
+static const char *const down_names[] = {"dead", "drain", NULL};                 /* EDGE_DOWN_... */
+static const char *const protocol_names[] = {"tcp+udp", "tcp", "udp", NULL};     /* EDGE_VIP_... */
+static const char *const encapsulation_names[] = {"gue", "ipip", "mac", NULL};   /* enum cb_forward_encapsulation */
 static const char *const member_encapsulation_names[] = {"default", "gue", "ipip", "mac", NULL};
 
 static const cb_config_rule interface_rules[] = {
@@ -72,6 +74,35 @@ static const cb_config_rule control_rules[] = {
      .doc = "PEM file with the authority of the PoP's hosts, and of nobody else."},
     END};
 
+static const cb_config_rule health_rules[] = {
+    {MEMBER(edge_forward_health_conf, kind), .kind = CB_CONFIG_ENUM, .names = check_names, .fallback = "none",
+     .doc = "How members are asked, at their address: by a connection or a request (https: certificates are not looked "
+            "at), or not at all."},
+    {MEMBER(edge_forward_health_conf, port), COUNT(65535), .fallback = "80", .doc = "Where they are asked."},
+    {MEMBER(edge_forward_health_conf, path), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_PATH, .fallback = "/",
+     .doc = "Of the request; 200 to 299 is well."},
+    {MEMBER(edge_forward_health_conf, host), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_HOST,
+     .doc = "Host of the request; the address when absent."},
+    {MEMBER(edge_forward_health_conf, down), .kind = CB_CONFIG_ENUM, .names = down_names, .fallback = "dead",
+     .doc = "Who is not well loses its flows at once (dead), or only gets no new ones (drain)."},
+    {MEMBER(edge_forward_health_conf, interval_ms), MILLISECONDS, .fallback = "5000", .doc = "From check to check."},
+    {MEMBER(edge_forward_health_conf, timeout_ms), MILLISECONDS, .fallback = "2000", .doc = "Of a check."},
+    {MEMBER(edge_forward_health_conf, rise), COUNT(100), .fallback = "2",
+     .doc = "Successes in a row that bring it up."},
+    {MEMBER(edge_forward_health_conf, fall), COUNT(100), .fallback = "3",
+     .doc = "Failures in a row that take it down."},
+    {MEMBER(edge_forward_health_conf, slow_start_ms), .kind = CB_CONFIG_INT, .min = 0, .max = 86400000, .fallback = "0",
+     .doc = "Its share grows to the whole in this time when it comes up."},
+    {MEMBER(edge_forward_health_conf, by_load), .kind = CB_CONFIG_BOOL, .fallback = "false",
+     .doc = "Who is busier than the others gets less, slowly. All members tell their load."},
+    {MEMBER(edge_forward_health_conf, load_step_ms), MILLISECONDS, .fallback = "10000",
+     .doc = "Shares by load change this often at most."},
+    {MEMBER(edge_forward_health_conf, load_min_percent), COUNT(100), .fallback = "20",
+     .doc = "Of its own weight that load leaves to a member."},
+    {MEMBER(edge_forward_health_conf, load_max_percent), .kind = CB_CONFIG_INT, .min = 101, .max = 1000,
+     .fallback = "300", .doc = "Of its own weight that load gives to a member at most."},
+    END};
+
 const cb_config_rule edge_forwarding_rules[] = {
     {MEMBER(edge_forwarding_conf, id), COUNT(4294967295), .required = 1, .doc = "Which member this host is."},
     {MEMBER(edge_forwarding_conf, writer), COUNT(4294967295), .required = 1,
@@ -87,6 +118,9 @@ const cb_config_rule edge_forwarding_rules[] = {
     {MEMBER(edge_forwarding_conf, control), .kind = CB_CONFIG_OBJECT, .members = control_rules,
      .item_size = sizeof(edge_forward_control_conf),
      .doc = "How hosts know each other; needed when there is more than one."},
+    {MEMBER(edge_forwarding_conf, health), .kind = CB_CONFIG_OBJECT, .members = health_rules,
+     .item_size = sizeof(edge_forward_health_conf),
+     .doc = "Writer: checks of members, and shares by their load. Without it only silence takes a member out."},
     {MEMBER(edge_forwarding_conf, interfaces), .kind = CB_CONFIG_ARRAY, .members = interface_rules,
      .item_size = sizeof(edge_forward_interface_conf), .max = 64,
      .doc = "Where the datapath (XDP) sits. Without any, the table is shared and nothing forwards."},

@@ -113,6 +113,7 @@ void edge_forwarding_commit(edge *e, edge_snapshot *next) {
         f->identity = cb_identity_ref(f->next_identity);
     edge_forwarding_abort(e);
     if (c && f->node) take_members(f, c);
+    if (c && f->node) edge_watch_begin(f, c);
     if (c && f->path) edge_path_update(f, next->conf);
     if (c && e->serving) edge_addresses_look(e, c);
 }
@@ -180,6 +181,7 @@ void edge_forwarding_open(edge *e) {
         return;
     }
     f->said[0] = '\0';
+    edge_watch_begin(f, c);
     const char *at = cb_lb_node_address(f->node);
     edge_say_of(e->log, CB_LOG_INFO, "lb", "member %lld of %zu; the writer is %lld%s%s", (long long)c->id,
                 c->members.len, (long long)c->writer, *at ? ", at " : "", at);
@@ -211,6 +213,7 @@ void edge_forwarding_tick(edge *e) {
     if (f->ticks % 2) return;
     if (f->node) tell_load(f);
     if (f->node && !f->path) tell_idle(f);
+    if (f->node) edge_watch_tick(f);
     if (f->path && f->node) edge_path_tick(f);
     if (f->path && f->node && *f->path_said && f->ticks % PATH_TICKS == 0) edge_path_update(f, e->now->conf);
 }
@@ -222,6 +225,7 @@ void edge_forwarding_leave(edge *e, bool yields) {
         if (f->node) cb_lb_node_leave(f->node, 1);
         return;
     }
+    edge_watch_end(f);
     cb_lb_node_free(f->node); /* a successor has the state file, the port, and what is pinned */
     f->node = NULL;           /* the datapath's object stays for the workers, who tell it of handshakes */
 }
@@ -249,6 +253,7 @@ int edge_forwarding_begin(edge *e) {
 void edge_forwarding_free(edge *e) {
     edge_forwarding *f = e->forwarding;
     if (!f) return;
+    edge_watch_end(f);
     cb_lb_node_free(f->node);
     edge_path_close(f);
     edge_forwarding_abort(e);

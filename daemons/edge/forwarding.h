@@ -5,6 +5,7 @@
 #include "telemetry.h"
 
 typedef struct edge_path edge_path;
+typedef struct edge_watch edge_watch;
 
 typedef struct edge_pop_keys {
     uint8_t secret[CB_LB_SECRET_BYTES], chain[CB_LB_KEY_BYTES], hash[CB_LB_KEY_BYTES];
@@ -12,8 +13,9 @@ typedef struct edge_pop_keys {
 
 struct edge_forwarding {
     edge *e;
-    cb_lb_node *node; /* NULL: it could not be opened, or has been left */
-    edge_path *path;  /* NULL: nothing forwards */
+    cb_lb_node *node;  /* NULL: it could not be opened, or has been left */
+    edge_path *path;   /* NULL: nothing forwards */
+    edge_watch *watch; /* NULL: members are not checked here */
     cb_identity *identity, *next_identity;
     edge_pop_keys keys;
     bool has_keys, left, tried;
@@ -33,6 +35,11 @@ void edge_path_tick(edge_forwarding *f); /* once a second */
 void edge_path_put(const edge_forwarding *f, cb_json_out *o);
 void edge_path_close(edge_forwarding *f); /* what is pinned goes on */
 extern const bool edge_path_built_in;
+
+/* --- forwarding_health.c: checks and loads of members, on the writer --- */
+void edge_watch_begin(edge_forwarding *f, const edge_forwarding_conf *c); /* anew */
+void edge_watch_tick(edge_forwarding *f);                                 /* once a second */
+void edge_watch_end(edge_forwarding *f);
 
 /* --- forwarding_addresses.c: VIPs on lo --- */
 /* Says which are not there, or adds them. */

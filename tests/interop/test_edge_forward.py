@@ -258,7 +258,7 @@ def test_a_reload_changes_members_vips_and_interfaces(pop):
     pop.edges[2].wait_for("reloaded")
     path = pop.ctl(2, "counters")
     assert "198.51.100.9" in {v["address"] for v in path["vips"]} and {w["encapsulation"] for w in path["ways"]} == {"ipip"}
-    assert "VIP 198.51.100.9 was added to lo" in pop.edges[2].output()
+    pop.edges[2].wait_for("VIP 198.51.100.9 was added to lo")
     assert {pop.get() for _ in range(12)} == {"host1", "host2"}, "one host is a tag key ahead"
     pop.configure(2)
     pop.edges[2].send(signal.SIGHUP)

@@ -170,7 +170,7 @@ def test_the_writer_dies_and_comes_back(pop):
     one.state.unlink()
     one.start()
     until(lambda: one.lb()["phase"] == "writing")
-    assert "goes on from that of member" in one.edge.process.output()
+    until(lambda: "goes on from that of member" in one.edge.process.output())
     assert one.lb()["epoch"] > after["epoch"]
     until(lambda: one.member(3)["table_weight"] == 100)  # what operators said was on the disk
     pop.settled()
@@ -183,7 +183,7 @@ def test_a_member_dies_and_comes_back(pop):
     three.kill()
     until(lambda: one.member(3)["state"] == "dead")
     assert one.member(3)["first"] == 0 and one.lb()["buckets"]["unowned"] == 0 and one.lb()["writes"]["deaths"] == 1
-    assert "member 3 has been silent" in one.edge.process.output()
+    until(lambda: "member 3 has been silent" in one.edge.process.output())
     three.start()
     pop.settled()
     assert one.lb()["writes"]["rises"] == 1 and one.member(3)["first"] > 300
@@ -274,10 +274,10 @@ def test_reloads_that_cannot_be(pop):
     until(lambda: one.lb()["phase"] == "writing")
     one.config(heartbeat_ms=500)
     one.edge.reload(good=False)
-    assert "/forwarding: it changed, and that needs an upgrade" in one.edge.process.output()
+    until(lambda: "/forwarding: it changed, and that needs an upgrade" in one.edge.process.output())
     one.config(heartbeat_ms=100, control={**one.block["control"], "cert_file": "/nonexistent"})
     one.edge.reload(good=False)
-    assert "/forwarding/control: " in one.edge.process.output()
+    until(lambda: "/forwarding/control: " in one.edge.process.output())
 
 
 def test_an_upgrade_takes_the_table_along(pop):
@@ -305,6 +305,85 @@ def test_hosts_without_a_pop(spawn, tmp_path, pki, pop):
     assert got.status == 404 and "no \"forwarding\"" in got.json()["detail"]
 
 
+class Service:
+    """What a member is asked for: answers 200, or nothing."""
+
+    def __init__(self, spawn, address, port):
+        self.spawn, self.command = spawn, ("/usr/bin/python3", "-m", "http.server", "--bind", address, str(port))
+        self.start()
+
+    def start(self):
+        self.process = self.spawn(*self.command, name="service")
+
+    def stop(self):
+        self.process.stop(signal.SIGKILL)
+
+
+def test_who_is_not_well_gets_nothing(pop, spawn):
+    port = free_port()
+    for n, member in enumerate(pop.members, 1):
+        member["address"] = f"127.0.1.{n}"
+    services = {n: Service(spawn, f"127.0.1.{n}", port) for n in (1, 2, 3)}
+    check = {"kind": "http", "port": port, "interval_ms": 100, "timeout_ms": 500, "rise": 2, "fall": 2, "slow_start_ms": 1500}
+    for n in (1, 2, 3):
+        pop.hosts[n] = Host(pop, n).start(health=check)
+    pop.settled()
+    one = pop.hosts[1]
+    until(lambda: one.member(3)["health"] == "up")
+    services[3].stop()
+    until(lambda: one.member(3)["state"] == "dead" and one.member(3)["health"] == "dead")
+    assert one.member(3)["first"] == 0 and not one.member(3)["dead"], "it is not silent"
+    services[2].stop()
+    until(lambda: one.member(2)["health"] == "dead")
+    time.sleep(0.3)
+    assert one.member(2)["state"] == "up", "never more than the share"
+    services[3].start()
+    until(lambda: one.member(3)["state"] == "up")
+    assert one.member(3)["percent"] < 100, "slow start"
+    until(lambda: one.member(3)["percent"] == 100)
+    services[2].start()
+    pop.settled()
+    # drain instead of dead, by a reload; and no checks at all
+    one.config(health={**check, "down": "drain"})
+    one.edge.reload()
+    services[3].stop()
+    until(lambda: one.member(3)["state"] == "draining")
+    del one.block["health"]
+    one.config()
+    one.edge.reload()
+    pop.settled()
+
+
+def test_who_is_busy_gets_less(pop, spawn, tmp_path):
+    source = tmp_path / "load.c"
+    source.write_text("""
+#include <stdio.h>
+#include <stdlib.h>
+int getloadavg(double *to, int n) {
+    FILE *f = fopen(getenv("LOAD_FILE"), "r");
+    int got = f ? fscanf(f, "%lf", to) : -1;
+    if (f) fclose(f);
+    return n > 0 && got == 1 ? 1 : -1;
+}
+""")
+    library = tmp_path / "load.so"
+    assert run("cc", "-shared", "-fPIC", "-o", library, source).returncode == 0
+    for n in (1, 2, 3):
+        host = pop.hosts[n] = Host(pop, n)
+        (host.folder / "load").write_text(str(0.3 * os.cpu_count()))
+        host.config(health={"by_load": True, "load_step_ms": 200})
+        host.edge.go(env={**os.environ, "LD_PRELOAD": str(library), "LOAD_FILE": str(host.folder / "load"), "ASAN_OPTIONS": "verify_asan_link_order=0"})
+        until(host.socket.exists)
+    pop.settled()
+    one = pop.hosts[1]
+    until(lambda: all(abs((one.member(n)["load"] or 0) - 0.3) < 0.01 for n in (1, 2, 3)))
+    before = one.member(3)["first"]
+    (pop.hosts[3].folder / "load").write_text(str(0.9 * os.cpu_count()))
+    until(lambda: one.member(3)["percent"] < 80 and one.member(1)["percent"] > 100, seconds=30)
+    until(lambda: one.member(3)["first"] < before * 0.9, seconds=30)
+    assert one.member(3)["table_weight"] < 100 < one.member(2)["table_weight"]
+
+
 @pytest.mark.parametrize("change, text", [
     ({"id": 7}, r"/forwarding/id: it is none of"),
     ({"writer": 7}, r"/forwarding/writer: it is none of"),
@@ -321,6 +400,7 @@ def test_hosts_without_a_pop(spawn, tmp_path, pki, pop):
     ({"members": [{"id": 1, "address": "nowhere", "control": "x:1"}]}, r"/members/0/address: it must be an IPv4 or IPv6 address"),
     ({"members": [{"id": 1, "address": "192.0.2.1"}, {"id": 2, "address": "192.0.2.2"}]}, r'/forwarding/members: the writer needs "control"'),
     ({"members": [{"id": 1, "address": "192.0.2.1", "control": "x:1", "server_id": "0a0b"}]}, r"our own server_id is not that of"),
+    ({"health": {"kind": "smoke"}}, r"/forwarding/health/kind: "),
     ({"interfaces": [{"name": "eth0", "role": "none"}]}, r'/forwarding/interfaces/0/role: '),
 ])
 def test_check_says_what_is_wrong(pop, change, text):
@@ -344,8 +424,8 @@ def test_without_rights_or_interfaces_the_proxy_still_runs(pop, origin):
     until(lambda: host.socket.exists())
     assert host.edge.status("/name") == 200
     path = host.lb()["datapath"]
-    assert path["trouble"] and path["trouble"] in host.edge.process.output()
-    assert "VIP 203.0.113.77 is no address of this host" in host.edge.process.output()
+    until(lambda: path["trouble"] and path["trouble"] in host.edge.process.output())
+    until(lambda: "VIP 203.0.113.77 is no address of this host" in host.edge.process.output())
 
 
 def test_metrics_of_the_table(pop):
