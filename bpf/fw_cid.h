@@ -5,6 +5,7 @@
 
 #include "forward.h"
 #include "fw_aes.h"
+#include "fw_packet.h"
 
 /* What is looked at of a connection ID, whatever its length: a packet of QUIC has at least as much behind a shorter one
  * (number, payload and its seal). */
@@ -73,6 +74,28 @@ static __always_inline void fw_cid_server(const struct cb_fw_cid *f, const __u8 
     low = (low & f->keep[0]) | (__u32)(cid[0] >> 5) << 4 | f->server_id_bytes;
     FW_STORE(__u64, out, FW_LE64(low));
     FW_STORE(__u64, (__u8 *)out + 8, FW_LE64(high & f->keep[1]));
+}
+
+/* A connection ID where it lies in a packet. */
+struct fw_dcid {
+    const __u8 *at; /* FW_CID_BYTES can be read; 0 = this is no packet of QUIC, or a very short one */
+    __u32 bytes;    /* of a short header: the most that it can have */
+    int is_long;
+};
+
+static __always_inline struct fw_dcid fw_dcid(const __u8 *data, const void *end, const struct fw_packet *p) {
+    struct fw_dcid d = {};
+    const __u8 *h = fw_l4(data, p) + 8;
+    if (p->l4_bytes < 8 + 1 + FW_CID_BYTES || (const void *)(h + 1 + FW_CID_BYTES) > end) return d;
+    d.is_long = h[0] >> 7;
+    d.bytes = p->l4_bytes - (8 + 1);
+    d.at = h + 1;
+    if (!d.is_long) return d;
+    d.at = 0;
+    if (p->l4_bytes < 8 + 6 + FW_CID_BYTES || (const void *)(h + 6 + FW_CID_BYTES) > end) return d;
+    d.bytes = h[5];
+    d.at = h + 6;
+    return d;
 }
 
 #ifndef __bpf__

@@ -13,28 +13,6 @@ struct fw_owners {
     __u8 unknown; /* has a connection ID of our form, which names nobody */
 };
 
-/* A connection ID where it lies in a packet. */
-struct fw_dcid {
-    const __u8 *at; /* FW_CID_BYTES can be read; 0 = this is no packet of QUIC, or a very short one */
-    __u32 bytes;    /* of a short header: the most that it can have */
-    int is_long;
-};
-
-static __always_inline struct fw_dcid fw_dcid(const __u8 *data, const void *end, const struct fw_packet *p) {
-    struct fw_dcid d = {};
-    const __u8 *h = fw_l4(data, p) + 8;
-    if (p->l4_bytes < 8 + 1 + FW_CID_BYTES || (const void *)(h + 1 + FW_CID_BYTES) > end) return d;
-    d.is_long = h[0] >> 7;
-    d.bytes = p->l4_bytes - (8 + 1);
-    d.at = h + 1;
-    if (!d.is_long) return d;
-    d.at = 0;
-    if (p->l4_bytes < 8 + 6 + FW_CID_BYTES || (const void *)(h + 6 + FW_CID_BYTES) > end) return d;
-    d.bytes = h[5];
-    d.at = h + 6;
-    return d;
-}
-
 /* By connection ID: the slot of a living member, or CB_FW_NOBODY. */
 static __always_inline __u32 fw_route_cid(const struct fw_dcid *d, int all_near, __u8 *unknown) {
     struct cb_fw_server key;

@@ -1,6 +1,7 @@
-/* A frame as the datapath reads it (bpf/): its headers, what is in an encapsulation, what an ICMP error quotes, and TCP
- * options. What the kernel's verifier proves for BPF, the sanitizers look for here; and what is said of a packet must
- * lie within it. */
+/* A frame as the datapath reads it (bpf/): its headers, what is in an encapsulation, what an ICMP error quotes, TCP
+ * options and QUIC's connection ID. What the kernel's verifier proves for BPF, the sanitizers look for here; and what
+ * is said of a packet must lie within it. */
+#include "../../bpf/fw_cid.h"
 #include "../../bpf/fw_mss.h"
 #include "../../bpf/fw_outer.h"
 #include "../../bpf/fw_quote.h"
@@ -42,12 +43,45 @@ static void quoted(const uint8_t *data, size_t size, const struct fw_packet *p) 
     must(n <= FW_QUIC_CID_MAX && (n == 0 || (at >= q.l4 + 8 + 7 && at + n <= end)));
 }
 
+/* The way that most packets take reads them as the long one does. */
+static void plain(const uint8_t *data, size_t size, const struct fw_packet *p, int parsed) {
+    struct fw_packet q = {0};
+    int is = fw_parse_plain4(data, data + size, &q);
+    if (!is) is = fw_parse_plain6(data, data + size, &q);
+    if (!is) return;
+    must(parsed == FW_OK && q.fragment == FW_WHOLE && (q.protocol == FW_TCP || q.protocol == FW_UDP));
+    must(memcmp(q.source, p->source, 16) == 0 && memcmp(q.destination, p->destination, 16) == 0);
+    must(q.family == p->family && q.protocol == p->protocol && q.traffic_class == p->traffic_class);
+    must(q.ip == p->ip && q.l4 == p->l4 && q.ip_bytes == p->ip_bytes && q.l4_bytes == p->l4_bytes);
+    must(q.ports == p->ports && q.port == p->port);
+}
+
+static void connection_id(const uint8_t *data, size_t size, const struct fw_packet *p) {
+    struct cb_fw_cid form;
+    struct cb_fw_server server;
+    const struct fw_dcid d = fw_dcid(data, data + size, p);
+    if (!d.at) return;
+    must(d.at >= data + p->l4 + 9 && d.at + FW_CID_BYTES <= data + p->l4 + p->l4_bytes);
+    must(d.is_long ? d.bytes == d.at[-1] : d.at + d.bytes == data + p->l4 + p->l4_bytes);
+    for (int codec = FW_CID_PLAIN; codec <= FW_CID_FOUR; codec++) {
+        const uint32_t n = 1 + d.at[1] % 12;
+        must(fw_cid_prepare(&form, codec, n, codec == FW_CID_ONE ? 16 - n : 7, 0, data) == 0);
+        fw_cid_server(&form, d.at, &server);
+        must(server.rotation_length == (d.at[0] >> 5 << 4 | (int)n));
+        for (uint32_t i = n; i < sizeof server.server_id; i++)
+            must(!server.server_id[i]);
+    }
+}
+
 static void look(const uint8_t *data, size_t size, int inner) {
     struct fw_packet p = {0};
     struct fw_outer o;
-    if (fw_parse(data, data + size, &p) != FW_OK) return;
+    const int parsed = fw_parse(data, data + size, &p);
+    plain(data, size, &p, parsed);
+    if (parsed != FW_OK) return;
     within(&p, size);
     if (p.protocol == FW_TCP && p.fragment == FW_WHOLE) options(data + p.l4, p.l4_bytes);
+    if (p.protocol == FW_UDP && p.fragment == FW_WHOLE) connection_id(data, size, &p);
     if (fw_is_icmp_error(&p)) quoted(data, size, &p);
     if (inner || (p.protocol != FW_UDP && p.protocol != FW_IPIP && p.protocol != FW_IPV6)) return;
     if (fw_outer_read(data, data + size, &p, &o) != FW_OK) return;
