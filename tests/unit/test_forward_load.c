@@ -384,6 +384,73 @@ Test(forward_load, forms_of_connection_ids_and_their_servers) {
     cb_forward_free(f);
 }
 
+/* ---- threads ---- */
+
+typedef struct shared {
+    cb_forward *f;
+    place p;
+    atomic_bool over;
+    atomic_int mistakes;
+} shared;
+
+static void *handshakes(void *user) {
+    shared *s = user;
+    cb_dcid_hook hook = cb_forward_dcid_hook(s->f);
+    uint8_t id[8];
+    for (uint64_t i = (uintptr_t)&id; !atomic_load(&s->over); i++) {
+        memcpy(id, &i, sizeof id);
+        if (hook.opened((cb_slice){id, sizeof id}, hook.user) < 0) atomic_fetch_add(&s->mistakes, 1);
+        hook.closed((cb_slice){id, sizeof id}, hook.user);
+    }
+    return NULL;
+}
+
+static void *reader(void *user) {
+    shared *s = user;
+    while (!atomic_load(&s->over)) {
+        cb_forward_stats st = {.size = sizeof st};
+        cb_forward_member_stats m = {.size = sizeof m};
+        uint64_t n;
+        int rc = cb_forward_stats_get(s->f, &st);
+        if (rc == CB_OK) rc = cb_forward_count(s->f, 0, NULL, NULL, &n);
+        if (rc == CB_OK) (void)cb_forward_member_stats_get(s->f, 1, &m);
+        if (rc < 0) atomic_fetch_add(&s->mistakes, 1);
+    }
+    return NULL;
+}
+
+static void *changer(void *user) {
+    shared *s = user;
+    while (!atomic_load(&s->over)) {
+        int rc = cb_forward_member(s->f, CB_OPTS(cb_forward_member_opts, .id = 2, .address = "192.0.2.2"));
+        if (rc >= 0) rc = cb_forward_sync(s->f, s->p.table);
+        if (rc >= 0) rc = cb_forward_member_remove(s->f, 2);
+        if (rc < 0) atomic_fetch_add(&s->mistakes, 1);
+    }
+    return NULL;
+}
+
+Test(forward_load, threads_may_share_it) {
+    static void *(*const tasks[])(void *) = {handshakes, handshakes, reader, changer};
+    pthread_t t[4];
+    shared s = {.f = forward_or_skip()};
+    place_make(&s.p);
+    place_member(&s.p, 1, 100, CB_LB_UP);
+    place_member(&s.p, 2, 100, CB_LB_UP);
+    place_run(&s.p, 1);
+    for (size_t i = 0; i < 4; i++)
+        cr_assert_eq(pthread_create(&t[i], NULL, tasks[i], &s), 0);
+    usleep(300000);
+    atomic_store(&s.over, true);
+    for (size_t i = 0; i < 4; i++)
+        pthread_join(t[i], NULL);
+    cr_expect_eq(atomic_load(&s.mistakes), 0);
+    struct cb_fw_dcid any;
+    cr_expect_neq(bpf_map_get_next_key(fw_map_fd(s.f, FW_LIVE), NULL, &any), 0, "a handshake that is over lives");
+    cb_forward_free(s.f);
+    place_drop(&s.p);
+}
+
 /* ---- numbers ---- */
 
 static bool shows(cb_metrics *m, const char *name, const char *label) {
