@@ -157,7 +157,7 @@ struct cb_fw_fragment_way {
 enum { CB_FW_FANNED_BYTES = 1280 };
 
 struct cb_fw_fanned {
-    __u32 length; /* of the packet, from its IP header on; longer ones are cut */
+    __u32 length; /* of the packet, from its IP header on */
     __u32 slot;   /* has it already */
     __u8 packet[CB_FW_FANNED_BYTES];
 };

@@ -6,22 +6,29 @@
 #include "fw_here.h"
 #include "fw_quote.h"
 
-/* Nobody can tell whose connection it is: user space sends it to all members. */
-static __always_inline void fw_icmp_fan_out(struct xdp_md *ctx, const struct cb_fw_control *c,
-                                            const struct fw_packet *p, __u32 slot) {
+/* Nobody can tell whose connection it is: user space sends it to all members but those of `slot`. 0: it does not, for
+ * the rate is used up, or nobody reads. */
+static __always_inline int fw_icmp_fan_out(struct xdp_md *ctx, const struct cb_fw_control *c, const struct fw_packet *p,
+                                           __u32 slot) {
     __u64 n = p->ip_bytes;
-    if (n > CB_FW_FANNED_BYTES) n = CB_FW_FANNED_BYTES;
-    if (!fw_rate_take(CB_FW_RATE_FANOUT, c->icmp_rate)) return fw_count(CB_FW_N_RATE_LIMITED);
-    struct cb_fw_fanned *f = bpf_ringbuf_reserve(&fanout, sizeof(*f), 0);
-    if (!f) return fw_count(CB_FW_N_RATE_LIMITED);
-    f->length = (__u32)n;
+    if (n > CB_FW_FANNED_BYTES) return 0; /* no error is as long (RFC 4443, 2.4) */
     FW_KEEP(n);
-    if (n > CB_FW_FANNED_BYTES) n = CB_FW_FANNED_BYTES;
-    if (n < 1) n = 1;
+    if (n < 1) return 0;
+    struct cb_fw_fanned *f = 0;
+    if (fw_rate_take(CB_FW_RATE_FANOUT, c->icmp_rate)) f = bpf_ringbuf_reserve(&fanout, sizeof(*f), 0);
+    if (!f) {
+        fw_count(CB_FW_N_RATE_LIMITED);
+        return 0;
+    }
+    f->length = (__u32)n;
     f->slot = slot;
-    if (bpf_xdp_load_bytes(ctx, FW_ETH, f->packet, (__u32)n)) return bpf_ringbuf_discard(f, 0);
+    if (bpf_xdp_load_bytes(ctx, FW_ETH, f->packet, (__u32)n)) {
+        bpf_ringbuf_discard(f, 0);
+        return 0;
+    }
     bpf_ringbuf_submit(f, 0);
     fw_count(CB_FW_N_ICMP_FANNED);
+    return 1;
 }
 
 /* What p quotes, and the VIP that it is of. 0: nothing of ours; *bad: it contradicts itself. */
@@ -81,7 +88,10 @@ FW_GLOBAL int fw_icmp_error(struct xdp_md *ctx, const struct fw_packet *p, __u32
     if (handed || fw_came_from(ctx, o.first))
         return fw_other_owner(c, &o) ? fw_decide_here(ctx, c, p, q, flags, &o, 1) : fw_pass(CB_FW_N_LOCAL);
     if (o.first == CB_FW_NOBODY) return fw_drop(CB_FW_N_NO_OWNER);
-    if (q->protocol == FW_UDP && flags & CB_FW_QUIC && !o.by_cid) fw_icmp_fan_out(ctx, c, p, o.first);
+    if (q->protocol == FW_UDP && flags & CB_FW_QUIC && !o.by_cid) {
+        /* It may be of this host as well, and there is only one of it: this host takes it, all others get copies. */
+        if (fw_icmp_fan_out(ctx, c, p, c->self ? c->self_slot : o.first) && c->self) return XDP_PASS;
+    }
 
     const __u32 previous = fw_living(o.second);
     if (c->self && o.first == c->self_slot) {
