@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
-enum { BATCH = 32, FLOWS = 256, BYTES = 65536, PATIENCE_MS = 1000 };
+enum { BATCH = 32, FLOWS = 256, BYTES = 65536, PATIENCE_MS = 3000 };
 
 typedef struct plan {
     uint64_t count, size, answer, window, flows, rate, gso, step;
