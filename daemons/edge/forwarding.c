@@ -218,6 +218,12 @@ void edge_forwarding_tick(edge *e) {
     if (f->path && f->node && *f->path_said && f->ticks % PATH_TICKS == 0) edge_path_update(f, e->now->conf);
 }
 
+void edge_forwarding_restore(edge *e) {
+    edge_forwarding *f = e->forwarding;
+    if (f->path) edge_path_update(f, e->now->conf);
+    if (f->path && f->node) (void)edge_path_sync(f, cb_lb_node_table(f->node));
+}
+
 void edge_forwarding_leave(edge *e, bool yields) {
     edge_forwarding *f = e->forwarding;
     f->left = true;

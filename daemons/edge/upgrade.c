@@ -71,6 +71,7 @@ static void finish(edge_upgrade *u) {
     edge_telemetry_upgraded(e, rc < 0 ? EDGE_BAD : EDGE_GOOD);
     if (rc < 0) {
         edge_steering_restore(e);
+        edge_forwarding_restore(e);
         if (!e->stopping) (void)edge_pid_file_write(e->now->conf); /* the other one may have written its own */
         if (!e->stopping) edge_notify("READY=1\nSTATUS=serving");
         edge_state_resume(e);

@@ -266,6 +266,18 @@ def test_a_reload_changes_members_vips_and_interfaces(pop):
     assert {pop.get() for _ in range(12)} == {"host1", "host2"}
 
 
+def test_an_upgrade_that_fails_leaves_the_datapath_as_it_was(pop):
+    """The successor gets as far as the datapath, and fails then."""
+    document = json.loads(pop.configure(1).read_text())
+    document["forwarding"]["vips"] = [{"address": "198.51.100.9", "protocol": "tcp", "port": 80}]
+    document["forwarding"]["control"]["cert_file"] = "/nonexistent"
+    (pop.files / "edge1.json").write_text(json.dumps(document))
+    pop.edges[1].send(signal.SIGUSR2)
+    pop.edges[1].wait_for("this process goes on")
+    assert {v["address"] for v in pop.ctl(1, "counters")["vips"]} == {VIP4, VIP6}
+    assert {pop.get() for _ in range(12)} == {"host1", "host2"}
+
+
 def test_hosts_that_gave_root_s_rights_up_forward_all_the_same(users_pop):
     """With what they keep they attach to more, take a predecessor's datapath over, and find their ways again."""
     pop = users_pop

@@ -143,6 +143,50 @@ Test(lb_node, a_writer_without_its_disk_goes_on_from_the_newest_of_the_others) {
     pop_free(p);
 }
 
+/* A request of a host that has version 7 of epoch 3, with its table or without. */
+static void ahead(pop *p, uint32_t id, cb_slice table) {
+    cb_buf out;
+    pop_mail m = {.from = id};
+    cb_buf_init(&out, &cb_alloc_libc, 1 << 20);
+    const cb_lb_ask a = {.id = id,
+                         .writer = 1,
+                         .buckets = POP_BUCKETS,
+                         .epoch = p->host[2].path->epoch,
+                         .version = p->host[2].path->version,
+                         .chain = p->host[2].path->chain,
+                         .instance = id,
+                         .key_check = p->host[1].core->key_check,
+                         .table = table};
+    cr_assert_eq(cb_lb_ask_write(&out, &a), CB_OK);
+    cb_lb_core_asked(p->host[1].core, cb_buf_slice(&out), "somebody", pop_hold(p, &m), p->now);
+    cb_buf_free(&out);
+}
+
+Test(lb_node, a_writer_waits_for_the_table_that_it_has_asked_for) {
+    pop *p = pop_started(3, &(cb_lb_node_opts){0});
+    uint8_t *saved;
+    size_t len;
+    pop_settle(p, 3000);
+    cr_assert_eq(cb_lb_table_save(p->host[2].path, &saved, &len), CB_OK);
+    for (uint32_t id = 1; id <= 3; id++)
+        pop_off(p, id);
+    cr_assert_eq(cb_lb_table_load(p->host[2].path, (cb_slice){saved, len}), CB_OK);
+    free(p->host[1].disk);
+    p->host[1].disk = NULL;
+    p->host[1].disk_len = 0;
+    pop_start(p, 1);
+    ahead(p, 2, (cb_slice){NULL, 0});
+    ahead(p, 3, (cb_slice){NULL, 0}); /* now all were heard */
+    pop_run(p, 100);
+    cr_expect_eq(pop_stats(p, 1).phase, CB_LB_NODE_STARTING, "it began without the table of the others");
+    ahead(p, 2, (cb_slice){saved, len});
+    pop_run(p, 100);
+    cr_expect_eq(pop_stats(p, 1).phase, CB_LB_NODE_WRITING);
+    cr_expect_eq(p->host[1].path->content, p->host[2].path->content);
+    cb_lb_table_saved_free(saved);
+    pop_free(p);
+}
+
 Test(lb_node, an_old_state_rises_above_the_epoch_of_the_others) {
     pop *p = pop_started(3, &(cb_lb_node_opts){.start_ms = 300});
     uint8_t *old = malloc(p->host[1].disk_len);
