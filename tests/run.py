@@ -3,6 +3,7 @@
 Logs go to build/log/. The last line is `N passed, N failed, N skipped`; the exit status is 0 only when nothing failed.
 """
 import argparse
+import contextlib
 import importlib.util
 import os
 import re
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
@@ -141,12 +143,20 @@ def stage_guards():
     return pytest("guards", ["tests/guards"], env={"LD_LIBRARY_PATH": str(BUILD / "dev")})  # nothing is installed yet
 
 
+@contextlib.contextmanager
+def scratch():
+    """A folder for what tests make (support/scratch.h): of a process that crashed or hung something is left there, and goes with it."""
+    with tempfile.TemporaryDirectory(prefix="cb", ignore_cleanup_errors=True) as folder:
+        yield {"TMPDIR": folder}
+
+
 def stage_unit():
     if not build("dev"):
         return Results()
     program, report, log = BUILD / "dev/unit_tests", LOG / "unit.tap", LOG / "unit.log"
     report.unlink(missing_ok=True)
-    status = run([program, f"--output=tap:{report}", "--timeout", "120"], log)
+    with scratch() as env:
+        status = run([program, f"--output=tap:{report}", "--timeout", "120"], log, env=env)
     results = Results()
     for line in report.read_text().splitlines() if report.exists() else []:
         found = re.match(r"(ok|not ok) - (\S+)(.*)", line)
@@ -185,7 +195,8 @@ def in_process(preset):
 
 def one_part(preset, number, parts):
     log = LOG / f"{preset}-{number}.log"
-    status = run([BUILD / preset / "unit_inproc", "--part", f"{number}/{parts}"], log, env=SANITIZER_ENV[preset])
+    with scratch() as env:
+        status = run([BUILD / preset / "unit_inproc", "--part", f"{number}/{parts}"], log, env={**SANITIZER_ENV[preset], **env})
     text = log.read_text(errors="replace")
     results = Results()
     totals = re.search(r"^(\d+) passed, \d+ failed, \d+ skipped$", text, re.M)

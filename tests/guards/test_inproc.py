@@ -1,4 +1,6 @@
 """The in-process runner of the unit tests tells passes, failures and skips apart: a runner that cannot fail proves nothing."""
+import os
+import re
 import subprocess
 import tempfile
 from pathlib import Path
@@ -49,6 +51,45 @@ def test_runner_counts():
         assert guard.output(program, "--part", "4/3")[0] == guard.output(program, "--part", "0/3")[0] == guard.output(program, "--part", "1")[0] == 2
         assert guard.output(program, "no_such/*")[0] == 1
         assert guard.output(program, "--no-such-option")[0] == 2
+
+
+SCRATCH = r"""
+#include "support/scratch.h"
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+Test(scratch, fails) {
+    char folder[SCRATCH_TEXT], file[SCRATCH_TEXT], inside[SCRATCH_TEXT + 8];
+    scratch_folder(folder, sizeof folder, "one");
+    snprintf(inside, sizeof inside, "%s/file", folder);
+    fclose(fopen(inside, "w"));
+    close(scratch_file(file, sizeof file, "two"));
+    cr_assert_str_neq(folder, file);
+    pid_t child = fork();
+    if (child == 0) exit(0); /* what is its parent's stays */
+    cr_assert(waitpid(child, NULL, 0) == child && access(inside, F_OK) == 0 && access(file, F_OK) == 0);
+    printf("made %s\n", folder);
+    cr_assert(0, "here");
+}
+"""
+
+
+def test_what_a_failed_test_made_goes():
+    with tempfile.TemporaryDirectory(prefix="cb") as folder:
+        source, program, top = Path(folder) / "sample.c", Path(folder) / "sample", Path(folder) / "tmp"
+        source.write_text(SCRATCH)
+        top.mkdir()
+        tests = guard.ROOT / "tests"
+        for runner in ([tests / "support/inproc/runner.c"], ["-lcriterion"]):
+            subprocess.run(["gcc", "-D_GNU_SOURCE", "-g", f"-I{tests}", source, tests / "support/scratch.c", *runner, "-o", program], check=True)
+            for where in (top, "/" + "x" * 80):  # the second is too long, and not there
+                done = subprocess.run([program], capture_output=True, text=True, env={**os.environ, "TMPDIR": str(where)})
+                made = re.search("made (.*)", done.stdout)
+                assert done.returncode == 1 and "here" in done.stdout + done.stderr and made, (runner, done)
+                assert made[1].startswith(f"{top}/cb-one-" if where == top else "/tmp/cb-one-") and not Path(made[1]).exists(), made[1]
+            assert not list(top.iterdir()), list(top.iterdir())
 
 
 if __name__ == "__main__":

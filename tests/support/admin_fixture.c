@@ -1,7 +1,7 @@
 #include "support/admin_fixture.h"
 #include "base/addr.h"
+#include "support/scratch.h"
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,8 +33,8 @@ static cb_admin_roles *table(const char *role) {
 
 void admin_open(admin_world *w, uint32_t with, const char *role, const cb_admin_opts *opts) {
     cb_admin_opts o = opts ? *opts : (cb_admin_opts){0};
-    *w = (admin_world){.folder = "/tmp/cb-admin-XXXXXX"};
-    cr_assert(mkdtemp(w->folder));
+    *w = (admin_world){0};
+    scratch_folder(w->folder, sizeof w->folder, "admin");
     snprintf(w->path, sizeof w->path, "%s/s", w->folder);
     snprintf(w->address, sizeof w->address, "unix:%s", w->path);
     snprintf(w->audit_path, sizeof w->audit_path, "%s/audit", w->folder);
@@ -76,7 +76,6 @@ void admin_role(admin_world *w, const char *role) {
 }
 
 void admin_close(admin_world *w) {
-    char path[512];
     cb_admin_free(w->a);
     admin_turn(w, 20); /* what the audit log had to tell */
     cb_audit_free(w->audit);
@@ -85,13 +84,7 @@ void admin_close(admin_world *w) {
     cb_log_writer_free(w->logs);
     cb_metrics_unref(w->metrics);
     cb_admin_roles_unref(w->roles);
-    DIR *d = opendir(w->folder);
-    for (struct dirent *e; d && (e = readdir(d));) {
-        snprintf(path, sizeof path, "%s/%s", w->folder, e->d_name);
-        if (e->d_name[0] != '.') unlink(path);
-    }
-    if (d) closedir(d);
-    rmdir(w->folder);
+    scratch_drop(w->folder);
 }
 
 void admin_turn(admin_world *w, int ms) {

@@ -1,7 +1,7 @@
 #include "support/tls_fixture.h"
 #include "base/mem.h"
+#include "support/scratch.h"
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,8 +13,7 @@ void tls_pki_make(tls_pki *p) {
 
 void tls_pki_make_of(tls_pki *p, int key_type) {
     p->key_type = key_type;
-    snprintf(p->dir, sizeof p->dir, "/tmp/cb-test-pki-XXXXXX");
-    cr_assert(mkdtemp(p->dir) != NULL, "no folder under /tmp");
+    scratch_folder(p->dir, sizeof p->dir, "pki");
     snprintf(p->ca_file, sizeof p->ca_file, "%s/ca.pem", p->dir);
     int rc = cb_ca_open(&p->ca, CB_OPTS(cb_ca_opts, .dir = p->dir, .key_type = key_type));
     cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
@@ -22,14 +21,7 @@ void tls_pki_make_of(tls_pki *p, int key_type) {
 
 void tls_pki_drop(tls_pki *p) {
     cb_ca_free(p->ca);
-    DIR *d = opendir(p->dir);
-    for (struct dirent *e; d && (e = readdir(d));) {
-        char path[512];
-        snprintf(path, sizeof path, "%s/%s", p->dir, e->d_name);
-        if (e->d_name[0] != '.') unlink(path);
-    }
-    if (d) closedir(d);
-    rmdir(p->dir);
+    scratch_drop(p->dir);
 }
 
 void tls_pki_leaf(tls_pki *p, const char *names, int key_type, const char *stem, int64_t not_before_s, uint32_t days) {

@@ -1,4 +1,5 @@
 #include "support/moved.h"
+#include "support/scratch.h"
 #include "telemetry/access_line.h"
 #include <cb/http.h>
 #include <criterion/criterion.h>
@@ -84,10 +85,8 @@ static size_t file_size(const char *path) {
 }
 
 Test(access_log, a_file_and_its_rotation) {
-    char path[] = "/tmp/cb-access-XXXXXX", moved[64];
-    int fd = mkstemp(path);
-    cr_assert_geq(fd, 0);
-    close(fd);
+    char path[SCRATCH_TEXT], moved[SCRATCH_TEXT + 2];
+    close(scratch_file(path, sizeof path, "access"));
     snprintf(moved, sizeof moved, "%s.1", path);
     cb_loop *loop = NULL;
     cb_access_log *log = NULL;
@@ -250,10 +249,8 @@ Test(access_log, options_that_are_refused) {
 
 /* One line in so many, and all that failed. */
 Test(access_log, sampling) {
-    char path[] = "/tmp/cb-access-XXXXXX";
-    int fd = mkstemp(path);
-    cr_assert_geq(fd, 0);
-    close(fd);
+    char path[SCRATCH_TEXT];
+    close(scratch_file(path, sizeof path, "access"));
     cb_loop *loop = NULL;
     cb_access_log *log = NULL;
     cb_access_log_stats stats = {.size = sizeof stats};

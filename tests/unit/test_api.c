@@ -1,6 +1,7 @@
 /* What every public header promises alike: outputs, sizes, NULL, descriptors, signals, independent threads. */
 #include "base/opts.h"
 #include "support/http_fixture.h"
+#include "support/scratch.h"
 #include <cb.h>
 #include <criterion/criterion.h>
 #include <dirent.h>
@@ -371,11 +372,11 @@ Test(api, every_descriptor_closes_on_exec) {
 }
 
 Test(api, a_log_without_a_reader_raises_no_signal) {
-    char path[] = "/tmp/cb-api-XXXXXX", fifo[64];
+    char path[SCRATCH_TEXT], fifo[SCRATCH_TEXT + 8];
     cb_loop *loop = NULL;
     cb_access_log *log = NULL;
     sigset_t pending, before, after;
-    cr_assert(mkdtemp(path), "a folder");
+    scratch_folder(path, sizeof path, "api");
     snprintf(fifo, sizeof fifo, "%s/fifo", path);
     cr_assert_eq(mkfifo(fifo, 0600), 0, "a fifo");
     int reader = open(fifo, O_RDONLY | O_NONBLOCK | O_CLOEXEC);

@@ -1,4 +1,5 @@
 #include "support/moved.h"
+#include "support/scratch.h"
 #include <cb/audit.h>
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -19,8 +20,7 @@ typedef struct folder {
 } folder;
 
 static void make_folder(folder *f) {
-    snprintf(f->dir, sizeof f->dir, "/tmp/cb-audit-XXXXXX");
-    cr_assert_not_null(mkdtemp(f->dir));
+    scratch_folder(f->dir, sizeof f->dir, "audit");
     snprintf(f->log, sizeof f->log, "%s/log", f->dir);
     snprintf(f->key, sizeof f->key, "%s/key", f->dir);
 }

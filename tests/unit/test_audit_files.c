@@ -1,6 +1,7 @@
 /* Audit logs of several files: put aside and chained, verified as one, opened after crashes and despite flaws; exported
  * as they grow. */
 #include "support/moved.h"
+#include "support/scratch.h"
 #include <cb.h>
 #include <criterion/criterion.h>
 #include <dirent.h>
@@ -18,8 +19,7 @@ typedef struct folder {
 } folder;
 
 static void make_folder(folder *f) {
-    snprintf(f->dir, sizeof f->dir, "/tmp/cb-audits-XXXXXX");
-    cr_assert_not_null(mkdtemp(f->dir));
+    scratch_folder(f->dir, sizeof f->dir, "audits");
     snprintf(f->log, sizeof f->log, "%s/log", f->dir);
     snprintf(f->key, sizeof f->key, "%s/key", f->dir);
     snprintf(f->head, sizeof f->head, "%s/head", f->dir);

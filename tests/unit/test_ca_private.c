@@ -1,6 +1,7 @@
 /* The private authority: chains, profiles, signing requests, the index, revocation. Outside judges are in
  * interop/test_ca.py. */
 #include "auth/ca_int.h"
+#include "support/scratch.h"
 #include "support/tls_fixture.h"
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -15,16 +16,14 @@
 
 /* A root with the given path length in a folder of its own. */
 static void make_root(tls_pki *p, uint32_t path_len) {
-    snprintf(p->dir, sizeof p->dir, "/tmp/cb-test-pki-XXXXXX");
-    cr_assert(mkdtemp(p->dir) != NULL);
+    scratch_folder(p->dir, sizeof p->dir, "pki");
     snprintf(p->ca_file, sizeof p->ca_file, "%s/ca.pem", p->dir);
     int rc = cb_ca_open(&p->ca, CB_OPTS(cb_ca_opts, .dir = p->dir, .path_len = path_len, .mode = CB_CA_MAKE));
     cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
 }
 
 static int make_below(tls_pki *p, cb_ca *parent, const char *const *permitted, size_t permitted_len) {
-    snprintf(p->dir, sizeof p->dir, "/tmp/cb-test-pki-XXXXXX");
-    cr_assert(mkdtemp(p->dir) != NULL);
+    scratch_folder(p->dir, sizeof p->dir, "pki");
     p->ca = NULL;
     return cb_ca_open(&p->ca, CB_OPTS(cb_ca_opts, .dir = p->dir, .parent = parent, .permitted = permitted,
                                       .permitted_len = permitted_len));

@@ -1,5 +1,6 @@
 #include "config/draft.h"
 #include "config/scan.h"
+#include "support/scratch.h"
 #include <cb/config.h>
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -301,10 +302,10 @@ Test(config, at_most_twenty_mistakes_and_other_bounds) {
     cr_expect_eq(cb_config_load(&c, &schema, "/nonexistent/x", NULL, NULL), CB_ENOENT);
     cr_expect_eq(cb_config_load(&c, &schema, "/dev", NULL, NULL), CB_EINVAL);
     cr_expect_null(c);
-    char path[] = "/tmp/cb-config-XXXXXX";
-    int fd = mkstemp(path);
+    char path[SCRATCH_TEXT];
+    int fd = scratch_file(path, sizeof path, "config");
     const char *text = "{\"listen\": \"[::1]:4433\"}";
-    cr_assert(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+    cr_assert(write(fd, text, strlen(text)) == (ssize_t)strlen(text));
     close(fd);
     cr_expect_eq(cb_config_load(&c, &schema, path, NULL, NULL), CB_OK, "%s", cb_last_error());
     unlink(path);

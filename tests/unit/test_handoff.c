@@ -1,4 +1,5 @@
 /* What a process gives to its successor: the message, and what is refused. */
+#include "support/scratch.h"
 #include "transport/group_state.h"
 #include "transport/handoff_int.h"
 #include <cb/group.h>
@@ -244,9 +245,9 @@ Test(handoff, groups_and_tickets_travel) {
 
 /* The successor writes and reads the same connection IDs, and its state has the key. */
 Test(handoff, encrypted_connection_ids_travel) {
-    char path[] = "/tmp/cb-cid-key-XXXXXX";
-    int fd = mkstemp(path);
-    cr_assert(fd >= 0 && write(fd, "0123456789abcdef", 16) == 16);
+    char path[SCRATCH_TEXT];
+    int fd = scratch_file(path, sizeof path, "cid-key");
+    cr_assert(write(fd, "0123456789abcdef", 16) == 16);
     close(fd);
     cb_group *a = NULL, *b = NULL, *c = NULL;
     cb_handoff *h = make();

@@ -1,6 +1,7 @@
 /* cb_http_server on unix sockets: the path's life, its mode, and who is at the other end. */
 #include "loop/unix.h"
 #include "support/http_fixture.h"
+#include "support/scratch.h"
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -34,8 +35,8 @@ static int on_end(cb_exchange *x, void *user) {
 static const cb_exchange_ops ops = {.size = sizeof ops, .on_end = on_end};
 
 static void place_open(place *p) {
-    *p = (place){.folder = "/tmp/cb-unix-XXXXXX"};
-    cr_assert(mkdtemp(p->folder));
+    *p = (place){0};
+    scratch_folder(p->folder, sizeof p->folder, "unix");
     snprintf(p->path, sizeof p->path, "%s/s", p->folder);
     snprintf(p->listen, sizeof p->listen, "unix:%s", p->path);
     cr_assert_eq(cb_loop_new(&p->loop, NULL), CB_OK);

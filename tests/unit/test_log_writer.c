@@ -1,6 +1,7 @@
 #include "base/date.h"
 #include "base/log.h"
 #include "support/moved.h"
+#include "support/scratch.h"
 #include <cb/log_writer.h>
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -20,8 +21,7 @@ typedef struct world {
 } world;
 
 static void begin(world *t, cb_log_writer_opts o) {
-    strcpy(t->folder, "/tmp/cb-log-XXXXXX");
-    cr_assert(mkdtemp(t->folder));
+    scratch_folder(t->folder, sizeof t->folder, "log");
     snprintf(t->path, sizeof t->path, "%s/log", t->folder);
     o.size = sizeof o;
     if (!o.target) o.target = t->path;
@@ -145,7 +145,7 @@ Test(log_writer, rotation) {
 Test(log_writer, a_reader_that_sleeps_costs_lines) {
     world t;
     char fifo[128], text[1000];
-    cr_assert(strcpy(t.folder, "/tmp/cb-log-XXXXXX") && mkdtemp(t.folder));
+    scratch_folder(t.folder, sizeof t.folder, "log");
     snprintf(fifo, sizeof fifo, "%s/fifo", t.folder);
     cr_assert_eq(mkfifo(fifo, 0600), 0);
     int reader = open(fifo, O_RDONLY | O_NONBLOCK | O_CLOEXEC);

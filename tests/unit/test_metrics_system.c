@@ -1,3 +1,4 @@
+#include "support/scratch.h"
 #include "telemetry/catalogue.h"
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -247,10 +248,10 @@ static int count_lines(cb_slice piece, void *user) {
 }
 
 Test(metrics_system, each_number_of_the_kernel_has_its_family) {
-    char root[] = "/tmp/cb-system-XXXXXX", proc[64], sys[64], command[64];
+    char root[SCRATCH_TEXT], proc[SCRATCH_TEXT + 8], sys[SCRATCH_TEXT + 8], command[SCRATCH_TEXT + 8];
     cb_metrics *m = NULL;
     double v = 0;
-    cr_assert(mkdtemp(root));
+    scratch_folder(root, sizeof root, "system");
     for (size_t i = 0; i < sizeof files / sizeof *files; i++)
         write_file(root, files[i].path, files[i].text);
     snprintf(proc, sizeof proc, "%s/proc", root);
@@ -321,8 +322,8 @@ Test(metrics_system, strange_files) {
         "",           "\n",           "Tcp:",          "Tcp: A B\n",    "Tcp: A\nTcp:\n",  "Tcp: InSegs\nTcp: \n",
         ":::\n:::\n", "TCP: inuse\n", "TCP: inuse \n", "Ip6InReceives", "Ip6InReceives\n", "xyz\n\n\nTcp: InSegs"};
     static const char *const names[] = {"snmp", "netstat", "snmp6", "sockstat", "sockstat6"};
-    char root[] = "/tmp/cb-system-XXXXXX", path[64], command[64];
-    cr_assert(mkdtemp(root));
+    char root[SCRATCH_TEXT], path[64], command[SCRATCH_TEXT + 8];
+    scratch_folder(root, sizeof root, "system");
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         cb_metrics *m = NULL;
         int lines = 0;

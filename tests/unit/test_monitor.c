@@ -3,6 +3,7 @@
 #include "loop/tcp.h"
 #include "support/http_fixture.h"
 #include "support/moved.h"
+#include "support/scratch.h"
 #include <cb/monitor.h>
 #include <criterion/criterion.h>
 #include <signal.h>
@@ -204,9 +205,10 @@ static void script(const char *path, const char *text) {
 
 Test(monitor, programs) {
     watch x;
-    char path[128], pid_file[140], text[600];
+    char folder[SCRATCH_TEXT], path[128], pid_file[140], text[600];
     begin(&x);
-    snprintf(path, sizeof path, "/tmp/cb-monitor-%d", (int)getpid());
+    scratch_folder(folder, sizeof folder, "monitor");
+    snprintf(path, sizeof path, "%s/program", folder);
     snprintf(pid_file, sizeof pid_file, "%s.pid", path);
     const char *const argv[] = {path, "an argument", NULL};
     const struct {
@@ -293,9 +295,9 @@ Test(monitor, echo_on_loopback) {
 /* Three falls in a row: it is left out, and counted. */
 Test(monitor, flaps_are_counted) {
     watch x;
-    char path[128];
+    char path[SCRATCH_TEXT];
     begin(&x);
-    snprintf(path, sizeof path, "/tmp/cb-flap-%d", (int)getpid());
+    close(scratch_file(path, sizeof path, "flap"));
     const char *const argv[] = {"sh", "-c", "test -e \"$0\"", path, NULL};
     const cb_health_opts o = {.size = sizeof o, .interval_ms = 20, .fast_interval_ms = 10, .rise = 1, .fall = 1};
     unlink(path);

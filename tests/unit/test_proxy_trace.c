@@ -1,5 +1,6 @@
 /* The proxy's part in traces: context in and out over every pair of versions, and the spans that a collector gets. */
 #include "support/http_fixture.h"
+#include "support/scratch.h"
 #include <cb/proxy.h>
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -453,8 +454,8 @@ Test(proxy_trace, ids_in_the_access_log) {
                                 {cb_slice_str("cookie"), cb_slice_str("hush=1")}};
     for (size_t way = 1; way < HTTP_WAYS; way++) {
         if (!http_ways[way].tls) continue;
-        char path[] = "/tmp/cb-access-XXXXXX", text[4096] = "", id[64], server[64];
-        int fd = mkstemp(path);
+        char path[SCRATCH_TEXT], text[4096] = "", id[64], server[64];
+        int fd = scratch_file(path, sizeof path, "access");
         trace_world t;
         http_reply r = {0};
         cb_access_log *log = NULL;

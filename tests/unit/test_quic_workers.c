@@ -1,6 +1,7 @@
 /* Several workers on one port: each packet finds the owner of its connection. */
 #include "support/moved.h"
 #include "support/quic_fixture.h"
+#include "support/scratch.h"
 #include "transport/quic_endpoint_int.h"
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -116,9 +117,9 @@ Test(quic_workers, migrating_clients_reach_their_worker) {
 }
 
 Test(quic_workers, and_with_encrypted_connection_ids) {
-    char path[] = "/tmp/cb-cid-key-XXXXXX";
-    int fd = mkstemp(path); /* mode 0600 */
-    cr_assert(fd >= 0 && write(fd, "0123456789abcdef", 16) == 16);
+    char path[SCRATCH_TEXT];
+    int fd = scratch_file(path, sizeof path, "cid-key");
+    cr_assert(write(fd, "0123456789abcdef", 16) == 16);
     close(fd);
     migrate(path);
     unlink(path);

@@ -1,6 +1,7 @@
 /* Revisions: each step of a change, the file beside the store, starts, what was, and ends in the middle. */
 #include "admin/revision_note.h"
 #include "base/mem.h"
+#include "support/scratch.h"
 #include <cb/revisions.h>
 #include <criterion/criterion.h>
 #include <stdbool.h>
@@ -138,8 +139,7 @@ static int begin_with(world *w, const char *file) {
 
 static void begin(world *w, const char *file) {
     *w = (world){.rc = 1};
-    strcpy(w->folder, "/tmp/cb-revisions-XXXXXX");
-    cr_assert(mkdtemp(w->folder));
+    scratch_folder(w->folder, sizeof w->folder, "revisions");
     snprintf(w->path, sizeof w->path, "%s/store", w->folder);
     cr_assert_eq(cb_loop_new(&w->loop, NULL), CB_OK);
     open_store(w);

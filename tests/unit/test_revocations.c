@@ -1,5 +1,6 @@
 /* Revocations in files, and the lines of which they are made. */
 #include "auth/revocations.h"
+#include "support/scratch.h"
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
@@ -32,11 +33,9 @@ Test(revocations, files) {
         {"{\"issuer\": \"me\", \"jti\": \"1\", \"jti\": \"2\"}", "twice"},
         {"{\"issuer\": \"me\", \"jti\": \"1\"}\n{\"issuer\": \"me\"", "line 2: "},
     };
-    char path[] = "/tmp/cb-test-revoked-XXXXXX";
+    char path[SCRATCH_TEXT];
     cb_revocations *r = NULL;
-    int fd = mkstemp(path);
-    cr_assert(fd >= 0);
-    close(fd);
+    close(scratch_file(path, sizeof path, "revoked"));
     cr_assert_eq(cb_revocations_new(&r, 0), CB_OK);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         write_file(path, bad[i].text);

@@ -1,4 +1,5 @@
 /* Sealed files: what was sealed comes back, every changed byte is seen, keys turn, and mistakes are told. */
+#include "support/scratch.h"
 #include <cb.h>
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -21,8 +22,7 @@ static char folder[64];
 
 static void path_of(char out[128], const char *name) {
     if (!*folder) {
-        snprintf(folder, sizeof folder, "/tmp/cb-seal-XXXXXX");
-        cr_assert_not_null(mkdtemp(folder));
+        scratch_folder(folder, sizeof folder, "seal");
     }
     snprintf(out, 128, "%s/%s", folder, name);
 }

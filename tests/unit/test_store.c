@@ -1,5 +1,6 @@
 #include "loop/loop_int.h"
 #include "support/moved.h"
+#include "support/scratch.h"
 #include <cb/store.h>
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -32,8 +33,7 @@ typedef struct world {
 
 static void begin(world *w, cb_store_file_opts o) {
     *w = (world){0};
-    strcpy(w->folder, "/tmp/cb-store-XXXXXX");
-    cr_assert(mkdtemp(w->folder));
+    scratch_folder(w->folder, sizeof w->folder, "store");
     snprintf(w->path, sizeof w->path, "%s/store", w->folder);
     o.size = sizeof o;
     o.path = w->path;

@@ -1,4 +1,5 @@
 #include "base/mem.h"
+#include "support/scratch.h"
 #include "support/tls_fixture.h"
 #include "transport/sessions.h"
 #include "transport/ticket_file.h"
@@ -241,22 +242,21 @@ Test(tls_tickets, files_that_are_refused) {
 
 static cb_seal *seal_of(char letter, char old) {
     uint8_t secret[32];
-    char file[64];
+    char file[SCRATCH_TEXT] = "";
     const char *olds[] = {file};
     cb_seal *s = NULL;
     memset(secret, letter, sizeof secret);
-    snprintf(file, sizeof file, "/tmp/cb-old-key-%d", (int)getpid());
     if (old) {
         uint8_t before[32];
         memset(before, old, sizeof before);
-        int fd = open(file, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+        int fd = scratch_file(file, sizeof file, "old-key");
         cr_assert_eq(write(fd, before, sizeof before), 32);
         close(fd);
     }
     cr_assert_eq(
         cb_seal_new(&s, CB_OPTS(cb_seal_opts, .secret = {secret, 32}, .old_keys = olds, .n_old_keys = old != 0)), CB_OK,
         "%s", cb_last_error());
-    unlink(file);
+    if (*file) unlink(file);
     return s;
 }
 

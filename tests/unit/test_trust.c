@@ -1,6 +1,7 @@
 /* Whom a side lets in: rules by host, revocation lists, names, pins, stapled answers; and what of it resumes. */
 #include "base/mem.h"
 #include "support/moved.h"
+#include "support/scratch.h"
 #include "support/tls_fixture.h"
 #include "transport/peer.h"
 #include "transport/tls_cert.h"
@@ -228,8 +229,7 @@ Test(trust, revocation_lists) {
 
 static void make_below(tls_pki *p, tls_pki *parent) {
     memset(p, 0, sizeof *p);
-    snprintf(p->dir, sizeof p->dir, "/tmp/cb-test-pki-XXXXXX");
-    cr_assert(mkdtemp(p->dir) != NULL);
+    scratch_folder(p->dir, sizeof p->dir, "pki");
     snprintf(p->ca_file, sizeof p->ca_file, "%s/ca.pem", p->dir);
     int rc = cb_ca_open(&p->ca, CB_OPTS(cb_ca_opts, .dir = p->dir, .parent = parent->ca, .common_name = "Below"));
     cr_assert_eq(rc, CB_OK, "%s", cb_last_error());
@@ -254,8 +254,7 @@ Test(trust, revocation_along_the_chain) {
     begin(&w);
     tls_pki_make_of(&root, 0);
     tls_pki_drop(&root);
-    snprintf(root.dir, sizeof root.dir, "/tmp/cb-test-pki-XXXXXX");
-    cr_assert(mkdtemp(root.dir) != NULL);
+    scratch_folder(root.dir, sizeof root.dir, "pki");
     snprintf(root.ca_file, sizeof root.ca_file, "%s/ca.pem", root.dir);
     cr_assert_eq(cb_ca_open(&root.ca, CB_OPTS(cb_ca_opts, .dir = root.dir, .path_len = 1)), CB_OK, "%s",
                  cb_last_error());

@@ -2,6 +2,7 @@
  * when nobody is there. */
 #include "base/addr.h"
 #include "support/http_fixture.h"
+#include "support/scratch.h"
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -27,8 +28,7 @@ static int listen_at(const char *to, int backlog) {
 }
 
 static void place_open(struct place *p, const http_way *way) {
-    snprintf(p->dir, sizeof p->dir, "/tmp/cb-unix-XXXXXX");
-    cr_assert(mkdtemp(p->dir), "mkdtemp");
+    scratch_folder(p->dir, sizeof p->dir, "unix");
     snprintf(p->to, sizeof p->to, "unix:%s/sock", p->dir);
     p->fd = listen_at(p->to, 64);
     http_world_open(&p->w);
