@@ -265,7 +265,7 @@ static void play(pop *p, int packets) {
     }
 }
 
-static void run_pop(int even, int odd, bool apart) {
+static pop *open_pop(int even, int odd, bool apart) {
     pop *p = calloc(1, sizeof *p);
     cr_assert_not_null(p);
     p->x = 0x9e3779b97f4a7c15u + (unsigned)(even * 8 + odd);
@@ -285,13 +285,10 @@ static void run_pop(int even, int odd, bool apart) {
     for (int i = 0; i < HOSTS; i++)
         while (p->host[i].applied < p->r.n)
             host_applies(p, i);
-    play(p, 6000);
+    return p;
+}
 
-    cb_lb_writer_stats w = {.size = sizeof w};
-    cb_lb_writer_stats_get(p->r.writer, &w);
-    cr_expect_gt(w.moves, 200, "%d moves", (int)w.moves);
-    cr_expect(p->hops[0] > 100 && p->hops[1] > 1000 && p->hops[2] > 50, "delivered by hops: %d %d %d %d",
-              (int)p->hops[0], (int)p->hops[1], (int)p->hops[2], (int)p->hops[3]);
+static void close_pop(pop *p) {
     for (size_t i = 0; i < FLOWS; i++)
         if (p->flows[i].live) end(p, &p->flows[i]);
     for (int i = 0; i < HOSTS; i++) {
@@ -304,6 +301,118 @@ static void run_pop(int even, int odd, bool apart) {
     fw_netns_leave(&p->ns);
     drop(&p->r);
     free(p);
+}
+
+static void run_pop(int even, int odd, bool apart) {
+    pop *p = open_pop(even, odd, apart);
+    play(p, 6000);
+    cb_lb_writer_stats w = {.size = sizeof w};
+    cb_lb_writer_stats_get(p->r.writer, &w);
+    cr_expect_gt(w.moves, 200, "%d moves", (int)w.moves);
+    cr_expect(p->hops[0] > 100 && p->hops[1] > 1000 && p->hops[2] > 50, "delivered by hops: %d %d %d %d",
+              (int)p->hops[0], (int)p->hops[1], (int)p->hops[2], (int)p->hops[3]);
+    close_pop(p);
+}
+
+/* ---- whatever comes ---- */
+
+/* Tables that have nothing to do with each other: more than any delay of the log could do. */
+static void disagree(pop *p) {
+    for (int at = 0; at < HOSTS; at++)
+        for (uint32_t i = 0; i < FW_LAB_BUCKETS; i++) {
+            const uint32_t second = below(p, 3) ? (uint32_t)p->host[below(p, HOSTS)].slot : CB_FW_NOBODY;
+            const uint64_t word = (uint64_t)p->host[below(p, HOSTS)].slot | (uint64_t)second << 16 | 1ULL << 32;
+            cr_assert_eq(bpf_map_update_elem(bpf_map__fd(p->host[at].lab.skel->maps.table), &i, &word, BPF_ANY), 0);
+        }
+}
+
+/* A packet of some kind: TCP, QUIC, a piece, an ICMP error; as it is, or as another host would send it. */
+static void any_frame(pop *p, fw_frame *f) {
+    static uint8_t quote[FW_FRAME_MAX], packet[FW_FRAME_MAX];
+    flow some = {.six = below(p, 2), .quic = below(p, 2)};
+    p->flows[0] = some;
+    fw_spec s = packet_of(p, &p->flows[0], (uint8_t)below(p, 64));
+    s.sport = (uint16_t)below(p, 65536);
+    const uint32_t kind = below(p, 8);
+    if (kind < 2) {
+        s.more = true;
+        s.id = below(p, 8);
+        s.offset = kind ? 64 : 0;
+        s.payload = quote;
+        s.payload_bytes = some.quic || kind ? 64 : 60;
+    } else if (kind < 4) { /* turned around: what the VIP sent */
+        fw_spec v = s;
+        v.source = s.destination;
+        v.destination = s.source;
+        v.sport = 443;
+        v.dport = s.sport;
+        s.protocol = some.six ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
+        s.icmp_type = some.six ? 2 : 3;
+        s.icmp_code = some.six ? 0 : 4;
+        s.payload_bytes = fw_packet_make(quote, &v);
+        s.payload = quote;
+    }
+    const size_t n = fw_packet_make(packet, &s);
+    const place *from = &p->host[below(p, HOSTS)], *to = &p->host[below(p, HOSTS)];
+    const fw_tunnel t = {.from = from->address[0],
+                         .to = to->address[0],
+                         .form = (int)below(p, 2),
+                         .hop = (uint8_t)below(p, 5),
+                         .flags = (uint8_t)below(p, 8),
+                         .key = 1,
+                         .previous = ID + below(p, HOSTS + 1)};
+    if (below(p, 2))
+        fw_tunnel_wrap(&from->lab.control, f, &t, packet, n);
+    else
+        fw_frame_make(f, &s);
+    for (uint32_t i = below(p, 3) ? 0 : 1 + below(p, 4); i > 0; i--) /* and what may happen to it */
+        f->b[12 + below(p, (uint32_t)(f->n < 120 ? f->n : 120) - 12)] ^= (uint8_t)(1u << below(p, 8));
+}
+
+/* How often it was sent on before it ended somewhere. */
+static int wander(pop *p, int at, fw_frame *f) {
+    for (int sent = 0;; sent++) {
+        place *h = &p->host[at];
+        go_to(h);
+        if (p->apart) fw_lab_interface(&h->lab, sent ? CB_FW_UNDERLAY : CB_FW_EDGE | CB_FW_UNDERLAY);
+        if (fw_lab_run(&h->lab, f) != XDP_TX) return sent;
+        uint64_t counted = 0;
+        for (uint32_t i = 0; i < CB_FW_N_ALL; i++)
+            counted += fw_lab_counted(&h->lab, i);
+        cr_assert_gt(counted, 0U, "what is sent is counted");
+        *f = h->lab.out;
+        int next = -1;
+        for (int i = 0; i < HOSTS; i++)
+            if (f->b[4] == 1 && p->host[i].slot == f->b[5]) next = i;
+        if (next < 0) return sent; /* an answer to who sent it */
+        cr_assert_lt(sent, CB_FW_HOPS, "it goes around");
+        at = next;
+    }
+}
+
+static void wander_in_pop(int even, int odd) {
+    pop *p = open_pop(even, odd, true);
+    fw_frame f;
+    uint64_t ended[CB_FW_HOPS + 1] = {0};
+    for (int i = 0; i < 8000; i++) {
+        if (i % 2000 == 0) disagree(p);
+        any_frame(p, &f);
+        f.b[4] = 9;
+        f.b[11] = 99;
+        ended[wander(p, (int)below(p, HOSTS), &f)]++;
+    }
+    p->flows[0].live = false;
+    cr_expect(ended[0] > 1000 && ended[1] > 500 && ended[2] > 200, "ended after hops: %d %d %d %d", (int)ended[0],
+              (int)ended[1], (int)ended[2], (int)ended[3]);
+    close_pop(p);
+}
+
+Test(forward_pop, nothing_goes_around_whatever_tables_and_packets_say) {
+    wander_in_pop(CB_FW_GUE, CB_FW_IPIP);
+}
+
+Test(forward_pop, nothing_goes_around_as_it_is) {
+    wander_in_pop(CB_FW_MAC, CB_FW_MAC);
 }
 
 Test(forward_pop, every_packet_finds_its_connection_by_gue) {
