@@ -12,8 +12,8 @@
  * 443)); cb_forward_sync(f, table);          when the table has changed cb_forward_resolve(f);              now, and
  * each second: the way to the members cb_forward_attach(f, "eth0", CB_FORWARD_AUTO, CB_FORWARD_BOTH);
  *
- * Loading needs CAP_BPF and CAP_NET_ADMIN; other processes get CB_EPERM and can go on as plain servers. With pin_dir
- * the datapath goes on when the process ends, and the next one takes it over: the program is replaced in one step,
+ * Loading needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; other processes get CB_EPERM and can go on as plain servers.
+ * With pin_dir the datapath goes on when the process ends, and the next one takes it over: the program is replaced in one step,
  * without a packet lost. Without, all ends with the process.
  *
  * Threads: all functions may be called from any thread but cb_forward_free(); one change is made at a time.

@@ -43,23 +43,33 @@ void fw_loud(void *before) {
 
 /* ---- what went wrong ---- */
 
-/* The names of those of the two capabilities that this process lacks; "" when it has both. */
+/* The names of those of the three capabilities that this process lacks; "" when it has all. Who has no CAP_PERFMON may
+ * load simpler programs only: the verifier lets no address of a packet depend on what was read from it. */
 static const char *missing_capabilities(void) {
+    static const char *const names[] = {"",
+                                        "CAP_BPF",
+                                        "CAP_NET_ADMIN",
+                                        "CAP_BPF and CAP_NET_ADMIN",
+                                        "CAP_PERFMON",
+                                        "CAP_BPF and CAP_PERFMON",
+                                        "CAP_NET_ADMIN and CAP_PERFMON",
+                                        "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"};
     struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct d[2] = {{0}};
     if (syscall(SYS_capget, &h, d) < 0) return "";
     const uint64_t have = d[0].effective | (uint64_t)d[1].effective << 32;
     const bool all = have >> CAP_SYS_ADMIN & 1;
-    const bool bpf = all || have >> CAP_BPF & 1, net = have >> CAP_NET_ADMIN & 1;
-    return bpf ? (net ? "" : "CAP_NET_ADMIN") : net ? "CAP_BPF" : "CAP_BPF and CAP_NET_ADMIN";
+    const unsigned bpf = all || have >> CAP_BPF & 1, net = have >> CAP_NET_ADMIN & 1;
+    const unsigned perfmon = all || have >> CAP_PERFMON & 1;
+    return names[(1 - bpf) + 2 * (1 - net) + 4 * (1 - perfmon)];
 }
 
 static int not_allowed(const char *what) {
     const char *lacks = missing_capabilities();
     if (*lacks) return cb_fail(CB_EPERM, "%s: this process lacks %s", what, lacks);
     return cb_fail(CB_EPERM,
-                   "%s: this process may not, although it has CAP_BPF and CAP_NET_ADMIN; look for a seccomp "
-                   "filter, a lockdown of the kernel or a user namespace",
+                   "%s: this process may not, although it has CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; look for a "
+                   "seccomp filter, a lockdown of the kernel or a user namespace",
                    what);
 }
 
@@ -89,7 +99,8 @@ int fw_load_failed(int err, const char *program, const char *log) {
     struct utsname kernel = {.release = "?"};
     char words[700];
     (void)uname(&kernel);
-    if (err == EPERM || (err == EACCES && !*log)) return not_allowed("forwarding packets in the kernel");
+    if (err == EPERM || (err == EACCES && (!*log || *missing_capabilities())))
+        return not_allowed("forwarding packets in the kernel");
     last_words(words, sizeof words, log);
     for (size_t i = 0; i < sizeof lacking / sizeof *lacking; i++)
         if (err == lacking[i])

@@ -533,6 +533,14 @@ static int without_rights(void) {
     cb_forward *f = NULL;
     if (syscall(SYS_capget, &h, d) < 0 || !(d[1].effective >> (CAP_BPF - 32) & 1)) return SKIP;
     d[0].effective &= ~(1u << CAP_SYS_ADMIN);
+    d[1].effective &= ~(1u << (CAP_PERFMON - 32));
+    if (syscall(SYS_capset, &h, d) < 0) return SKIP;
+    CHECK(cb_forward_new(&f, &o) == CB_EPERM);
+    CHECK(strstr(cb_last_error(), "lacks CAP_PERFMON"));
+    d[1].effective |= 1u << (CAP_PERFMON - 32);
+    if (syscall(SYS_capset, &h, d) < 0) return SKIP;
+    CHECK(cb_forward_new(&f, &o) == CB_OK); /* these three are enough */
+    cb_forward_free(f);
     d[1].effective &= ~(1u << (CAP_BPF - 32));
     if (syscall(SYS_capset, &h, d) < 0) return SKIP;
     CHECK(cb_forward_new(&f, &o) == CB_EPERM);

@@ -9,7 +9,7 @@
             f.resolve()                    # about once a second
             f.run()
 
-Loading needs CAP_BPF and CAP_NET_ADMIN. Importing this needs libcb-xdp; the rest of ``cb`` does not.
+Loading needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. Importing this needs libcb-xdp; the rest of ``cb`` does not.
 """
 
 from __future__ import annotations
