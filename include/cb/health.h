@@ -265,6 +265,8 @@ typedef struct cb_lb_adapt_opts {
     uint32_t max_step_percent;  /* of its weight that a member gains or loses in a step at most; 0 = 10 */
     uint32_t min_percent;       /* of its own weight that is left to a member; 0 = 20 */
     uint32_t max_percent;       /* ... that it gets at most; above 100; 0 = 300 */
+    uint32_t idle_percent;      /* while the mean load is below this, nothing moves; 0 = 10 */
+    uint32_t reserved;
 } cb_lb_adapt_opts;
 
 /* Without members. opts may be NULL. CB_EINVAL (out; the detail names the field), CB_ENOMEM, CB_E2BIG. */

@@ -38,8 +38,9 @@ struct cb_lb_adapt {
 static void defaults(cb_lb_adapt_opts *o) {
     const struct {
         uint32_t *at, value;
-    } rows[] = {{&o->step_ms, 10000},   {&o->smooth_ms, 5000},      {&o->stale_ms, 30000}, {&o->dead_band_percent, 5},
-                {&o->gain_percent, 20}, {&o->max_step_percent, 10}, {&o->min_percent, 20}, {&o->max_percent, 300}};
+    } rows[] = {{&o->step_ms, 10000},       {&o->smooth_ms, 5000},  {&o->stale_ms, 30000},
+                {&o->dead_band_percent, 5}, {&o->gain_percent, 20}, {&o->max_step_percent, 10},
+                {&o->min_percent, 20},      {&o->max_percent, 300}, {&o->idle_percent, 10}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (!*rows[i].at) *rows[i].at = rows[i].value;
 }
@@ -52,7 +53,8 @@ static int check(const cb_lb_adapt_opts *o) {
                 {"max_step_percent", o->max_step_percent, 1, 100},
                 {"min_percent", o->min_percent, 1, 100},
                 {"max_percent", o->max_percent, 101, 1000000},
-                {"dead_band_percent", o->dead_band_percent, 1, 100}};
+                {"dead_band_percent", o->dead_band_percent, 1, 100},
+                {"idle_percent", o->idle_percent, 1, 100}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (rows[i].value < rows[i].least || rows[i].value > rows[i].most)
             return cb_fail(CB_EINVAL, "cb_lb_adapt_opts: %s is %u; %u to %u are possible", rows[i].name,
@@ -181,7 +183,7 @@ static bool mean_of(const cb_lb_adapt *a, double *mean, double *weights) {
     }
     if (n < 2 || load <= 0) return false;
     *mean = load / *weights;
-    return true;
+    return *mean * 100 >= a->o.idle_percent;
 }
 
 /* What each should have; false: all are equal enough. */

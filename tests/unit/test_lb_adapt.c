@@ -16,7 +16,8 @@ typedef struct world {
     double capacity[N], load, noise;
     int64_t past[HISTORY][N]; /* weights, each second */
     uint64_t chance, seconds;
-    uint32_t delay_s, changes, last_change;
+    uint32_t delay_s, average_s, changes, last_change;
+    double average[N];
 } world;
 
 static void begin(world *w, const cb_lb_adapt_opts *o, uint32_t delay_s) {
@@ -55,7 +56,9 @@ static void run(world *w, uint32_t seconds) {
         for (int i = 0; i < N; i++) {
             w->chance = w->chance * 6364136223846793005u + 1442695040888963407u;
             const double noise = 1 + w->noise * ((double)(w->chance >> 40) / (double)(1 << 24) * 2 - 1);
-            cr_assert_eq(cb_lb_adapt_report(w->a, (uint32_t)i, load_of(w, i) * noise, now), CB_OK);
+            const double load = load_of(w, i) * noise;
+            w->average[i] += (load - w->average[i]) / (w->average_s && w->seconds > 1 ? w->average_s : 1);
+            cr_assert_eq(cb_lb_adapt_report(w->a, (uint32_t)i, w->average[i], now), CB_OK);
         }
         const int changed = cb_lb_adapt_run(w->a, now);
         w->changes += changed == 1;
@@ -116,6 +119,31 @@ Test(lb_adapt, the_test_sees_a_loop_that_swings) {
     w.capacity[3] = 200;
     cr_expect_gt(swings(&w, 600, 0.06), 10);
     cb_lb_adapt_free(w.a);
+}
+
+/* The kernel's load is an average over a minute: with steps of ten seconds weights go on while what they did does not
+ * show yet, and too far; with steps of a minute they do not. */
+Test(lb_adapt, averages_want_longer_steps) {
+    static const struct {
+        uint32_t step_ms;
+        double least, most; /* how far below its place the slow server is sent */
+    } rows[] = {{10000, 0.75, 0.93}, {60000, 0.95, 1.06}};
+    for (size_t r = 0; r < 2; r++) {
+        world w;
+        begin(&w, CB_OPTS(cb_lb_adapt_opts, .step_ms = rows[r].step_ms), 1);
+        w.average_s = 60;
+        w.capacity[1] = 50;
+        double lowest = 1e9;
+        for (int t = 0; t < 7200; t++) {
+            run(&w, 1);
+            lowest = fmin(lowest, (double)cb_lb_adapt_weight(w.a, 1));
+        }
+        const double place = 5000 * 50 / 450.0;
+        cr_expect(lowest / place > rows[r].least && lowest / place < rows[r].most,
+                  "steps of %u: down to %.2f of its place", rows[r].step_ms, lowest / place);
+        cr_expect_float_eq((double)cb_lb_adapt_weight(w.a, 1) / place, 1, 0.08);
+        cb_lb_adapt_free(w.a);
+    }
 }
 
 /* Reports that jitter by 10 % around equal loads move next to nothing; a whole table is behind these weights. */
@@ -218,6 +246,20 @@ Test(lb_adapt, unknown_loads_keep_weights) {
     cb_lb_adapt_free(NULL);
     cr_expect_eq(cb_lb_adapt_new(&a, CB_OPTS(cb_lb_adapt_opts, .gain_percent = 101)), CB_EINVAL);
     cr_expect(strstr(cb_last_error(), "gain_percent is 101"), "%s", cb_last_error());
+}
+
+/* Whoever does next to nothing differs by much, and that is of no consequence. */
+Test(lb_adapt, idle_servers_are_left_alone) {
+    world w;
+    begin(&w, CB_OPTS(cb_lb_adapt_opts, .idle_percent = 30), 5);
+    w.capacity[1] = 50;
+    w.load = 100; /* of 450: 22 % on average, and 40 % there */
+    run(&w, 600);
+    cr_expect_eq(w.changes, 0);
+    w.load = 200;
+    run(&w, 600);
+    cr_expect_gt(w.changes, 3);
+    cb_lb_adapt_free(w.a);
 }
 
 /* A table behind it: what load says becomes members, and buckets follow. */
