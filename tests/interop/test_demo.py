@@ -93,7 +93,7 @@ def nothing_left(tmp_path):
 
 @needs_world
 def test_pop_without_a_terminal(tmp_path):
-    demo = demo_pop(tmp_path, "--seconds", "40", "--flows", "20", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    demo = demo_pop(tmp_path, "--seconds", "90", "--flows", "20", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines = []
 
     def until(pattern):
@@ -109,10 +109,10 @@ def test_pop_without_a_terminal(tmp_path):
 
     try:
         until(r"^00:00 live 20 TCP 20 QUIC, broken 0 0, moved 0; s11=\d+\+\d+ .*r1>s11,s12 r2>s21,s22")
-        printed = [line.strip() for line in lines if re.match(r"  (nsenter|birdc|ip) ", line)]
-        assert len(printed) == 5
+        printed = [line.strip() for line in lines if re.match(r"  (nsenter|birdc|ip|\S*/cbctl) ", line)]
+        assert len(printed) == 7
         for command in printed:  # what it prints works as printed
-            if "cbctl" in command:
+            if "cbctl top" in command:
                 command += " --once"
             got = run("bash", "-c", command, cwd="/", timeout=30)
             assert got.returncode == 0 and got.stdout, (command, got)
@@ -124,10 +124,21 @@ def test_pop_without_a_terminal(tmp_path):
         until(r"s11 does not run: start s11")
         do("start s11")
         until(r"r1 leads to s11, s12")
+        time.sleep(5)  # what was with s11 has noticed by then
+        do("mend c2")
+        until("mend c2: done")
+        broken = re.search(r"broken \d+ \d+", until(r"^00:\d\d live 20 TCP 20 QUIC"))[0]
+        for command in ("drain s12", "weight s11 300", "back s12"):
+            do(command)
+            until(f"{command}: done")
+        time.sleep(2)
+        do("mend c1")
+        until("mend c1: done")
+        assert broken in until(r"^00:\d\d live 20 TCP 20 QUIC")  # the servers forward
         for command in ("cut c1", "mend c1", "move c2 up1", "rebind c2", "delay c2 up1 5", "loss c2 up1 0"):
             do(command)
             until(f"{command}: done")
-        for command, said in (("kill s99", "there is no server s99"), ("cut c1 up7", "no up7"), ("loss c1 up1 many", "'many' is no number from 0 to 100"), ("kill", "kill SERVER"),
+        for command, said in (("kill s99", "there is no server s99"), ("cut c1 up7", "no up7"), ("loss c1 up1 many", "'many' is no number from 0 to 100"), ("kill", "kill SERVER"), ("weight s11 x", "'x' is no number"),
                               ("fly", "'fly' is no command")):
             do(command)
             until(said)
@@ -138,6 +149,15 @@ def test_pop_without_a_terminal(tmp_path):
         demo.kill()
         demo.stdin.close()
         demo.stdout.close()
+    nothing_left(tmp_path)
+
+
+@needs_world
+def test_pop_without_forwarding(tmp_path):
+    got = subprocess.run([TOP / "scripts/demo", "--pop", "--ecmp", "--seconds", "9", "--flows", "30", "--pops", "2"], input="drain s11\nweight s12 5\n", capture_output=True, text=True,
+                         timeout=300, env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert got.returncode == 0 and "drain s11: done" in got.stdout and "r1 leads to s12\n" in got.stdout and "ECMP has no weights" in got.stdout, got
+    assert re.search(r"broken: \d+ TCP, \d+ QUIC; they were with s11\n", got.stdout), got.stdout
     nothing_left(tmp_path)
 
 
@@ -163,8 +183,7 @@ def test_pop_on_a_terminal(tmp_path):
         os.write(own, b"\n")
         until("PoP 1: c1, c2 == r1 -> s11, s12")
         os.write(own, b"drain s13\x7f2\r")
-        until("drain s12: done")
-        until("r1 -> s11\x1b")
+        until("s12  drain")
         os.write(own, b"cut c1\r")
         until("c1 (up1 cut)")
         demo.send_signal(signal.SIGINT)

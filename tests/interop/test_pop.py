@@ -205,6 +205,36 @@ def test_clients_that_move_keep_their_server():
         no_drops(plane)
 
 
+def test_edges_that_forward():
+    """The same with cb-edge's own forwarding: servers drain, come back, get other shares, lose their route, die and return, while connections live."""
+    with Pops(BUILD, pops=(3,), clients=2, forwarding=True) as w:
+        w.serve()
+        load = w.load(FLOWS, FLOWS, every_ms=300).until_live()
+        load.mark()
+        before = unbroken(load, "nothing", 1)
+        for name, change in (("drain", lambda: w.drain("s11")), ("back", lambda: w.undrain("s11")), ("weight", lambda: w.weight("s12", 300)),
+                             ("rehash", lambda: w.withdraw("s13")), ("rehash again", lambda: w.start("s13"))):
+            change()
+            w.until_moved(1)
+            unbroken(load, name, 1)
+        assert 0.59 < w.members(1)["s12"]["share"] < 0.61  # 300 of 500
+        w.kill("s11")
+        w.until_moved(1)
+        world.wait_for(lambda: w.members(1)["s11"]["state"] == "dead", 10, lambda: str(w.members(1)))
+        counts = load.settle(8)
+        for kind in ("tcp", "quic"):
+            lost = before[kind]["servers"]["s11"]
+            assert (counts[kind]["broken"], counts[kind]["broken_of"], counts[kind]["moved"]) == (lost, {"s11": lost}, 0), counts
+        w.start("s11")
+        w.until_moved(1)
+        again = w.load(FLOWS, FLOWS, every_ms=300).until_live()
+        again.mark()
+        assert sorted(unbroken(again, "all three", 1)["tcp"]["servers"]) == ["s11", "s12", "s13"]
+        paths = [w.datapath(name) for name in ("s11", "s12", "s13")]
+        assert sum(p["forwarded"] for p in paths) > 0 and sum(p["decapsulated"] for p in paths) > 0, paths
+        assert not any(p[name] for p in paths for name in ("malformed", "bad_tag", "loop", "not_vip")), paths
+
+
 class Flood(threading.Thread):
     """TCP segments with ACK from everywhere to the service, as fast as Python makes them, for some seconds."""
 

@@ -1,6 +1,6 @@
 """What `scripts/demo --pop` shows: the world of pop.py with connections that live, a view of it once a second, and commands that break things.
 
-    demo.py --build DIR [--seconds N] [--flows N] [--pops N,N]
+    demo.py --build DIR [--seconds N] [--flows N] [--pops N,N] [--ecmp]
 
 On a terminal the view stays in place and commands are typed below it. Else a line a second is printed, and commands are read from standard input.
 """
@@ -70,6 +70,13 @@ class Demo:
     def back(self, name):
         self.w.undrain(self.running(name))
 
+    def weight(self, name, weight):
+        if not self.w.forwarding:
+            raise Refused("ECMP has no weights: without --ecmp there are")
+        if not weight.isdigit() or not 1 <= int(weight) <= 65535:
+            raise Refused(f"{weight!r} is no number from 1 to 65535 (100 is what all begin with)")
+        self.w.weight(self.server(name), int(weight))
+
     def cut(self, client, device="up1"):
         client, device = self.uplink(client, device)
         self.w.hosts[client].cut(device)
@@ -108,6 +115,7 @@ class Demo:
         "start": (start, "SERVER", 1, 1, "it comes back"),
         "drain": (drain, "SERVER", 1, 1, "it is to get no new connections"),
         "back": (back, "SERVER", 1, 1, "it gets some again"),
+        "weight": (weight, "SERVER WEIGHT", 2, 2, "its share of what is new; all begin with 100"),
         "cut": (cut, "CLIENT [UPLINK]", 1, 2, "the cable of an uplink is pulled"),
         "mend": (mend, "CLIENT [UPLINK]", 1, 2, "and put back"),
         "move": (move, "CLIENT [UPLINK]", 1, 2, "the client gets another address"),
@@ -170,10 +178,22 @@ class Demo:
         self.before, self.rerouted = counts, routes
         return counts, routes
 
+    def table(self):
+        """What the writers of the tables say of the servers: {name: member}."""
+        found = {}
+        for p in range(1, len(self.w.pops) + 1) if self.w.forwarding else ():
+            found.update(self.w.members(p))
+        return found
+
     @staticmethod
-    def state(server, routes):
+    def state(server, routes, table):
         if not server.up:
             return "off"
+        member = table.get(server.name)
+        if member and member["drained"]:
+            return "draining" if member["first"] or member["leaving"] else "drained"
+        if member and member["state"] != "up":
+            return "not in the table"
         return "serving" if server.name in routes[f"r{server.pop}"] else "running, no route"
 
     def uplinks(self, client):
@@ -188,6 +208,7 @@ class Demo:
 
     def view(self, width, height):
         counts, routes = self.look()
+        table = self.table()
         total = sum(counts[k]["live"] for k in KINDS) or 1
         lines = [f"A service at {pop.VIP4} and {pop.VIP6}, {len(self.w.pops)} PoPs, {len(self.w.servers)} servers   {self.clock()}",
                  f"{counts['tcp']['live']} TCP + {counts['quic']['live']} QUIC connections live · broken since the start: {counts['tcp']['broken']} TCP, "
@@ -198,7 +219,8 @@ class Demo:
             for server in (s for s in self.w.servers.values() if s.pop == p):
                 tcp, quic = (counts[k]["servers"].get(server.name, 0) for k in KINDS)
                 bar = "#" * round(BAR * (tcp + quic) / total)
-                lines.append(f"   {server.name}  {self.state(server, routes):18} {tcp:5} TCP {quic:5} QUIC  {bar:{BAR}} {100 * (tcp + quic) / total:3.0f} %")
+                lines.append(f"   {server.name}  {self.state(server, routes, table):18} {tcp:5} TCP {quic:5} QUIC  {bar:{BAR}} {100 * (tcp + quic) / total:3.0f} %"
+                             + (f"   of new ones {100 * table[server.name]['share']:3.0f} %" if server.name in table else ""))
         lines += ["", *(f"{name} {form}" + " " * (32 - len(name) - len(form)) + text for name, (_, form, _, _, text) in self.COMMANDS.items()),
                   "quit" + " " * 29 + "or Ctrl-C: everything ends and nothing is left", ""]
         room = max(height - len(lines) - 2, 1)
@@ -212,19 +234,20 @@ def hints(w, build):
     """Commands for another terminal."""
     some, client, router = next(iter(w.servers.values())), next(iter(w.clients.values())), "r1"
     inside = " ".join(client.host.inside())
+    how = "Every server forwards to the owner of a connection; k1, k2 write the tables." if w.forwarding else "Only the routers decide who gets a connection (--ecmp)."
     return f"""
     up1               s11 s12 ...        {client.name} has two uplinks to {client.router.name}; r1 and r2 speak BGP
 c1 ===== r1 ---------'                   with their servers and each other (BIRD), and share
     up2   |  \\                           connections out by ECMP. All servers have {pop.VIP4}
           |   origin                     and {pop.VIP6}. s11 is 10.1.0.11,
 c2 ===== r2 ---------.                   2001:db8:1::11; c1 is 10.21.1.10 on up1, 10.21.2.10 on up2.
-                      s21 s22 ...
+                      s21 s22 ...         {how}
 
 In another terminal, as root:
   {inside} curl -i --cacert {w.ca}/ca.pem https://{pop.VIP4}/headers
   {inside} {build}/examples/http_client --ca {w.ca}/ca.pem -3 -v 'https://[{pop.VIP6}]/headers'
   {' '.join(some.host.inside())} {build}/cbctl top --socket {w.folder}/{some.name}.sock
-  birdc -s {w.folder}/{router}.bird.ctl show route for {pop.VIP4}/32 all
+{f"  {build}/cbctl lb members --socket {w.folder}/k1.sock{chr(10)}  {build}/cbctl lb counters --socket {w.folder}/{some.name}.sock{chr(10)}" if w.forwarding else ""}  birdc -s {w.folder}/{router}.bird.ctl show route for {pop.VIP4}/32 all
   ip -n {w.hosts[router].space} route show {pop.VIP4}
 The logs are in {w.folder}.
 """
@@ -308,6 +331,7 @@ def main():
     parser.add_argument("--seconds", type=positive, help="end after so many")
     parser.add_argument("--flows", type=positive, default=100, help="connections of TCP, and as many of QUIC (100)")
     parser.add_argument("--pops", type=shape, default=(2, 2), help="servers of each PoP (2,2)")
+    parser.add_argument("--ecmp", action="store_true", help="the servers do not forward: see what becomes of connections then")
     parser.add_argument("--may", action="store_true", help=argparse.SUPPRESS)  # only says whether it could run
     args = parser.parse_args()
     why = world.why_not(*pop.PROGRAMS)
@@ -323,7 +347,10 @@ def main():
     signal.signal(signal.SIGHUP, end)
     demo = None
     try:
-        with pop.Pops(args.build, pops=args.pops, clients=2, shims=True) as w:
+        forwarding = not args.ecmp and (args.build / "libcb-xdp.so").exists()
+        if not forwarding and not args.ecmp:
+            print("demo: libcb-xdp was not built (it needs clang, bpftool and libbpf-dev), so the servers do not forward, as with --ecmp", flush=True)
+        with pop.Pops(args.build, pops=args.pops, clients=2, shims=True, forwarding=forwarding) as w:
             print("== hosts, wires, BGP and servers", flush=True)
             w.serve()
             load = w.load(tcp=args.flows, quic=args.flows, every_ms=1000, stall_ms=3000, again=True, follow=True).until_live(120)

@@ -17,6 +17,9 @@
 Client cN is near PoP ((N-1) mod PoPs)+1: its router is there. When no server of that PoP is left the routers' BGP leads to another one. All servers announce
 VIP4 and VIP6 to their router, which shares flows out among them by the hash of addresses and ports (ECMP). Wires have an MTU of 1500 towards clients and the
 origin, and of 1600 in PoPs and between routers. Servers' wires take what is sent by XDP_TX.
+
+With forwarding=True all servers of a PoP forward, by `forwarding` of cb-edge, and drain(), undrain() and weight() change their table. It is written on a host of its own in each PoP,
+k1 and k2 (10.1.0.10), which serves nobody, so that any server can be killed.
 """
 
 import fcntl
@@ -63,6 +66,7 @@ class Server:
         self.v4, self.v6 = f"10.{pop}.0.{10 + number}", f"2001:db8:{pop}::{10 + number}"
         self.edge = self.bird = None
         self.announced = False
+        self.id = number + 1  # in the PoP's table; 1 is the writer
 
     @property
     def up(self):
@@ -87,8 +91,9 @@ class Pops(World):
     bfd_ms: BIRD looks for its neighbours so often, and gives them up after three times without a sign. edge_config(server, config): may change the
     configuration of an edge before it starts. delay_ms: one way, between clients and routers, by link_shim (the wire's numbers change while it runs: shim())."""
 
-    def __init__(self, build, pops=(2, 2), clients=2, spare=0, bfd_ms=200, edge_config=None, shims=False, folder=None):
+    def __init__(self, build, pops=(2, 2), clients=2, spare=0, bfd_ms=200, edge_config=None, shims=False, forwarding=False, folder=None):
         super().__init__(folder)
+        self.forwarding, self.writers = forwarding, {}
         self.tree, self.pops, self.n_clients, self.spare, self.bfd_ms = Path(build).resolve(), pops, clients, spare, bfd_ms
         self.edge_config = edge_config or (lambda server, config: None)
         self.shims, self.shim_of = shims, {}
@@ -109,14 +114,16 @@ class Pops(World):
         router = self.host(f"r{p}", forwards=True)
         router.ip("link add lan mtu 1600 type bridge forward_delay 0", "link set dev lan up")
         router.address("lan", f"10.{p}.0.1/24", f"2001:db8:{p}::1/64")
-        for s in range(1, self.pops[p - 1] + 1):
-            host = self.host(f"s{p}{s}")
-            server = self.servers[host.name] = Server(host, p, s)
+        for s in range(0 if self.forwarding else 1, self.pops[p - 1] + 1):
+            host = self.host(f"s{p}{s}" if s else f"k{p}")
+            server = Server(host, p, s)
+            (self.servers if s else self.writers)[host.name] = server
             self.link(host, "eth0", router, f"to-{host.name}", mtu=1600, offloads=False)
             router.ip(f"link set dev to-{host.name} master lan")
             router.xdp_pass(f"to-{host.name}")
             host.address("eth0", f"{server.v4}/24", f"{server.v6}/64")
-            host.address("lo", f"{VIP4}/32", f"{VIP6}/128")
+            if s:
+                host.address("lo", f"{VIP4}/32", f"{VIP6}/128")
             self.keep(host, "eth0", f"route add default via 10.{p}.0.1", f"-6 addr replace {server.v6}/64 dev eth0 nodad",
                       f"-6 route add default via 2001:db8:{p}::1")
         self.link(self.origin, f"to-r{p}", router, "to-o", (f"10.8.{p}.2/24", f"10.8.{p}.1/24"), (f"2001:db8:8:{p}::2/64", f"2001:db8:8:{p}::1/64"))
@@ -248,6 +255,14 @@ protocol bgp r_6 from quick {{
         for p in range(1, len(self.pops) + 1):
             self.start_bird(self.hosts[f"r{p}"], self._bird_of_router(p))
         first = [s for s in self.servers.values() if s.number <= self.pops[s.pop - 1] - self.spare]
+        if self.forwarding:
+            self._prepare_forwarding()
+            for server in first:
+                self.start_edge(server.name)
+            for p, writer in enumerate(self.writers.values(), 1):
+                self.until_members(p, [s.name for s in first if s.pop == p])
+                self.cbctl(writer.name, "lb", "drain", writer.id)  # it owns nothing
+                self.until_moved(p)
         for server in first:
             self.start(server.name, wait=False)
         for p in range(1, len(self.pops) + 1):
@@ -278,9 +293,73 @@ protocol bgp r_6 from quick {{
                       "roles": [{"who": f"uid:{os.getuid()}", "role": "admin"}]},
         }
 
+    # ---- forwarding ----
+    def _prepare_forwarding(self):
+        """Keys and certificates of the PoPs, and their writers."""
+        for name, size in (("pop.key", 32), ("cid.key", 16)):
+            (self.folder / name).write_bytes(os.urandom(size))
+            (self.folder / name).chmod(0o600)
+        for server in (*self.servers.values(), *self.writers.values()):
+            subprocess.run([self.own("cbctl"), "ca", "dev", "--dir", self.folder / "hosts", f"{server.name}.test"], check=True, capture_output=True)
+        for name in self.writers:
+            self.start_edge(name)
+
+    def _forwarding_of(self, server):
+        """The blocks `forwarding` and `quic_lb` of a host: all but its own number is the same on all hosts of its PoP."""
+        members = [{"id": s.id, "address": s.v4, "peer": f"{s.name}.test", "server_id": f"{server.pop:02x}{s.id:02x}"}
+                   for s in (*self.writers.values(), *self.servers.values()) if s.pop == server.pop]
+        members[0].update(weight=1, control=f"{members[0]['address']}:7946")
+        vips = [{"address": vip, "protocol": protocol, "port": port, **({"quic": True} if protocol == "udp" else {})}
+                for vip in (VIP4, VIP6) for protocol, port in (("tcp", 443), ("udp", 443), ("tcp", 80))]
+        return {
+            "forwarding": {
+                "id": server.id, "writer": 1, "members": members, "key_file": str(self.folder / "pop.key"), "state_file": str(self.folder / f"{server.name}-lb.state"),
+                "control": {"cert_file": str(self.folder / f"hosts/{server.name}.test.pem"), "key_file": str(self.folder / f"hosts/{server.name}.test-key.pem"),
+                            "ca_file": str(self.folder / "hosts/ca.pem")},
+                "interfaces": [{"name": "eth0", "mode": "native"}] if server.number else [], "vips": vips, "pin_dir": str(self.bpffs() / server.name),
+                "heartbeat_ms": 300, "misses": 4, "rise_ms": 500, "step_ms": 200, "start_ms": 1000, "min_live_percent": 1},
+            "quic_lb": {"server_id": f"{server.pop:02x}{server.id:02x}", "cid_key_file": str(self.folder / "cid.key")}}
+
+    def members(self, pop):
+        """{name: what `cbctl lb members` says} of a PoP, by its writer."""
+        names = {s.id: s.name for s in (*self.servers.values(), *self.writers.values()) if s.pop == pop}
+        return {names[m["id"]]: m for m in json.loads(self.cbctl(f"k{pop}", "lb", "members", "--json"))}
+
+    def datapath(self, name):
+        """{counter: packets} of a server's datapath."""
+        return json.loads(self.cbctl(name, "lb", "counters", "--json"))["counters"]
+
+    def until_members(self, pop, names, seconds=30):
+        """Waits until these are up for the writer, and each of them forwards by a table that has all of them."""
+        def up():
+            state = self.members(pop)
+            if any(state[name]["state"] != "up" for name in names):
+                return False
+            said = [self.cbctl(name, "lb", "status", "--json", check=False) for name in names]
+            if not all(said):  # its admin socket is not there yet
+                return False
+            path = [json.loads(text)["datapath"] for text in said]
+            return all(p["running"] and p["unresolved"] == 0 for p in path)
+        wait_for(up, seconds, lambda: f"not up: {self.members(pop)}\n" + "\n".join(s.edge.output() for s in self.servers.values() if s.pop == pop and s.edge))
+
+    def until_moved(self, pop, seconds=30):
+        """Waits until the table of a PoP has had nothing to change for a second, and all hosts have it."""
+        def still():
+            hosts = [f"k{pop}", *(s.name for s in self.servers.values() if s.pop == pop and s.up)]
+            before = [json.loads(self.cbctl(name, "lb", "status", "--json")) for name in hosts]
+            time.sleep(1)
+            after = json.loads(self.cbctl(hosts[0], "lb", "status", "--json"))
+            return {status["version"] for status in before} == {after["version"]} and after["buckets"]["announced"] == 0
+        wait_for(still, seconds, lambda: f"still moving: {self.cbctl(f'k{pop}', 'lb', 'status')}")
+
+    def _host_of(self, name):
+        return self.servers.get(name) or self.writers[name]
+
     def start_edge(self, name):
-        server = self.servers[name]
+        server = self._host_of(name)
         config = self.config_of(server)
+        if self.forwarding:
+            config.update(self._forwarding_of(server))
         self.edge_config(server, config)
         file = self.folder / f"{name}.json"
         file.write_text(json.dumps(config, indent=1))
@@ -297,6 +376,8 @@ protocol bgp r_6 from quick {{
         server.host.mend("eth0")
         if not server.up:
             self.start_edge(name)
+        if self.forwarding:
+            self.until_members(server.pop, [name])
         if not (server.bird and server.bird.alive()):
             server.bird = self.start_bird(server.host, self._bird_of_server(server))
         self.announce(name)
@@ -331,14 +412,24 @@ protocol bgp r_6 from quick {{
 
     def drain(self, name):
         """The server is to get no new connections. Without a forwarding plane that means no packets at all."""
-        self.withdraw(name)
+        if self.forwarding:
+            self.cbctl(f"k{self.servers[name].pop}", "lb", "drain", self.servers[name].id)
+        else:
+            self.withdraw(name)
 
     def undrain(self, name):
-        self.start(name)
+        if self.forwarding:
+            self.cbctl(f"k{self.servers[name].pop}", "lb", "undrain", self.servers[name].id)
+        else:
+            self.start(name)
+
+    def weight(self, name, weight):
+        """Its share, 100 when nothing was said; for worlds with forwarding=True."""
+        self.cbctl(f"k{self.servers[name].pop}", "lb", "weight", self.servers[name].id, weight)
 
     def cbctl(self, name, *words, check=True):
         """cbctl of a server's cb-edge; what it printed."""
-        return self.servers[name].host.run(self.own("cbctl"), *words, "--socket", self.folder / f"{name}.sock", check=check).stdout
+        return self._host_of(name).host.run(self.own("cbctl"), *words, "--socket", self.folder / f"{name}.sock", check=check).stdout
 
     # ---- clients ----
     def curl(self, client, path="/headers", v6=False, *more):
