@@ -2,8 +2,11 @@
 
 import json
 import os
+import pty
 import re
+import select
 import signal
+import subprocess
 import time
 
 import pytest
@@ -148,6 +151,28 @@ def test_operators_drain_and_weigh(pop):
         json.loads(one.ctl(command, "--json"))
     assert "buckets" in one.ctl("top", "--once") and "first" in one.ctl("owner", "198.51.100.7:4711", "203.0.113.1:443", "tcp")
     assert one.ctl("owner", "17", "--json")
+
+
+def test_members_as_they_are_now(pop):
+    """cbctl lb top draws anew until q."""
+    pop.start().settled()
+    main, side = pty.openpty()
+    with subprocess.Popen([str(program("cbctl")), "lb", "top", "--socket", str(pop.hosts[1].socket), "--interval", "200ms"], stdin=side, stdout=side, stderr=side,
+                          env={**os.environ, "TERM": "xterm"}, start_new_session=True) as process:
+        os.close(side)
+        text = ""
+        while text.count("1009 buckets") < 3:
+            assert select.select([main], [], [], 10)[0], text
+            text += os.read(main, 65536).decode()
+        assert "member 1 writing" in text and "share" in text
+        os.write(main, b"q")
+        try:
+            while select.select([main], [], [], 10)[0] and os.read(main, 65536):
+                pass
+        except OSError:
+            pass  # it has ended
+        assert process.wait(10) == 0
+    os.close(main)
 
 
 def test_the_writer_dies_and_comes_back(pop):
