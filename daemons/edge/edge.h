@@ -375,7 +375,7 @@ bool edge_forwarding_differs(const edge_forwarding_conf *a, const edge_forwardin
 void edge_forwarding_open(edge *e);
 void edge_forwarding_tick(edge *e);               /* each half second */
 void edge_forwarding_leave(edge *e, bool yields); /* yields: a successor takes over */
-void edge_forwarding_restore(edge *e); /* a successor failed, which had taken the datapath over */
+void edge_forwarding_restore(edge *e);            /* a successor failed, which had taken the datapath over */
 void edge_forwarding_free(edge *e);               /* after the workers */
 cb_dcid_hook edge_forwarding_dcids(edge *e);      /* for the groups of listeners */
 

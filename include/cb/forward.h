@@ -13,8 +13,8 @@
  * each second: the way to the members cb_forward_attach(f, "eth0", CB_FORWARD_AUTO, CB_FORWARD_BOTH);
  *
  * Loading needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; other processes get CB_EPERM and can go on as plain servers.
- * With pin_dir the datapath goes on when the process ends, and the next one takes it over: the program is replaced in one step,
- * without a packet lost. Without, all ends with the process.
+ * With pin_dir the datapath goes on when the process ends, and the next one takes it over: the program is replaced in
+ * one step, without a packet lost. Without, all ends with the process.
  *
  * Threads: all functions may be called from any thread but cb_forward_free(); one change is made at a time.
  * docs/design/ datapath.md has the rules of the program, docs/guide/xdp.md what hosts need around it. */

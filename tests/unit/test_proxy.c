@@ -254,6 +254,38 @@ Test(proxy, an_origin_is_held_and_let_in_again) {
     close_world(&p);
 }
 
+/* What checks say: who is down comes last, or not at all; and another router with the same origin knows it, too. */
+Test(proxy, checks_say_what_an_origin_may_have) {
+    for (uint8_t refuses = 0; refuses < 2; refuses++) {
+        proxy_world p;
+        http_reply r[3] = {{0}};
+        open_world(&p, &http_ways[0], &http_ways[0], (cb_origin_group_opts){.down_is_out = refuses});
+        cr_expect_eq(look(&p).share, 100);
+        cr_expect_eq(cb_proxy_allow(p.proxy, "origin", 0, 0), CB_OK);
+        http_fetch(&r[0], &p.w, (cb_request){0}, "/hello");
+        cr_expect_eq(r[0].status, refuses ? 503 : 200);
+        cb_router *again = NULL;
+        char url[96];
+        seen_origins s = {.n = 0};
+        cr_assert_eq(cb_proxy_origins(p.proxy, see_origin, &s), CB_OK);
+        snprintf(url, sizeof url, "%s", s.urls[0]);
+        route_to(&again, &p, url, http_ways[0].version, (cb_origin_group_opts){.down_is_out = refuses});
+        cr_expect_eq(cb_proxy_swap(p.proxy, again), CB_OK);
+        cb_router_unref(again);
+        cr_expect_eq(look(&p).share, 0, "a swap knows what checks said");
+        http_fetch(&r[1], &p.w, (cb_request){0}, "/hello");
+        cr_expect_eq(r[1].status, refuses ? 503 : 200);
+        cr_expect_eq(cb_proxy_allow(p.proxy, "origin", 0, 40), CB_OK);
+        http_fetch(&r[2], &p.w, (cb_request){0}, "/hello");
+        cr_expect(r[2].status == 200 && look(&p).share == 40);
+        cr_expect_eq(cb_proxy_allow(p.proxy, "origin", 1, 1), CB_ENOENT);
+        cr_expect_eq(cb_proxy_allow(p.proxy, "nobody", 0, 1), CB_ENOENT);
+        cr_expect_eq(cb_proxy_allow(p.proxy, "origin", 0, 101), CB_EINVAL);
+        cr_expect_eq(cb_proxy_allow(NULL, "origin", 0, 1), CB_EINVAL);
+        close_world(&p);
+    }
+}
+
 Test(proxy, failures_of_an_origin_are_shown) {
     proxy_world p;
     http_reply r[3] = {{0}};
