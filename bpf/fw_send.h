@@ -14,6 +14,7 @@ struct fw_way {
     __u8 hop;       /* cb_fw_gue.hop: 1 from the first host; what is more goes by GUE always */
     __u8 hop_flags; /* enum cb_fw_gue_flags */
     __u8 inside;    /* it came from another host, by whom its sender is not told anything */
+    __u8 reserved;  /* older verifiers want all bytes of what functions of their own get */
 };
 
 #include "fw_too_big.h"
