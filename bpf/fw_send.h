@@ -21,13 +21,12 @@ struct fw_way {
 
 enum { FW_OUTER_TTL = 64, FW_OUTER4 = 20, FW_OUTER6 = 40, FW_OUTER_UDP = 8, FW_PORT_FIRST = 49152, FW_PORTS = 16384 };
 
-/* The tag of a GUE header: twelve bytes of it as three words, and eight of the inner addresses. */
-static __always_inline __u64 fw_tag(const __u64 *key, __u32 head, __u32 previous, __u32 version, __u32 source,
-                                    __u32 destination) {
+/* The tag of a GUE header, of what decides anything: eight bytes of the inner addresses, then `previous` and what is
+ * behind the first byte of `head`, as on the wire. What comes out of the table last is hashed last. */
+static __always_inline __u64 fw_tag(const __u64 *key, __u32 head, __u32 previous, __u32 source, __u32 destination) {
     struct sip v = sip_begin(key[0], key[1]);
-    sip_word(&v, (__u64)FW_LE32(head) | (__u64)FW_LE32(previous) << 32);
-    sip_word(&v, (__u64)FW_LE32(version) | (__u64)FW_LE32(source) << 32);
-    sip_word(&v, (__u64)FW_LE32(destination) | 20ULL << 56);
+    sip_word(&v, (__u64)FW_LE32(source) | (__u64)FW_LE32(destination) << 32);
+    sip_word(&v, (__u64)FW_LE32(previous) | (__u64)(FW_LE32(head) >> 8) << 32 | 15ULL << 56);
     return sip_end(&v);
 }
 
@@ -51,7 +50,7 @@ static __always_inline void fw_write_gue(const struct cb_fw_control *c, const st
     FW_STORE(__u32, h + 4, head);
     FW_STORE(__u32, h + 8, previous);
     FW_STORE(__u32, h + 12, version);
-    const __u64 tag = fw_tag(c->tag_key[at], head, previous, version, from, to);
+    const __u64 tag = fw_tag(c->tag_key[at], head, previous, from, to);
     FW_STORE(__u64, h + 16, FW_LE64(tag));
 }
 

@@ -14,14 +14,15 @@
 enum { UDP_WITHOUT_CHECKSUM6 = 101 /* UDP_NO_CHECK6_TX of <linux/udp.h> */, ERRORS_A_RUN = 256 };
 enum { IP4_BYTES = 20, IP6_BYTES = 40, PROTOCOL_IPIP = 4, PROTOCOL_IPV6 = 41 };
 
-/* The tag of the design page: of twelve bytes of the header, and eight of the inner addresses. */
+/* The tag of the design page: of eight bytes of the inner addresses, and seven of the header. */
 static uint64_t tag_of(const cb_forward *f, uint32_t at, const uint8_t *head, const uint8_t *packet, bool four) {
     uint64_t key[2] = {htole64(f->control->tag_key[at][0]), htole64(f->control->tag_key[at][1])};
-    uint8_t bytes[20], raw[CB_FORWARD_KEY_BYTES];
+    uint8_t bytes[15], raw[CB_FORWARD_KEY_BYTES];
     memcpy(raw, key, sizeof raw);
-    memcpy(bytes, head, 12);
-    memcpy(bytes + 12, packet + (four ? 12 : 20), 4);
-    memcpy(bytes + 16, packet + (four ? 16 : 36), 4);
+    memcpy(bytes, packet + (four ? 12 : 20), 4);
+    memcpy(bytes + 4, packet + (four ? 16 : 36), 4);
+    memcpy(bytes + 8, head + 4, 4);  /* the other owner */
+    memcpy(bytes + 12, head + 1, 3); /* hop, its flags, the key's number */
     return cb_lb_hash(raw, bytes, sizeof bytes);
 }
 

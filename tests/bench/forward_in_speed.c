@@ -117,12 +117,13 @@ static size_t inner(uint8_t *h, enum flow flow) {
 }
 
 static void tag(const struct cb_fw_control *c, uint8_t *g) {
-    uint64_t words[3] = {0};
-    memcpy(words, g + 4, 12);
-    memcpy((uint8_t *)words + 12, g + CB_FW_GUE_BYTES + 12, 8);
-    ((uint8_t *)words)[23] = 20;
+    uint64_t words[2] = {0};
+    memcpy(words, g + CB_FW_GUE_BYTES + 12, 8);
+    memcpy(&words[1], g + 8, 4);
+    memcpy((uint8_t *)words + 12, g + 5, 3);
+    ((uint8_t *)words)[15] = 15;
     struct sip v = sip_begin(c->tag_key[0][0], c->tag_key[0][1]);
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 2; i++)
         sip_word(&v, FW_LE64(words[i]));
     const uint64_t t = FW_LE64(sip_end(&v));
     memcpy(g + 16, &t, sizeof t);

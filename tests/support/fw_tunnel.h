@@ -28,12 +28,13 @@ typedef struct fw_sent {
 static inline uint64_t fw_tunnel_tag(const struct cb_fw_control *c, const uint8_t *g) {
     const uint8_t *ip = g + CB_FW_GUE_BYTES;
     const bool v4 = g[1] == IPPROTO_IPIP;
-    uint8_t key[16], said[20];
+    uint8_t key[16], said[15];
     for (size_t i = 0; i < 16; i++)
         key[i] = (uint8_t)(c->tag_key[g[7] & 3][i / 8] >> (i % 8 * 8));
-    memcpy(said, g + 4, 12);
-    memcpy(said + 12, v4 ? ip + 12 : ip + 20, 4);
-    memcpy(said + 16, v4 ? ip + 16 : ip + 36, 4);
+    memcpy(said, v4 ? ip + 12 : ip + 20, 4);
+    memcpy(said + 4, v4 ? ip + 16 : ip + 36, 4);
+    memcpy(said + 8, g + 8, 4);
+    memcpy(said + 12, g + 5, 3);
     return cb_siphash(key, said, sizeof said);
 }
 

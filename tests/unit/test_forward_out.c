@@ -70,12 +70,13 @@ static const uint8_t *outer(const fw_lab *l, bool host6, size_t inner, uint8_t p
 static bool tag_holds(const fw_lab *l, const uint8_t *gue) {
     const uint8_t *ip = gue + CB_FW_GUE_BYTES;
     const bool v4 = ip[0] >> 4 == 4;
-    uint8_t key[16], said[20];
+    uint8_t key[16], said[15];
     for (size_t i = 0; i < 16; i++)
         key[i] = (uint8_t)(l->control.tag_key[gue[7]][i / 8] >> (i % 8 * 8));
-    memcpy(said, gue + 4, 12);
-    memcpy(said + 12, v4 ? ip + 12 : ip + 20, 4);
-    memcpy(said + 16, v4 ? ip + 16 : ip + 36, 4);
+    memcpy(said, v4 ? ip + 12 : ip + 20, 4);
+    memcpy(said + 4, v4 ? ip + 16 : ip + 36, 4);
+    memcpy(said + 8, gue + 8, 4);
+    memcpy(said + 12, gue + 5, 3);
     const uint64_t want = cb_siphash(key, said, sizeof said);
     uint64_t tag = 0;
     for (int i = 7; i >= 0; i--)
