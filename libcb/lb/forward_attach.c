@@ -33,11 +33,14 @@ static int mss_attach(const cb_forward *f, uint32_t ifindex) {
 }
 
 static void mss_try(cb_forward *f, fw_interface_entry *i) {
-    if (fw_program_mss(f) < 0) return;
     void *before = fw_quiet();
-    int rc = mss_attach(f, i->ifindex);
+    int rc = 0;
+    if (f->no_mss)
+        fw_mss_detach(i->ifindex); /* a predecessor's */
+    else
+        rc = mss_attach(f, i->ifindex);
     fw_loud(before);
-    i->mss = rc == 0;
+    i->mss = rc == 0 && !f->no_mss;
     if (rc != 0)
         cb_log_line(f->log, CB_LOG_WARN, "forward", "%s: the MSS of SYN-ACKs is not lowered there: errno %d", i->name,
                     -rc);
@@ -232,10 +235,12 @@ static void watch_one(cb_forward *f, fw_interface_entry *i) {
     if (!now || i->ifindex) return;
     i->ifindex = now;
     if (put_on(f, i) < 0) {
-        cb_log_line(f->log, CB_LOG_WARN, "forward", "%s is back, but: %s", i->name, cb_last_error());
+        if (!i->refused) cb_log_line(f->log, CB_LOG_WARN, "forward", "%s is back, but: %s", i->name, cb_last_error());
+        i->refused = true; /* tried again each time, and said once */
         i->ifindex = 0;
         return;
     }
+    i->refused = false;
     f->reattached++;
     cb_log_line(f->log, CB_LOG_INFO, "forward", "%s is back, and attached", i->name);
 }

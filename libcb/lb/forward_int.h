@@ -69,7 +69,7 @@ typedef struct fw_interface_entry {
     uint32_t roles;
     int wanted, mode; /* enum cb_forward_mode */
     int link;
-    bool told, mss;
+    bool told, mss, refused;
 } fw_interface_entry;
 
 /* A growing array of one kind of the above. */

@@ -455,8 +455,10 @@ static int begin(cb_forward *f, const cb_forward_opts *o) {
     int rc = open_and_load(f, o);
     if (rc == CB_OK) rc = map_memory(f);
     if (rc == CB_OK && f->adopted) rc = check_control(f, o);
+    if (rc == CB_OK) rc = fw_fan_open(f);
     if (rc == CB_OK) rc = fw_near_build(f);
     if (rc < 0) return rc;
+    f->live_fd = fw_map_fd(f, FW_LIVE);
     if (!f->adopted) {
         write_control(f, o);
         empty_table(f);
@@ -472,10 +474,6 @@ int fw_load(cb_forward *f, const cb_forward_opts *o) {
     int dir = -1;
     int rc = o->pin_dir ? open_dir(o->pin_dir, &dir) : CB_OK;
     if (rc == CB_OK) rc = begin(f, o);
-    if (rc == CB_OK) {
-        f->live_fd = fw_map_fd(f, FW_LIVE);
-        rc = fw_fan_open(f);
-    }
     if (rc < 0 && dir >= 0) {
         if (f->skel && !f->adopted && rc != CB_EEXIST) unpin_maps(f->pin_dir, f->skel->obj);
         (void)rmdir(o->pin_dir); /* if it is empty */

@@ -375,3 +375,20 @@ def test_an_icmp_error_of_an_unknown_owner_reaches_all_members(driver, pki, tmp_
         world.wait_for(lambda: [errors_heard(p.where(name), six) for name in SERVERS] == [n + 1 for n in before], 5,
                        lambda: f"{before} became {[errors_heard(p.where(name), six) for name in SERVERS]}")
         assert p.paths["l"].tell("fan") == ["fanned 2 0"], "once"
+
+
+def test_the_example_is_a_balancer(driver, pki, tmp_path):
+    with Place(driver, pki, tmp_path) as p:
+        p.serve()
+        members = [f"{name}={address(name, False)}" for name in SERVERS]
+        running = [p.where(name).start("env", f"XDP_LB_ADDRESS={address('l', False)}", program("xdp_lb"), "eth0", VIP4, PORT, 0 if name == "l" else name, *members, name="xdp_lb")
+                   for name in ("l", *SERVERS)]
+        for process in running[:1]:
+            process.wait_for("member 3 can be reached")
+        world.wait_for(lambda: all(process.output().count("can be reached") >= 2 for process in running), 20, "some host does not find the others")
+        assert len({p.client.run(*p.curl("host")).stdout for _ in range(12)}) > 1
+        for process in running:
+            assert process.stop() == 0, process.output()
+        assert re.search(r"\d+ forwarded +sent to the first owner", running[0].output()) and "taken out of an encapsulation" in running[1].output()
+        bad = p.where("l").run(program("xdp_lb"), "eth0", VIP4, PORT, 0, "1:192.0.2.1", check=False)
+        assert bad.returncode == 1 and "ID=ADDRESS" in bad.stderr

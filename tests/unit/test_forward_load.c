@@ -660,8 +660,14 @@ static int stories_of_pinning(void) {
     CHECK(cb_forward_attach(successor, "cbt0", CB_FORWARD_AUTO, CB_FORWARD_EDGE) == CB_OK);
     CHECK(cb_forward_prune(successor) == 4); /* a VIP, a member, a form with its server ID, an interface */
     CHECK(cb_forward_prune(successor) == 0);
+    CHECK(system("tc filter show dev cbt0 egress | grep -q cb_forward_mss") == 0);
     CHECK(system("ip link show cbt1 | grep -q xdp") != 0);
     cb_forward_free(successor);
+    o.no_mss = 1;
+    CHECK(cb_forward_new(&successor, &o) == CB_OK);
+    cb_forward_free(successor);
+    CHECK(system("tc filter show dev cbt0 egress | grep -q cb_forward_mss") != 0);
+    CHECK(system("ip link show cbt0 | grep -q xdp") == 0);
 
     CHECK(cb_forward_unpin(FILES "/place") == CB_OK);
     CHECK(system("ip link show cbt0 | grep -q xdp") != 0);
@@ -739,6 +745,15 @@ static int stories_of_interfaces(void) {
     CHECK(cb_forward_resolve(f) == 0);
     CHECK(cb_forward_stats_get(f, &s) == CB_OK && s.missing == 0 && s.reattached == 1);
     CHECK(system("ip link show cbt0 | grep -q xdpgeneric") == 0);
+
+    CHECK(cb_forward_new(&other, &o) == CB_OK); /* it comes back, and somebody else is quicker */
+    CHECK(system("ip link del cbt0") == 0 && cb_forward_resolve(f) == 0);
+    CHECK(system("ip link add cbt0 type veth peer name cbt1") == 0);
+    CHECK(cb_forward_attach(other, "cbt0", CB_FORWARD_GENERIC, 0) == CB_OK);
+    CHECK(cb_forward_resolve(f) == 0 && cb_forward_resolve(f) == 0);
+    CHECK(cb_forward_stats_get(f, &s) == CB_OK && s.missing == 1);
+    cb_forward_free(other);
+    CHECK(cb_forward_resolve(f) == 0 && cb_forward_stats_get(f, &s) == CB_OK && s.missing == 0);
     CHECK(cb_forward_detach(f, "cbt0") == CB_OK);
     CHECK(system("ip link show cbt0 | grep -q xdp") != 0);
     CHECK(cb_forward_attach(f, "lo", CB_FORWARD_NATIVE, 0) == CB_ENOTSUP);
