@@ -175,6 +175,7 @@ static bool retried(cb_exchange *x, int rc) {
     x->conn = NULL;
     bool over = x->end_out;
     x->head_out = x->end_out = x->head_req = x->connect = x->blocked = 0;
+    cb_exchange_in_forget(x); /* half a head may have come */
     if (x->on_retry(x, rc, x->release_user)) return true;
     x->end_out = over;
     return false;

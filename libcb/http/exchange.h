@@ -134,6 +134,8 @@ void cb_exchange_fail_status(cb_exchange *x, int status);
 /* h1 gathers a field in pieces: name pieces, value pieces, end. */
 int cb_exchange_part(cb_exchange *x, bool name, cb_slice piece);
 int cb_exchange_part_end(cb_exchange *x);
+/* What has come of a head is nothing of the one that comes next: an interim one, or another connection's. */
+void cb_exchange_in_forget(cb_exchange *x);
 /* Makes the slices of the head readable before cb_exchange_in_head(), which does it otherwise. */
 void cb_exchange_in_seal(cb_exchange *x);
 /* Framing calls cb_exchange_out_writable() when it has room for an exchange of which this says true. */

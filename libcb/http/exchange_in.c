@@ -252,9 +252,11 @@ void cb_exchange_in_seal(cb_exchange *x) {
     }
 }
 
-static void forget_head(cb_exchange *x) {
+void cb_exchange_in_forget(cb_exchange *x) {
     cb_fields_clear(&x->in);
     x->pseudo_seen = 0;
+    x->part_at = x->part_name = 0;
+    x->part_open = 0;
     x->status = 0;
     x->in_length = -1;
 }
@@ -269,7 +271,7 @@ static int in_info(cb_exchange *x) {
         if (x->ops->on_info(x, x->status, x->user) < 0) rc = CB_EUSER;
         if (cb_exchange_leave(x)) return CB_ECLOSED;
     }
-    forget_head(x);
+    cb_exchange_in_forget(x);
     return rc;
 }
 
@@ -283,14 +285,14 @@ bool cb_exchange_early_ok(const cb_exchange *x) {
 
 /* A client's request that went out as early data: its owner sends it again when the handshake is complete. */
 static int too_early(cb_exchange *x) {
-    forget_head(x);
+    cb_exchange_in_forget(x);
     x->too_early = 1;
     return cb_fail(CB_EAGAIN, "the server takes the request only after the handshake (425)");
 }
 
 /* A client's request that an alternative does not serve: its owner sends it to the origin itself. */
 static int misdirected(cb_exchange *x) {
-    forget_head(x);
+    cb_exchange_in_forget(x);
     x->refused = 1;
     return cb_fail(CB_EAGAIN, "the alternative does not serve this origin (421)");
 }

@@ -21,7 +21,8 @@ struct origin {
     size_t conns, requests;
     const char *const *answers;
     size_t n_answers;
-    bool hold; /* take requests, answer nothing */
+    bool hold;         /* take requests, answer nothing */
+    size_t drop_after; /* this request's answer is cut off at its end */
     char last[2048];
     uint16_t port;
 };
@@ -50,10 +51,8 @@ static void on_bytes(cb_watch *w, unsigned events, void *user) {
     o->requests++;
     if (o->hold) return;
     const char *answer = o->requests <= o->n_answers ? o->answers[o->requests - 1] : ok;
-    if (answer)
-        cr_assert_eq(send(o->fd[i], answer, strlen(answer), MSG_NOSIGNAL), (ssize_t)strlen(answer), "answer");
-    else
-        origin_drop(o, i);
+    if (answer) cr_assert_eq(send(o->fd[i], answer, strlen(answer), MSG_NOSIGNAL), (ssize_t)strlen(answer), "answer");
+    if (!answer || o->requests == o->drop_after) origin_drop(o, i);
 }
 
 static void on_accept(cb_tcp_listener *l, int fd, const cb_addr *remote, void *user) {
@@ -233,6 +232,25 @@ Test(pool, sends_again_only_what_is_safe) {
                      w.peer.requests);
         world_close(&w);
     }
+}
+
+/* Status and fields of a head that did not come to its end are nothing of the response that another connection gives.
+ */
+Test(pool, half_a_head_is_forgotten) {
+    static const char *const answers[] = {ok, "HTTP/1.1 503 No\r\nContent-Length: 9\r\nX-Half: 1\r\nX-Next: "};
+    struct world w;
+    struct got g;
+    world_open(&w, (cb_pool_opts){0}, answers, 2);
+    w.peer.drop_after = 2;
+    begin(w.origin, "GET", 0, 0, &g);
+    run(w.loop, &g.closes);
+    begin(w.origin, "GET", 0, 0, &g);
+    run(w.loop, &g.closes);
+    cr_expect_eq(g.rc, CB_OK, "%d %s", g.rc, g.detail);
+    cr_expect_eq(g.status, 200, "status %d", g.status);
+    cr_expect_str_eq(g.body, "ok", "%s", g.body);
+    cr_expect_eq(w.peer.requests, 3, "%zu requests", w.peer.requests);
+    world_close(&w);
 }
 
 Test(pool, never_sends_again_on_a_fresh_connection) {
