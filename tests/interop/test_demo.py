@@ -128,7 +128,7 @@ def test_pop_without_a_terminal(tmp_path):
         do("mend c2")
         until("mend c2: done")
         broken = re.search(r"broken \d+ \d+", until(r"^00:\d\d live 20 TCP 20 QUIC"))[0]
-        for command in ("drain s12", "weight s11 300", "back s12"):
+        for command in ("drain s12", "weight s11 300", "back s12", "rebind c1"):
             do(command)
             until(f"{command}: done")
         time.sleep(2)

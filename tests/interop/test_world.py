@@ -91,7 +91,7 @@ def test_clients_move():
         load = w.load(tcp=10, quic=10, follow=True).until_live()
         load.mark()
         seen = w.rebind("c1")
-        with capture.Capture(w.hosts["r1"], "c1-up1", lambda p: p.protocol == "udp" and p.dport == 443) as packets:
+        with capture.Capture(w.hosts["s11"], "eth0", lambda p: p.protocol == "udp" and p.dport == 443) as packets:
             counts = load.settle(2)
         assert {p.src for p in packets.packets()} == set(seen)  # the NAT's new addresses, and only these
         assert broken(counts, "quic")[0] == broken(counts, "tcp")[0] == 0, counts

@@ -458,16 +458,18 @@ protocol bgp r_6 from quick {{
         net4, net6 = own4.rsplit(".", 1)[0], own6.rsplit(":", 1)[0]
         seen4, seen6 = f"{net4}.{n}", f"{net6}:{n}"
         c.host.ip(f"addr add {seen4}/32 dev up{uplink}", f"-6 addr add {seen6}/128 dev up{uplink} nodad preferred_lft 0")
-        c.host.nft(f"""add table inet nat{uplink}
-delete table inet nat{uplink}
-table inet nat{uplink} {{
-    chain out {{ type filter hook postrouting priority 0;
-        ip saddr {own4} udp dport 443 ip saddr set {seen4}
-        ip6 saddr {own6} udp dport 443 ip6 saddr set {seen6}
-    }}
+        # In the router, where packets are as on the wire: what the client sends as one and is divided later would get wrong checksums.
+        device, table = f"{client}-up{uplink}", f"nat_{client}_{uplink}"
+        c.router.nft(f"""add table inet {table}
+delete table inet {table}
+table inet {table} {{
     chain in {{ type filter hook prerouting priority -300;
-        ip daddr {seen4} udp sport 443 ip daddr set {own4}
-        ip6 daddr {seen6} udp sport 443 ip6 daddr set {own6}
+        iifname "{device}" ip saddr {own4} udp dport 443 ip saddr set {seen4}
+        iifname "{device}" ip6 saddr {own6} udp dport 443 ip6 saddr set {seen6}
+    }}
+    chain out {{ type filter hook postrouting priority 0;
+        oifname "{device}" ip daddr {seen4} udp sport 443 ip daddr set {own4}
+        oifname "{device}" ip6 daddr {seen6} udp sport 443 ip6 daddr set {own6}
     }}
 }}
 """)
