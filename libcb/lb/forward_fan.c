@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { UDP_WITHOUT_CHECKSUM6 = 101 /* UDP_NO_CHECK6_TX of <linux/udp.h> */, ERRORS_A_RUN = 256 };
+enum { UDP_WITHOUT_CHECKSUM6 = 101 /* UDP_NO_CHECK6_TX of <linux/udp.h> */ };
 enum { IP4_BYTES = 20, IP6_BYTES = 40, PROTOCOL_IPIP = 4, PROTOCOL_IPV6 = 41 };
 
 /* The tag of the design page: of eight bytes of the inner addresses, and seven of the header. */
