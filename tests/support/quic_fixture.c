@@ -296,7 +296,7 @@ static void one_turn(qt_world *w, int64_t left) {
 }
 
 bool qt_until(qt_world *w, const int *value, int target) {
-    int64_t end = now_ms(w) + (w->sim ? 600000 : 5000), now;
+    int64_t end = now_ms(w) + (w->sim ? 600000 : 30000), now;
     while (*value < target && (now = now_ms(w)) < end) {
         one_turn(w, end - now);
     }
@@ -304,7 +304,7 @@ bool qt_until(qt_world *w, const int *value, int target) {
 }
 
 bool qt_until_bytes(qt_world *w, const uint64_t *value, uint64_t target) {
-    int64_t end = now_ms(w) + (w->sim ? 600000 : 20000), now;
+    int64_t end = now_ms(w) + (w->sim ? 600000 : 60000), now;
     while (*value < target && (now = now_ms(w)) < end) {
         one_turn(w, end - now);
     }

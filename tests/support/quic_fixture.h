@@ -63,7 +63,7 @@ void qt_client_open(qt_world *w, const cb_quic_opts *o);
 void qt_connect(qt_world *w); /* starts only */
 /* With default options: both ends, connected. */
 void qt_start(qt_world *w);
-/* Turns the loop until *value >= target. False: not within 5 s. */
+/* Turns the loop until *value >= target. False: not within half a minute. */
 bool qt_until(qt_world *w, const int *value, int target);
 bool qt_until_bytes(qt_world *w, const uint64_t *value, uint64_t target);
 void qt_turn(qt_world *w, int ms); /* for so long */
