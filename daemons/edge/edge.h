@@ -448,6 +448,7 @@ int edge_probe(const char *address, bool quic);
 void edge_raise_files(const cb_log *log);
 int edge_check_user(const edge_conf *c);
 int edge_drop_privileges(const edge_conf *c, const cb_log *log);
+void edge_ambient(bool raise); /* of this thread, while a successor is started */
 /* A folder and what is in it, as far as it is root's, for the user: `deeper` levels below. -1: errno says why not. */
 int edge_give_folder(int at, const char *name, uid_t uid, gid_t gid, int deeper);
 uint32_t edge_cpus(void);

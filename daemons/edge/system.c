@@ -176,9 +176,17 @@ static uint64_t kept_capabilities(const edge_conf *c) {
     return (c->keep_bind_capability ? bind : 0) | (c->forwarding && c->forwarding->interfaces.len ? forward : 0);
 }
 
+/* What is ambient goes to each program that is started: hooks and checks must not have it, and successors must. */
+void edge_ambient(bool raise) {
+    if (!raise) prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    for (unsigned long i = 0; raise && i < 64; i++)
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, i, 0, 0); /* those that are both permitted and inheritable */
+}
+
 int edge_drop_privileges(const edge_conf *c, const cb_log *log) {
     uid_t uid = 0;
     gid_t gid = 0;
+    edge_ambient(false); /* a unit or a predecessor may have raised some */
     if (!c->user) {
         if (geteuid() == 0) edge_say(log, CB_LOG_WARN, "running as root: set \"user\" to give that up");
         prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
@@ -209,8 +217,6 @@ int edge_drop_privileges(const edge_conf *c, const cb_log *log) {
     if (initgroups(c->user, gid) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
         return fail(CB_EPERM, "/user: cannot become \"%s\": %s", c->user, strerror(errno));
     if (keep_only(kept) < 0) return fail(CB_EPERM, "cannot set capabilities: %s", strerror(errno));
-    for (int i = 0; i < 64; i++)
-        if (kept >> i & 1) prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, i, 0, 0); /* for a successor */
     prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     if (uid != 0 && setuid(0) == 0) return fail(CB_EPERM, "root rights came back after they were given up");

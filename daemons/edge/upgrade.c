@@ -115,7 +115,9 @@ static int spawn_with(edge_upgrade *u, char **env) {
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     /* Onto itself: the one descriptor that stays open across exec. */
     int error = posix_spawn_file_actions_adddup2(&actions, u->theirs, u->theirs);
+    edge_ambient(true);
     if (!error) error = posix_spawn(&u->child, u->edge->program, &actions, &attributes, u->edge->argv, env);
+    edge_ambient(false);
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
     return error;

@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from conftest import PATIENCE, free_port, program, run
@@ -302,6 +303,22 @@ def test_kinds(asked, edge, origins, tmp_path):
     (tmp_path / "bad").touch()
     until(lambda: state(asked, 0, "exec")["state"] == "down")
     assert "exit status 1" in state(asked, 0, "exec")["health"]["reason"]
+
+
+def test_programs_get_nothing_of_the_daemon(asked, edge, origins, nobody):
+    """Neither what it kept of root's rights, nor its descriptors, nor its environment."""
+    user, folder = nobody
+    (a,) = origins("a")
+    script, out, edge.log = folder / "check", folder / "out", folder / "access.log"
+    script.write_text(f"#!/bin/sh\ngrep -E '^(Cap(Prm|Eff|Amb)|SigBlk):' /proc/self/status > {out}.new; ls -l /proc/self/fd >> {out}.new; env >> {out}.new; mv {out}.new {out}\n")
+    script.chmod(0o755)
+    edge.config({"web": group(a, check={**QUICK, "kind": "exec", "command": [str(script)]})}, user=user.pw_name, keep_bind_capability=True)
+    edge.go(env={**os.environ, "SECRET": "1"})
+    until(out.exists)
+    text = out.read_text()
+    assert re.findall(r"^CapEff:\t0*(\S+)$", Path(f"/proc/{edge.process.pid}/status").read_text(), re.M) == ["400"], "it can bind itself"
+    assert re.findall(r"^(?:Cap...|SigBlk):\t(\S+)$", text, re.M) == ["0" * 16] * 4, text
+    assert {line.split()[-3] for line in text.splitlines() if " -> " in line} <= {"0", "1", "2", "3"} and "SECRET" not in text, text
 
 
 def test_https_origins_are_verified(edge, asked, origin, spawn, pki):
