@@ -5,6 +5,7 @@
 #include <cb/access_log.h>
 #include <cb/config.h>
 #include <cb/monitor.h>
+#include <stdbool.h>
 
 typedef struct edge_certificate_conf {
     const char *cert_file, *key_file, *ocsp_file, *issuer_file;
@@ -304,6 +305,13 @@ void edge_config_check_auth(cb_config_draft *d, const edge_conf *c);
 
 /* --- edge_config_forwarding.c --- */
 extern const cb_config_rule edge_forwarding_rules[];
+/* An address or a prefix ("198.51.100.1", "2001:db8::/64"), IPv4 within IPv6; bits beyond its length are 0. */
+typedef struct edge_prefix {
+    uint8_t bytes[16], bits;
+} edge_prefix;
+
+bool edge_prefix_read(edge_prefix *out, const char *text);
+bool edge_prefix_same(const char *a, const char *b); /* false as well: one of them is none */
 void edge_config_check_forwarding(cb_config_draft *d, const edge_conf *c);
 
 /* --- acme_config.c: what rules cannot say of issuers, and of certificates by them --- */

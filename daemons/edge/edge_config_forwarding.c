@@ -5,8 +5,11 @@
 #include <cb/lb.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+
+enum { MTU_MIN = 576 };
 
 static const char *const role_names[] = {"edge", "underlay", "both", NULL};      /* from CB_FORWARD_EDGE on */
 static const char *const mode_names[] = {"auto", "native", "generic", NULL};     /* enum cb_forward_mode */
@@ -176,6 +179,38 @@ static bool is_prime(int64_t n) {
     return n > 1;
 }
 
+bool edge_prefix_read(edge_prefix *out, const char *text) {
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    char address[INET6_ADDRSTRLEN];
+    const size_t n = strcspn(text, "/");
+    uint32_t shift = 0, bits = 0;
+    if (n >= sizeof address) return false;
+    memcpy(address, text, n);
+    address[n] = '\0';
+    if (inet_pton(AF_INET6, address, out->bytes) != 1) {
+        memcpy(out->bytes, mapped, sizeof mapped);
+        shift = 96;
+        if (inet_pton(AF_INET, address, out->bytes + 12) != 1) return false;
+    }
+    const char *digits = text + n + 1;
+    const size_t len = text[n] ? strspn(digits, "0123456789") : 0;
+    if (text[n] && (!len || len > 3 || digits[len])) return false;
+    for (size_t i = 0; i < len; i++)
+        bits = bits * 10 + (uint32_t)(digits[i] - '0');
+    if (!text[n]) bits = 128 - shift;
+    if (bits > 128 - shift) return false;
+    out->bits = (uint8_t)(bits + shift);
+    for (uint32_t i = out->bits; i < 128; i++)
+        out->bytes[i / 8] &= (uint8_t) ~(0x80U >> i % 8);
+    return true;
+}
+
+bool edge_prefix_same(const char *a, const char *b) {
+    edge_prefix x, y;
+    return edge_prefix_read(&x, a) && edge_prefix_read(&y, b) && x.bits == y.bits &&
+           memcmp(x.bytes, y.bytes, sizeof x.bytes) == 0;
+}
+
 static const edge_forward_member_conf *member_of(const edge_forwarding_conf *f, int64_t id) {
     const edge_forward_member_conf *m = f->members.at;
     for (size_t i = 0; i < f->members.len; i++)
@@ -183,27 +218,69 @@ static const edge_forward_member_conf *member_of(const edge_forwarding_conf *f, 
     return NULL;
 }
 
+static bool is_server_id(const char *text) {
+    const size_t len = strlen(text);
+    return len % 2 == 0 && strspn(text, "0123456789abcdefABCDEF") == len;
+}
+
+/* "HOST:PORT", "[ADDRESS]:PORT" */
+static bool is_place(const char *text) {
+    const char *colon = strrchr(text, ':');
+    if (!colon || colon == text || (strchr(text, ':') != colon && (*text != '[' || colon[-1] != ']'))) return false;
+    const size_t digits = strspn(colon + 1, "0123456789");
+    const unsigned long port = digits && digits <= 5 && !colon[1 + digits] ? strtoul(colon + 1, NULL, 10) : 0;
+    return port > 0 && port <= 65535;
+}
+
+static void complain(cb_config_draft *d, const char *list, size_t i, const char *member, const char *why) {
+    char pointer[80];
+    snprintf(pointer, sizeof pointer, "/forwarding/%s/%zu%s", list, i, member);
+    cb_config_complain(d, pointer, why);
+}
+
+/* What the datapath would refuse when it is told. */
+static void check_member(cb_config_draft *d, const edge_forwarding_conf *f, size_t i) {
+    const edge_forward_member_conf *all = f->members.at, *m = &all[i], *us = member_of(f, f->id);
+    const int32_t encapsulation = m->encapsulation ? m->encapsulation - 1 : f->encapsulation;
+    const bool six = strchr(m->address, ':') != NULL, by_mac = strcmp(encapsulation_names[encapsulation], "mac") == 0;
+    if (!is_address(m->address))
+        complain(d, "members", i, "/address", "it must be an IPv4 or IPv6 address");
+    else if (us && f->interfaces.len && !by_mac && six != (strchr(us->address, ':') != NULL))
+        complain(d, "members", i, "/address", "our own is of the other family: only \"mac\" gets there");
+    if (m->control && !is_place(m->control)) complain(d, "members", i, "/control", "it must be \"HOST:PORT\"");
+    if (m->mtu && m->mtu < MTU_MIN) complain(d, "members", i, "/mtu", "it must be 0, or 576 to 65535");
+    if (m->server_id && !is_server_id(m->server_id))
+        complain(d, "members", i, "/server_id", "it must be hex, two digits for each byte");
+    else if (m->server_id && us && us->server_id && strlen(m->server_id) != strlen(us->server_id))
+        complain(d, "members", i, "/server_id", "all have to be as long as our own");
+}
+
+static void compare_members(cb_config_draft *d, const edge_forward_member_conf *m, size_t k, size_t i, bool one_address,
+                            bool one_server_id) {
+    const long long a = (long long)m[k].id, b = (long long)m[i].id;
+    char text[160];
+    snprintf(text, sizeof text, "two members have the id %lld", b);
+    if (a == b) complain(d, "members", i, "/id", text);
+    snprintf(text, sizeof text, "members %lld and %lld have one address", a, b);
+    if (one_address) complain(d, "members", i, "/address", text);
+    snprintf(text, sizeof text, "members %lld and %lld have one server_id", a, b);
+    if (one_server_id) complain(d, "members", i, "/server_id", text);
+}
+
+/* There may be thousands. */
 static void check_members(cb_config_draft *d, const edge_forwarding_conf *f) {
     const edge_forward_member_conf *m = f->members.at;
-    char pointer[80], text[160];
-    for (size_t i = 0; i < f->members.len; i++) {
-        snprintf(pointer, sizeof pointer, "/forwarding/members/%zu/address", i);
-        if (!is_address(m[i].address)) cb_config_complain(d, pointer, "it must be an IPv4 or IPv6 address");
+    edge_prefix *at = calloc(f->members.len, sizeof *at);
+    for (size_t i = 0; at && i < f->members.len; i++) {
+        check_member(d, f, i);
+        const bool good = edge_prefix_read(&at[i], m[i].address);
         for (size_t k = 0; k < i; k++) {
-            snprintf(pointer, sizeof pointer, "/forwarding/members/%zu/id", i);
-            snprintf(text, sizeof text, "two members have the id %lld", (long long)m[i].id);
-            if (m[i].id == m[k].id) cb_config_complain(d, pointer, text);
-            snprintf(pointer, sizeof pointer, "/forwarding/members/%zu/address", i);
-            snprintf(text, sizeof text, "members %lld and %lld have one address", (long long)m[k].id,
-                     (long long)m[i].id);
-            if (strcmp(m[i].address, m[k].address) == 0) cb_config_complain(d, pointer, text);
-            snprintf(pointer, sizeof pointer, "/forwarding/members/%zu/server_id", i);
-            snprintf(text, sizeof text, "members %lld and %lld have one server_id", (long long)m[k].id,
-                     (long long)m[i].id);
-            if (m[i].server_id && m[k].server_id && strcasecmp(m[i].server_id, m[k].server_id) == 0)
-                cb_config_complain(d, pointer, text);
+            const bool one = good && memcmp(at[i].bytes, at[k].bytes, sizeof at[i].bytes) == 0;
+            const bool ids = m[i].server_id && m[k].server_id && strcasecmp(m[i].server_id, m[k].server_id) == 0;
+            if (one || ids || m[i].id == m[k].id) compare_members(d, m, k, i, one, ids);
         }
     }
+    free(at);
 }
 
 static void check_who(cb_config_draft *d, const edge_conf *c) {
@@ -219,19 +296,41 @@ static void check_who(cb_config_draft *d, const edge_conf *c) {
         cb_config_complain(d, "/forwarding/members", "our own server_id is not that of \"quic_lb\"");
 }
 
+/* Of prefixes there is one VIP, of an address and port one for each protocol. */
+static bool overlap(const edge_forward_vip_conf *a, const edge_forward_vip_conf *b) {
+    if (!edge_prefix_same(a->address, b->address) || a->port != b->port) return false;
+    return strchr(a->address, '/') || a->protocol == b->protocol || !a->protocol || !b->protocol;
+}
+
 static void check_vips(cb_config_draft *d, const edge_forwarding_conf *f) {
     const edge_forward_vip_conf *v = f->vips.at;
-    char pointer[80];
+    edge_prefix p = {.bits = 0};
     for (size_t i = 0; i < f->vips.len; i++) {
-        char address[65];
-        snprintf(address, sizeof address, "%s", v[i].address);
-        char *slash = strchr(address, '/');
-        if (slash) *slash = '\0';
-        snprintf(pointer, sizeof pointer, "/forwarding/vips/%zu", i);
-        if (!is_address(address))
-            cb_config_complain(d, pointer, "address must be an IPv4 or IPv6 address, or a prefix");
-        if (slash && v[i].port) cb_config_complain(d, pointer, "a prefix has no port");
-        if (v[i].quic && v[i].protocol == EDGE_VIP_TCP) cb_config_complain(d, pointer, "quic is by UDP");
+        if (!edge_prefix_read(&p, v[i].address))
+            complain(d, "vips", i, "", "address must be an IPv4 or IPv6 address, or a prefix");
+        else if (p.bits < 128 && v[i].port)
+            complain(d, "vips", i, "", "a prefix has no port");
+        if (v[i].quic && v[i].protocol == EDGE_VIP_TCP) complain(d, "vips", i, "", "quic is by UDP");
+        for (size_t k = 0; k < i; k++) {
+            if (!overlap(&v[i], &v[k])) continue;
+            complain(d, "vips", i, "", "one before it has this address, port and protocol");
+            break;
+        }
+    }
+}
+
+static void check_lists(cb_config_draft *d, const edge_conf *c) {
+    const edge_forwarding_conf *f = c->forwarding;
+    const edge_forward_interface_conf *n = f->interfaces.at;
+    const edge_forward_cid_conf *r = f->cids.at;
+    for (size_t i = 0; i < f->interfaces.len; i++)
+        for (size_t k = 0; k < i; k++)
+            if (strcmp(n[i].name, n[k].name) == 0) complain(d, "interfaces", i, "/name", "it is there twice");
+    for (size_t i = 0; i < f->cids.len; i++) {
+        bool twice = c->quic_lb && c->quic_lb->rotation == r[i].rotation;
+        for (size_t k = 0; k < i; k++)
+            twice |= r[i].rotation == r[k].rotation;
+        if (twice) complain(d, "cids", i, "/rotation", "it is there twice, or that of \"quic_lb\"");
     }
 }
 
@@ -241,5 +340,8 @@ void edge_config_check_forwarding(cb_config_draft *d, const edge_conf *c) {
     check_members(d, f);
     check_who(d, c);
     check_vips(d, f);
+    check_lists(d, c);
+    if (f->underlay_mtu && f->underlay_mtu < MTU_MIN)
+        cb_config_complain(d, "/forwarding/underlay_mtu", "it must be 0, or 576 to 65535");
     if (!is_prime(f->buckets)) cb_config_complain(d, "/forwarding/buckets", "it must be a prime, such as 65537");
 }

@@ -103,21 +103,22 @@ static int tell_members(edge_forwarding *f, const edge_forwarding_conf *c) {
     return rc;
 }
 
+static const int32_t vip_protocols[] = {CB_FORWARD_ANY, CB_FORWARD_TCP, CB_FORWARD_UDP}; /* by EDGE_VIP_... */
+
 static int tell_vips(edge_forwarding *f, const edge_forwarding_conf *c) {
-    static const int32_t protocols[] = {CB_FORWARD_ANY, CB_FORWARD_TCP, CB_FORWARD_UDP};
     const edge_forward_vip_conf *v = c->vips.at;
     int rc = CB_OK;
     for (size_t i = 0; i < c->vips.len && rc == CB_OK; i++)
-        rc = cb_forward_vip(f->path->forward,
-                            CB_OPTS(cb_forward_vip_opts, .address = v[i].address, .protocol = protocols[v[i].protocol],
-                                    .port = (uint16_t)v[i].port, .quic = (uint8_t)v[i].quic));
+        rc = cb_forward_vip(f->path->forward, CB_OPTS(cb_forward_vip_opts, .address = v[i].address,
+                                                      .protocol = vip_protocols[v[i].protocol],
+                                                      .port = (uint16_t)v[i].port, .quic = (uint8_t)v[i].quic));
     return rc;
 }
 
 static size_t read_hex(uint8_t *out, size_t cap, const char *text) {
     size_t n = 0;
     unsigned byte;
-    while (n < cap && sscanf(text + 2 * n, "%2x", &byte) == 1)
+    while (n < cap && text[2 * n] && sscanf(text + 2 * n, "%2x", &byte) == 1)
         out[n++] = (uint8_t)byte;
     return n;
 }
@@ -170,50 +171,62 @@ static int tell_interfaces(edge_forwarding *f, const edge_forwarding_conf *c) {
     return worst;
 }
 
-/* Of these the datapath has some that the configuration has no more. */
-static void drop_left(edge_forwarding *f, const edge_forwarding_conf *c) {
-    const edge_forward_interface_conf *i_conf = c->interfaces.at;
-    const edge_forward_member_conf *m_conf = c->members.at;
-    const edge_forward_vip_conf *v_conf = c->vips.at;
-    cb_forward *w = f->path->forward;
+static void drop_interfaces(edge_forwarding *f, const edge_forwarding_conf *c) {
+    const edge_forward_interface_conf *conf = c->interfaces.at;
     cb_forward_interface_stats i = {.size = sizeof i};
-    cb_forward_member_stats m = {.size = sizeof m};
-    cb_forward_vip_stats v = {.size = sizeof v};
-    for (size_t k = 0; cb_forward_interface_stats_get(w, k, &i) == CB_OK;) {
+    for (size_t k = 0; cb_forward_interface_stats_get(f->path->forward, k, &i) == CB_OK;) {
         bool there = false;
         for (size_t j = 0; j < c->interfaces.len; j++)
-            there |= strcmp(i_conf[j].name, i.name) == 0;
-        k += there || cb_forward_detach(w, i.name) < 0;
-    }
-    for (size_t k = 0; cb_forward_member_stats_get(w, k, &m) == CB_OK;) {
-        bool there = false;
-        for (size_t j = 0; j < c->members.len; j++)
-            there |= m_conf[j].id == m.id;
-        k += there || cb_forward_member_remove(w, m.id) < 0;
-    }
-    static const int32_t protocols[] = {CB_FORWARD_ANY, CB_FORWARD_TCP, CB_FORWARD_UDP};
-    for (size_t k = 0; cb_forward_vip_stats_get(w, k, &v) == CB_OK;) {
-        bool there = false;
-        for (size_t j = 0; j < c->vips.len; j++)
-            there |= strcmp(v_conf[j].address, v.address) == 0 && protocols[v_conf[j].protocol] == v.protocol &&
-                     v_conf[j].port == v.port;
-        const cb_forward_vip_opts o = {.size = sizeof o, .address = v.address, .protocol = v.protocol, .port = v.port};
-        k += there || cb_forward_vip_remove(w, &o) < 0;
+            there |= strcmp(conf[j].name, i.name) == 0;
+        k += there || cb_forward_detach(f->path->forward, i.name) < 0;
     }
 }
 
+/* One whose address another one has by now goes, too: it is told anew. */
+static bool stays(const edge_forwarding_conf *c, const cb_forward_member_stats *m) {
+    const edge_forward_member_conf *conf = c->members.at;
+    bool there = false;
+    for (size_t j = 0; j < c->members.len; j++) {
+        there |= conf[j].id == m->id;
+        if (conf[j].id != m->id && edge_prefix_same(conf[j].address, m->address)) return false;
+    }
+    return there;
+}
+
+static void drop_members(edge_forwarding *f, const edge_forwarding_conf *c) {
+    cb_forward_member_stats m = {.size = sizeof m};
+    for (size_t k = 0; cb_forward_member_stats_get(f->path->forward, k, &m) == CB_OK;)
+        k += stays(c, &m) || cb_forward_member_remove(f->path->forward, m.id) < 0;
+}
+
+static void drop_vips(edge_forwarding *f, const edge_forwarding_conf *c) {
+    const edge_forward_vip_conf *conf = c->vips.at;
+    cb_forward_vip_stats v = {.size = sizeof v};
+    for (size_t k = 0; cb_forward_vip_stats_get(f->path->forward, k, &v) == CB_OK;) {
+        bool there = false;
+        for (size_t j = 0; j < c->vips.len && !there; j++)
+            there = vip_protocols[conf[j].protocol] == v.protocol && conf[j].port == v.port &&
+                    edge_prefix_same(conf[j].address, v.address); /* it may be written in another way */
+        const cb_forward_vip_opts o = {.size = sizeof o, .address = v.address, .protocol = v.protocol, .port = v.port};
+        k += there || cb_forward_vip_remove(f->path->forward, &o) < 0;
+    }
+}
+
+/* What is left of the configuration before goes first: what comes may have its addresses. */
 void edge_path_update(edge_forwarding *f, const edge_conf *c) {
     const edge_forwarding_conf *w = c->forwarding;
     memcpy(f->path_was, f->path_said, sizeof f->path_was);
     f->path_said[0] = '\0';
+    drop_members(f, w);
+    drop_vips(f, w);
     int rc = tell_tags(f, w);
     if (rc == CB_OK) rc = tell_members(f, w);
     if (rc == CB_OK) rc = tell_vips(f, w);
     if (rc == CB_OK) rc = tell_cids(f, c);
-    if (rc < 0) say_once(f, "the datapath goes on as it was", cb_last_error());
+    if (rc < 0) say_once(f, "the datapath has not all of the configuration", cb_last_error());
     if (rc < 0) return;
     (void)tell_interfaces(f, w);
-    drop_left(f, w);
+    drop_interfaces(f, w);
     (void)cb_forward_prune(f->path->forward);
     (void)cb_forward_resolve(f->path->forward);
 }

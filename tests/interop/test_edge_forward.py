@@ -266,6 +266,27 @@ def test_a_reload_changes_members_vips_and_interfaces(pop):
     assert {pop.get() for _ in range(12)} == {"host1", "host2"}
 
 
+def test_a_reload_may_write_addresses_otherwise_and_turn_things_round(pop):
+    """Another way to write an address is the same VIP; what comes may have what others had before."""
+    def vips():
+        return {(v["address"], v["port"]): v["protocol"] for v in pop.ctl(2, "counters")["vips"]}
+
+    def reload(vips, members):
+        pop.configure(2, vips=vips, members=members)
+        pop.edges[2].send(signal.SIGHUP)
+
+    odd = [{"address": "2001:DB8:51:0::1", "protocol": "tcp", "port": 443}, {"address": "198.51.100.77/24"}, {"address": "198.51.100.9", "port": 80}]
+    third = {"id": 3, "address": "10.99.0.13", "peer": "edge3.test", "server_id": "0003"}
+    reload(odd, [*pop.members, third])
+    world.wait_for(lambda: vips() == {("2001:db8:51::1", 443): "tcp", ("198.51.100.0/24", 0): "tcp+udp", ("198.51.100.9", 80): "tcp+udp"}, 10, lambda: f"{vips()} {pop.edges[2].output()}")
+    # one of the protocols of what was both, and a member that has the address of one that went
+    odd[2]["protocol"] = "tcp"
+    reload(odd, [*pop.members, {**third, "id": 4, "server_id": "0004"}])
+    world.wait_for(lambda: vips()[("198.51.100.9", 80)] == "tcp", 10, lambda: f"{vips()} {pop.edges[2].output()}")
+    path = pop.ctl(2, "counters")
+    assert {w["member"]: w["address"] for w in path["ways"]} == {1: "10.99.0.11", 2: "10.99.0.12", 4: "10.99.0.13"} and path["trouble"] is None, path
+
+
 def test_an_upgrade_that_fails_leaves_the_datapath_as_it_was(pop):
     """The successor gets as far as the datapath, and fails then."""
     document = json.loads(pop.configure(1).read_text())
