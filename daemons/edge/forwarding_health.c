@@ -98,25 +98,63 @@ static int make(edge_watch *w, edge_forwarding *f, const edge_forwarding_conf *c
     return rc == CB_OK ? add_all(w, c) : rc;
 }
 
-void edge_watch_end(edge_forwarding *f) {
+/* What checks said of a member is not said any more. */
+static void unsay(const edge_forwarding *f, uint32_t id) {
+    if (f->node) (void)cb_lb_node_state(f->node, id, CB_LB_UP, 100);
+}
+
+/* Who was not well stays so until the first result: a reload must not give it flows. */
+static void carry_over(const edge_forwarding *f, const watched *was) {
     edge_watch *w = f->watch;
-    if (!w) return;
+    watched *m = w ? watched_of(w, was->id) : NULL;
+    if (!m) {
+        unsay(f, was->id);
+        return;
+    }
+    if (w->monitor) {
+        m->state = was->state == CB_LB_DEAD && w->drains ? CB_LB_DRAINING : was->state;
+        m->checked = was->checked;
+    }
+    if (w->adapt) m->loaded = was->loaded;
+    if (w->adapt && m->number >= 0) (void)cb_lb_adapt_present(w->adapt, (uint32_t)m->number, m->state == CB_LB_UP);
+    tell(w, m);
+}
+
+/* Gives the members to whoever wants to know what was said of them. */
+static watched *stop(edge_forwarding *f, size_t *n) {
+    edge_watch *w = f->watch;
+    *n = w ? w->n : 0;
+    if (!w) return NULL;
+    watched *members = w->members;
     f->watch = NULL;
     cb_monitor_free(w->monitor);
     cb_lb_adapt_free(w->adapt);
-    for (size_t i = 0; i < w->n && f->node; i++) /* what it said is not said any more */
-        (void)cb_lb_node_state(f->node, w->members[i].id, CB_LB_UP, 100);
-    free(w->members);
     free(w);
+    return members;
+}
+
+void edge_watch_end(edge_forwarding *f) {
+    size_t n;
+    watched *members = stop(f, &n);
+    for (size_t i = 0; i < n; i++)
+        unsay(f, members[i].id);
+    free(members);
 }
 
 void edge_watch_begin(edge_forwarding *f, const edge_forwarding_conf *c) {
-    edge_watch_end(f);
-    if (!c->health || c->id != c->writer || !f->node) return;
-    f->watch = calloc(1, sizeof *f->watch);
-    if (f->watch && make(f->watch, f, c) == CB_OK) return;
-    edge_say_of(f->e->log, CB_LOG_ERROR, "lb", "members are not checked: %s", f->watch ? cb_last_error() : "no memory");
-    edge_watch_end(f);
+    size_t n;
+    watched *before = stop(f, &n);
+    if (c->health && c->id == c->writer && f->node) {
+        f->watch = calloc(1, sizeof *f->watch);
+        if (!f->watch || make(f->watch, f, c) < 0) {
+            edge_say_of(f->e->log, CB_LOG_ERROR, "lb", "members are not checked: %s",
+                        f->watch ? cb_last_error() : "no memory");
+            edge_watch_end(f);
+        }
+    }
+    for (size_t i = 0; i < n; i++)
+        carry_over(f, &before[i]);
+    free(before);
 }
 
 /* ---- loads ---- */

@@ -358,6 +358,18 @@ def test_who_is_not_well_gets_nothing(pop, spawn):
     services[3].stop()
     until(lambda: one.member(3)["state"] == "dead" and one.member(3)["health"] == "dead")
     assert one.member(3)["first"] == 0 and not one.member(3)["dead"], "it is not silent"
+    # a reload forgets nothing: no flow gets there until a check has passed
+    def version():
+        before = one.lb()["version"]
+        time.sleep(0.7)
+        return before if one.lb()["version"] == before and not one.lb()["buckets"]["announced"] else None
+
+    until(version)
+    version = one.lb()["version"]
+    one.config(health={**check, "timeout_ms": 400})
+    one.edge.reload()
+    time.sleep(0.5)
+    assert one.member(3)["state"] == "dead" and one.lb()["version"] == version, one.edge.process.output()
     services[2].stop()
     until(lambda: one.member(2)["health"] == "dead")
     time.sleep(0.3)
