@@ -227,10 +227,10 @@ static bool look_for_newer(cb_lb_core *c, cb_lb_host *h, const cb_lb_ask *a) {
         give(c, h, &(cb_lb_answer){.flags = CB_LB_ANSWER_SEND_TABLE});
         return true;
     }
-    const bool right = a->table.len > 12 && cb_lb_get(a->table.base + 8, 4) == c->o.buckets;
+    const bool right = cb_lb_saved_is(a->table, c->o.buckets, a->epoch, a->version);
     if (!right || cb_lb_table_load(c->t, a->table) < 0) {
         cb_lb_core_say(c, CB_LOG_WARN, "forwarding table: that of member %u cannot be used: %s", (unsigned)h->id,
-                       right ? cb_last_error() : "another number of buckets");
+                       right ? cb_last_error() : "another number of buckets, epoch or version than it says");
         return false;
     }
     c->tables++;

@@ -88,6 +88,11 @@ static int head_read(saved *s, const cb_lb_table *t, cb_slice in) {
     return CB_OK;
 }
 
+bool cb_lb_saved_is(cb_slice in, uint32_t buckets, uint32_t epoch, uint64_t version) {
+    return in.len >= HEAD && cb_lb_get(in.base + 8, 4) == buckets && cb_lb_get(in.base + 12, 4) == epoch &&
+           cb_lb_get(in.base + 16, 8) == version;
+}
+
 static uint16_t slot_at(const uint8_t *seat) {
     return (uint16_t)cb_lb_get(seat + 4, 2);
 }

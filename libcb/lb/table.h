@@ -72,5 +72,7 @@ void cb_lb_table_do(cb_lb_table *t, const cb_lb_record *r);
 /* Who may be given buckets: those that are up, or if there are none, those that drain. Gives their number; shares has
  * room for CB_LB_MEMBERS_MAX; the tag is the slot. */
 size_t cb_lb_table_shares(const cb_lb_table *t, cb_lb_share *shares);
+/* Is this a saved table of that epoch and version? Whether it is whole says cb_lb_table_load(). */
+bool cb_lb_saved_is(cb_slice in, uint32_t buckets, uint32_t epoch, uint64_t version);
 
 #endif

@@ -1,4 +1,5 @@
 /* Nodes of a PoP: who writes, how the log travels, who is alive. */
+#include "base/siphash.h"
 #include "support/lb_pop.h"
 
 Test(lb_node, hosts_of_a_pop_come_to_one_table) {
@@ -183,6 +184,31 @@ Test(lb_node, a_writer_waits_for_the_table_that_it_has_asked_for) {
     pop_run(p, 100);
     cr_expect_eq(pop_stats(p, 1).phase, CB_LB_NODE_WRITING);
     cr_expect_eq(p->host[1].path->content, p->host[2].path->content);
+    cb_lb_table_saved_free(saved);
+    pop_free(p);
+}
+
+/* Who has the key could else use all epochs up, and nobody would ever write again. */
+Test(lb_node, a_table_of_another_epoch_than_was_claimed_is_not_gone_on_from) {
+    pop *p = pop_started(3, &(cb_lb_node_opts){0});
+    uint8_t *saved;
+    size_t len;
+    pop_settle(p, 3000);
+    cr_assert_eq(cb_lb_table_save(p->host[2].path, &saved, &len), CB_OK);
+    for (uint32_t id = 1; id <= 3; id++)
+        pop_off(p, id);
+    cr_assert_eq(cb_lb_table_load(p->host[2].path, (cb_slice){saved, len}), CB_OK);
+    free(p->host[1].disk);
+    p->host[1].disk = NULL;
+    p->host[1].disk_len = 0;
+    pop_start(p, 1);
+    cb_lb_put(saved + 12, UINT32_MAX, 4);
+    cb_lb_put(saved + len - 8, cb_siphash(p->host[1].core->key, saved, len - 8), 8);
+    ahead(p, 2, (cb_slice){saved, len});
+    cr_expect(pop_said(p, "that of member 2 cannot be used"), "%s", p->log);
+    pop_run(p, 10000);
+    cr_expect_eq(pop_stats(p, 1).phase, CB_LB_NODE_WRITING);
+    cr_expect_leq(pop_stats(p, 1).epoch, 3);
     cb_lb_table_saved_free(saved);
     pop_free(p);
 }
