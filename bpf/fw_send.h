@@ -142,7 +142,7 @@ static __always_inline int fw_encapsulate(struct xdp_md *ctx, const struct cb_fw
     __u8 *h = (void *)(long)ctx->data;
     const void *end = (const void *)(long)ctx->data_end;
     const __u8 protocol = gue ? FW_UDP : p->family == 4 ? FW_IPIP : FW_IPV6;
-    const __u32 addresses = p->family == 4 ? 20 : 40;
+    const __u32 addresses = p->family == 4 ? 20 : 40; /* it is there: what follows asks for the verifier */
     if (m->family == 4) {
         if ((const void *)(h + FW_ETH + FW_OUTER4 + FW_OUTER_UDP + CB_FW_GUE_BYTES + addresses) > end && gue)
             return XDP_DROP;
