@@ -213,8 +213,8 @@ enum { EDGE_CHECK_NONE, EDGE_CHECK_TCP, EDGE_CHECK_HTTP, EDGE_CHECK_HTTPS };
 enum { EDGE_DOWN_DEAD, EDGE_DOWN_DRAIN };
 
 typedef struct edge_forward_health_conf {
-    const char *path, *host;
-    int32_t kind, down, by_load;
+    const char *path, *host, *ca_file;
+    int32_t kind, down, by_load, verify;
     int64_t port, interval_ms, timeout_ms, rise, fall, slow_start_ms;
     int64_t load_step_ms, load_min_percent, load_max_percent;
 } edge_forward_health_conf;

@@ -13,6 +13,7 @@ enum { MTU_MIN = 576 };
 
 static const char *const role_names[] = {"edge", "underlay", "both", NULL};      /* from CB_FORWARD_EDGE on */
 static const char *const mode_names[] = {"auto", "native", "generic", NULL};     /* enum cb_forward_mode */
+static const char *const verify_names[] = {"full", "chain", "none", NULL};       /* enum cb_verify */
 static const char *const check_names[] = {"none", "tcp", "http", "https", NULL}; /* EDGE_CHECK_... */
 static const char *const down_names[] = {"dead", "drain", NULL};                 /* EDGE_DOWN_... */
 static const char *const protocol_names[] = {"tcp+udp", "tcp", "udp", NULL};     /* EDGE_VIP_... */
@@ -79,13 +80,16 @@ static const cb_config_rule control_rules[] = {
 
 static const cb_config_rule health_rules[] = {
     {MEMBER(edge_forward_health_conf, kind), .kind = CB_CONFIG_ENUM, .names = check_names, .fallback = "none",
-     .doc = "How members are asked, at their address: by a connection or a request (https: certificates are not looked "
-            "at), or not at all."},
+     .doc = "How members are asked, at their address: by a connection or a request, or not at all."},
     {MEMBER(edge_forward_health_conf, port), COUNT(65535), .fallback = "80", .doc = "Where they are asked."},
     {MEMBER(edge_forward_health_conf, path), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_PATH, .fallback = "/",
      .doc = "Of the request; 200 to 299 is well."},
     {MEMBER(edge_forward_health_conf, host), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_HOST,
-     .doc = "Host of the request; the address when absent."},
+     .doc = "Host of the request, and the name that an https member's certificate must have; the address when absent."},
+    {MEMBER(edge_forward_health_conf, verify), .kind = CB_CONFIG_ENUM, .names = verify_names, .fallback = "full",
+     .doc = "How https members are verified: chain, dates and name; chain and dates; or nothing (for tests only)."},
+    {MEMBER(edge_forward_health_conf, ca_file), .kind = CB_CONFIG_TEXT, .format = CB_FORMAT_FILE,
+     .doc = "PEM file with trust roots for https members; the system's when absent."},
     {MEMBER(edge_forward_health_conf, down), .kind = CB_CONFIG_ENUM, .names = down_names, .fallback = "dead",
      .doc = "Who is not well loses its flows at once (dead), or only gets no new ones (drain)."},
     {MEMBER(edge_forward_health_conf, interval_ms), MILLISECONDS, .fallback = "5000", .doc = "From check to check."},

@@ -50,6 +50,11 @@ static int read_identity(cb_identity **out, const edge_forwarding_conf *c) {
                                         .key_file = c->control->key_file, .ca_file = c->control->ca_file));
 }
 
+static int read_roots(cb_identity **out, const edge_forwarding_conf *c) {
+    if (!c->health || !c->health->ca_file) return CB_OK;
+    return cb_identity_new(out, CB_OPTS(cb_identity_opts, .ca_file = c->health->ca_file));
+}
+
 static cb_lb_node_member *make_members(const edge_forwarding_conf *c) {
     const edge_forward_member_conf *from = c->members.at;
     cb_lb_node_member *to = calloc(c->members.len, sizeof *to);
@@ -65,14 +70,16 @@ static cb_lb_node_member *make_members(const edge_forwarding_conf *c) {
 
 int edge_forwarding_check(const edge_snapshot *s, edge_source *from) {
     const edge_forwarding_conf *c = s->conf->forwarding;
-    cb_identity *identity = NULL;
+    cb_identity *identity = NULL, *roots = NULL;
     edge_pop_keys keys;
     int rc = CB_OK;
     if (!c) return CB_OK;
     if (read_keys(&keys, c) < 0) rc = edge_wrong(from, cb_last_error(), "/forwarding/key_file");
     explicit_bzero(&keys, sizeof keys);
     if (read_identity(&identity, c) < 0) rc = edge_wrong(from, cb_last_error(), "/forwarding/control");
+    if (read_roots(&roots, c) < 0) rc = edge_wrong(from, cb_last_error(), "/forwarding/health/ca_file");
     cb_identity_unref(identity);
+    cb_identity_unref(roots);
     if (c->interfaces.len && !edge_path_built_in)
         edge_warn(from, "this cb-edge was built without libcb-xdp: nothing is forwarded", "/forwarding/interfaces");
     return rc;
@@ -88,12 +95,15 @@ int edge_forwarding_prepare(edge *e, edge_snapshot *next, edge_source *from) {
     if (!f->has_keys && read_keys(&f->keys, c) < 0) return edge_wrong(from, cb_last_error(), "/forwarding/key_file");
     f->has_keys = true;
     if (read_identity(&f->next_identity, c) < 0) return edge_wrong(from, cb_last_error(), "/forwarding/control");
+    if (read_roots(&f->next_roots, c) < 0) return edge_wrong(from, cb_last_error(), "/forwarding/health/ca_file");
     return CB_OK;
 }
 
 void edge_forwarding_abort(edge *e) {
-    cb_identity_unref(e->forwarding->next_identity);
-    e->forwarding->next_identity = NULL;
+    edge_forwarding *f = e->forwarding;
+    cb_identity_unref(f->next_identity);
+    cb_identity_unref(f->next_roots);
+    f->next_identity = f->next_roots = NULL;
 }
 
 static void take_members(edge_forwarding *f, const edge_forwarding_conf *c) {
@@ -111,6 +121,9 @@ void edge_forwarding_commit(edge *e, edge_snapshot *next) {
         cb_identity_swap(f->identity, f->next_identity);
     else if (f->next_identity)
         f->identity = cb_identity_ref(f->next_identity);
+    cb_identity_unref(f->roots);
+    f->roots = f->next_roots;
+    f->next_roots = NULL;
     edge_forwarding_abort(e);
     if (c && f->node) take_members(f, c);
     if (c && f->node) edge_watch_begin(f, c);
@@ -264,6 +277,7 @@ void edge_forwarding_free(edge *e) {
     edge_path_close(f);
     edge_forwarding_abort(e);
     cb_identity_unref(f->identity);
+    cb_identity_unref(f->roots);
     explicit_bzero(&f->keys, sizeof f->keys);
     free(f);
     e->forwarding = NULL;

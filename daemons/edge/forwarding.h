@@ -17,6 +17,7 @@ struct edge_forwarding {
     edge_path *path;   /* NULL: nothing forwards */
     edge_watch *watch; /* NULL: members are not checked here */
     cb_identity *identity, *next_identity;
+    cb_identity *roots, *next_roots; /* of https members, for their checks; NULL = the system's */
     edge_pop_keys keys;
     bool has_keys, left, tried;
     uint32_t ticks, open_at;

@@ -62,7 +62,8 @@ static int add_check(edge_watch *w, const edge_forward_health_conf *h, const edg
     return cb_monitor_add(w->monitor, CB_OPTS(cb_check, .id = (uint32_t)m->id, .address = address, .name = name,
                                               .kind = h->kind == EDGE_CHECK_TCP ? CB_CHECK_TCP : CB_CHECK_HTTP,
                                               .group = "members", .health = &o, .tls = h->kind == EDGE_CHECK_HTTPS,
-                                              .verify = CB_VERIFY_NONE, .path = h->path, .host = h->host));
+                                              .identity = w->f->roots, .server_name = h->host,
+                                              .verify = (uint8_t)h->verify, .path = h->path, .host = h->host));
 }
 
 static int add_all(edge_watch *w, const edge_forwarding_conf *c) {

@@ -344,6 +344,48 @@ class Service:
         self.process.stop(signal.SIGKILL)
 
 
+TLS_SERVICE = """
+import http.server, ssl, sys
+class Quiet(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[3], sys.argv[4])
+server = http.server.ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Quiet)
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+
+
+def test_https_members_are_verified(pop, spawn):
+    port = free_port()
+    for n, member in enumerate(pop.members, 1):
+        member["address"] = f"127.0.1.{n}"
+        spawn("/usr/bin/python3", "-c", TLS_SERVICE, f"127.0.1.{n}", str(port), *map(str, pop.certs[1]), name="service")
+    check = {"kind": "https", "port": port, "interval_ms": 100, "timeout_ms": 5000, "rise": 2, "fall": 2, "down": "drain", "ca_file": str(pop.ca), "host": "edge1.test"}
+    for n in (1, 2, 3):
+        pop.hosts[n] = Host(pop, n).start(health=check)
+    pop.settled()
+    one = pop.hosts[1]
+
+    def sees(**change):
+        one.config(health={k: v for k, v in {**check, **change}.items() if v is not None})
+        one.edge.reload()
+        return one
+
+    until(lambda: one.member(2)["health"] == "up")
+    sees(host="other.test")  # a name that the certificate does not have
+    until(lambda: one.member(2)["health"] == "draining")
+    sees(host="other.test", verify="chain")
+    until(lambda: one.member(2)["health"] == "up")
+    sees(ca_file=None)  # the system's roots do not know the authority
+    until(lambda: one.member(2)["health"] == "draining")
+    sees()
+    until(lambda: one.member(2)["health"] == "up")
+
+
 def test_who_is_not_well_gets_nothing(pop, spawn):
     port = free_port()
     for n, member in enumerate(pop.members, 1):
@@ -450,6 +492,7 @@ int getloadavg(double *to, int n) {
     ({"underlay_mtu": 1}, r"/forwarding/underlay_mtu: it must be 0, or 576"),
     ({"interfaces": [{"name": "eth0"}, {"name": "eth0"}]}, r"/forwarding/interfaces/1/name: it is there twice"),
     ({"cids": [{"rotation": 1}, {"rotation": 1}]}, r"/forwarding/cids/1/rotation: it is there twice"),
+    ({"health": {"kind": "https", "ca_file": "/nonexistent.pem"}}, r"/forwarding/health/ca_file: .*/nonexistent\.pem"),
     ({"health": {"kind": "smoke"}}, r"/forwarding/health/kind: "),
     ({"interfaces": [{"name": "eth0", "role": "none"}]}, r'/forwarding/interfaces/0/role: '),
 ])
