@@ -1,5 +1,6 @@
 #include "forwarding.h"
 #include "admin.h"
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,6 +69,23 @@ static cb_lb_node_member *make_members(const edge_forwarding_conf *c) {
     return to;
 }
 
+/* As quic_lb has it of its own key. */
+static int check_cids(const edge_forwarding_conf *c, edge_source *from) {
+    const edge_forward_cid_conf *r = c->cids.at;
+    char bytes[17], why[PATH_MAX + 64];
+    for (size_t i = 0; i < c->cids.len; i++) {
+        if (!r[i].cid_key_file) continue;
+        FILE *file = fopen(r[i].cid_key_file, "rbe");
+        const size_t n = file ? fread(bytes, 1, sizeof bytes, file) : 0;
+        if (file) fclose(file);
+        explicit_bzero(bytes, sizeof bytes);
+        if (n == 16) continue;
+        snprintf(why, sizeof why, "\"%s\" cannot be read, or has not 16 bytes", r[i].cid_key_file);
+        return edge_wrong(from, why, "/forwarding/cids/%zu/cid_key_file", i);
+    }
+    return CB_OK;
+}
+
 int edge_forwarding_check(const edge_snapshot *s, edge_source *from) {
     const edge_forwarding_conf *c = s->conf->forwarding;
     cb_identity *identity = NULL, *roots = NULL;
@@ -80,6 +98,7 @@ int edge_forwarding_check(const edge_snapshot *s, edge_source *from) {
     if (read_roots(&roots, c) < 0) rc = edge_wrong(from, cb_last_error(), "/forwarding/health/ca_file");
     cb_identity_unref(identity);
     cb_identity_unref(roots);
+    if (check_cids(c, from) < 0) rc = CB_EINVAL;
     if (c->interfaces.len && !edge_path_built_in)
         edge_warn(from, "this cb-edge was built without libcb-xdp: nothing is forwarded", "/forwarding/interfaces");
     return rc;

@@ -159,6 +159,18 @@ static int tell_cids(edge_forwarding *f, const edge_conf *c) {
     return rc;
 }
 
+/* Else connection IDs of a rotation that is over, and its key, would be believed until the next start. */
+static void drop_rotations(edge_forwarding *f, const edge_conf *c) {
+    enum { ROTATIONS = 7 };
+    const edge_forward_cid_conf *others = c->forwarding->cids.at;
+    for (int64_t r = 0; r < ROTATIONS; r++) {
+        bool there = c->quic_lb && c->quic_lb->rotation == r;
+        for (size_t i = 0; i < c->forwarding->cids.len; i++)
+            there |= others[i].rotation == r;
+        if (!there) (void)cb_forward_cid_remove(f->path->forward, (uint32_t)r);
+    }
+}
+
 static int tell_interfaces(edge_forwarding *f, const edge_forwarding_conf *c) {
     const edge_forward_interface_conf *all = c->interfaces.at;
     int worst = CB_OK;
@@ -219,6 +231,7 @@ void edge_path_update(edge_forwarding *f, const edge_conf *c) {
     f->path_said[0] = '\0';
     drop_members(f, w);
     drop_vips(f, w);
+    drop_rotations(f, c);
     int rc = tell_tags(f, w);
     if (rc == CB_OK) rc = tell_members(f, w);
     if (rc == CB_OK) rc = tell_vips(f, w);

@@ -201,6 +201,8 @@ int edge_drop_privileges(const edge_conf *c, const cb_log *log) {
     if (rc == CB_OK) rc = give_file(c->quic_secret_file, uid, gid);
     if (rc == CB_OK && c->quic_lb) rc = give_file(c->quic_lb->cid_key_file, uid, gid);
     if (rc == CB_OK && c->forwarding) rc = give_file(c->forwarding->key_file, uid, gid);
+    for (size_t i = 0; c->forwarding && i < c->forwarding->cids.len && rc == CB_OK; i++)
+        rc = give_file(((const edge_forward_cid_conf *)c->forwarding->cids.at)[i].cid_key_file, uid, gid);
     if (rc == CB_OK && c->forwarding) rc = give_file(c->forwarding->state_file, uid, gid);
     if (rc == CB_OK && c->forwarding && c->forwarding->pin_dir &&
         edge_give_folder(AT_FDCWD, c->forwarding->pin_dir, uid, gid, 2) < 0 && errno != ENOENT)

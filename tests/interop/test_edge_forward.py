@@ -287,6 +287,19 @@ def test_a_reload_may_write_addresses_otherwise_and_turn_things_round(pop):
     assert {w["member"]: w["address"] for w in path["ways"]} == {1: "10.99.0.11", 2: "10.99.0.12", 4: "10.99.0.13"} and path["trouble"] is None, path
 
 
+def test_rotations_go_with_a_reload(pop):
+    """What a rotation was made for is over: its connection IDs are not believed any more."""
+    def rotations():
+        dump = run("bpftool", "-j", "map", "dump", "pinned", f"{pop.pins}/s2/cids").stdout
+        return [i for i, entry in enumerate(json.loads(dump)) if any(int(byte, 16) for byte in entry["value"])]  # an array: rotation by rotation
+
+    for cids, seen in (([{"rotation": 3, "cid_key_file": str(pop.cid_key)}], [0, 3]), ([], [0])):
+        pop.configure(2, cids=cids)
+        pop.edges[2].send(signal.SIGHUP)
+        world.wait_for(lambda: rotations() == seen, 10, lambda: f"{rotations()} {pop.edges[2].output()}")
+    assert {pop.get(h3=True) for _ in range(12)} == {"host1", "host2"}
+
+
 def test_an_upgrade_that_fails_leaves_the_datapath_as_it_was(pop):
     """The successor gets as far as the datapath, and fails then."""
     document = json.loads(pop.configure(1).read_text())

@@ -493,6 +493,7 @@ int getloadavg(double *to, int n) {
     ({"interfaces": [{"name": "eth0"}, {"name": "eth0"}]}, r"/forwarding/interfaces/1/name: it is there twice"),
     ({"cids": [{"rotation": 1}, {"rotation": 1}]}, r"/forwarding/cids/1/rotation: it is there twice"),
     ({"health": {"kind": "https", "ca_file": "/nonexistent.pem"}}, r"/forwarding/health/ca_file: .*/nonexistent\.pem"),
+    ({"cids": [{"rotation": 1, "cid_key_file": "/nonexistent"}]}, r'/forwarding/cids/0/cid_key_file: "/nonexistent" cannot be read'),
     ({"health": {"kind": "smoke"}}, r"/forwarding/health/kind: "),
     ({"interfaces": [{"name": "eth0", "role": "none"}]}, r'/forwarding/interfaces/0/role: '),
 ])
