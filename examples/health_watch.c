@@ -5,6 +5,7 @@
  *   grpc://10.0.0.1:50051/service   grpcs://...   icmp://10.0.0.1   exec:/usr/local/bin/check */
 #include <cb.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +40,10 @@ static void quit(cb_loop *loop, void *user) {
 static int add(cb_monitor *m, uint32_t id, const char *text, const cb_health_opts *health, cb_identity *trust) {
     const struct scheme *s = scheme_of(text);
     char address[300];
-    if (!s) return cb_error_set(CB_EINVAL, "an endpoint begins with tcp://, http://, grpc://, icmp:// or the like");
+    if (!s) {
+        snprintf(address, sizeof address, "\"%.200s\" begins with none of tcp://, http://, grpc://, icmp://...", text);
+        return cb_error_set(CB_EINVAL, address);
+    }
     const char *rest = text + strlen(s->prefix), *path = s->kind == CB_CHECK_EXEC ? NULL : strchr(rest, '/');
     const char *const argv[] = {rest, NULL};
     snprintf(address, sizeof address, "%.*s", (int)(path ? (size_t)(path - rest) : strlen(rest)), rest);
@@ -49,6 +53,33 @@ static int add(cb_monitor *m, uint32_t id, const char *text, const cb_health_opt
                                      .argv = argv));
 }
 
+/* false: there is no such option, or its value is no number. */
+static bool take_option(cb_health_opts *h, const char **ca, const char *name, const char *value) {
+    uint32_t damping = 1;
+    const struct {
+        const char *name;
+        uint32_t *to;
+    } numbers[] = {{"--interval", &h->interval_ms},
+                   {"--timeout", &h->timeout_ms},
+                   {"--rise", &h->rise},
+                   {"--fall", &h->fall},
+                   {"--damping", &damping}};
+    if (strcmp(name, "--ca") == 0) {
+        *ca = value;
+        return true;
+    }
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        char *end = NULL;
+        if (strcmp(name, numbers[i].name) != 0) continue;
+        const unsigned long n = strtoul(value, &end, 10);
+        if (*value < '0' || *value > '9' || *end || n > UINT32_MAX) return false;
+        *numbers[i].to = (uint32_t)n;
+        h->no_damping |= !damping;
+        return true;
+    }
+    return false;
+}
+
 int main(int argc, char **argv) {
     cb_health_opts health = {.size = sizeof health, .interval_ms = 1000};
     const char *ca = NULL;
@@ -56,16 +87,14 @@ int main(int argc, char **argv) {
     cb_monitor *m = NULL;
     cb_identity *trust = NULL;
     int at = 1;
-    for (; at + 1 < argc && strncmp(argv[at], "--", 2) == 0; at += 2) {
-        const uint32_t n = (uint32_t)strtoul(argv[at + 1], NULL, 10);
-        if (strcmp(argv[at], "--ca") == 0) ca = argv[at + 1];
-        if (strcmp(argv[at], "--interval") == 0) health.interval_ms = n;
-        if (strcmp(argv[at], "--timeout") == 0) health.timeout_ms = n;
-        if (strcmp(argv[at], "--rise") == 0) health.rise = n;
-        if (strcmp(argv[at], "--fall") == 0) health.fall = n;
-        if (strcmp(argv[at], "--damping") == 0) health.no_damping = !n;
+    while (at + 1 < argc && strncmp(argv[at], "--", 2) == 0 && take_option(&health, &ca, argv[at], argv[at + 1]))
+        at += 2;
+    if (at >= argc || strncmp(argv[at], "--", 2) == 0) {
+        fprintf(stderr, "usage: health_watch [--ca FILE] [--interval MS] [--timeout MS] [--rise N] [--fall N] "
+                        "[--damping 0] ENDPOINT...\n");
+        return 2;
     }
-    int rc = at < argc ? cb_loop_new(&loop, NULL) : cb_error_set(CB_EINVAL, "which endpoints?");
+    int rc = cb_loop_new(&loop, NULL);
     if (rc == CB_OK && ca) rc = cb_identity_new(&trust, CB_OPTS(cb_identity_opts, .ca_file = ca));
     if (rc == CB_OK) rc = cb_monitor_new(&m, loop, CB_OPTS(cb_monitor_opts, .on_change = changed));
     for (uint32_t id = 1; at < argc && rc == CB_OK; at++, id++)

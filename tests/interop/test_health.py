@@ -308,3 +308,13 @@ def drain(server):
             server.accept()[0].close()
     except OSError:
         pass
+
+
+# ---- mistakes ----
+
+@pytest.mark.parametrize("words, code, says", [
+    ([], 2, "usage: health_watch"), (["--help"], 2, "usage: "), (["--intervall", "5", "tcp://127.0.0.1:1"], 2, "usage: "), (["--rise", "x", "tcp://127.0.0.1:1"], 2, "usage: "),
+    (["tcp://127.0.0.1:1", "gopher://a:1"], 1, '"gopher://a:1" begins with none of'), (["tcp://127.0.0.1:99999"], 1, "99999")])
+def test_what_is_wrong_is_said(words, code, says):
+    done = subprocess.run([program("health_watch"), *words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == code and says in done.stderr, done.stderr
