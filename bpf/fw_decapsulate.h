@@ -17,7 +17,9 @@ static __always_inline int fw_outer_trusted(const struct cb_fw_control *c, const
         o->hop = 1;
         return -1;
     }
-    const __u64 *key = c->tag_key[o->tag_key & (CB_FW_TAG_KEYS - 1)];
+    __u32 at = o->tag_key;
+    FW_KEEP(at); /* was seen to be small, in a way that not every verifier can follow */
+    const __u64 *key = c->tag_key[at & (CB_FW_TAG_KEYS - 1)];
     if (!(key[0] | key[1])) return fw_drop(CB_FW_N_BAD_TAG);
     if (fw_tag(key, o->head, o->previous, o->inner_from, o->inner_to) != o->tag) return fw_drop(CB_FW_N_BAD_TAG);
     return o->hop < 1 || o->hop > CB_FW_HOPS ? fw_drop(CB_FW_N_LOOP) : -1;
