@@ -147,6 +147,7 @@ def stage_guards():
 def scratch():
     """A folder for what tests make (support/scratch.h): of a process that crashed or hung something is left there, and goes with it."""
     with tempfile.TemporaryDirectory(prefix="cb", ignore_cleanup_errors=True) as folder:
+        os.chmod(folder, 0o711)  # some tests' children are other users
         yield {"TMPDIR": folder}
 
 

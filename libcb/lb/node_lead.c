@@ -155,7 +155,9 @@ static void refuse(cb_lb_core *c, void *held, const char *from, uint32_t id, con
     cb_lb_host *h = id == c->o.id ? NULL : cb_lb_host_find(c, id);
     if (h && !is_alive(c, h, now)) { /* says it once, until it is another or over */
         c->refusals++;
-        cb_lb_core_trouble(c, h->trouble, "%s was refused: %s", from, text);
+        const char *port = strrchr(from, ':'); /* another for each connection, and no other trouble for that */
+        cb_lb_core_trouble(c, h->trouble, "%.*s was refused: %s", port ? (int)(port - from) : (int)strlen(from), from,
+                           text);
     } else {
         cb_lb_core_stranger(c, from, text, now);
     }
@@ -346,9 +348,15 @@ static bool all_heard(const cb_lb_core *c) {
     return true;
 }
 
-static void choose_epoch(cb_lb_core *c) {
+static void choose_epoch(cb_lb_core *c, cb_time now) {
     uint32_t most = c->epoch > c->t->epoch ? c->epoch : c->t->epoch;
     if (c->epoch_heard > most) most = c->epoch_heard;
+    if (most == UINT32_MAX) {
+        cb_lb_core_trouble(c, c->trouble,
+                           "cannot write the table: its epochs are used up; begin anew with another key");
+        c->start_until = now + 60000 * CB_LB_MS;
+        return;
+    }
     c->epoch = most + 1;
     c->started = true;
     c->dirty = true;
@@ -383,7 +391,7 @@ static void begin(cb_lb_core *c, cb_time now) {
 }
 
 void cb_lb_lead_run(cb_lb_core *c, cb_time now) {
-    if (!c->w && !c->started && (now >= c->start_until || all_heard(c))) choose_epoch(c);
+    if (!c->w && !c->started && (now >= c->start_until || all_heard(c))) choose_epoch(c, now);
     if (!c->w && c->started && c->epoch_saved == c->epoch) begin(c, now);
     if (c->w) {
         const uint64_t before = c->t->version;

@@ -14,10 +14,10 @@ int cb_lb_secret_read(uint8_t *secret, const char *path) {
     uint8_t bytes[CB_LB_SECRET_BYTES + 1];
     struct stat st;
     if (!secret || !path) return cb_fail(CB_EINVAL, "cb_lb_secret_read: secret and path are needed");
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* a pipe would let us wait */
     if (fd < 0) return cb_fail_errno(errno, "secret \"%s\"", path);
     int rc = CB_OK;
-    const ssize_t n = fstat(fd, &st) < 0 ? -1 : read(fd, bytes, sizeof bytes);
+    const ssize_t n = fstat(fd, &st) < 0 ? -1 : S_ISREG(st.st_mode) ? read(fd, bytes, sizeof bytes) : 0;
     if (n < 0)
         rc = cb_fail_errno(errno, "secret \"%s\"", path);
     else if (!S_ISREG(st.st_mode) || n != CB_LB_SECRET_BYTES)

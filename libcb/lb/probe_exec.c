@@ -115,7 +115,8 @@ static void cut(cb_orphan *o) {
     child *c = CB_CONTAINER(o, child, orphan);
     siginfo_t info;
     kill_group(c);
-    (void)waitid(P_PIDFD, (id_t)c->pidfd, &info, WEXITED); /* it was killed: this is soon */
+    while (waitid(P_PIDFD, (id_t)c->pidfd, &info, WEXITED) < 0 && errno == EINTR) /* it was killed: this is soon */
+        continue;
     child_free(c);
 }
 

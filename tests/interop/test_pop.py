@@ -205,6 +205,25 @@ def test_clients_that_move_keep_their_server():
         no_drops(plane)
 
 
+def test_the_path_s_mtu_reaches_the_owner():
+    """A router towards the client has less room than the servers think. What it says of their packets comes to whichever server the routes lead it to, and goes on to the one that
+    has the connection: downloads over TCP end, in both families, which would stand still otherwise."""
+    with Pops(BUILD, pops=(3,), clients=1) as w:
+        plane = Plane(w, 1)
+        w.serve()
+        plane.begin(["s11", "s12", "s13"])
+        client = w.clients["c1"].host
+        w.hosts["r1"].ip("link set dev c1-up1 mtu 1300")  # the client's own end says 1500, and so does its MSS
+        before = total(plane, "icmp")["icmp"]
+        for vip in (VIP4, f"[{VIP6}]"):
+            for _ in range(6):
+                got = client.run("curl", "-sS", "--max-time", "20", "--http1.1", "--cacert", w.ca / "ca.pem", "-o", "/dev/null", "-w", "%{http_code} %{size_download}",
+                                 f"https://{vip}/large?300000", check=False)
+                assert (got.returncode, got.stdout) == (0, "200 300000"), (vip, got, total(plane, "icmp"))
+        assert total(plane, "icmp")["icmp"] > before, "some errors came to servers that had another's connection"
+        no_drops(plane)
+
+
 def test_edges_that_forward():
     """The same with cb-edge's own forwarding: servers drain, come back, get other shares, lose their route, die and return, while connections live."""
     with Pops(BUILD, pops=(3,), clients=2, forwarding=True) as w:

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 Test(lb_secret, keys_for_each_purpose) {
     uint8_t secret[CB_LB_SECRET_BYTES], a[CB_LB_KEY_BYTES], b[CB_LB_KEY_BYTES];
@@ -39,7 +40,10 @@ Test(lb_secret, files_that_are_none) {
         chmod(path, 0640);
         if (n == 32) cr_expect_eq(cb_lb_secret_read(secret, path), CB_EPERM);
     }
-    cr_expect_eq(cb_lb_secret_read(secret, pki.dir), CB_ESYS);
+    cr_expect_eq(cb_lb_secret_read(secret, pki.dir), CB_EINVAL);
+    unlink(path);
+    cr_assert_eq(mkfifo(path, 0600), 0);
+    cr_expect_eq(cb_lb_secret_read(secret, path), CB_EINVAL, "a pipe, and nobody waits for its writer");
     tls_pki_drop(&pki);
 }
 

@@ -40,6 +40,7 @@ static struct {
     const struct criterion_test *test;
     const struct criterion_suite *suite;
     pthread_t thread;
+    pid_t process;
     jmp_buf *unwind; /* where a failed assertion goes; NULL outside of a test */
     enum outcome outcome;
     char reason[256]; /* of a skip */
@@ -57,6 +58,10 @@ static struct {
 
 static void unwind(void) __attribute__((noreturn));
 static void unwind(void) {
+    if (getpid() != now.process) { /* a child of the test: it must not go on with the tests that follow */
+        fflush(NULL);
+        _exit(125);
+    }
     if (!now.unwind || !pthread_equal(pthread_self(), now.thread)) {
         fprintf(stderr, "%s: an assertion that ends the test failed outside of the test's own thread\n", now.name);
         abort();
@@ -191,6 +196,7 @@ static void run_in_child(int want_signal, int want_status) {
     pid_t pid = fork();
     if (pid == 0) {
         if (want_signal) signal(want_signal, SIG_DFL);
+        now.process = getpid();
         run_here();
         fflush(NULL);
         _exit(now.outcome == FAILED ? 125 : 0);
@@ -212,6 +218,7 @@ static void run(const struct criterion_test *test) {
     now.test = test;
     now.suite = suite_of(test);
     now.thread = pthread_self();
+    now.process = getpid();
     now.outcome = PASSED;
     now.reason[0] = '\0';
     snprintf(now.name, sizeof now.name, "%s/%s", test->category, test->name);
