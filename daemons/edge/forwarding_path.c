@@ -238,10 +238,11 @@ void edge_path_update(edge_forwarding *f, const edge_conf *c) {
     if (rc == CB_OK) rc = tell_cids(f, c);
     if (rc < 0) say_once(f, "the datapath has not all of the configuration", cb_last_error());
     if (rc < 0) return;
-    (void)tell_interfaces(f, w);
+    (void)tell_interfaces(f, w); /* says itself which one cannot be had; the others forward */
     drop_interfaces(f, w);
-    (void)cb_forward_prune(f->path->forward);
-    (void)cb_forward_resolve(f->path->forward);
+    if (cb_forward_prune(f->path->forward) < 0)
+        say_once(f, "what a predecessor had is not all taken away", cb_last_error());
+    (void)cb_forward_resolve(f->path->forward); /* comes again each second */
 }
 
 /* ---- while it runs ---- */
