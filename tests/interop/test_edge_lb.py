@@ -1,5 +1,6 @@
 """Hosts of a PoP share one forwarding table: three cb-edges on loopback (no datapath), cbctl in front; what dies, comes back, differs or is a stranger."""
 
+import contextlib
 import json
 import os
 import pty
@@ -305,9 +306,16 @@ def test_reloads_that_cannot_be(pop):
     until(lambda: "/forwarding/control: " in one.edge.process.output())
 
 
-def test_an_upgrade_takes_the_table_along(pop):
+def test_an_upgrade_takes_the_table_along(pop, request):
     pop.start().settled()
     one = pop.hosts[1]
+
+    def end_successor():
+        for pid in re.findall(r"process (\d+) has taken over", one.edge.process.output()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+    request.addfinalizer(end_successor)  # it is no child of ours
     version, content = one.lb()["version"], one.lb()["content"]
     one.edge.process.send(signal.SIGUSR2)
     until(lambda: one.edge.process.output().count("ready with") == 2, seconds=20)
