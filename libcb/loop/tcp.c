@@ -315,7 +315,9 @@ static int try_unix(cb_tcp_connector *c) {
     char text[TARGET_TEXT];
     if (connect(c->fd, (const struct sockaddr *)&c->un, sizeof c->un) == 0) return watch(c);
     if (errno == EAGAIN) return cb_alarm_set(&c->again, cb_loop_now(c->loop) + UNIX_AGAIN);
-    return cb_fail_errno(errno == ENOENT ? ECONNREFUSED : errno, "connecting to %s", target(c, text));
+    if (errno == ENOENT) /* nobody is there, as when a port is closed */
+        return cb_fail(CB_EUNREACH, "connecting to %s: there is no such socket", target(c, text));
+    return cb_fail_errno(errno, "connecting to %s", target(c, text));
 }
 
 static void on_again(cb_alarm *a, cb_time now) {

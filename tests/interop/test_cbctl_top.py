@@ -272,7 +272,7 @@ def test_a_daemon_that_goes_and_comes_back(fake, live):
     top.until(lambda f: "1.00k/s" in f[2] or "k/s" in f[2])
     os.unlink(first.path)
     first.close()
-    top.until(lambda f: "Connection refused" in f[1])
+    top.until(lambda f: "there is no such socket" in f[1])
     fake(Edge().answers())
     top.fresh(lambda f: f[1] == "" and "k/s" in f[2])
     top.key("q")

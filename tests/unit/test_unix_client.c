@@ -101,7 +101,7 @@ Test(unix_client, says_why_not) {
         const char *path; /* below the folder */
         int rc;
         const char *why;
-    } rows[] = {{"/nothing", CB_EUNREACH, "/nothing: Connection refused"},
+    } rows[] = {{"/nothing", CB_EUNREACH, "/nothing: there is no such socket"},
                 {"/left", CB_EUNREACH, "/left: Connection refused"},
                 {"/file", CB_EUNREACH, "/file: Connection refused"},
                 {"/datagrams", CB_ESYS, "/datagrams: Protocol wrong type"},
